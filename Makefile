@@ -1,0 +1,64 @@
+# Nothing but make and Python 3.11 or newer is needed: the first target that you run installs everything into $(VENV).
+VENV ?= .venv
+# Candidates, best first; the first one that is new enough makes the environment.
+PYTHON ?= python3 python3.11 python3.12 python3.13 python3.14
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+IS_SUITABLE := import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test test-slow lint format bench docs notebook clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.* ## ' Makefile | sed -E 's/:.* ## /\t/' | expand -t 14
+
+$(BIN)/pip:
+	@found=; for python in $(PYTHON); do \
+	    if $$python -c '$(IS_SUITABLE)' >/dev/null 2>&1; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	    echo "Python 3.11 to 3.14 with its venv module is needed; tried: $(PYTHON)." >&2; \
+	    echo "Install one (Debian, Ubuntu: apt install python3-venv) or name yours: make PYTHON=/path/to/python3.11" >&2; \
+	    exit 1; \
+	fi; \
+	echo "Creating $(VENV) with $$found"; \
+	$$found -m venv $(VENV)
+
+$(INSTALLED): pyproject.toml | $(BIN)/pip
+	@echo "Installing into $(VENV): about 6 GB, a few minutes, once"
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[synth,test,dev]'
+	@touch $@
+
+install: $(INSTALLED) ## create the environment that all targets share
+
+quickstart: $(INSTALLED) ## GRPO on the embedded default, ends with the before/after table
+	$(BIN)/audiorl fit --config configs/quickstart.yaml
+
+test: $(INSTALLED) ## all tests but the slow ones, offline
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --durations=10
+
+test-slow: $(INSTALLED) ## the tests that take minutes
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow --timeout=1800 --durations=10
+
+lint: $(INSTALLED) ## ruff (rules and format) and mypy, changing nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED) ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(INSTALLED) ## run benchmarks/
+	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+
+docs: $(INSTALLED) ## API reference from the docstrings, into build/docs
+	$(BIN)/pdoc --docformat google --output-directory build/docs lightning_audiorl
+
+notebook: $(INSTALLED) ## run notebooks/ and keep their outputs in them
+	$(BIN)/jupyter-execute --inplace notebooks/*.ipynb
+
+clean: ## remove what can be rebuilt, but not the environment nor runs/
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

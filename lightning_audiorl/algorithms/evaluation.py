@@ -1,0 +1,71 @@
+"""Evaluation of named sets under named decodings, shared by all algorithms."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from lightning_audiorl.metrics import AsrMetrics
+from lightning_audiorl.models.policy import Context, Policy, SampleKey
+from lightning_audiorl.types import Decoding, Hypothesis, PromptBatch, Rollout
+
+
+@dataclass(frozen=True)
+class EvalDecoding:
+    """How a set is decoded for its figures.
+
+    Args:
+        decoding: greedy by default.
+        num_samples: hypotheses per utterance; figures are over all of them.
+    """
+
+    decoding: Decoding = field(default_factory=lambda: Decoding(temperature=0.0))
+    num_samples: int = 1
+
+
+def hypotheses(policy: Policy, batch: PromptBatch, rollout: Rollout, context: Context) -> list[list[Hypothesis]]:
+    """B groups of G decoded samples, as rewards and metrics take them."""
+    texts = policy.decode(rollout, context)
+    lengths, finished = rollout.lengths.tolist(), rollout.finished.tolist()
+    return [
+        [Hypothesis(row, text, length, done) for text, length, done in zip(*group, strict=True)]
+        for row, *group in zip(batch.rows, texts, lengths, finished, strict=True)
+    ]
+
+
+class Evaluator:
+    """Collects figures by set and decoding.
+
+    The first decoding's figures are named ``<set>/<figure>``, the others' ``<set>/<decoding>/<figure>``.
+    """
+
+    def __init__(self, decodings: dict[str, EvalDecoding], set_names: Sequence[str], keywords: Sequence[str]) -> None:
+        self.decodings, self.set_names = decodings, list(set_names)
+        self.metrics = {
+            (name, decoding): AsrMetrics(keywords=list(keywords)) for name in set_names for decoding in decodings
+        }
+
+    def update(
+        self, policy: Policy, batch: PromptBatch, context: Context, encode_s: float, set_index: int, seed: int
+    ) -> list[list[Hypothesis]]:
+        """Decode one batch; returns the hypotheses of the first decoding."""
+        name = self.set_names[set_index]
+        first: list[list[Hypothesis]] | None = None
+        for label, how in self.decodings.items():
+            start = time.perf_counter()
+            key = SampleKey(seed, 0, f"evaluate/{label}")
+            rollout = policy.sample(context, how.num_samples, how.decoding, key)
+            groups = hypotheses(policy, batch, rollout, context)
+            seconds = encode_s + time.perf_counter() - start
+            self.metrics[name, label].update([h for group in groups for h in group], seconds)
+            first = first or groups
+        return first or []
+
+    def compute(self) -> dict[str, dict[str, float]]:
+        """Figures by "<set>" or "<set>/<decoding>"."""
+        main = next(iter(self.decodings))
+        return {
+            name if label == main else f"{name}/{label}": {k: float(v) for k, v in metric.compute().items()}
+            for (name, label), metric in self.metrics.items()
+        }

@@ -1,0 +1,258 @@
+"""Group relative policy optimisation (arXiv 2402.03300) and its relatives, over any policy and any rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lightning_audiorl import ops
+from lightning_audiorl.algorithms.base import AudioRLModule
+from lightning_audiorl.algorithms.evaluation import hypotheses
+from lightning_audiorl.algorithms.filters import SampleFilter
+from lightning_audiorl.models.policy import Context, SampleKey
+from lightning_audiorl.rewards import RewardMix
+from lightning_audiorl.types import Decoding, Hypothesis, PromptBatch, Rollout, Scores
+
+
+@dataclass(frozen=True)
+class Step:
+    """Everything one RL step has gathered before its update.
+
+    Args:
+        context, rollout, scores: of B prompts, G samples each.
+        groups: the decoded samples.
+        advantages: of the samples, and which are used.
+        old_log_probs: [B, G, T] of the policy before the first inner update; None when that is not needed.
+        reference_log_probs: [B, G, T]; None without a KL term.
+        weights: [B, G, T] truncated importance weights; None when the sampler is the trainer.
+        dropped: samples taken out, by filter name.
+    """
+
+    batch: PromptBatch
+    context: Context
+    rollout: Rollout
+    scores: Scores
+    groups: list[list[Hypothesis]]
+    advantages: ops.Advantages
+    old_log_probs: Tensor | None
+    reference_log_probs: Tensor | None
+    weights: Tensor | None
+    dropped: dict[str, int]
+
+
+class GRPO(AudioRLModule):
+    """Sample G hypotheses per prompt, reward them, compare them within their group, update.
+
+    Rollout and update both run in eval mode: with dropout in one of them alone the ratio is not 1 on policy.
+
+    Args:
+        rewards: the weighted rewards.
+        objective: what is maximised (`ops.GRPO`, `ops.DAPO`, `ops.MWER`, ...); default `ops.GRPO`.
+        group_size: G.
+        decoding: of the rollout; temperature above 0.
+        beta: weight of the KL penalty to the policy at RL start; 0 runs no reference phase.
+        kl: its estimator.
+        num_updates: K inner updates per rollout.
+        micro_batch_size: prompts (whole groups) per forward and backward pass; 0 takes all at once.
+        chunk_size: positions per call of the head (0 = all at once).
+        sampler_cap: truncate importance weights of a sampler that is another engine at this value; None is off.
+        filters: which samples enter the loss.
+        kwargs: see `AudioRLModule`.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        rewards: RewardMix,
+        objective: ops.Objective | None = None,
+        group_size: int = 8,
+        decoding: Decoding | None = None,
+        beta: float = 0.04,
+        kl: Literal["k1", "k2", "k3"] = "k3",
+        num_updates: int = 1,
+        micro_batch_size: int = 0,
+        chunk_size: int = 0,
+        sampler_cap: float | None = None,
+        filters: list[SampleFilter] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.rewards = rewards
+        self.objective = objective or ops.GRPO()
+        self.group_size = group_size
+        self.decoding = decoding or Decoding()
+        self.beta = beta
+        self.kl: Literal["k1", "k2", "k3"] = kl
+        self.num_updates = num_updates
+        self.micro_batch_size = micro_batch_size
+        self.chunk_size = chunk_size
+        self.sampler_cap = sampler_cap
+        self.filters = filters or []
+        self.last_step: Step | None = None
+        if group_size < 2:
+            raise ValueError(f"group_size must be at least 2, got {group_size}: an advantage compares samples")
+        if self.decoding.temperature == 0:
+            raise ValueError("decoding.temperature is 0: a greedy group has no variance; use 1.0")
+        if num_updates < 1 or beta < 0 or micro_batch_size < 0:
+            raise ValueError("want num_updates >= 1, beta >= 0, micro_batch_size >= 0")
+
+    @property
+    def needs_reference(self) -> bool:
+        return self.beta > 0
+
+    def training_step(self, batch: PromptBatch, batch_idx: int) -> None:
+        with self.policy.evaluating():
+            step = self.collect(batch)
+            self.last_step = step
+            metrics = self.update(step)
+        metrics |= self._describe(step)
+        self.log_dict(
+            {"reward": metrics["reward/mean"], "kl": metrics.get("kl", 0.0)}, prog_bar=True, logger=False, batch_size=1
+        )
+        self.finish_step(metrics)
+
+    def collect(self, batch: PromptBatch) -> Step:
+        """Encode, rollout, reward, reference: all that comes before the update."""
+        with self.phase("encode"), torch.no_grad():
+            context = self.policy.encode(batch)
+        with self.phase("rollout"):
+            key = SampleKey(self.seed, self.rl_step)
+            rollout = self.policy.sample(context, self.group_size, self.decoding, key)
+        with self.phase("reward"):
+            groups = hypotheses(self.policy, batch, rollout, context)
+            scores = self.rewards.score(groups).to(rollout.tokens.device)
+            advantages, dropped = self._advantages(scores, rollout)
+        old = None
+        if self.num_updates > 1 or self.sampler_cap is not None:
+            with self.phase("update"):
+                old = self._log_probs_of_all(context, rollout)
+        weights = None
+        if self.sampler_cap is not None and old is not None:
+            weights = ops.truncated_importance_weights(old, rollout.log_probs, rollout.keep, self.sampler_cap)
+        reference = None
+        if self.reference is not None:
+            with self.phase("reference"), self.reference.swapped_in(self.policy):
+                reference = self._log_probs_of_all(context, rollout)
+        return Step(batch, context, rollout, scores, groups, advantages, old, reference, weights, dropped)
+
+    def _advantages(self, scores: Scores, rollout: Rollout) -> tuple[ops.Advantages, dict[str, int]]:
+        valid, dropped = scores.valid, {}
+        for rule in self.filters:
+            keep = rule.keep(scores, rollout)
+            dropped[type(rule).__name__] = int((valid & ~keep).sum())
+            valid = valid & keep
+        advantages = ops.group_advantages(
+            scores.total, valid, self.objective.advantage, drop_zero_variance=self.objective.drop_zero_variance
+        )
+        return advantages, dropped
+
+    def _micro_batches(self, rollout: Rollout) -> list[list[int]]:
+        """Prompts in pieces of neighbouring lengths, so that little is padded."""
+        num = len(rollout.tokens)
+        if self.micro_batch_size == 0 or self.micro_batch_size >= num:
+            return [list(range(num))]
+        longest = rollout.lengths.amax(-1).tolist()
+        order = sorted(range(num), key=lambda i: longest[i])
+        return [order[i : i + self.micro_batch_size] for i in range(0, num, self.micro_batch_size)]
+
+    def _score(self, context: Context, rollout: Rollout, with_entropy: bool = False) -> ops.TokenLogProbs:
+        hidden = self.policy.hidden(context, rollout)
+        scored = ops.token_log_probs(
+            hidden,
+            self.policy.head,
+            rollout.tokens.flatten(0, 1),
+            rollout.keep.flatten(0, 1),
+            self.decoding.temperature,
+            None if rollout.support is None else rollout.support.flatten(0, 1),
+            self.chunk_size,
+            with_entropy,
+        )
+        shape = rollout.tokens.shape
+        entropy = None if scored.entropy is None else scored.entropy.detach().view(shape)
+        return ops.TokenLogProbs(scored.log_probs.view(shape), entropy)
+
+    @torch.no_grad()
+    def _log_probs_of_all(self, context: Context, rollout: Rollout) -> Tensor:
+        out = torch.zeros_like(rollout.log_probs)
+        for index, part_context, part in self._parts(context, rollout):
+            out[index, :, : part.tokens.shape[-1]] = self._score(part_context, part).log_probs
+        return out
+
+    def _parts(self, context: Context, rollout: Rollout) -> Iterator[tuple[list[int], Context, Rollout]]:
+        pieces = self._micro_batches(rollout)
+        for index in pieces:
+            whole = len(pieces) == 1
+            yield index, context if whole else context.select(index), rollout if whole else rollout.select(index)
+
+    def update(self, step: Step) -> dict[str, float]:
+        """K updates on one rollout; returns what the last saw (KL, entropy, clipping, gradient norm, loss)."""
+        totals: dict[str, float] = {}
+        for _ in range(self.num_updates):
+            with self.phase("update"):
+                totals = self._update_once(step)
+        return totals
+
+    def _update_once(self, step: Step) -> dict[str, float]:
+        used, keep = step.advantages.used, step.rollout.keep
+        reduction, longest = self.objective.reduction, self.decoding.max_new_tokens
+        divisor = ops.loss_divisor(keep, used, reduction, longest)
+        sums = {"loss": 0.0, "kl": 0.0, "entropy": 0.0, "clip_low": 0.0, "clip_high": 0.0, "tokens": 0.0}
+        for index, context, part in self._parts(step.context, step.rollout):
+            scored = self._score(context, part, with_entropy=True)
+            width = part.tokens.shape[-1]
+            loss, counted = self._part_loss(step, index, width, part, scored, divisor)
+            self.manual_backward(loss)
+            for name, value in counted.items():
+                sums[name] += float(value)
+        norm = self.optimizer_step_clipped()
+        tokens = max(1.0, sums.pop("tokens"))
+        loss_sum = sums.pop("loss")
+        return {"loss": loss_sum, "grad_norm": norm} | {name: value / tokens for name, value in sums.items()}
+
+
+    def _part_loss(
+        self, step: Step, index: list[int], width: int, part: Rollout, scored: ops.TokenLogProbs, divisor: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        used = step.advantages.used[index]
+        old = None if step.old_log_probs is None else step.old_log_probs[index][:, :, :width]
+        unique = ops.unique_samples(part.tokens, part.keep, used) if isinstance(self.objective, ops.MWER) else None
+        surrogate = self.objective.surrogate(
+            scored.log_probs, old, step.advantages.values[index], part.keep, used, unique
+        )
+        terms = surrogate.terms if step.weights is None else surrogate.terms * step.weights[index][:, :, :width]
+        counted = {"clip_low": surrogate.num_clipped_low, "clip_high": surrogate.num_clipped_high}
+        mask = part.keep & used[..., None]
+        if step.reference_log_probs is not None:
+            reference = step.reference_log_probs[index][:, :, :width]
+            kl = ops.kl_estimate(scored.log_probs, reference, self.kl, part.keep)
+            terms = ops.kl_penalised(terms, kl, self.beta)
+            counted["kl"] = ops.masked_sum(kl.detach(), mask)
+        if scored.entropy is not None:
+            counted["entropy"] = ops.masked_sum(scored.entropy, mask)
+        loss = ops.step_loss(ops.reduce_terms(terms, part.keep, used, self.objective.reduction), divisor)
+        return loss, counted | {"loss": loss.detach(), "tokens": mask.sum()}
+
+    def _describe(self, step: Step) -> dict[str, float]:
+        """Figures of the rollout: rewards and their parts, lengths, what was left out."""
+        scores, rollout, advantages = step.scores, step.rollout, step.advantages
+        num_groups = scores.valid.shape[0]
+        out = {
+            "zero_variance_share": advantages.num_zero_variance / num_groups,
+            "dropped_group_share": advantages.num_dropped / num_groups,
+            "invalid_share": 1 - float(scores.valid.float().mean()),
+            "used_share": float(advantages.used.float().mean()),
+            "length/mean": float(rollout.lengths.float().mean()),
+            "length/max": float(rollout.lengths.max()),
+            "unfinished_share": 1 - float(rollout.finished.float().mean()),
+        }
+        out |= {f"dropped/{name}": float(count) for name, count in step.dropped.items()}
+        out |= {f"reward_failures/{name}": float(count) for name, count in scores.failures.items()}
+        for name, values in {"": scores.total, **{f"{name}/": part for name, part in scores.parts.items()}}.items():
+            kept = values[scores.valid]
+            out[f"reward/{name}mean"] = float(kept.mean()) if len(kept) else float("nan")
+            out[f"reward/{name}std"] = float(values[scores.valid].std()) if len(kept) > 1 else 0.0
+        return out

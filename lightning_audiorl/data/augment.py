@@ -1,0 +1,78 @@
+"""Changes to training audio: speed, noise, gain. Keyed by (seed, step, row id), so a retry or resume repeats them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torchaudio.transforms import Resample
+
+from lightning_audiorl.ops.randomness import keyed_generator, keyed_uniform
+
+_SPEED_STEPS = 50
+
+
+@lru_cache(maxsize=128)
+def _resampler(numerator: int, denominator: int) -> Resample:
+    return Resample(numerator, denominator)
+
+
+def change_speed(wave: Tensor, factor: float) -> Tensor:
+    """Play [num_samples] ``factor`` times as fast (pitch moves along); the factor is rounded to 0.02."""
+    numerator = round(factor * _SPEED_STEPS)
+    if numerator == _SPEED_STEPS:
+        return wave
+    faster: Tensor = _resampler(numerator, _SPEED_STEPS)(wave)
+    return faster
+
+
+def add_noise(wave: Tensor, snr_db: float, generator: torch.Generator) -> Tensor:
+    """[num_samples] plus white noise, ``snr_db`` below the clip's mean power. A silent clip stays silent."""
+    noise = torch.randn(wave.shape, generator=generator)
+    level = wave.square().mean().sqrt() * 10 ** (-snr_db / 20)
+    return wave + level * noise
+
+
+def change_gain(wave: Tensor, gain_db: float) -> Tensor:
+    """[num_samples] scaled by ``gain_db``, clipped to [-1, 1]."""
+    return (wave * 10 ** (gain_db / 20)).clamp(-1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Augment:
+    """What is done to every training clip; each range is drawn from uniformly.
+
+    Args:
+        speed: range of speed factors; (1, 1) is off.
+        noise_snr_db: range of signal-to-noise ratios in dB.
+        noise_probability: share of clips that get noise; 0 is off.
+        gain_db: range of gains in dB; (0, 0) is off.
+    """
+
+    speed: tuple[float, float] = (0.9, 1.1)
+    noise_snr_db: tuple[float, float] = (5.0, 30.0)
+    noise_probability: float = 0.5
+    gain_db: tuple[float, float] = (-6.0, 6.0)
+
+    def __post_init__(self) -> None:
+        for name in ("speed", "noise_snr_db", "gain_db"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"Augment.{name}: expected (low, high), got ({low}, {high})")
+        if self.speed[0] < 0.5 or self.speed[1] > 2 or not 0 <= self.noise_probability <= 1:
+            raise ValueError(
+                f"Augment: want speed within 0.5 to 2 and noise_probability within 0 to 1, got speed={self.speed}, "
+                f"noise_probability={self.noise_probability}"
+            )
+
+    def apply(self, wave: Tensor, seed: int, step: int, row_id: str) -> Tensor:
+        """The clip [num_samples] as this row is heard at this step; speed changes its length."""
+        key = ("augment", seed, step, row_id)
+        u_speed, u_noise, u_snr, u_gain = keyed_uniform(4, *key).tolist()
+        wave = change_speed(wave, self.speed[0] + (self.speed[1] - self.speed[0]) * u_speed)
+        if u_noise < self.noise_probability:
+            snr_db = self.noise_snr_db[0] + (self.noise_snr_db[1] - self.noise_snr_db[0]) * u_snr
+            wave = add_noise(wave, snr_db, keyed_generator(*key, "noise"))
+        return change_gain(wave, self.gain_db[0] + (self.gain_db[1] - self.gain_db[0]) * u_gain)

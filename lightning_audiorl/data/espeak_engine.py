@@ -1,0 +1,166 @@
+"""Speech from text by espeak-ng, in this process, the same samples every time.
+
+The wheel ``espeakng-loader`` (extra ``synth``, GPL-3.0, loaded at run time) carries the library and its voices. The
+library keeps state between calls that no call of its interface resets: saying a sentence twice gives two lengths. So
+each call loads it afresh, seeds its noise and unloads it, which makes the samples a function of the arguments alone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import difflib
+import importlib
+import os
+import sys
+import threading
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+SAMPLE_RATE_HZ = 22050
+
+_RETRIEVAL, _SYNCHRONOUS, _DONT_EXIT, _UTF8 = 1, 2, 0x8000, 1
+_RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4
+_RATE_LIMITS, _PITCH_LIMITS = (80, 450), (0, 99)
+_Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+_lock = threading.Lock()
+
+
+def synthesise(text: str, voice: str = "en-us", rate_wpm: int = 170, pitch: int = 50) -> NDArray[np.float32]:
+    """Speak ``text``.
+
+    One call runs at a time (the library is global to the process); other threads wait. Processes forked between
+    calls are independent: nothing stays loaded.
+
+    Args:
+        text: what to say, in the language of the voice.
+        voice: a language code or voice file, with an optional variant: ``en-us``, ``en-gb-scotland+f2``, ``cmn``.
+        rate_wpm: speed in words per minute, 80 to 450.
+        pitch: 0 to 99.
+
+    Returns:
+        [n] float32 samples in [-1, 1) at ``SAMPLE_RATE_HZ``.
+
+    Raises:
+        ImportError: the wheel is not installed.
+        ValueError: unknown voice, number out of range, or text that has nothing to say.
+        RuntimeError: the library reports an error, or another package holds it loaded.
+    """
+    for name, value, (low, high) in (("rate_wpm", rate_wpm, _RATE_LIMITS), ("pitch", pitch, _PITCH_LIMITS)):
+        if not low <= value <= high:
+            raise ValueError(f"synthesise: want {low} <= {name} <= {high}, got {value}")
+    if "\0" in text:
+        raise ValueError("synthesise: text holds a NUL character; remove it")
+    settings = {_RATE: rate_wpm, _VOLUME: 100, _PITCH: pitch, _RANGE: 50}
+    with _lock:
+        pcm = _speak(text.encode() + b"\0", resolve_voice(voice).encode(), settings)
+    samples = np.frombuffer(pcm, np.int16).astype(np.float32) / 32768.0
+    if not samples.any():
+        raise ValueError(f"synthesise: voice {voice!r} said nothing for the text {text!r}; give text it can read")
+    return samples
+
+
+def resolve_voice(voice: str) -> str:
+    """The library's own name of a voice: ``en-gb+m1`` -> ``en+m1``.
+
+    Raises:
+        ValueError: no such language or variant, with near ones named.
+    """
+    base, plus, variant = voice.partition("+")
+    languages, variants = voice_names()
+    if base.lower() not in languages:
+        raise ValueError(_unknown("voice", base.lower(), voice, list(languages)))
+    if plus and variant not in variants:
+        raise ValueError(_unknown("variant", variant, voice, list(variants)))
+    return languages[base.lower()] + plus + variant
+
+
+@cache
+def voice_names() -> tuple[dict[str, str], tuple[str, ...]]:
+    """Language codes (lower case) with the voice file that speaks each, and the variants that may follow a ``+``."""
+    data = Path(_loader().get_data_path())
+    files = sorted(path for path in (data / "lang").rglob("*") if path.is_file())
+    ranked: list[tuple[int, int, str, str]] = []
+    for path in files:
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            words = line.split()
+            if len(words) > 1 and words[0] == "language":
+                priority = int(words[2]) if len(words) > 2 and words[2].isdigit() else 5
+                ranked.append((-priority, -len(path.name), words[1].lower(), path.name))
+    # Of several files for a language the library takes the lowest number; of equals the plainest name is taken here.
+    # The best is sorted last, and the last one stays.
+    languages = {code: name for _, _, code, name in sorted(ranked)}
+    languages |= {path.name.lower(): path.name for path in files}
+    return languages, tuple(sorted(path.name for path in (data / "voices" / "!v").iterdir()))
+
+
+def _unknown(kind: str, name: str, voice: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=5, cutoff=0.4) or known[:5]
+    return f"espeak-ng has no {kind} {name!r} (asked for voice {voice!r}); near ones: {', '.join(near)}"
+
+
+def _loader() -> Any:
+    try:
+        return importlib.import_module("espeakng_loader")
+    except ImportError as error:
+        raise ImportError("espeak-ng speech needs an extra package: pip install 'lightning-audiorl[synth]'") from error
+
+
+def _speak(text: bytes, voice: bytes, settings: dict[int, int]) -> bytes:
+    """16-bit samples of one utterance, from a library that is loaded for it alone."""
+    chunks: list[bytes] = []
+
+    def collect(samples: int | None, count: int, _events: int | None) -> int:
+        if samples and count > 0:
+            chunks.append(ctypes.string_at(samples, 2 * count))
+        return 0
+
+    callback = _Callback(collect)
+    library = _load()
+    try:
+        data = os.fsencode(_loader().get_data_path())
+        rate_hz = library.espeak_Initialize(_SYNCHRONOUS, 0, data, _DONT_EXIT)
+        if rate_hz != SAMPLE_RATE_HZ:
+            raise RuntimeError(f"espeak_Initialize: expected {SAMPLE_RATE_HZ} Hz, got {rate_hz}")
+        library.espeak_SetSynthCallback(callback)
+        library.espeak_ng_SetRandSeed(ctypes.c_long(1))
+        if sys.platform != "win32":
+            library.srand(1)  # a few variants (Reed, caleb) take their noise from the C library's rand()
+        _check("espeak_SetVoiceByName", library.espeak_SetVoiceByName(voice))
+        for parameter, value in settings.items():
+            _check("espeak_SetParameter", library.espeak_SetParameter(parameter, value, 0))
+        size = ctypes.c_size_t(len(text))
+        _check("espeak_Synth", library.espeak_Synth(text, size, 0, 0, 0, _UTF8, None, None))
+        library.espeak_Terminate()
+    finally:
+        _unload(library)
+    return b"".join(chunks)
+
+
+def _check(call: str, status: int) -> None:
+    if status != 0:
+        raise RuntimeError(f"espeak-ng: {call} returned status {status}; reinstall espeakng-loader")
+
+
+def _load() -> ctypes.CDLL:
+    path = _loader().get_library_path()
+    if sys.platform != "win32":
+        try:
+            ctypes.CDLL(path, mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
+        except OSError:
+            pass
+        else:
+            raise RuntimeError(f"{path} is already loaded by another package of this process: samples would not repeat")
+    return ctypes.CDLL(path)
+
+
+def _unload(library: ctypes.CDLL) -> None:
+    import _ctypes
+
+    if sys.platform == "win32":
+        _ctypes.FreeLibrary(library._handle)
+    else:
+        _ctypes.dlclose(library._handle)

@@ -1,0 +1,61 @@
+"""The figures of a validation set as one torchmetrics class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from lightning_audiorl.metrics.functional import UtteranceCounts, asr_rates, utterance_counts
+from lightning_audiorl.text.normalise import Normaliser
+from lightning_audiorl.types import Hypothesis
+
+
+class AsrMetrics(Metric):
+    """All recognition figures of one set; sums over processes.
+
+    The state is one float64 vector of sums (the fields of `UtteranceCounts`), so counts stay exact and a sync is one
+    collective. ``compute`` gives a dict of scalar tensors with the keys of `asr_rates`, NaN where a figure is
+    undefined in this set.
+
+    Args:
+        keywords: looked for in every row, beside ``row.keywords``.
+        normalisers: by language code, in place of the built-in table.
+        kwargs: see torchmetrics.Metric.
+    """
+
+    is_differentiable = False
+    higher_is_better = None
+    full_state_update = False
+    sums: Tensor
+
+    def __init__(
+        self,
+        keywords: list[str] | None = None,
+        normalisers: dict[str, Normaliser] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.keywords = tuple(keywords or ())
+        self.normalisers = dict(normalisers or {})
+        zeros = torch.tensor(UtteranceCounts().values(), dtype=torch.float64)
+        self.add_state("sums", default=zeros, dist_reduce_fx="sum")
+
+    def update(self, hypotheses: Sequence[Hypothesis], compute_seconds: float = 0.0) -> None:
+        """Add hypotheses.
+
+        Args:
+            hypotheses: one or more per row; each counts as an utterance with the row's whole duration.
+            compute_seconds: wall-clock seconds that recognising all of them took.
+        """
+        rows = [utterance_counts(hypothesis, self.normalisers, self.keywords).values() for hypothesis in hypotheses]
+        rows.append(UtteranceCounts(compute_s=compute_seconds).values())
+        self.sums += torch.tensor(rows, dtype=torch.float64).sum(0).to(self.sums.device)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The figures of `asr_rates` as float32 scalars."""
+        rates = asr_rates(UtteranceCounts(*self.sums.tolist()))
+        return {name: torch.tensor(rate, device=self.sums.device) for name, rate in rates.items()}

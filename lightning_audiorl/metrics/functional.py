@@ -1,0 +1,235 @@
+"""Recognition quality of one utterance, and of a set, by jiwer's alignment and not by the rewards' rules.
+
+Rates are counted in the unit of the language: words, or characters of languages without spaces (see text.normalise).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+
+import jiwer
+
+from lightning_audiorl.text.keywords import keyword_units
+from lightning_audiorl.text.normalise import Normaliser, Unit, normaliser_for, split_units
+from lightning_audiorl.types import Hypothesis
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How hypothesis units lie against reference units.
+
+    Args:
+        reference: R units.
+        hypothesis: H units.
+        hit_at: reference position -> hypothesis position of each hit.
+        insertions: hypothesis units that stand against nothing.
+    """
+
+    reference: list[str]
+    hypothesis: list[str]
+    hit_at: dict[int, int]
+    insertions: int
+
+    @property
+    def deletions(self) -> int:
+        return len(self.reference) - len(self.hypothesis) + self.insertions
+
+    @property
+    def substitutions(self) -> int:
+        return len(self.hypothesis) - self.insertions - len(self.hit_at)
+
+
+def align(reference: str, hypothesis: str, unit: Unit = "word") -> Alignment:
+    """Align two normalised texts by jiwer (minimum edit distance)."""
+    process = jiwer.process_words if unit == "word" else jiwer.process_characters
+    hit_at: dict[int, int] = {}
+    insertions = 0
+    for chunk in process(reference, hypothesis).alignments[0]:
+        if chunk.type == "equal":
+            hit_at |= zip(
+                range(chunk.ref_start_idx, chunk.ref_end_idx),
+                range(chunk.hyp_start_idx, chunk.hyp_end_idx),
+                strict=True,
+            )
+        elif chunk.type == "insert":
+            insertions += chunk.hyp_end_idx - chunk.hyp_start_idx
+    return Alignment(split_units(reference, unit), split_units(hypothesis, unit), hit_at, insertions)
+
+
+def _repeats(units: list[str], period: int) -> list[range]:
+    """Stretches of positions whose unit equals the one ``period`` before."""
+    found, start = [], None
+    for i in range(period, len(units) + 1):
+        same = i < len(units) and units[i] == units[i - period]
+        if same and start is None:
+            start = i
+        elif not same and start is not None:
+            found.append(range(start, i))
+            start = None
+    return found
+
+
+def is_loop(alignment: Alignment, min_repeated: int = 4, max_period: int = 32) -> bool:
+    """Whether the hypothesis goes round in a circle that the reference does not.
+
+    It does where at least ``min_repeated`` units, and at least one whole period, repeat the units before them, more
+    than the reference ever repeats at that period, and half of them or more are no hits.
+    """
+    right = set(alignment.hit_at.values())
+    for period in range(1, min(max_period, len(alignment.hypothesis) // 2) + 1):
+        long = [s for s in _repeats(alignment.hypothesis, period) if len(s) >= max(min_repeated, period)]
+        if not long:
+            continue
+        natural = max(map(len, _repeats(alignment.reference, period)), default=0)
+        if any(len(s) > natural and 2 * len(right.intersection(s)) <= len(s) for s in long):
+            return True
+    return False
+
+
+def is_hallucination(alignment: Alignment, min_invented: int = 3) -> bool:
+    """Whether the hypothesis holds text of its own making.
+
+    Any text for an empty reference; or insertions of at least ``min_invented`` units and half the reference; or a text
+    of at least ``min_invented`` units without one hit; or a loop.
+    """
+    if not alignment.reference:
+        return bool(alignment.hypothesis)
+    runaway = alignment.insertions >= max(min_invented, len(alignment.reference) / 2)
+    unrelated = len(alignment.hypothesis) >= min_invented and not alignment.hit_at
+    return runaway or unrelated or is_loop(alignment)
+
+
+def aligned_keywords(alignment: Alignment, keywords: Iterable[list[str]]) -> tuple[int, int, int]:
+    """Keyword occurrences: (in the reference and hit in place, in the reference, in the hypothesis).
+
+    Args:
+        alignment: of one utterance.
+        keywords: each as units (``text.keywords.keyword_units``).
+    """
+    hits = spoken = said = 0
+    for keyword in keywords:
+        n = len(keyword)
+        at = [i for i in range(len(alignment.reference) - n + 1) if alignment.reference[i : i + n] == keyword]
+        spoken += len(at)
+        said += sum(alignment.hypothesis[i : i + n] == keyword for i in range(len(alignment.hypothesis) - n + 1))
+        for i in at:
+            first = alignment.hit_at.get(i)
+            hits += first is not None and all(alignment.hit_at.get(i + k) == first + k for k in range(n))
+    return hits, spoken, said
+
+
+@dataclass(frozen=True)
+class UtteranceCounts:
+    """What one utterance adds to the rates of a set; all fields are sums over utterances.
+
+    Fields named ``words`` count units of the language. ``characters`` and ``character_errors`` include the spaces of
+    normalised text, as CER commonly does. Nonspeech fields count only utterances with an empty reference.
+    """
+
+    utterances: float = 0
+    words: float = 0
+    hypothesis_words: float = 0
+    hits: float = 0
+    substitutions: float = 0
+    deletions: float = 0
+    insertions: float = 0
+    characters: float = 0
+    character_errors: float = 0
+    exact: float = 0
+    hallucinated: float = 0
+    loops: float = 0
+    unfinished: float = 0
+    keyword_hits: float = 0
+    keywords: float = 0
+    hypothesis_keywords: float = 0
+    nonspeech: float = 0
+    nonspeech_texts: float = 0
+    nonspeech_words: float = 0
+    nonspeech_s: float = 0
+    audio_s: float = 0
+    compute_s: float = 0
+
+    def values(self) -> list[float]:
+        """The fields in order, for a tensor."""
+        return [float(getattr(self, field.name)) for field in fields(self)]
+
+
+def utterance_counts(
+    hypothesis: Hypothesis, normalisers: Mapping[str, Normaliser] | None = None, keywords: Iterable[str] = ()
+) -> UtteranceCounts:
+    """Count everything about one utterance.
+
+    Args:
+        hypothesis: decoded text with its row.
+        normalisers: by language code, in place of the built-in table.
+        keywords: looked for in every row, beside ``row.keywords``.
+    """
+    row = hypothesis.row
+    normaliser = normaliser_for(row.lang, normalisers)
+    reference, said = normaliser.normalise(row.text), normaliser.normalise(hypothesis.text)
+    alignment = align(reference, said, normaliser.unit)
+    characters = align(reference, said, "char")
+    vocabulary = keyword_units((*keywords, *row.keywords), normaliser)
+    keyword_hits, spoken_keywords, said_keywords = aligned_keywords(alignment, vocabulary)
+    nonspeech = not reference
+    return UtteranceCounts(
+        utterances=1,
+        words=len(alignment.reference),
+        hypothesis_words=len(alignment.hypothesis),
+        hits=len(alignment.hit_at),
+        substitutions=alignment.substitutions,
+        deletions=alignment.deletions,
+        insertions=alignment.insertions,
+        characters=len(reference),
+        character_errors=characters.substitutions + characters.deletions + characters.insertions,
+        exact=reference == said,
+        hallucinated=is_hallucination(alignment),
+        loops=is_loop(alignment),
+        unfinished=not hypothesis.finished,
+        keyword_hits=keyword_hits,
+        keywords=spoken_keywords,
+        hypothesis_keywords=said_keywords,
+        nonspeech=nonspeech,
+        nonspeech_texts=nonspeech and bool(said),
+        nonspeech_words=len(alignment.hypothesis) if nonspeech else 0,
+        nonspeech_s=row.duration_s if nonspeech else 0.0,
+        audio_s=row.duration_s,
+    )
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else math.nan
+
+
+def asr_rates(counts: UtteranceCounts) -> dict[str, float]:
+    """The figures of a set from its sums; NaN where the set says nothing about a figure (never infinite).
+
+    Insertions on utterances with an empty reference count in ``wer``, ``insertion_rate`` and ``length_ratio``;
+    a set of such utterances alone has no error rates. A keyword precision or recall without occurrences is NaN; F1
+    counts a lone side as 0. ``real_time_factor`` is NaN when no compute time was given.
+    """
+    c = counts
+    errors = c.substitutions + c.deletions + c.insertions
+    return {
+        "wer": _ratio(errors, c.words),
+        "cer": _ratio(c.character_errors, c.characters),
+        "substitution_rate": _ratio(c.substitutions, c.words),
+        "insertion_rate": _ratio(c.insertions, c.words),
+        "deletion_rate": _ratio(c.deletions, c.words),
+        "correct_rate": _ratio(c.hits, c.words),
+        "exact_match": _ratio(c.exact, c.utterances),
+        "hallucination_rate": _ratio(c.hallucinated, c.utterances),
+        "loop_rate": _ratio(c.loops, c.utterances),
+        "keyword_precision": _ratio(c.keyword_hits, c.hypothesis_keywords),
+        "keyword_recall": _ratio(c.keyword_hits, c.keywords),
+        "keyword_f1": _ratio(2 * c.keyword_hits, c.keywords + c.hypothesis_keywords),
+        "length_ratio": _ratio(c.hypothesis_words, c.words),
+        "nonspeech_text_rate": _ratio(c.nonspeech_texts, c.nonspeech),
+        "nonspeech_words_per_minute": _ratio(60 * c.nonspeech_words, c.nonspeech_s),
+        "unfinished_rate": _ratio(c.unfinished, c.utterances),
+        "real_time_factor": _ratio(c.compute_s, c.audio_s) if c.compute_s else math.nan,
+        "num_utterances": c.utterances,
+        "num_reference_words": c.words,
+    }

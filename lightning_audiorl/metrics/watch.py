@@ -1,0 +1,57 @@
+"""The hacking watch: the reward rises while figures that were not rewarded get worse."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+#: How bad a figure is, by the last part of its log key; lower is better.
+_BADNESS: dict[str, Callable[[float], float]] = {
+    "wer": lambda value: value,
+    "cer": lambda value: value,
+    "deletion_rate": lambda value: value,
+    "insertion_rate": lambda value: value,
+    "hallucination_rate": lambda value: value,
+    "loop_rate": lambda value: value,
+    "nonspeech_text_rate": lambda value: value,
+    "correct_rate": lambda value: -value,
+    "exact_match": lambda value: -value,
+    "keyword_f1": lambda value: -value,
+    "length_ratio": lambda value: abs(value - 1.0),
+}
+
+
+def reward_hacking_alerts(
+    rewards: Sequence[float],
+    metrics: Mapping[str, Sequence[float]],
+    tolerance: float = 0.02,
+    reward_tolerance: float = 0.0,
+) -> list[str]:
+    """One sentence per figure that is worse now than at its best, though the reward has risen since then.
+
+    Args:
+        rewards: mean reward at each validation, oldest first.
+        metrics: value at each validation by log key ("wer", "val/long/wer"); keys whose last part is not a figure
+            with a known good direction are ignored. NaN (undefined in a set) is passed over.
+        tolerance: how much worse a figure may be, absolute: 0.02 is two points of WER, or of length ratio away from 1.
+        reward_tolerance: how much the reward must have risen.
+
+    Raises:
+        ValueError: when a figure has another number of values than the reward.
+    """
+    alerts = []
+    for key, values in metrics.items():
+        if len(values) != len(rewards):
+            raise ValueError(f"'{key}' has {len(values)} values, the reward {len(rewards)}; expected as many")
+        badness = _BADNESS.get(key.rpartition("/")[2])
+        if badness is None or not values or math.isnan(values[-1]) or math.isnan(rewards[-1]):
+            continue
+        known = [i for i, value in enumerate(values) if not math.isnan(value) and not math.isnan(rewards[i])]
+        best = min(known, key=lambda i: badness(values[i]))
+        worse = badness(values[-1]) - badness(values[best])
+        if worse > tolerance and rewards[-1] - rewards[best] > reward_tolerance:
+            alerts.append(
+                f"reward rose from {rewards[best]:.3f} to {rewards[-1]:.3f} while {key} went from {values[best]:.3f} "
+                f"to {values[-1]:.3f} (validation {best} to {len(values) - 1})"
+            )
+    return alerts

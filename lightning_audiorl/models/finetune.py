@@ -1,0 +1,126 @@
+"""Which parameters train: encoder, projector, language model (all, its last layers, LoRA, none)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_audiorl.ops.randomness import key_to_seed
+
+
+@dataclass(frozen=True)
+class Finetune:
+    """What trains. RL keeps the encoder frozen; a warm start from nothing trains everything.
+
+    Args:
+        encoder: train the audio encoder (supervised training only).
+        projector: train what maps encoder output to the language model's embeddings.
+        lm: "all", "last" (the last ``lm_layers`` layers, final norm and head), "lora", or "none".
+        lm_layers: number of layers for "last".
+        lora_rank, lora_alpha, lora_dropout, lora_targets: peft's LoraConfig.
+        seed: keys the adapters' initial values.
+    """
+
+    encoder: bool = False
+    projector: bool = True
+    lm: Literal["all", "last", "lora", "none"] = "all"
+    lm_layers: int = 2
+    lora_rank: int = 16
+    lora_alpha: int = 32
+    lora_dropout: float = 0.0
+    lora_targets: list[str] = field(
+        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    )
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.lm == "none" and not self.projector and not self.encoder:
+            raise ValueError("Finetune: nothing would train; set lm, projector or encoder")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A family's modules by role."""
+
+    encoder: Iterable[nn.Module]
+    projector: Iterable[nn.Module]
+    backbone: nn.Module
+    layers: nn.ModuleList
+    final: Iterable[nn.Module]
+
+
+def apply_finetune(model: nn.Module, parts: Parts, finetune: Finetune) -> None:
+    """Set ``requires_grad`` over the whole model, and put adapters in for "lora"."""
+    model.requires_grad_(False)
+    for module in parts.encoder if finetune.encoder else ():
+        module.requires_grad_(True)
+    for module in parts.projector if finetune.projector else ():
+        module.requires_grad_(True)
+    if finetune.lm == "all":
+        for module in (parts.backbone, *parts.final):
+            module.requires_grad_(True)
+    elif finetune.lm == "last":
+        if not 1 <= finetune.lm_layers <= len(parts.layers):
+            raise ValueError(f"Finetune.lm_layers={finetune.lm_layers}: the model has {len(parts.layers)} layers")
+        for module in (*parts.layers[-finetune.lm_layers :], *parts.final):
+            module.requires_grad_(True)
+    elif finetune.lm == "lora":
+        _inject_lora(parts.backbone, finetune)
+
+
+def _inject_lora(backbone: nn.Module, finetune: Finetune) -> None:
+    from peft import LoraConfig, inject_adapter_in_model
+
+    config = LoraConfig(
+        r=finetune.lora_rank,
+        lora_alpha=finetune.lora_alpha,
+        lora_dropout=finetune.lora_dropout,
+        target_modules=list(finetune.lora_targets),
+    )
+    requires_grad = {name: p.requires_grad for name, p in backbone.named_parameters()}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key_to_seed("lora", finetune.seed) % 2**32)
+        inject_adapter_in_model(config, backbone)
+    for name, p in backbone.named_parameters():
+        p.requires_grad_("lora_" in name or requires_grad.get(name.replace(".base_layer.", "."), False))
+
+
+def lora_layers(model: nn.Module) -> Iterator[nn.Module]:
+    """The adapter layers in a model."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return (module for module in model.modules() if isinstance(module, BaseTunerLayer))
+
+
+@contextmanager
+def adapters_off(model: nn.Module) -> Iterator[None]:
+    """The base model inside; adapters back on after."""
+    layers = list(lora_layers(model))
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+
+
+def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """The model's state dict as if adapters had been merged and never been there."""
+    merged: dict[str, Tensor] = {}
+    for name, module in model.named_modules():
+        if hasattr(module, "base_layer") and hasattr(module, "get_delta_weight"):
+            weight = module.base_layer.weight
+            for adapter in module.active_adapters:
+                weight = weight + module.get_delta_weight(adapter).to(weight.dtype)
+            merged[f"{name}.weight"] = weight.detach()
+    for key, value in model.state_dict().items():
+        clean = key.replace(".base_layer.", ".")
+        if "lora_" not in key and clean not in merged:
+            merged[clean] = value
+    return merged

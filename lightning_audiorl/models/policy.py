@@ -1,0 +1,101 @@
+"""What an algorithm knows of a model: encode, sample, hidden, head, decode. Nothing else."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from lightning_audiorl.types import Decoding, PromptBatch, Rollout
+
+
+class Context(ABC):
+    """Encoded prompts, opaque to algorithms: indexable by prompt, movable, and it knows its size."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of prompts B."""
+
+    @abstractmethod
+    def select(self, index: list[int]) -> Self:
+        """The prompts at ``index``, in that order."""
+
+    @abstractmethod
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """A copy on ``device``."""
+
+    @property
+    @abstractmethod
+    def num_bytes(self) -> int:
+        """Bytes of all tensors held, read from their storages."""
+
+
+@dataclass(frozen=True)
+class SampleKey:
+    """What keys the draws of one rollout: with a prompt's id and a sample's index it names every draw."""
+
+    seed: int
+    rl_step: int
+    purpose: str = "rollout"
+
+
+class Policy(nn.Module, ABC):
+    """A language model that continues an audio (or text) prompt.
+
+    Rows of G samples of B prompts are always ordered prompt by prompt: row = b * G + g.
+    """
+
+    #: Encoder rows computed so far; each clip counts one row per `encode` (a test holds that it is once per step).
+    num_encoded: int = 0
+
+    @abstractmethod
+    def encode(self, batch: PromptBatch) -> Context:
+        """Encode each clip once. Gradients flow only where encoder parameters are trainable."""
+
+    @abstractmethod
+    def sample(self, context: Context, group_size: int, decoding: Decoding, key: SampleKey) -> Rollout:
+        """Draw G completions per prompt with keyed randomness, in eval mode, without gradients."""
+
+    @abstractmethod
+    def hidden(self, context: Context, rollout: Rollout) -> Tensor:
+        """[B*G, T, D] hidden states that predict ``rollout.tokens``; the prompt is computed once per group."""
+
+    @abstractmethod
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits over the vocabulary, [..., D] -> [..., V]; tokens that may not be sampled are -inf."""
+
+    @abstractmethod
+    def decode(self, rollout: Rollout, context: Context) -> list[list[str]]:
+        """B lists of G texts; special tokens and padding removed."""
+
+    @abstractmethod
+    def targets(self, context: Context, texts: Sequence[str]) -> Rollout:
+        """Reference texts as a rollout of G=1 (stop token appended, log-probs zero), for supervised training.
+
+        Raises:
+            ValueError: for a text outside the tokenizer's vocabulary, naming the prompt's id.
+        """
+
+    @abstractmethod
+    def export(self, folder: str) -> None:
+        """Write a folder that the transformers class loads with ``from_pretrained``; adapters are merged."""
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Trainable parameters by name, in a fixed order."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Eval mode inside, the former mode of every module after."""
+        modes = {module: module.training for module in self.modules()}
+        self.eval()
+        try:
+            yield
+        finally:
+            for module, mode in modes.items():
+                module.training = mode

@@ -1,0 +1,61 @@
+"""The reference policy: the value of the trainable tensors at RL start, swapped in when it is asked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from lightning_audiorl.models.finetune import adapters_off
+from lightning_audiorl.models.policy import Policy
+
+
+def content_hash(model: nn.Module) -> str:
+    """Hash of every tensor in ``model.state_dict()``, names included; the same on every device."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+class Reference:
+    """A parked copy of the trainable tensors; everything frozen is shared with the policy.
+
+    Fresh LoRA adapters that are all that trains need no copy: the reference is the model with adapters off.
+    Not a module, so neither Lightning, DDP, FSDP nor a checkpoint sees it.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        trainable = policy.trainable()
+        self.adapters_only = bool(trainable) and all("lora_" in name for name in trainable)
+        fresh = all(not p.any() for name, p in trainable.items() if "lora_B" in name)
+        self.adapters_only = self.adapters_only and fresh
+        self._parked: dict[str, Tensor] = (
+            {} if self.adapters_only else {name: p.detach().cpu().clone() for name, p in trainable.items()}
+        )
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(t.untyped_storage().nbytes() for t in self._parked.values())
+
+    @contextmanager
+    def swapped_in(self, policy: Policy) -> Iterator[None]:
+        """Inside, ``policy`` computes as the reference; no gradients. The policy's values come back after."""
+        with torch.no_grad():
+            if self.adapters_only:
+                with adapters_off(policy):
+                    yield
+                return
+            parameters = policy.trainable()
+            own = {name: p.data for name, p in parameters.items()}
+            try:
+                for name, p in parameters.items():
+                    p.data = self._parked[name].to(device=p.device, dtype=p.dtype)
+                yield
+            finally:
+                for name, p in parameters.items():
+                    p.data = own[name]

@@ -1,0 +1,65 @@
+"""Texts to target tokens and completions back to texts, for every family with a tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from lightning_audiorl.types import Rollout
+
+
+def allowed_tokens(tokenizer: PreTrainedTokenizerBase, vocab_size: int, stop_ids: Sequence[int]) -> Tensor:
+    """[V] bool: text tokens and stop tokens; not the other special tokens, nor ids the tokenizer does not know."""
+    allowed = torch.zeros(vocab_size, dtype=torch.bool)
+    allowed[: min(vocab_size, len(tokenizer))] = True
+    allowed[[i for i in tokenizer.all_special_ids if i < vocab_size]] = False
+    special = [i for i, token in tokenizer.added_tokens_decoder.items() if token.special and i < vocab_size]
+    allowed[special] = False
+    allowed[list(stop_ids)] = True
+    return allowed
+
+
+def decode_groups(tokenizer: PreTrainedTokenizerBase, rollout: Rollout) -> list[list[str]]:
+    """B lists of G texts without special tokens."""
+    tokens, lengths = rollout.tokens.tolist(), rollout.lengths.tolist()
+    return [
+        [
+            tokenizer.decode(row[:length], skip_special_tokens=True).strip()
+            for row, length in zip(group, group_lengths, strict=True)
+        ]
+        for group, group_lengths in zip(tokens, lengths, strict=True)
+    ]
+
+
+def target_rollout(
+    tokenizer: PreTrainedTokenizerBase, allowed: Tensor, ids: Sequence[str], texts: Sequence[str], stop_id: int
+) -> Rollout:
+    """Reference texts as a rollout of G=1, the stop token appended.
+
+    Raises:
+        ValueError: where a text holds a token that the model may not produce (for a word-level tokenizer: a word
+            outside its vocabulary).
+    """
+    device = allowed.device
+    permitted = allowed.cpu()
+    rows = []
+    for row_id, text in zip(ids, texts, strict=True):
+        row = tokenizer.encode(text, add_special_tokens=False)
+        bad = [token for token in row if not permitted[token]]
+        if bad:
+            raise ValueError(
+                f"row {row_id!r}: text {text!r} is outside the tokenizer's vocabulary (gives token "
+                f"{tokenizer.convert_ids_to_tokens(bad[0])!r}); normalise the text or use another tokenizer"
+            )
+        rows.append([*row, stop_id])
+    width = max(len(row) for row in rows)
+    tokens = torch.full((len(rows), 1, width), stop_id, dtype=torch.long)
+    keep = torch.zeros(len(rows), 1, width, dtype=torch.bool)
+    for b, row in enumerate(rows):
+        tokens[b, 0, : len(row)] = torch.tensor(row)
+        keep[b, 0, : len(row)] = True
+    zeros = torch.zeros(tokens.shape)
+    return Rollout(tokens, keep, zeros, torch.ones(len(rows), 1, dtype=torch.bool)).to(device)

@@ -1,0 +1,36 @@
+"""Correction for a sampler that is another engine than the trainer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_audiorl.ops.masks import masked
+
+
+@torch.no_grad()
+def truncated_importance_weights(
+    log_probs: Tensor, sampler_log_probs: Tensor, keep: Tensor, cap: float | None = None
+) -> Tensor | None:
+    """Per-token weights min(pi_train / pi_sampler, cap), detached; multiply the objective's terms with them.
+
+    Args:
+        log_probs: [B, G, T] of the trainer before the step's first update.
+        sampler_log_probs: [B, G, T] that the sampler reported.
+        keep: [B, G, T] bool; weights are 1 elsewhere. Take non-finite sampler log-probs out with `keep_finite`.
+        cap: the largest weight, 2 is usual; None (off) returns None.
+
+    Raises:
+        ValueError: for a cap that is not positive, or shapes that differ.
+    """
+    if cap is None:
+        return None
+    if cap <= 0:
+        raise ValueError(f"truncated_importance_weights: cap must be positive (or None for off), got {cap}")
+    if not log_probs.shape == sampler_log_probs.shape == keep.shape:
+        raise ValueError(
+            "truncated_importance_weights: log_probs, sampler_log_probs and keep must have one shape, got "
+            f"{list(log_probs.shape)}, {list(sampler_log_probs.shape)}, {list(keep.shape)}"
+        )
+    log_weight = masked(log_probs - sampler_log_probs, keep)
+    return torch.where(keep, log_weight.exp().clamp(max=cap), 1.0)

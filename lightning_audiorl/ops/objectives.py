@@ -1,0 +1,252 @@
+"""What is maximised per token. One frozen dataclass per objective; YAML names it by class path.
+
+With r = policy / old policy and A the sample's advantage. Reductions to one number are in `reduce`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_audiorl.ops.advantages import AdvantageKind
+from lightning_audiorl.ops.masks import masked, masked_mean
+from lightning_audiorl.ops.reduce import Reduction
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """An objective's terms, and counts for logging (to be summed over micro-batches and ranks).
+
+    Args:
+        terms: [B, G, T] to be maximised; 0 where masked or unused.
+        num_clipped_low: 0-d int64, tokens whose ratio was held from below.
+        num_clipped_high: 0-d int64, tokens whose ratio was held from above.
+        num_tokens: 0-d int64, kept tokens of used samples.
+    """
+
+    terms: Tensor
+    num_clipped_low: Tensor
+    num_clipped_high: Tensor
+    num_tokens: Tensor
+
+
+class Objective(ABC):
+    """What an algorithm asks of an objective.
+
+    ``advantage`` and ``drop_zero_variance`` say how `group_advantages` is to be called, ``reduction`` how
+    `reduce_terms` and `loss_divisor` are. An argument of this type should default to None, never to an instance:
+    jsonargparse would carry the instance's values over into another objective that YAML names.
+    """
+
+    reduction: Reduction
+    advantage: AdvantageKind
+    drop_zero_variance: bool
+
+    def surrogate(
+        self,
+        log_probs: Tensor,
+        old_log_probs: Tensor | None,
+        advantages: Tensor,
+        keep: Tensor,
+        used: Tensor,
+        unique: Tensor | None = None,
+    ) -> Surrogate:
+        """Terms of whole groups.
+
+        Args:
+            log_probs: [B, G, T] of the policy, with a graph.
+            old_log_probs: [B, G, T] of the policy that sampled, without a graph; None when that is this very policy.
+            advantages: [B, G].
+            keep: [B, G, T] bool.
+            used: [B, G] bool, from `group_advantages`.
+            unique: [B, G] bool, from `unique_samples`; only `MWER` reads it.
+
+        Raises:
+            ValueError: for shapes that do not fit.
+        """
+        return self._surrogate(_inputs(log_probs, old_log_probs, advantages, keep, used, unique))
+
+    @abstractmethod
+    def _surrogate(self, inputs: _Inputs) -> Surrogate:
+        """The same, from checked inputs."""
+
+
+class _Inputs(NamedTuple):
+    """Everything is 0 or False where masked or unused: [B, G, T] and, for the last three, [B, G, 1] and [B, G]."""
+
+    log_probs: Tensor
+    log_ratio: Tensor
+    mask: Tensor
+    advantages: Tensor
+    used: Tensor
+    unique: Tensor
+
+
+def _inputs(
+    log_probs: Tensor,
+    old_log_probs: Tensor | None,
+    advantages: Tensor,
+    keep: Tensor,
+    used: Tensor,
+    unique: Tensor | None,
+) -> _Inputs:
+    shape = log_probs.shape
+    old = log_probs.detach() if old_log_probs is None else old_log_probs.detach()
+    unique = used if unique is None else unique
+    per_token, per_sample = (old, keep), (advantages, used, unique)
+    if len(shape) != 3 or any(x.shape != shape for x in per_token) or any(x.shape != shape[:2] for x in per_sample):
+        raise ValueError(
+            "surrogate: expected log_probs, old_log_probs, keep [B, G, T] and advantages, used, unique [B, G]; got "
+            f"{', '.join(str(list(x.shape)) for x in (log_probs, *per_token, *per_sample))}"
+        )
+    mask = keep & used.unsqueeze(-1)
+    log_probs = masked(log_probs, mask)
+    advantages = masked(advantages.detach(), used).unsqueeze(-1)
+    return _Inputs(log_probs, log_probs - masked(old, mask), mask, advantages, used, used & unique)
+
+
+def _clipped(ratio: Tensor, inputs: _Inputs, clip_low: float, clip_high: float) -> Surrogate:
+    """min(r A, clip(r, 1 - clip_low, 1 + clip_high) A)."""
+    advantages, mask = inputs.advantages, inputs.mask
+    held = ratio.clamp(1 - clip_low, 1 + clip_high)
+    terms = torch.minimum(ratio * advantages, held * advantages)
+    return Surrogate(
+        masked(terms, mask),
+        (mask & (ratio < 1 - clip_low) & (advantages < 0)).sum(),
+        (mask & (ratio > 1 + clip_high) & (advantages > 0)).sum(),
+        mask.sum(),
+    )
+
+
+@dataclass(frozen=True)
+class GRPO(Objective):
+    """min(r A, clip(r) A) per token, mean over a sample's tokens, mean over samples (arXiv 2402.03300, eq. 3).
+
+    Args:
+        clip_low: r is held at 1 - clip_low where A < 0.
+        clip_high: r is held at 1 + clip_high where A > 0.
+        reduction: see `reduce_terms`.
+        advantage: see `group_advantages`.
+        drop_zero_variance: leave groups with equal rewards out of the loss.
+    """
+
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    reduction: Reduction = "sample_mean"
+    advantage: AdvantageKind = "normalised"
+    drop_zero_variance: bool = False
+
+    def _surrogate(self, inputs: _Inputs) -> Surrogate:
+        return _clipped(inputs.log_ratio.exp(), inputs, self.clip_low, self.clip_high)
+
+
+@dataclass(frozen=True)
+class DrGRPO(GRPO):
+    """GRPO without its two biases: advantages are only centred, token sums are divided by a constant length
+    (arXiv 2503.20783)."""
+
+    reduction: Reduction = "fixed_length"
+    advantage: AdvantageKind = "centred"
+
+
+@dataclass(frozen=True)
+class DAPO(GRPO):
+    """GRPO with a higher upper clip, mean over all tokens, and groups with equal rewards left out (arXiv 2503.14476,
+    eq. 8). Its length penalty is `soft_overlong_penalty`; it uses no KL penalty."""
+
+    clip_high: float = 0.28
+    reduction: Reduction = "token_mean"
+    drop_zero_variance: bool = True
+
+
+@dataclass(frozen=True)
+class GSPO(GRPO):
+    """GRPO with one ratio per sample, (policy / old policy of the whole completion)^(1 / length) (arXiv 2507.18071,
+    eq. 5 and 7)."""
+
+    clip_low: float = 3e-4
+    clip_high: float = 4e-4
+
+    def _surrogate(self, inputs: _Inputs) -> Surrogate:
+        ratio = masked_mean(inputs.log_ratio, inputs.mask, dim=-1).exp().unsqueeze(-1)
+        return _clipped(ratio, inputs, self.clip_low, self.clip_high)
+
+
+@dataclass(frozen=True)
+class CISPO(Objective):
+    """sg(clip(r)) A log pi: clips the weight, so no token loses its gradient (MiniMax-M1, arXiv 2506.13585, eq. 4).
+
+    Args:
+        clip_low: r weighs at least 1 - clip_low; None sets no lower bound, as in the paper's experiments.
+        clip_high: r weighs at most 1 + clip_high.
+        reduction: see `reduce_terms`.
+        advantage: see `group_advantages`.
+        drop_zero_variance: leave groups with equal rewards out of the loss.
+    """
+
+    clip_low: float | None = None
+    clip_high: float = 0.28
+    reduction: Reduction = "token_mean"
+    advantage: AdvantageKind = "normalised"
+    drop_zero_variance: bool = False
+
+    def _surrogate(self, inputs: _Inputs) -> Surrogate:
+        ratio = inputs.log_ratio.exp().detach()
+        lowest, highest = 1 - (1.0 if self.clip_low is None else self.clip_low), 1 + self.clip_high
+        terms = ratio.clamp(lowest, highest) * inputs.advantages * inputs.log_probs
+        return Surrogate(
+            masked(terms, inputs.mask),
+            (inputs.mask & (ratio < lowest)).sum(),
+            (inputs.mask & (ratio > highest)).sum(),
+            inputs.mask.sum(),
+        )
+
+
+@dataclass(frozen=True)
+class MWER(Objective):
+    """Minimum word error rate training: sum over a group's hypotheses of p_i A_i, p = softmax of their sequence
+    log-probs (arXiv 1712.01818, eq. 4).
+
+    Duplicates count once when ``unique`` is given. A baseline cancels in the gradient, so A need only be the negative
+    error up to a constant. There is no ratio: ``old_log_probs`` is not read.
+
+    Args:
+        reduction: ``group_mean``, for which the terms are scaled: their reduction is the mean of the sum above.
+        advantage: see `group_advantages`.
+        drop_zero_variance: leave groups with equal rewards out of the loss.
+    """
+
+    reduction: Reduction = "group_mean"
+    advantage: AdvantageKind = "centred"
+    drop_zero_variance: bool = False
+
+    def __post_init__(self) -> None:
+        if self.reduction != "group_mean":
+            raise ValueError(f"MWER: reduction must be 'group_mean', got {self.reduction!r}")
+
+    def _surrogate(self, inputs: _Inputs) -> Surrogate:
+        counted = inputs.mask.any(-1) & inputs.unique
+        lowest = torch.finfo(inputs.log_probs.dtype).min
+        share = masked(inputs.log_probs.sum(-1).masked_fill(~counted, lowest).softmax(-1), counted)
+        scale = inputs.used.sum(-1, keepdim=True)
+        terms = (share * scale).unsqueeze(-1) * inputs.advantages
+        none = torch.zeros((), dtype=torch.int64, device=inputs.mask.device)
+        return Surrogate(masked(terms, inputs.mask), none, none, inputs.mask.sum())
+
+
+def unique_samples(tokens: Tensor, keep: Tensor, used: Tensor | None = None) -> Tensor:
+    """[B, G] bool, True for the first of each distinct completion of a group.
+
+    Args:
+        tokens: [B, G, T] int64.
+        keep: [B, G, T] bool; masked tokens are not compared.
+        used: [B, G] bool; only used samples are compared, unused ones are False. None uses all.
+    """
+    used = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device) if used is None else used
+    words = tokens.masked_fill(~keep, -1)
+    same = (words.unsqueeze(2) == words.unsqueeze(1)).all(-1) & used.unsqueeze(1)
+    return used & ~same.tril(diagonal=-1).any(-1)

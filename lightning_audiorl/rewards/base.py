@@ -1,0 +1,72 @@
+"""What a reward is: a name, a weight, a range, and a score per hypothesis."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+from lightning_audiorl.text.normalise import Normaliser, normaliser_for
+from lightning_audiorl.types import Hypothesis
+
+
+class RewardError(RuntimeError):
+    """A reward is broken as a program (not: one sample could not be scored)."""
+
+
+class Reward(ABC):
+    """Scores hypotheses; higher is better.
+
+    A reward that cannot score a sample raises, or returns NaN for it; it never makes up a value. `RewardMix` then
+    takes that sample out of the step.
+
+    Args:
+        weight: factor in the mix, finite and >= 0; with 0 the reward is only logged.
+        name: log key of this part; unique within a mix.
+
+    Attributes:
+        range: lowest and highest value of the unweighted reward.
+    """
+
+    range: tuple[float, float] = (-math.inf, math.inf)
+
+    def __init__(self, weight: float, name: str) -> None:
+        kind = type(self).__name__
+        if not math.isfinite(weight) or weight < 0:
+            raise ValueError(
+                f"{kind}.weight: expected a finite number >= 0, got {weight}. Rewards are higher-is-better: "
+                "turn the sign inside the reward"
+            )
+        if not name:
+            raise ValueError(f"{kind}.name: expected a log key, got an empty string")
+        self.weight = float(weight)
+        self.name = name
+
+    @abstractmethod
+    def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
+        """One value per hypothesis, in order. A step's hypotheses come in one list, the samples of a row contiguous."""
+
+
+class TextReward(Reward):
+    """A reward that compares each hypothesis' text with its own reference.
+
+    Args:
+        weight: see Reward.
+        name: see Reward.
+        normalisers: by language code, in place of the built-in table (`text.normaliser_for`).
+    """
+
+    def __init__(self, weight: float, name: str, normalisers: Mapping[str, Normaliser] | None = None) -> None:
+        super().__init__(weight, name)
+        self.normalisers = dict(normalisers or {})
+
+    def normaliser(self, hypothesis: Hypothesis) -> Normaliser:
+        """The normaliser of the row's language."""
+        return normaliser_for(hypothesis.row.lang, self.normalisers)
+
+    @abstractmethod
+    def score_one(self, hypothesis: Hypothesis) -> float:
+        """The value of one hypothesis."""
+
+    def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
+        return [self.score_one(hypothesis) for hypothesis in hypotheses]

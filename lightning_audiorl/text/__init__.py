@@ -1,0 +1,48 @@
+"""Text normalisation, error counts, hallucination rules and keyword counts. No torch."""
+
+from lightning_audiorl.text.errors import ErrorCounts, count_errors, count_errors_batch
+from lightning_audiorl.text.hallucination import (
+    DEFAULT_RULES,
+    HallucinationRule,
+    Loop,
+    OtherScript,
+    RunawayLength,
+    TextForSilence,
+    Truncation,
+    fired_rules,
+)
+from lightning_audiorl.text.keywords import KeywordCounts, count_keywords
+from lightning_audiorl.text.normalise import (
+    CharacterNormaliser,
+    EnglishNormaliser,
+    MixedNormaliser,
+    Normaliser,
+    Unit,
+    WordNormaliser,
+    normaliser_for,
+    split_units,
+)
+
+__all__ = [
+    "DEFAULT_RULES",
+    "CharacterNormaliser",
+    "EnglishNormaliser",
+    "ErrorCounts",
+    "HallucinationRule",
+    "KeywordCounts",
+    "Loop",
+    "MixedNormaliser",
+    "Normaliser",
+    "OtherScript",
+    "RunawayLength",
+    "TextForSilence",
+    "Truncation",
+    "Unit",
+    "WordNormaliser",
+    "count_errors",
+    "count_errors_batch",
+    "count_keywords",
+    "fired_rules",
+    "normaliser_for",
+    "split_units",
+]

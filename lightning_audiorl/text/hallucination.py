@@ -1,0 +1,174 @@
+"""Rules that say whether a hypothesis holds content that was not spoken. Each has a name and its own thresholds.
+
+The length bounds follow arXiv:2604.18105; the other rules are this project's.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar
+
+
+class HallucinationRule(ABC):
+    """One rule over units (words, or characters of a language without spaces) of normalised text."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def fires(self, reference: list[str], hypothesis: list[str]) -> bool:
+        """Whether the rule finds a hallucination."""
+
+
+def longest_runs(units: list[str], n: int) -> dict[tuple[str, ...], int]:
+    """For each n-gram of ``units``, how many times at most it stands back to back.
+
+    Example: units "a b a b c", n=2 -> {(a, b): 2, (b, a): 1, (b, c): 1}.
+    """
+    grams = [tuple(units[i : i + n]) for i in range(len(units) - n + 1)]
+    runs = [1] * len(grams)
+    for i in reversed(range(len(grams) - n)):
+        if grams[i] == grams[i + n]:
+            runs[i] = runs[i + n] + 1
+    longest: dict[tuple[str, ...], int] = {}
+    for gram, run in zip(grams, runs, strict=True):
+        longest[gram] = max(run, longest.get(gram, 0))
+    return longest
+
+
+def _is_repetition(gram: tuple[str, ...]) -> bool:
+    """Whether the n-gram is itself a shorter n-gram repeated."""
+    n = len(gram)
+    return any(n % p == 0 and gram == gram[:p] * (n // p) for p in range(1, n // 2 + 1))
+
+
+@dataclass(frozen=True)
+class Loop(HallucinationRule):
+    """An n-gram stands back to back more often than anywhere in the reference.
+
+    Digit strings and hard sets repeat by nature, so each n-gram is compared with its own longest run in the reference
+    (at least 1).
+
+    Args:
+        max_n: longest n-gram looked at, in units.
+        slack: units that a run may add to the reference's before it counts: with 2, one word said three times instead
+            of once passes, a phrase of three words said twice instead of once does not.
+    """
+
+    max_n: int = 8
+    slack: int = 2
+    name: ClassVar[str] = "loop"
+
+    def __post_init__(self) -> None:
+        if self.max_n < 1 or self.slack < 0:
+            raise ValueError(f"Loop: want max_n >= 1 and slack >= 0; got max_n={self.max_n}, slack={self.slack}")
+
+    def fires(self, reference: list[str], hypothesis: list[str]) -> bool:
+        for n in range(1, min(self.max_n, len(hypothesis) // 2) + 1):
+            candidates = {gram: run for gram, run in longest_runs(hypothesis, n).items() if run > 1}
+            if not candidates:
+                continue
+            spoken = longest_runs(reference, n)
+            for gram, run in candidates.items():
+                added = (run - max(spoken.get(gram, 0), 1)) * n
+                if added > self.slack and not _is_repetition(gram):
+                    return True
+        return False
+
+
+@dataclass(frozen=True)
+class RunawayLength(HallucinationRule):
+    """The hypothesis is more than ``max_ratio`` times as long as a non-empty reference, by ``min_extra`` units or more.
+
+    The absolute bound keeps one wrong word beside a one-word reference from counting.
+    """
+
+    max_ratio: float = 2.0
+    min_extra: int = 3
+    name: ClassVar[str] = "runaway_length"
+
+    def fires(self, reference: list[str], hypothesis: list[str]) -> bool:
+        extra = len(hypothesis) - len(reference)
+        return bool(reference) and len(hypothesis) > self.max_ratio * len(reference) and extra >= self.min_extra
+
+
+@dataclass(frozen=True)
+class Truncation(HallucinationRule):
+    """The hypothesis is less than ``min_ratio`` times as long as the reference, by ``min_missing`` units or more."""
+
+    min_ratio: float = 0.5
+    min_missing: int = 2
+    name: ClassVar[str] = "truncation"
+
+    def fires(self, reference: list[str], hypothesis: list[str]) -> bool:
+        missing = len(reference) - len(hypothesis)
+        return len(hypothesis) < self.min_ratio * len(reference) and missing >= self.min_missing
+
+
+@dataclass(frozen=True)
+class TextForSilence(HallucinationRule):
+    """Any text where nothing was spoken (empty reference)."""
+
+    name: ClassVar[str] = "text_for_silence"
+
+    def fires(self, reference: list[str], hypothesis: list[str]) -> bool:
+        return not reference and bool(hypothesis)
+
+
+@lru_cache(maxsize=65536)
+def script_of(char: str) -> str:
+    """Unicode script of a letter by its name ("LATIN", "CJK", ...); "" for anything but a letter."""
+    if unicodedata.category(char) not in ("Lu", "Ll", "Lt", "Lo"):
+        return ""
+    return unicodedata.name(char, "").partition(" ")[0]
+
+
+def scripts_of(units: list[str]) -> set[str]:
+    """Scripts of all letters in ``units``; text with kana may hold Chinese characters and either kana."""
+    scripts = {script_of(char) for unit in units for char in unit} - {""}
+    if scripts & {"HIRAGANA", "KATAKANA"}:
+        scripts |= {"HIRAGANA", "KATAKANA", "CJK"}
+    return scripts
+
+
+@dataclass(frozen=True)
+class OtherScript(HallucinationRule):
+    """``min_letters`` or more letters of a script that the reference does not use, as when text was translated.
+
+    A reference without letters (empty, or digits alone) says nothing about the script: the rule does not fire.
+    """
+
+    min_letters: int = 1
+    name: ClassVar[str] = "other_script"
+
+    def fires(self, reference: list[str], hypothesis: list[str]) -> bool:
+        known = scripts_of(reference)
+        if not known:
+            return False
+        foreign = sum(script_of(char) not in known | {""} for unit in hypothesis for char in unit)
+        return foreign >= self.min_letters
+
+
+DEFAULT_RULES: tuple[HallucinationRule, ...] = (
+    Loop(),
+    RunawayLength(),
+    Truncation(),
+    TextForSilence(),
+    OtherScript(),
+)
+
+
+def fired_rules(
+    reference: list[str], hypothesis: list[str], rules: Sequence[HallucinationRule] = DEFAULT_RULES
+) -> list[str]:
+    """Names of the rules that find a hallucination.
+
+    Args:
+        reference: units of the normalised reference (``Normaliser.units``).
+        hypothesis: units of the normalised hypothesis.
+        rules: which rules to ask, in this order.
+    """
+    return [rule.name for rule in rules if rule.fires(reference, hypothesis)]

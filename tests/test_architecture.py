@@ -1,0 +1,227 @@
+"""The house rules of docs/architecture.md, held by the syntax trees: import arrows, lengths, unwanted text."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+PACKAGE = "lightning_audiorl"
+ROOT = Path(__file__).parents[1]
+
+MAX_FILE_LINES = 300
+MAX_FUNCTION_LINES = 60
+# "path" or "path::function" -> why it may be longer. Without a reason nothing enters here.
+LONGER: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Room:
+    """What the modules of one room may import, besides the standard library and the room itself."""
+
+    inside: tuple[str, ...] = ()
+    outside: tuple[str, ...] = ()
+
+
+# models/ has modules that know a family of models and modules that do not; algorithms see only the latter.
+ANY_FAMILY = ("models.policy", "models.reference", "models.finetune")
+
+ROOMS = {
+    "types": Room(outside=("torch",)),
+    "ops": Room(inside=("types",), outside=("torch",)),
+    "text": Room(outside=("jiwer", "rapidfuzz")),
+    "metrics": Room(inside=("text", "types", "ops"), outside=("torch", "torchmetrics", "jiwer")),
+    "rewards": Room(inside=("text", "types", "models.policy"), outside=("torch",)),
+    "models": Room(
+        inside=("types", "ops"),
+        outside=("torch", "torchaudio", "transformers", "tokenizers", "peft", "safetensors", "speechbrain", "numpy"),
+    ),
+    "data": Room(
+        inside=("text", "types", "ops"),
+        outside=("torch", "torchaudio", "lightning", "soundfile", "numpy", "espeakng_loader"),
+    ),
+    "strategies": Room(inside=("types",), outside=("torch", "lightning")),
+    "callbacks": Room(
+        inside=("text", "types", "metrics", "models.policy", "strategies", "__version__"),
+        outside=("torch", "torchmetrics", "lightning", "numpy", "matplotlib"),
+    ),
+    "algorithms": Room(
+        inside=("text", "types", "ops", "metrics", "rewards", "strategies", *ANY_FAMILY),
+        outside=("torch", "torchmetrics", "lightning"),
+    ),
+}
+EVERY_ROOM = tuple(ROOMS)
+ROOMS |= {
+    "": Room(inside=EVERY_ROOM),
+    "cli": Room(inside=(*EVERY_ROOM, "__version__"), outside=("torch", "lightning", "jsonargparse")),
+    "__main__": Room(inside=("cli",)),
+}
+
+
+def module_name(path: Path) -> str:
+    """``lightning_audiorl/ops/kl.py`` -> ``lightning_audiorl.ops.kl``; a package's ``__init__`` is the package."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(source: str, package: str) -> Iterator[str]:
+    """Dotted names that ``source``, inside ``package``, imports anywhere, ``a.b.c`` for ``from a.b import c``."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            yield from (a.value for a in node.args[:1] if isinstance(a, ast.Constant) and isinstance(a.value, str))
+
+
+def forbidden_imports(source: str, module: str, is_package: bool = False) -> list[str]:
+    """The imports in ``source`` that its room does not allow; one line each."""
+    room_name = module.removeprefix(PACKAGE).removeprefix(".").split(".")[0]
+    if room_name not in ROOMS:
+        return [f"{module} stands in no room: add it to ROOMS and to docs/architecture.md"]
+    room = ROOMS[room_name]
+    inside = [f"{PACKAGE}.{name}" for name in (room_name, *room.inside) if name]
+    package = module if is_package else module.rpartition(".")[0]
+    bad = []
+    for name in imports(source, package):
+        top = name.split(".")[0]
+        if top == PACKAGE:
+            allowed = any(name == prefix or name.startswith(prefix + ".") for prefix in inside)
+        else:
+            allowed = top in sys.stdlib_module_names or top in room.outside
+        if not allowed:
+            bad.append(f"{module} may not import {name}")
+    return bad
+
+
+def too_long(source: str, path: str) -> list[str]:
+    """The file and functions in ``source`` over the limits; a docstring does not count towards its function."""
+    bad = []
+    num_lines = len(source.splitlines())
+    if num_lines > MAX_FILE_LINES and path not in LONGER:
+        bad.append(f"{path}: {num_lines} lines, at most {MAX_FILE_LINES}")
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or f"{path}::{node.name}" in LONGER:
+            continue
+        first = node.body[0]
+        doc_lines = (first.end_lineno or 0) - first.lineno + 1 if ast.get_docstring(node) is not None else 0
+        num_lines = (node.end_lineno or 0) - node.lineno + 1 - doc_lines
+        if num_lines > MAX_FUNCTION_LINES:
+            bad.append(f"{path}::{node.name}: {num_lines} lines, at most {MAX_FUNCTION_LINES}")
+    return bad
+
+
+# A directory of somebody's machine, or a loose end. Written so that this file does not match itself.
+UNWANTED = re.compile(r"(?<![\w.~}])/(?:home|root|work|Users|mnt|opt)/\w[^\s\"'`]*|\b(?:TO[D]O|FIX[M]E)\b")
+
+
+def unwanted_text(text: str, path: str) -> list[str]:
+    """Machine paths and loose ends in ``text``, with line numbers."""
+    lines = enumerate(text.splitlines(), start=1)
+    return [f"{path}:{number}: {match[0]}" for number, line in lines for match in UNWANTED.finditer(line)]
+
+
+def package_files() -> list[Path]:
+    return sorted((ROOT / PACKAGE).rglob("*.py"))
+
+
+def text_files() -> list[Path]:
+    folders = [PACKAGE, "tests", "configs", "docs", "benchmarks", "notebooks", "examples"]
+    suffixes = {".py", ".md", ".yaml", ".toml", ".ipynb", ".json", ".jsonl", ".sh", ".csv"}
+    found = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in suffixes]
+    return sorted([*found, *ROOT.glob("*.md"), *ROOT.glob("*.toml"), ROOT / "Makefile", ROOT / ".ci" / "run"])
+
+
+def test_files_are_found() -> None:
+    rooms = {module_name(path).split(".")[1] for path in package_files() if path.parent != ROOT / PACKAGE}
+    assert rooms == {name for name in EVERY_ROOM if name != "types"}
+    assert len(package_files()) > 20
+    assert {ROOT / "README.md", ROOT / "Makefile", Path(__file__)} <= set(text_files())
+
+
+def test_import_arrows() -> None:
+    bad = [
+        line
+        for path in package_files()
+        for line in forbidden_imports(path.read_text(), module_name(path), path.name == "__init__.py")
+    ]
+    assert bad == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "num_bad"),
+    [
+        ("ops.kl", "import torch.nn.functional as F\nfrom lightning_audiorl.types import Rollout\nimport math", 0),
+        ("ops.kl", "import numpy", 1),
+        ("ops.kl", "def f():\n    from lightning_audiorl.models import policy", 1),
+        ("text.errors", "import jiwer\nimport torch", 1),
+        ("text.errors", "from lightning_audiorl.types import Utterance", 1),
+        ("rewards.accuracy", "from ..text import errors\nfrom ..algorithms.grpo import GRPO", 1),
+        ("rewards.accuracy", "from . import base", 0),
+        ("data.audio", "import importlib\nimportlib.import_module('transformers')", 1),
+        ("strategies.phases", "from lightning_audiorl.algorithms import grpo", 1),
+        ("algorithms.grpo", "from lightning_audiorl.models.policy import Policy", 0),
+        ("algorithms.grpo", "from lightning_audiorl.models import Policy, policy", 1),
+        ("algorithms.grpo", "from lightning_audiorl.models.policy_of_a_family import Policy", 1),
+        ("algorithms.grpo", "from lightning_audiorl.data.module import AudioData", 1),
+        ("callbacks.report", "from lightning_audiorl.algorithms.grpo import GRPO", 1),
+        ("callbacks.report", "import lightning_audiorl.cli", 1),
+        ("__main__", "from lightning_audiorl.cli import main", 0),
+        ("attic.old", "", 1),
+    ],
+)
+def test_import_arrows_on_examples(module: str, source: str, num_bad: int) -> None:
+    assert len(forbidden_imports(source, f"{PACKAGE}.{module}")) == num_bad
+
+
+def test_nobody_imports_the_cli() -> None:
+    assert [name for name, room in ROOMS.items() if "cli" in room.inside] == ["__main__"]
+    assert forbidden_imports("from .cli import main", PACKAGE, is_package=True) == [
+        "lightning_audiorl may not import lightning_audiorl.cli.main"
+    ]
+
+
+def test_files_and_functions_are_short() -> None:
+    bad = [line for path in package_files() for line in too_long(path.read_text(), str(path.relative_to(ROOT)))]
+    assert bad == []
+
+
+def test_longer_ones_exist_and_have_a_reason() -> None:
+    for place, reason in LONGER.items():
+        path, _, function = place.partition("::")
+        assert len(reason.split()) > 3, f"{place}: say why"
+        assert f"def {function}" in (ROOT / path).read_text(), f"{place}: gone, take it off the list"
+
+
+def test_lengths_on_examples() -> None:
+    body = "    x = 1\n"
+    assert too_long("def f():\n" + body * (MAX_FUNCTION_LINES - 1), "a.py") == []
+    assert too_long("def f():\n" + body * MAX_FUNCTION_LINES, "a.py") == ["a.py::f: 61 lines, at most 60"]
+    assert too_long('def f():\n    """What.\n\n    More.\n    """\n' + body * (MAX_FUNCTION_LINES - 1), "a.py") == []
+    assert too_long("x = 1\n" * (MAX_FILE_LINES + 1), "a.py") == ["a.py: 301 lines, at most 300"]
+
+
+def test_no_machine_paths_and_no_loose_ends() -> None:
+    assert [
+        line for path in text_files() for line in unwanted_text(path.read_text(), str(path.relative_to(ROOT)))
+    ] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "num_bad"),
+    [
+        ("open('/" + "home/me/data.jsonl')", 1),
+        ("see /" + "work/runs/1, # TO" + "DO: later", 2),
+        ("https://example.org/home/page and data/home/x and /path/to/manifest.jsonl", 0),
+    ],
+)
+def test_unwanted_text_on_examples(text: str, num_bad: int) -> None:
+    assert len(unwanted_text(text, "a.py")) == num_bad

@@ -1,0 +1,148 @@
+"""The package as a user installs it: metadata, console script, declared dependencies, Makefile."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import lightning_audiorl
+
+ROOT = Path(__file__).parents[1]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
+MODULES = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for path in (ROOT / "lightning_audiorl").rglob("*.py")
+    if path.name != "__main__.py"
+)
+
+
+def distribution(requirement: str) -> str:
+    """``torch==2.11.*`` -> ``torch``, as package indexes spell it."""
+    return re.split(r"[^\w.-]", requirement, maxsplit=1)[0].lower().replace("_", "-")
+
+
+def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+    command = ["make", "--no-print-directory", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=kept | environment, capture_output=True, text=True, timeout=60)
+
+
+def test_versions_agree() -> None:
+    assert lightning_audiorl.__version__ == PROJECT["version"]
+    assert importlib.metadata.version("lightning-audiorl") == PROJECT["version"]
+
+
+def test_torch_and_torchaudio_are_a_pair() -> None:
+    pins = {d: r.removeprefix(d) for r in PROJECT["dependencies"] if (d := distribution(r)) in {"torch", "torchaudio"}}
+    assert pins["torch"] == pins["torchaudio"]
+    series = [importlib.metadata.version(name).split(".")[:2] for name in pins]
+    assert series[0] == series[1]
+
+
+def test_every_module_imports() -> None:
+    assert len(MODULES) > 20
+    for name in MODULES:
+        importlib.import_module(name)
+
+
+def test_imports_are_declared() -> None:
+    names = set()
+    for name in MODULES:
+        path = ROOT / name.replace(".", "/")
+        source = (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text()
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names.add(str(node.module).split(".")[0])
+    outside = names - set(sys.stdlib_module_names) - {"lightning_audiorl"}
+    assert {"torch", "transformers", "lightning"} <= outside
+    declared = {distribution(r) for r in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["synth"]]}
+    owners = importlib.metadata.packages_distributions()
+    missing = [n for n in sorted(outside) if not {distribution(o) for o in owners.get(n, [])} & declared]
+    assert missing == [], "imported, but not among the dependencies of pyproject.toml"
+
+
+def test_command_line_shows_its_help() -> None:
+    command = [sys.executable, "-m", "lightning_audiorl", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert result.returncode == 0, result.stderr
+    assert "fit" in result.stdout
+    assert "validate" in result.stdout
+
+
+def test_console_script_is_the_same_command() -> None:
+    (script,) = importlib.metadata.entry_points(group="console_scripts", name="audiorl")
+    assert script.load() is importlib.import_module("lightning_audiorl.cli").main
+
+
+def test_files_a_reader_expects() -> None:
+    assert (ROOT / "lightning_audiorl" / "py.typed").exists()
+    assert "Apache License" in (ROOT / "LICENSE").read_text()
+    assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text()
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_documents_link_to_files_that_exist() -> None:
+    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    links = [
+        (document, link)
+        for document in documents
+        for link in re.findall(r"\]\(([^)#\s]+)", document.read_text())
+        if "://" not in link
+    ]
+    assert len(links) > 3
+    assert [(d.name, link) for d, link in links if not (d.parent / link).exists()] == []
+
+
+def test_make_lists_its_targets() -> None:
+    targets = {line.split()[0] for line in make("help").stdout.splitlines()}
+    assert targets >= {"quickstart", "test", "test-slow", "lint", "format", "bench", "docs", "notebook", "clean"}
+
+
+def test_make_installs_before_it_tests(tmp_path: Path) -> None:
+    lines = make("--dry-run", "test", f"VENV={tmp_path}/env").stdout
+    steps = [f"-m venv {tmp_path}/env", "pip install", f"touch {tmp_path}/env/.installed", "-m pytest"]
+    places = [lines.find(step) for step in steps]
+    assert -1 not in places
+    assert places == sorted(places)
+
+
+def fake_python(path: Path, exit_code: int) -> Path:
+    """A `python` that answers the version check with ``exit_code`` and, asked for anything else, says its name."""
+    path.write_text(f'#!/bin/sh\n[ "$1" = -c ] && exit {exit_code}\necho "ran $(basename "$0") $*"\n')
+    path.chmod(0o755)
+    return path
+
+
+def test_make_takes_the_first_python_that_is_new_enough(tmp_path: Path) -> None:
+    old, new = fake_python(tmp_path / "old", 1), fake_python(tmp_path / "new", 0)
+    result = make(f"{tmp_path}/env/bin/pip", f"VENV={tmp_path}/env", f"PYTHON={tmp_path}/none {old} {new}")
+    assert result.returncode == 0
+    assert f"ran new -m venv {tmp_path}/env" in result.stdout
+
+
+def test_make_says_which_python_it_needs(tmp_path: Path) -> None:
+    old = fake_python(tmp_path / "old", 1)
+    result = make("test", f"VENV={tmp_path}/env", f"PYTHON={old}")
+    assert result.returncode != 0
+    assert "Python 3.11 to 3.14 with its venv module is needed" in result.stderr
+    assert not (tmp_path / "env").exists()
+
+
+def test_python_check_of_the_makefile_accepts_this_python() -> None:
+    check = re.search(r"^IS_SUITABLE := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert check is not None
+    assert subprocess.run([sys.executable, "-c", check[1]]).returncode == 0
+    too_old = check[1].replace("sys.version_info[:2]", "(3, 10)")
+    assert too_old != check[1]
+    assert subprocess.run([sys.executable, "-c", too_old]).returncode == 1
