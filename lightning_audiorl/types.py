@@ -196,6 +196,32 @@ class Rollout(_Movable):
         )
 
 
+def join_rollouts(parts: list[tuple[list[int], Rollout]]) -> Rollout:
+    """Put rollouts of some prompts each back together; ``index`` says which prompt of the whole each group is of."""
+    where = torch.tensor([i for index, _ in parts for i in index])
+    back = torch.argsort(where).to(parts[0][1].tokens.device)
+
+    def together(tensors: list[Tensor], fill: int, width: int, last: int | None = None) -> Tensor:
+        out = []
+        for tensor in tensors:
+            sides = [0, width - tensor.shape[2]]
+            if last is not None:
+                sides = [0, last - tensor.shape[3], *sides]
+            out.append(torch.nn.functional.pad(tensor, sides, value=fill))
+        return torch.cat(out)[back]
+
+    rollouts = [rollout for _, rollout in parts]
+    width = max(rollout.tokens.shape[2] for rollout in rollouts)
+    supports = [rollout.support for rollout in rollouts if rollout.support is not None]
+    return Rollout(
+        together([rollout.tokens for rollout in rollouts], 0, width),
+        together([rollout.keep for rollout in rollouts], 0, width),
+        together([rollout.log_probs for rollout in rollouts], 0, width),
+        torch.cat([rollout.finished for rollout in rollouts])[back],
+        together(supports, -1, width, max(t.shape[3] for t in supports)) if supports else None,
+    )
+
+
 @dataclass(frozen=True)
 class Hypothesis:
     """One decoded sample, as rewards and metrics see it.

@@ -15,7 +15,7 @@ from lightning_audiorl.algorithms.evaluation import hypotheses
 from lightning_audiorl.algorithms.filters import SampleFilter
 from lightning_audiorl.models.policy import Context, SampleKey
 from lightning_audiorl.rewards import RewardMix
-from lightning_audiorl.types import Decoding, Hypothesis, PromptBatch, Rollout, Scores
+from lightning_audiorl.types import Decoding, Hypothesis, PromptBatch, Rollout, Scores, join_rollouts
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class GRPO(AudioRLModule):
         beta: weight of the KL penalty to the policy at RL start; 0 runs no reference phase.
         kl: its estimator.
         num_updates: K inner updates per rollout.
+        rollout_batch_size: prompts (whole groups) per sampling pass; 0 takes all at once.
         micro_batch_size: prompts (whole groups) per forward and backward pass; 0 takes all at once.
         chunk_size: positions per call of the head (0 = all at once).
         sampler_cap: truncate importance weights of a sampler that is another engine at this value; None is off.
@@ -74,6 +75,7 @@ class GRPO(AudioRLModule):
         beta: float = 0.04,
         kl: Literal["k1", "k2", "k3"] = "k3",
         num_updates: int = 1,
+        rollout_batch_size: int = 0,
         micro_batch_size: int = 0,
         chunk_size: int = 0,
         sampler_cap: float | None = None,
@@ -88,6 +90,7 @@ class GRPO(AudioRLModule):
         self.beta = beta
         self.kl: Literal["k1", "k2", "k3"] = kl
         self.num_updates = num_updates
+        self.rollout_batch_size = rollout_batch_size
         self.micro_batch_size = micro_batch_size
         self.chunk_size = chunk_size
         self.sampler_cap = sampler_cap
@@ -97,8 +100,8 @@ class GRPO(AudioRLModule):
             raise ValueError(f"group_size must be at least 2, got {group_size}: an advantage compares samples")
         if self.decoding.temperature == 0:
             raise ValueError("decoding.temperature is 0: a greedy group has no variance; use 1.0")
-        if num_updates < 1 or beta < 0 or micro_batch_size < 0:
-            raise ValueError("want num_updates >= 1, beta >= 0, micro_batch_size >= 0")
+        if num_updates < 1 or beta < 0 or min(micro_batch_size, rollout_batch_size) < 0:
+            raise ValueError("want num_updates >= 1, beta >= 0, batch sizes >= 0")
 
     @property
     def needs_reference(self) -> bool:
@@ -121,7 +124,7 @@ class GRPO(AudioRLModule):
             context = self.policy.encode(batch)
         with self.phase("rollout"):
             key = SampleKey(self.seed, self.rl_step)
-            rollout = self.policy.sample(context, self.group_size, self.decoding, key)
+            rollout = self._sample(batch, context, key)
         with self.phase("reward"):
             groups = hypotheses(self.policy, batch, rollout, context)
             scores = self.rewards.score(groups).to(rollout.tokens.device)
@@ -138,6 +141,18 @@ class GRPO(AudioRLModule):
             with self.phase("reference"), self.reference.swapped_in(self.policy):
                 reference = self._log_probs_of_all(context, rollout)
         return Step(batch, context, rollout, scores, groups, advantages, old, reference, weights, dropped)
+
+    def _sample(self, batch: PromptBatch, context: Context, key: SampleKey) -> Rollout:
+        """Rollout in passes over prompts of neighbouring durations; draws are keyed, so passes change nothing."""
+        size = self.rollout_batch_size or len(batch)
+        order = sorted(range(len(batch)), key=lambda i: int(batch.num_samples[i]))
+        pieces = [order[i : i + size] for i in range(0, len(order), size)]
+        return join_rollouts(
+            [
+                (piece, self.policy.sample(context.select(piece), self.group_size, self.decoding, key))
+                for piece in pieces
+            ]
+        )
 
     def _advantages(self, scores: Scores, rollout: Rollout) -> tuple[ops.Advantages, dict[str, int]]:
         valid, dropped = scores.valid, {}

@@ -6,6 +6,7 @@ from lightning_audiorl.data.audio import AudioCache, AudioError, read_audio
 from lightning_audiorl.data.augment import Augment
 from lightning_audiorl.data.batching import Draw, MixEntry, StepSampler, duration_batches
 from lightning_audiorl.data.datamodule import AsrDataModule, Subset
+from lightning_audiorl.data.espeak import EspeakCorpus
 from lightning_audiorl.data.fsdd import FsddDigits
 from lightning_audiorl.data.manifest import ManifestError, ManifestRows, read_manifest, write_manifest
 from lightning_audiorl.data.nonspeech import NonSpeech
@@ -17,6 +18,7 @@ __all__ = [
     "AudioError",
     "Augment",
     "Draw",
+    "EspeakCorpus",
     "FsddDigits",
     "ManifestError",
     "ManifestRows",

@@ -58,6 +58,13 @@ def test_a_share_of_zero_draws_nothing() -> None:
     assert [count[1] for count in counts][3:] == [5, 5]
 
 
+def test_batches_keep_their_size_when_old_debts_come_due() -> None:
+    ending = [MixEntry(rows(9), {0: 1.0, 1: 0.0}) for _ in range(3)]  # each is drawn .4 rows more than its share
+    staying = [MixEntry(rows(9)) for _ in range(2)]  # and these are then owed 2.1 rows each
+    sizes = [len(batch) for batch in StepSampler(ending + staying, 3, num_steps=6)]
+    assert sizes == [3] * 6
+
+
 @pytest.mark.parametrize("pool", [1, 4])
 def test_rows_come_without_replacement_within_an_epoch(pool: int) -> None:
     draws = [draw for batch in steps(40, pool=pool) for draw in batch]

@@ -1,0 +1,127 @@
+"""Checkpoints by RL step, each written whole before it takes its name."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning import Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from lightning_audiorl.callbacks.common import flat_figures, run_folder
+
+
+def publish(written: Path, target: Path) -> None:
+    """Give a finished file one more name, replacing what had it; at no moment is ``target`` missing or partial."""
+    link = target.with_name(f".{target.name}.new")
+    link.unlink(missing_ok=True)
+    try:
+        os.link(written, link)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(written, link)
+    os.replace(link, target)
+
+
+class RLCheckpoint(Checkpoint):
+    """Saves ``step-<rl_step>.ckpt`` and ``last.ckpt``, and ``best.ckpt`` if asked.
+
+    A killed run goes on from ``last.ckpt`` (``fit --ckpt_path last``). The step after which the run ends is saved
+    once its evaluation is in.
+
+    Args:
+        every_n_steps: RL steps between two checkpoints; 0 saves only at the end.
+        keep: how many ``step-*.ckpt`` stay beside ``last.ckpt``.
+        dirpath: default ``<default_root_dir>/checkpoints``.
+        monitor: figure that decides what is best, such as ``val/long/wer``; None keeps no best.
+        mode: whether the lowest or the highest value is best.
+    """
+
+    def __init__(
+        self,
+        every_n_steps: int = 50,
+        keep: int = 2,
+        dirpath: str | None = None,
+        monitor: str | None = None,
+        mode: Literal["min", "max"] = "min",
+    ) -> None:
+        super().__init__()
+        if every_n_steps < 0 or keep < 0 or mode not in ("min", "max"):
+            raise ValueError(
+                "RLCheckpoint: want every_n_steps >= 0, keep >= 0, mode min or max; got "
+                f"every_n_steps={every_n_steps}, keep={keep}, mode={mode!r}"
+            )
+        self.every_n_steps, self.keep, self.dirpath = every_n_steps, keep, dirpath
+        self.monitor, self.mode = monitor, mode
+        self.kept: list[str] = []
+        self.saved_step = -1
+        self.best_value = math.nan
+        self.best_step = -1
+
+    def path(self, trainer: Trainer, name: str) -> Path:
+        """Where the checkpoint ``name`` ("last", "best", "step-000100") stands."""
+        return run_folder(trainer, self.dirpath, "checkpoints") / f"{name}.ckpt"
+
+    def state_dict(self) -> dict[str, Any]:
+        names = ("kept", "saved_step", "best_value", "best_step")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for name, value in state_dict.items():
+            setattr(self, name, value)
+
+    def _is_due(self, rl_step: int) -> bool:
+        return self.every_n_steps > 0 and rl_step > 0 and rl_step % self.every_n_steps == 0
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        if self._is_due(pl_module.rl_step) and not trainer.should_stop:
+            self._save(trainer, pl_module.rl_step)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        if trainer.state.fn != "fit":
+            return
+        value = self._monitored(pl_module)
+        if trainer.sanity_checking:
+            return
+        sign = 1 if self.mode == "min" else -1
+        is_best = not math.isnan(value) and not sign * value >= sign * self.best_value
+        if is_best:
+            self.best_value, self.best_step = value, pl_module.rl_step
+        if is_best or trainer.should_stop or self._is_due(pl_module.rl_step):
+            self._save(trainer, pl_module.rl_step, is_best)
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        if self.saved_step != pl_module.rl_step:
+            self._save(trainer, pl_module.rl_step)
+
+    def _monitored(self, pl_module: Any) -> float:
+        if self.monitor is None:
+            return math.nan
+        figures = flat_figures(pl_module.evaluations[-1]["results"])
+        if self.monitor not in figures:
+            raise ValueError(
+                f"RLCheckpoint.monitor: no figure {self.monitor!r} among {', '.join(sorted(figures)) or 'none'}; "
+                "write it as val/<set>/<figure>"
+            )
+        return figures[self.monitor]
+
+    def _save(self, trainer: Trainer, rl_step: int, is_best: bool = False) -> None:
+        """Write one file, then give it its names; what is no longer kept goes last."""
+        name = f"step-{rl_step:06d}"
+        known = [*(other for other in self.kept if other != name), name]
+        self.kept, outdated = known[len(known) - min(self.keep, len(known)) :], known[: max(0, len(known) - self.keep)]
+        self.saved_step = rl_step
+        written = self.path(trainer, ".saving")
+        written.parent.mkdir(parents=True, exist_ok=True)
+        trainer.save_checkpoint(written)
+        if not trainer.is_global_zero:
+            return
+        with written.open("rb") as file:
+            os.fsync(file.fileno())
+        for target in ([name] if self.keep else []) + (["best"] if is_best else []) + ["last"]:
+            publish(written, self.path(trainer, target))
+        written.unlink()
+        for other in outdated:
+            self.path(trainer, other).unlink(missing_ok=True)

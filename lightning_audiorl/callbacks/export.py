@@ -1,0 +1,56 @@
+"""The trained model as a folder that transformers loads."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback
+
+from lightning_audiorl.callbacks.checkpoint import RLCheckpoint
+from lightning_audiorl.callbacks.common import run_folder
+
+_log = logging.getLogger(__name__)
+
+
+class Export(Callback):
+    """At the end of a fit writes the policy for ``from_pretrained``, adapters merged.
+
+    Args:
+        enabled: False writes nothing.
+        dirpath: default ``<default_root_dir>/export``.
+        best: also writes ``<dirpath>_best`` from `RLCheckpoint`'s best checkpoint (its ``monitor`` must be set).
+    """
+
+    def __init__(self, enabled: bool = True, dirpath: str | None = None, best: bool = False) -> None:
+        self.enabled, self.dirpath, self.best = enabled, dirpath, best
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        if self.enabled and self.best and stage == "fit" and self._best_checkpoint(trainer) is None:
+            raise ValueError("Export.best needs an RLCheckpoint with a monitor, such as monitor: val/long/wer")
+
+    def _best_checkpoint(self, trainer: Trainer) -> RLCheckpoint | None:
+        found = (c for c in trainer.checkpoint_callbacks if isinstance(c, RLCheckpoint) and c.monitor)
+        return next(found, None)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
+        if not self.enabled or not trainer.is_global_zero:
+            return
+        folder = run_folder(trainer, self.dirpath, "export")
+        pl_module.policy.export(str(folder))
+        checkpoint = self._best_checkpoint(trainer) if self.best else None
+        if checkpoint is None:
+            return
+        path = checkpoint.path(trainer, "best")
+        if checkpoint.best_step < 0:
+            _log.warning("no best checkpoint to export: %s was never a number", checkpoint.monitor)
+            return
+        last = {f"policy.{k}": v.detach().cpu().clone() for k, v in pl_module.policy.trainable().items()}
+        try:
+            best = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+            pl_module.load_state_dict(best, strict=False)
+            pl_module.policy.export(f"{folder}_best")
+        finally:
+            pl_module.load_state_dict(last, strict=False)

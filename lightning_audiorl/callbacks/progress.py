@@ -1,0 +1,168 @@
+"""One line that says where a run stands: RL step, phase, reward, KL."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+import threading
+import time
+from typing import Any
+
+from lightning import Trainer
+from lightning.pytorch.callbacks import ProgressBar
+
+_SHOWN = {"reward/mean": "reward", "kl": "kl", "loss": "loss"}
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _figures(metrics: dict[str, float]) -> list[str]:
+    """Reward and KL of an RL step; the loss where there is no reward."""
+    names = ["reward/mean", "kl"] if "reward/mean" in metrics else ["loss"]
+    return [f"{_SHOWN[name]} {metrics[name]:.4g}" for name in names if math.isfinite(metrics.get(name, math.nan))]
+
+
+class PhaseProgressBar(ProgressBar):
+    """Shows RL steps of the run, the present phase, reward and KL (or the loss).
+
+    On a terminal one line is drawn again and again; elsewhere a line is printed at each tenth of the run, and when
+    none was for a while.
+
+    Args:
+        refresh_s: seconds between two drawings on a terminal.
+        line_every_s: elsewhere, seconds after which a line is printed though no tenth is complete.
+        width: characters of the bar.
+    """
+
+    def __init__(self, refresh_s: float = 0.5, line_every_s: float = 60.0, width: int = 20) -> None:
+        super().__init__()
+        self.refresh_s, self.line_every_s, self.width = refresh_s, line_every_s, width
+        self._enabled = True
+        self._module: Any = None
+        self._evaluating = ""
+        self._metrics: dict[str, float] = {}
+        self._first_step = 0
+        self._start_s = self._last_line_s = 0.0
+        self._drawn = 0
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def disable(self) -> None:
+        self._enabled = False
+
+    def enable(self) -> None:
+        self._enabled = True
+
+    # --- what is shown
+
+    def line(self) -> str:
+        """The present state in one line."""
+        module = self._module
+        done, total = module.rl_step, module.num_steps
+        phase = module.clock.current or ""
+        if self._evaluating:
+            return "  ".join(filter(None, [f"evaluating at RL step {done}: {self._evaluating}", phase]))
+        filled = self.width * done // total
+        bar = f"[{'=' * filled}{' ' * (self.width - filled)}]"
+        pieces = [f"RL step {done}/{total} {bar}", phase or "-", *_figures(self._metrics)]
+        num_steps = done - self._first_step
+        if num_steps > 0:
+            step_s = (time.monotonic() - self._start_s) / num_steps
+            pieces.append(f"{step_s:.2f} s/step, {_duration(step_s * (total - done))} left")
+        return "  ".join(pieces)
+
+    def _draw(self) -> None:
+        """Draw the line over the last one."""
+        text = self.line()[: shutil.get_terminal_size().columns - 1]
+        sys.stdout.write("\r" + text.ljust(self._drawn))
+        sys.stdout.flush()
+        self._drawn = len(text)
+
+    def _clear(self) -> None:
+        if self._drawn:
+            sys.stdout.write("\r" + " " * self._drawn + "\r")
+            self._drawn = 0
+
+    def _print_line(self) -> None:
+        self._last_line_s = time.monotonic()
+        print(self.line(), flush=True)
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        self._clear()
+        print(*args, **kwargs)
+
+    def _watch(self) -> None:
+        """In a thread of its own, since a phase begins and ends where no hook is called."""
+        while not self._stop.wait(self.refresh_s):
+            if sys.stdout.isatty():
+                self._draw()
+            elif time.monotonic() - self._last_line_s > self.line_every_s:
+                self._print_line()
+
+    # --- hooks
+
+    def _begin(self, pl_module: Any) -> None:
+        self._module = pl_module
+        if self._enabled and self._thread is None:
+            self._last_line_s = time.monotonic()
+            self._stop.clear()
+            self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
+            self._thread.start()
+
+    def _end(self) -> None:
+        if self._thread is not None:
+            self._stop.set()
+            self._thread.join()
+            self._thread = None
+            self._clear()
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self._begin(pl_module)
+        self._first_step, self._start_s = pl_module.rl_step, time.monotonic()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        self._metrics = pl_module.step_metrics
+        done, total = pl_module.rl_step, pl_module.num_steps
+        is_tenth = 10 * done // total > 10 * (done - 1) // total
+        if self._enabled and is_tenth and not sys.stdout.isatty():
+            self._print_line()
+
+    def _on_evaluation_start(self, pl_module: Any, batch_idx: int, dataloader_idx: int, totals: Any) -> None:
+        names = list(pl_module.last_hypotheses)
+        name = names[dataloader_idx] if dataloader_idx < len(names) else f"set {dataloader_idx}"
+        total = totals[dataloader_idx] if isinstance(totals, list) else totals
+        first = not self._evaluating
+        self._evaluating = f"{name} {batch_idx + 1}/{total}"
+        self._begin(pl_module)
+        if first and self._enabled and not sys.stdout.isatty():
+            print(f"evaluating at RL step {pl_module.rl_step}: {', '.join(names)}", flush=True)
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._on_evaluation_start(pl_module, batch_idx, dataloader_idx, trainer.num_val_batches)
+
+    def on_test_batch_start(
+        self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._on_evaluation_start(pl_module, batch_idx, dataloader_idx, trainer.num_test_batches)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self._evaluating = ""
+        if trainer.state.fn != "fit":
+            self._end()
+
+    def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self._evaluating = ""
+        self._end()
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self._end()
+
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+        self._end()
