@@ -5,13 +5,27 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from lightning import LightningDataModule
+from jsonargparse import auto_cli
+from lightning import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from lightning_audiorl.algorithms import AudioRLModule
+from lightning_audiorl.callbacks import Export, HackingWatch, PhaseProgressBar, RLCheckpoint, RunReport, SampleLogger
+from lightning_audiorl.commands import COMMANDS
 
 # With no length of the training data, Lightning wants a whole number here; every run ends with an evaluation anyway.
 _NEVER = 1_000_000_000
+
+# Always there; each has a section of its own in a YAML file: ``checkpoint: {every_n_steps: 20}``.
+_CALLBACKS: dict[str, type[Callback]] = {
+    "progress": PhaseProgressBar,
+    "samples": SampleLogger,
+    "checkpoint": RLCheckpoint,
+    "hacking_watch": HackingWatch,
+    "export": Export,
+    "report": RunReport,
+}
 
 
 def _as_int(seed: Any) -> int:
@@ -19,11 +33,46 @@ def _as_int(seed: Any) -> int:
 
 
 class AudioRLCLI(LightningCLI):
-    """One seed for everything; figures are printed as one table."""
+    """One seed for everything, callbacks that are always there, figures as one table (`RunReport` prints it)."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        for key, callback in _CALLBACKS.items():
+            parser.add_lightning_class_args(callback, key)
         for target in ("model.init_args.seed", "data.init_args.seed"):
             parser.link_arguments("seed_everything", target, compute_fn=_as_int)
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        commands = LightningCLI.subcommands()
+        return {
+            name: skip | ({"verbose"} if name in ("validate", "test") else set()) for name, skip in commands.items()
+        }
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        """A callback of the user's takes the place of ours of its kind; a Trainer switch leaves ours out."""
+        users = config.get("callbacks") or []
+        users = users if isinstance(users, list) else [users]
+        unwanted = {type(callback) for callback in users}
+        for kind, switch in ((ProgressBar, "enable_progress_bar"), (Checkpoint, "enable_checkpointing")):
+            if config.get(switch) is False or any(isinstance(callback, kind) for callback in users):
+                unwanted |= {ours for ours in _CALLBACKS.values() if issubclass(ours, kind)}
+        return super()._instantiate_trainer(config, [c for c in callbacks if type(c) not in unwanted])
+
+    def fit(self, ckpt_path: str | None = None, **kwargs: Any) -> None:
+        """``Trainer.fit``, where ``--ckpt_path last`` goes on from the last checkpoint, or begins without one."""
+        saving = self.trainer.checkpoint_callback
+        if ckpt_path == "last" and isinstance(saving, RLCheckpoint):
+            path = saving.path(self.trainer, "last")
+            ckpt_path = str(path) if path.is_file() else None
+        self.trainer.fit(ckpt_path=ckpt_path, **kwargs)
+
+    def validate(self, **kwargs: Any) -> None:
+        """``Trainer.validate`` without its list of every figure."""
+        self.trainer.validate(verbose=False, **kwargs)
+
+    def test(self, **kwargs: Any) -> None:
+        """``Trainer.test`` without its list of every figure."""
+        self.trainer.test(verbose=False, **kwargs)
 
 
 def trainer_defaults() -> dict[str, Any]:
@@ -55,5 +104,9 @@ def run(args: ArgsType = None) -> AudioRLCLI:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Entry point of the console script."""
-    run(sys.argv[1:] if args is None else args)
+    """Entry point of the console script: a command of our own, or one of Lightning's."""
+    given = sys.argv[1:] if args is None else args
+    if given and given[0] in COMMANDS:
+        auto_cli(COMMANDS[given[0]], args=given[1:], as_positional=False, prog=f"audiorl {given[0]}")
+    else:
+        run(args)

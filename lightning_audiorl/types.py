@@ -26,7 +26,8 @@ class _Movable:
                 return {key: move(item) for key, item in value.items()}
             return value
 
-        return replace(self, **{f.name: move(getattr(self, f.name)) for f in fields(self)})  # type: ignore[type-var]
+        own: Any = self  # a dataclass, as every subclass is
+        return replace(own, **{f.name: move(getattr(self, f.name)) for f in fields(own)})
 
 
 def _expect(name: str, value: Tensor, shape: tuple[int | None, ...], kind: type) -> None:

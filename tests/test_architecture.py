@@ -59,7 +59,8 @@ ROOMS = {
 EVERY_ROOM = tuple(ROOMS)
 ROOMS |= {
     "": Room(inside=EVERY_ROOM),
-    "cli": Room(inside=(*EVERY_ROOM, "__version__"), outside=("torch", "lightning", "jsonargparse")),
+    "cli": Room(inside=(*EVERY_ROOM, "commands", "__version__"), outside=("torch", "lightning", "jsonargparse")),
+    "commands": Room(inside=(*EVERY_ROOM,), outside=("torch", "lightning")),
     "__main__": Room(inside=("cli",)),
 }
 

@@ -62,20 +62,37 @@ class AudioRLModule(LightningModule):
         self.last_hypotheses: dict[str, list[list[Hypothesis]]] = {}
         self.reference: Reference | None = None
         self.start_hash: str | None = None
+        self.step_metrics: dict[str, float] = {}
         self._evaluator: Evaluator | None = None
+        self._fitted = False
+        self._stage = ""
 
     def setup(self, stage: str) -> None:
-        if self.start_hash is None:
-            self.start_hash = content_hash(self.policy)
-            if stage == "fit" and self.needs_reference:
-                self.reference = Reference(self.policy)
+        """Take the weights that training begins from: their hash, and the reference where one is needed.
+
+        Runs before a checkpoint's weights are loaded, so a resumed run has the start of the run that it goes on with.
+        """
         if self.trainer.world_size > 1:
             raise RuntimeError("this version trains in one process; set trainer.devices=1")
+        if self.trainer.precision == "16-mixed":
+            raise ValueError("precision 16-mixed: gradients are clipped before they are unscaled; use bf16-mixed")
+        self._stage = stage
+        begins = stage == "fit" and not self._fitted
+        if begins or self.start_hash is None:
+            self.start_hash = content_hash(self.policy)
+        if begins:
+            self._fitted = True
+            self.reference = Reference(self.policy) if self.needs_reference else None
 
     @property
     def needs_reference(self) -> bool:
         """Whether the reference phase runs."""
         return False
+
+    def on_train_start(self) -> None:
+        """A finished run that is resumed takes no further step."""
+        if self.rl_step >= self.num_steps:
+            self.trainer.should_stop = True
 
     def phase(self, name: Phase) -> Any:
         """Context manager of a phase; see `PhaseClock`."""
@@ -84,37 +101,51 @@ class AudioRLModule(LightningModule):
     # --- optimisation
 
     def configure_optimizers(self) -> Any:
+        """AdamW over what trains, with its schedule."""
         optimizer, schedule = self.optim.build(self.policy.trainable().values(), self.num_steps)
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
-    def optimizer_step_clipped(self) -> float:
-        """Clip, step, zero the gradients; returns the norm before clipping (the step is left out if not finite)."""
-        optimizer = self.optimizers()
+    def optimizer_step_clipped(self) -> dict[str, float]:
+        """Clip by global norm, step, zero the gradients.
+
+        The optimiser stands still where the norm is not finite, and where it is 0: nothing was learnt, but momentum and
+        weight decay would move the weights.
+
+        Returns:
+            ``grad_norm`` before clipping, and ``skipped_updates``, 1 where the optimiser stood still.
+        """
+        optimizer: Any = self.optimizers()
         parameters = list(self.policy.trainable().values())
-        limit = self.optim.max_grad_norm or math.inf
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
-        if math.isfinite(norm):
-            optimizer.step()  # type: ignore[union-attr]
-        optimizer.zero_grad(set_to_none=True)  # type: ignore[union-attr]
-        return norm
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.optim.max_grad_norm or math.inf))
+        steps = math.isfinite(norm) and norm > 0
+        if steps:
+            optimizer.step()
+            torch.clear_autocast_cache()  # it holds casts of the old values
+        optimizer.zero_grad(set_to_none=True)
+        return {"grad_norm": norm, "skipped_updates": float(not steps)}
 
     def finish_step(self, metrics: Mapping[str, float | Tensor]) -> None:
         """Step the schedule, log, count, and end the run after ``num_steps``."""
-        schedule = self.lr_schedulers()
-        logged = {"lr": schedule.get_last_lr()[0], **metrics}  # type: ignore[union-attr]
-        schedule.step()  # type: ignore[union-attr,call-arg]
+        schedule: Any = self.lr_schedulers()
+        logged = {"lr": schedule.get_last_lr()[0], **metrics}
+        schedule.step()
         logged |= {f"seconds/{name}": seconds for name, seconds in self.clock.seconds.items()}
         self.clock.reset()
         self.rl_step += 1
         self.step_metrics = {name: float(value) for name, value in logged.items()}
         if self.rl_step % self.log_every == 0:
-            for logger in self.loggers:
-                logger.log_metrics(self.step_metrics, step=self.rl_step)
+            self._write(self.step_metrics)
         datamodule = getattr(self.trainer, "datamodule", None)
         if datamodule is not None and hasattr(datamodule, "next_step"):
             datamodule.next_step = self.rl_step
         if self.rl_step >= self.num_steps:
             self.trainer.should_stop = True
+
+    def _write(self, metrics: dict[str, float]) -> None:
+        """Log at the present RL step, and have it on disk: a killed run loses no point that a checkpoint counts."""
+        for logger in self.loggers:
+            logger.log_metrics(metrics, step=self.rl_step)
+            logger.save()
 
     # --- evaluation
 
@@ -150,8 +181,7 @@ class AudioRLModule(LightningModule):
             for figure, value in figures.items()
             if math.isfinite(value)
         }
-        for logger in self.loggers:
-            logger.log_metrics(flat, step=self.rl_step)
+        self._write(flat)
         if not self.trainer.sanity_checking:
             self.log_dict(
                 {key: value for key, value in flat.items() if key.rsplit("/", 1)[1] in _MONITOR},
@@ -180,10 +210,11 @@ class AudioRLModule(LightningModule):
     # --- checkpoints: trainable tensors only; everything else is rebuilt from the start
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the trainable tensors, and say which start they belong to."""
         trainable = {f"policy.{name}" for name in self.policy.trainable()}
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trainable}
         checkpoint["audiorl"] = {
-            "start": self.policy.start.record(),  # type: ignore[union-attr,operator]
+            "start": self.policy.start.record(),
             "start_hash": self.start_hash,
             "rl_step": self.rl_step,
             "algorithm": type(self).__name__,
@@ -191,21 +222,36 @@ class AudioRLModule(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that the checkpoint belongs here, and go on counting where it stopped.
+
+        A run goes on only with its own algorithm, trainable tensors and start. Evaluation takes any checkpoint whose
+        tensors the model has and whose start is the same.
+
+        Raises:
+            ValueError: saying what differs.
+        """
         saved = checkpoint.get("audiorl")
         if saved is None:
             raise ValueError("not a checkpoint of this library (no 'audiorl' entry)")
+        new_run = "; to begin a new run from a checkpoint, give it as init_from instead of ckpt_path"
+        held = set(checkpoint["state_dict"])
+        if self._stage == "fit":
+            if saved["algorithm"] != type(self).__name__:
+                raise ValueError(f"ckpt_path: a run of {saved['algorithm']}, not of {type(self).__name__}{new_run}")
+            differing = held ^ {f"policy.{name}" for name in self.policy.trainable()}
+        else:
+            differing = held - set(self.state_dict())
+        if differing:
+            where = "checkpoint" if min(differing) in held else "policy"
+            raise ValueError(
+                f"ckpt_path: made with another finetune setting; {len(differing)} trainable tensors differ, "
+                f"{min(differing)} is only in the {where}{new_run}"
+            )
         if self.start_hash is not None and saved["start_hash"] != self.start_hash:
             raise ValueError(
-                "this checkpoint's run began from other weights than the policy was built from "
-                f"(start {saved['start']}, content hash {saved['start_hash']}, here {self.start_hash}): the reference "
-                "and the frozen parts would not be the same. Give the same init_from; to begin a new run from a "
-                "checkpoint, give it as init_from instead of ckpt_path"
-            )
-        missing = {f"policy.{name}" for name in self.policy.trainable()} - set(checkpoint["state_dict"])
-        if missing:
-            raise ValueError(
-                f"checkpoint lacks {len(missing)} trainable tensors, e.g. {min(missing)}: it was made with another "
-                "finetune setting"
+                f"ckpt_path: its run began from other weights than the policy was built from (start {saved['start']}, "
+                f"content hash {saved['start_hash']}; here {self.policy.start.record()}, {self.start_hash}): reference "
+                f"and frozen parts would not be the same. Give the same init_from{new_run}"
             )
         self.rl_step = saved["rl_step"]
         self.evaluations = list(saved["evaluations"])

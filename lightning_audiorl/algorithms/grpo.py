@@ -107,6 +107,17 @@ class GRPO(AudioRLModule):
     def needs_reference(self) -> bool:
         return self.beta > 0
 
+    def setup(self, stage: str) -> None:
+        """As `AudioRLModule.setup`.
+
+        Raises:
+            ValueError: for a policy whose encoder trains: each clip is encoded once per step, without gradients.
+        """
+        finetune = getattr(self.policy, "finetune", None)
+        if stage == "fit" and finetune is not None and finetune.encoder:
+            raise ValueError("GRPO gives the encoder no gradient; set policy.init_args.finetune.encoder to false")
+        super().setup(stage)
+
     def training_step(self, batch: PromptBatch, batch_idx: int) -> None:
         with self.policy.evaluating():
             step = self.collect(batch)
@@ -119,7 +130,7 @@ class GRPO(AudioRLModule):
         self.finish_step(metrics)
 
     def collect(self, batch: PromptBatch) -> Step:
-        """Encode, rollout, reward, reference: all that comes before the update."""
+        """Encode, rollout, reward, reference, old log-probs: all that comes before the update."""
         with self.phase("encode"), torch.no_grad():
             context = self.policy.encode(batch)
         with self.phase("rollout"):
@@ -129,6 +140,10 @@ class GRPO(AudioRLModule):
             groups = hypotheses(self.policy, batch, rollout, context)
             scores = self.rewards.score(groups).to(rollout.tokens.device)
             advantages, dropped = self._advantages(scores, rollout)
+        reference = None
+        if self.reference is not None:
+            with self.phase("reference"), self.reference.swapped_in(self.policy):
+                reference = self._log_probs_of_all(context, rollout)
         old = None
         if self.num_updates > 1 or self.sampler_cap is not None:
             with self.phase("update"):
@@ -136,10 +151,6 @@ class GRPO(AudioRLModule):
         weights = None
         if self.sampler_cap is not None and old is not None:
             weights = ops.truncated_importance_weights(old, rollout.log_probs, rollout.keep, self.sampler_cap)
-        reference = None
-        if self.reference is not None:
-            with self.phase("reference"), self.reference.swapped_in(self.policy):
-                reference = self._log_probs_of_all(context, rollout)
         return Step(batch, context, rollout, scores, groups, advantages, old, reference, weights, dropped)
 
     def _sample(self, batch: PromptBatch, context: Context, key: SampleKey) -> Rollout:
@@ -155,10 +166,12 @@ class GRPO(AudioRLModule):
         )
 
     def _advantages(self, scores: Scores, rollout: Rollout) -> tuple[ops.Advantages, dict[str, int]]:
-        valid, dropped = scores.valid, {}
+        valid = scores.valid
+        dropped: dict[str, int] = {}
         for rule in self.filters:
             keep = rule.keep(scores, rollout)
-            dropped[type(rule).__name__] = int((valid & ~keep).sum())
+            name = type(rule).__name__
+            dropped[name] = dropped.get(name, 0) + int((valid & ~keep).sum())
             valid = valid & keep
         advantages = ops.group_advantages(
             scores.total, valid, self.objective.advantage, drop_zero_variance=self.objective.drop_zero_variance
@@ -206,28 +219,28 @@ class GRPO(AudioRLModule):
     def update(self, step: Step) -> dict[str, float]:
         """K updates on one rollout; returns what the last saw (KL, entropy, clipping, gradient norm, loss)."""
         totals: dict[str, float] = {}
+        skipped = 0.0
         for _ in range(self.num_updates):
             with self.phase("update"):
                 totals = self._update_once(step)
-        return totals
+            skipped += totals["skipped_updates"]
+        return totals | {"skipped_updates": skipped}
 
     def _update_once(self, step: Step) -> dict[str, float]:
         used, keep = step.advantages.used, step.rollout.keep
         reduction, longest = self.objective.reduction, self.decoding.max_new_tokens
         divisor = ops.loss_divisor(keep, used, reduction, longest)
-        sums = {"loss": 0.0, "kl": 0.0, "entropy": 0.0, "clip_low": 0.0, "clip_high": 0.0, "tokens": 0.0}
+        sums: dict[str, float] = {}
         for index, context, part in self._parts(step.context, step.rollout):
             scored = self._score(context, part, with_entropy=True)
             width = part.tokens.shape[-1]
             loss, counted = self._part_loss(step, index, width, part, scored, divisor)
             self.manual_backward(loss)
             for name, value in counted.items():
-                sums[name] += float(value)
-        norm = self.optimizer_step_clipped()
+                sums[name] = sums.get(name, 0.0) + float(value)
         tokens = max(1.0, sums.pop("tokens"))
-        loss_sum = sums.pop("loss")
-        return {"loss": loss_sum, "grad_norm": norm} | {name: value / tokens for name, value in sums.items()}
-
+        figures = {"loss": sums.pop("loss")}
+        return figures | {name: value / tokens for name, value in sums.items()} | self.optimizer_step_clipped()
 
     def _part_loss(
         self, step: Step, index: list[int], width: int, part: Rollout, scored: ops.TokenLogProbs, divisor: Tensor
@@ -267,7 +280,7 @@ class GRPO(AudioRLModule):
         out |= {f"dropped/{name}": float(count) for name, count in step.dropped.items()}
         out |= {f"reward_failures/{name}": float(count) for name, count in scores.failures.items()}
         for name, values in {"": scores.total, **{f"{name}/": part for name, part in scores.parts.items()}}.items():
-            kept = values[scores.valid]
+            kept = values[scores.valid & ~values.isnan()]  # a part of weight 0 may fail on a valid sample
             out[f"reward/{name}mean"] = float(kept.mean()) if len(kept) else float("nan")
-            out[f"reward/{name}std"] = float(values[scores.valid].std()) if len(kept) > 1 else 0.0
+            out[f"reward/{name}std"] = float(kept.std()) if len(kept) > 1 else 0.0
         return out

@@ -53,7 +53,5 @@ class Optim:
 
     def build(self, parameters: Iterable[nn.Parameter], num_steps: int) -> tuple[torch.optim.Optimizer, LambdaLR]:
         """The optimiser and its schedule."""
-        optimizer = torch.optim.AdamW(
-            list(parameters), lr=self.lr, betas=self.betas, weight_decay=self.weight_decay
-        )
+        optimizer = torch.optim.AdamW(list(parameters), lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
         return optimizer, LambdaLR(optimizer, self.factor(num_steps))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from lightning_audiorl.algorithms.base import AudioRLModule
-from lightning_audiorl.ops import token_log_probs
+from lightning_audiorl.ops import key_to_seed, token_log_probs
 from lightning_audiorl.types import PromptBatch
 
 
@@ -26,6 +26,9 @@ class SFT(AudioRLModule):
         self.chunk_size = chunk_size
 
     def training_step(self, batch: PromptBatch, batch_idx: int) -> None:
+        self.policy.train()  # a model from a folder comes in eval mode, without its dropout
+        # Dropout draws from the global generator; keyed by the step, a resumed run draws the same.
+        torch.manual_seed(key_to_seed("dropout", self.seed, self.rl_step))
         size = self.micro_batch_size or len(batch)
         order = sorted(range(len(batch)), key=lambda i: int(batch.num_samples[i]))
         pieces = [order[i : i + size] for i in range(0, len(order), size)]
@@ -47,9 +50,8 @@ class SFT(AudioRLModule):
             for parameter in self.policy.trainable().values():
                 if parameter.grad is not None:
                     parameter.grad.div_(num_tokens)
-            norm = self.optimizer_step_clipped()
+            stepped = self.optimizer_step_clipped()
         loss_value = total / num_tokens
         self.log("loss", loss_value, prog_bar=True, logger=False)
-        self.finish_step(
-            {"loss": loss_value, "grad_norm": norm, "tokens": num_tokens, "perplexity": torch.tensor(loss_value).exp()}
-        )
+        perplexity = float(torch.tensor(loss_value).exp())
+        self.finish_step({"loss": loss_value, "tokens": num_tokens, "perplexity": perplexity} | stepped)

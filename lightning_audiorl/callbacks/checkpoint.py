@@ -109,13 +109,15 @@ class RLCheckpoint(Checkpoint):
 
     def _save(self, trainer: Trainer, rl_step: int, is_best: bool = False) -> None:
         """Write one file, then give it its names; what is no longer kept goes last."""
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
         name = f"step-{rl_step:06d}"
         known = [*(other for other in self.kept if other != name), name]
         self.kept, outdated = known[len(known) - min(self.keep, len(known)) :], known[: max(0, len(known) - self.keep)]
         self.saved_step = rl_step
         written = self.path(trainer, ".saving")
         written.parent.mkdir(parents=True, exist_ok=True)
-        trainer.save_checkpoint(written)
+        trainer.save_checkpoint(written, weights_only=False)
         if not trainer.is_global_zero:
             return
         with written.open("rb") as file:

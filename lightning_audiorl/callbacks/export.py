@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_audiorl.callbacks.checkpoint import RLCheckpoint
 from lightning_audiorl.callbacks.common import run_folder
@@ -40,6 +41,7 @@ class Export(Callback):
             return
         folder = run_folder(trainer, self.dirpath, "export")
         pl_module.policy.export(str(folder))
+        rank_zero_info(f"exported to {folder}")
         checkpoint = self._best_checkpoint(trainer) if self.best else None
         if checkpoint is None:
             return

@@ -46,9 +46,10 @@ class PhaseProgressBar(ProgressBar):
         self._module: Any = None
         self._evaluating = ""
         self._metrics: dict[str, float] = {}
-        self._first_step = 0
-        self._start_s = self._last_line_s = 0.0
+        self._num_steps = 0
+        self._steps_s = self._step_start_s = self._last_line_s = 0.0
         self._drawn = 0
+        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -69,19 +70,19 @@ class PhaseProgressBar(ProgressBar):
             return "  ".join(filter(None, [f"evaluating at RL step {done}: {self._evaluating}", phase]))
         filled = self.width * done // total
         bar = f"[{'=' * filled}{' ' * (self.width - filled)}]"
-        pieces = [f"RL step {done}/{total} {bar}", phase or "-", *_figures(self._metrics)]
-        num_steps = done - self._first_step
-        if num_steps > 0:
-            step_s = (time.monotonic() - self._start_s) / num_steps
+        pieces = [f"RL step {done}/{total} {bar}", *([phase] if phase else []), *_figures(self._metrics)]
+        if self._num_steps:
+            step_s = self._steps_s / self._num_steps
             pieces.append(f"{step_s:.2f} s/step, {_duration(step_s * (total - done))} left")
         return "  ".join(pieces)
 
     def _draw(self) -> None:
         """Draw the line over the last one."""
         text = self.line()[: shutil.get_terminal_size().columns - 1]
-        sys.stdout.write("\r" + text.ljust(self._drawn))
-        sys.stdout.flush()
-        self._drawn = len(text)
+        with self._lock:
+            sys.stdout.write("\r" + text.ljust(self._drawn))
+            sys.stdout.flush()
+            self._drawn = len(text)
 
     def _clear(self) -> None:
         if self._drawn:
@@ -89,12 +90,16 @@ class PhaseProgressBar(ProgressBar):
             self._drawn = 0
 
     def _print_line(self) -> None:
+        """One line that stays; it ends with the seconds of each phase of the last step."""
         self._last_line_s = time.monotonic()
-        print(self.line(), flush=True)
+        seconds = {name.removeprefix("seconds/"): s for name, s in self._metrics.items() if name.startswith("seconds/")}
+        phases = ", ".join(f"{name} {s:.2f} s" for name, s in seconds.items())
+        print(self.line() + (f"  ({phases})" if phases and not self._evaluating else ""), flush=True)
 
     def print(self, *args: Any, **kwargs: Any) -> None:
-        self._clear()
-        print(*args, **kwargs)
+        with self._lock:
+            self._clear()
+            print(*args, **kwargs)
 
     def _watch(self) -> None:
         """In a thread of its own, since a phase begins and ends where no hook is called."""
@@ -114,18 +119,28 @@ class PhaseProgressBar(ProgressBar):
             self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
             self._thread.start()
 
-    def _end(self) -> None:
-        if self._thread is not None:
-            self._stop.set()
-            self._thread.join()
-            self._thread = None
-            self._clear()
+    def _end(self, leave: bool = False) -> None:
+        """Stop drawing; with ``leave`` the last line stays on a terminal."""
+        if self._thread is None:
+            return
+        self._stop.set()
+        self._thread.join()
+        self._thread = None
+        if leave and sys.stdout.isatty():
+            self._draw()
+            sys.stdout.write("\n")
+            self._drawn = 0
+        self._clear()
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._begin(pl_module)
-        self._first_step, self._start_s = pl_module.rl_step, time.monotonic()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        self._step_start_s = time.monotonic()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        self._steps_s += time.monotonic() - self._step_start_s
+        self._num_steps += 1
         self._metrics = pl_module.step_metrics
         done, total = pl_module.rl_step, pl_module.num_steps
         is_tenth = 10 * done // total > 10 * (done - 1) // total
@@ -162,7 +177,7 @@ class PhaseProgressBar(ProgressBar):
         self._end()
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        self._end()
+        self._end(leave=True)
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         self._end()

@@ -45,7 +45,13 @@ def group_table(groups: list[list[Hypothesis]], scores: Scores, places: Iterable
 def hypothesis_table(groups: Iterable[list[Hypothesis]]) -> str:
     """Markdown: the first hypothesis of each group beside its reference."""
     rows = [
-        [said.row.id, said.row.text, said.text, f"{said.num_tokens}" + ("" if said.finished else " (cut)"), rules_of(said)]
+        [
+            said.row.id,
+            said.row.text,
+            said.text,
+            f"{said.num_tokens}" + ("" if said.finished else " (cut)"),
+            rules_of(said),
+        ]
         for said, *_ in groups
     ]
     return markdown_table(["id", "reference", "hypothesis", "tokens", "rules"], rows)
@@ -73,11 +79,12 @@ class SampleLogger(Callback):
         self.max_audio_s = max_audio_s
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-        rl_step = pl_module.rl_step
+        rl_step, step = pl_module.rl_step, getattr(pl_module, "last_step", None)
         is_due = self.every_n_steps > 0 and (rl_step == 1 or rl_step % self.every_n_steps == 0)
-        step = getattr(pl_module, "last_step", None) if is_due else None
-        writers = tensorboard_writers(trainer) if step is not None else []
-        places = best_and_worst(step.scores, self.num_groups) if step is not None and writers else []
+        writers = tensorboard_writers(trainer) if is_due else []
+        if step is None or not writers:
+            return
+        places = best_and_worst(step.scores, self.num_groups)
         if not places:
             return
         table = group_table(step.groups, step.scores, places)

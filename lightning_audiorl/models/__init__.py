@@ -6,7 +6,9 @@ from lightning_audiorl.models.finetune import Finetune
 from lightning_audiorl.models.fun_asr_nano import FunAsrNanoPolicy
 from lightning_audiorl.models.policy import Context, Policy, SampleKey
 from lightning_audiorl.models.reference import Reference, content_hash
-from lightning_audiorl.models.tiny import DIGIT_WORDS, TinyFunAsrNano
+from lightning_audiorl.models.text_lm import TextLMPolicy
+from lightning_audiorl.models.tiny import DIGIT_WORDS, TinyCausalLM, TinyFunAsrNano, TinyWhisper
+from lightning_audiorl.models.whisper import WhisperPolicy
 
 __all__ = [
     "DIGIT_WORDS",
@@ -16,6 +18,10 @@ __all__ = [
     "Policy",
     "Reference",
     "SampleKey",
+    "TextLMPolicy",
+    "TinyCausalLM",
     "TinyFunAsrNano",
+    "TinyWhisper",
+    "WhisperPolicy",
     "content_hash",
 ]

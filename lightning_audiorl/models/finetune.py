@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -71,6 +71,8 @@ def apply_finetune(model: nn.Module, parts: Parts, finetune: Finetune) -> None:
             module.requires_grad_(True)
     elif finetune.lm == "lora":
         _inject_lora(parts.backbone, finetune)
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ValueError(f"{finetune}: nothing would train in a {type(model).__name__}")
 
 
 def _inject_lora(backbone: nn.Module, finetune: Finetune) -> None:
@@ -90,7 +92,7 @@ def _inject_lora(backbone: nn.Module, finetune: Finetune) -> None:
         p.requires_grad_("lora_" in name or requires_grad.get(name.replace(".base_layer.", "."), False))
 
 
-def lora_layers(model: nn.Module) -> Iterator[nn.Module]:
+def lora_layers(model: nn.Module) -> Iterator[Any]:
     """The adapter layers in a model."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -113,7 +115,8 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
 def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
     """The model's state dict as if adapters had been merged and never been there."""
     merged: dict[str, Tensor] = {}
-    for name, module in model.named_modules():
+    modules: Iterator[tuple[str, Any]] = model.named_modules()
+    for name, module in modules:
         if hasattr(module, "base_layer") and hasattr(module, "get_delta_weight"):
             weight = module.base_layer.weight
             for adapter in module.active_adapters:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import FunAsrNanoForConditionalGeneration, FunAsrNanoProcessor
 
-from lightning_audiorl.models.decoder_only import DecoderOnlyPolicy, PrefixContext
+from lightning_audiorl.models.cached_prompt import PrefixContext
+from lightning_audiorl.models.clips import check_clips
+from lightning_audiorl.models.decoder_only import DecoderOnlyPolicy
 from lightning_audiorl.models.finetune import Finetune, Parts, apply_finetune, merged_state_dict
-from lightning_audiorl.models.loading import load_pretrained, read_start, stop_token_ids
+from lightning_audiorl.models.loading import build, read_start, stop_token_ids
 from lightning_audiorl.models.tiny import TinyFunAsrNano, build_fun_asr_nano
-from lightning_audiorl.models.tokens import allowed_tokens
+from lightning_audiorl.models.tokens import allowed_tokens, left_padded
 from lightning_audiorl.types import PromptBatch
 
 _MIN_SAMPLES = 400
@@ -77,13 +78,13 @@ class FunAsrNanoPolicy(DecoderOnlyPolicy):
     ) -> None:
         super().__init__()
         self.start = read_start(init_from)
-        source: Any = self.start.source
-        if isinstance(source, TinyFunAsrNano):
-            model, processor = build_fun_asr_nano(source)
-        else:
-            model, processor = load_pretrained(
-                FunAsrNanoForConditionalGeneration, FunAsrNanoProcessor, source, dtype, revision
-            )
+        model, processor = build(
+            self.start,
+            (TinyFunAsrNano, build_fun_asr_nano),
+            (FunAsrNanoForConditionalGeneration, FunAsrNanoProcessor),
+            dtype,
+            revision,
+        )
         # Without it the adaptor's config has no attention implementation and its layers ignore padding.
         model.set_attn_implementation("sdpa")
         model.model.multi_modal_projector.config._attn_implementation = "sdpa"
@@ -121,22 +122,12 @@ class FunAsrNanoPolicy(DecoderOnlyPolicy):
     def max_frames(self) -> int:
         return self.model.config.audio_config.max_position_embeddings - 1
 
-    def _check(self, batch: PromptBatch) -> None:
-        rate = self.processor.feature_extractor.sampling_rate
-        if batch.sample_rate_hz != rate:
-            raise ValueError(f"FunAsrNanoPolicy wants {rate} Hz audio, got {batch.sample_rate_hz}; set sample_rate_hz")
-        limit_s = self.max_frames * 0.06
-        for row, num_samples in zip(batch.rows, batch.num_samples.tolist(), strict=True):
-            if not _MIN_SAMPLES <= num_samples <= limit_s * rate:
-                raise ValueError(
-                    f"row {row.id!r}: {num_samples / rate:.3f} s of audio; this model takes {_MIN_SAMPLES / rate:.3f} "
-                    f"to {limit_s:.1f} s (set the data module's min_duration_s and max_duration_s, or split the clip)"
-                )
-
     def encode(self, batch: PromptBatch) -> FunAsrContext:
-        self._check(batch)
+        rate = self.processor.feature_extractor.sampling_rate
+        check_clips(batch, "FunAsrNanoPolicy", rate, _MIN_SAMPLES, int(self.max_frames * 0.06 * rate))
         audio = [wave[:n].cpu() for wave, n in zip(batch.waveform, batch.num_samples.tolist(), strict=True)]
-        features = self.processor.feature_extractor(audio, sampling_rate=batch.sample_rate_hz)
+        with torch.autocast("cpu", enabled=False):  # it goes through numpy, which has no bfloat16
+            features = self.processor.feature_extractor(audio, sampling_rate=batch.sample_rate_hz)
         keep = features["input_features_mask"].bool().to(batch.waveform.device)
         inputs = features["input_features"].to(batch.waveform.device)
         encoder = self.model.model.audio_tower
@@ -169,13 +160,7 @@ class FunAsrNanoPolicy(DecoderOnlyPolicy):
     def prompt(self, context: PrefixContext) -> tuple[Tensor, Tensor]:
         assert isinstance(context, FunAsrContext)
         audio = self.model.model.multi_modal_projector(context.features, context.keep.long())[context.keep]
-        device, longest = audio.device, max(len(row) for row in context.tokens)
-        ids = torch.full((len(context), longest), self.stop_ids[0], dtype=torch.long)
-        mask = torch.zeros(len(context), longest, dtype=torch.long)
-        for b, row in enumerate(context.tokens):
-            ids[b, longest - len(row) :] = torch.tensor(row)
-            mask[b, longest - len(row) :] = 1
-        ids, mask = ids.to(device), mask.to(device)
+        ids, mask = left_padded(context.tokens, self.stop_ids[0], audio.device)
         embeds = self.embed(ids)
         places = (ids == self.processor.audio_token_id)[..., None].expand_as(embeds)
         return embeds.masked_scatter(places, audio.to(embeds.dtype)), mask

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from lightning_audiorl.models.tiny import TinyFunAsrNano
+from lightning_audiorl.models.tiny import TINY_SPECS, TinySpec
 
 
 @dataclass(frozen=True)
@@ -22,19 +23,22 @@ class Start:
         checkpoints: Lightning checkpoints whose trainable tensors go on top, oldest first.
     """
 
-    source: str | TinyFunAsrNano
+    source: str | TinySpec
     checkpoints: list[str] = field(default_factory=list)
 
     def record(self) -> dict[str, Any]:
         """Plain data for a checkpoint; `from_record` reads it back."""
-        source = asdict(self.source) if isinstance(self.source, TinyFunAsrNano) else self.source
+        source: str | dict[str, Any] = (
+            self.source if isinstance(self.source, str) else {"kind": type(self.source).__name__, **asdict(self.source)}
+        )
         return {"source": source, "checkpoints": list(self.checkpoints)}
 
     @staticmethod
     def from_record(record: dict[str, Any]) -> Start:
         source = record["source"]
         if isinstance(source, dict):
-            source = TinyFunAsrNano(**{**source, "words": tuple(source["words"])})
+            sizes = {**source, "words": tuple(source["words"])}
+            source = TINY_SPECS[sizes.pop("kind", "TinyFunAsrNano")](**sizes)
         return Start(source, list(record["checkpoints"]))
 
     def load_into(self, policy: nn.Module) -> None:
@@ -49,14 +53,14 @@ class Start:
                 raise ValueError(f"{path}: tensors {unexpected[:3]}... do not belong to this model")
 
 
-def read_start(init_from: str | TinyFunAsrNano) -> Start:
+def read_start(init_from: str | TinySpec) -> Start:
     """Resolve ``init_from``.
 
     Raises:
         FileNotFoundError: for a path that looks local and is not there.
         ValueError: for a checkpoint that is not ours.
     """
-    if isinstance(init_from, TinyFunAsrNano):
+    if not isinstance(init_from, str):
         return Start(init_from)
     path = Path(init_from).expanduser()
     if init_from.endswith(".ckpt"):
@@ -76,13 +80,40 @@ def read_start(init_from: str | TinyFunAsrNano) -> Start:
     return Start(init_from)
 
 
-def load_pretrained(model_class: Any, processor_class: Any, source: str, dtype: str, revision: str | None) -> Any:
-    """(model, processor) by local folder or hub id: safetensors only, no remote code."""
-    # transformers reads the adaptor's attention implementation only from here; see DESIGN notes in docs.
+def build(
+    start: Start,
+    tiny: tuple[type, Callable[[Any], tuple[Any, Any]]],
+    classes: tuple[Any, Any],
+    dtype: str,
+    revision: str | None,
+) -> tuple[Any, Any]:
+    """(model, processor) of a start: safetensors only, no remote code; the start's checkpoints come on top later.
+
+    Args:
+        start: what `read_start` resolved.
+        tiny: the family's tiny spec and its builder.
+        classes: of model and processor, with ``from_pretrained``.
+        dtype: of the weights; a tiny model is float32.
+        revision: hub revision.
+
+    Raises:
+        ValueError: for the tiny spec of another family.
+    """
+    spec_class, builder = tiny
+    if isinstance(start.source, spec_class):
+        return builder(start.source)
+    if not isinstance(start.source, str):
+        raise ValueError(f"init_from: the start is a {type(start.source).__name__}; expected {spec_class.__name__}")
+    model_class, processor_class = classes
+    # FunAsrNano reads its adaptor's attention implementation only from here, and ignores padding without one.
     model = model_class.from_pretrained(
-        source, dtype=getattr(torch, dtype), revision=revision, use_safetensors=True, attn_implementation="sdpa"
+        start.source, dtype=getattr(torch, dtype), revision=revision, use_safetensors=True, attn_implementation="sdpa"
     )
-    return model, processor_class.from_pretrained(source, revision=revision)
+    # Out of the mapped file: an export to the same folder would change them, and at its odd addresses the same product
+    # gives other last bits than in the reference's copy.
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
+    return model, processor_class.from_pretrained(start.source, revision=revision)
 
 
 def stop_token_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:

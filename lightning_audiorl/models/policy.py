@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,13 @@ class SampleKey:
     purpose: str = "rollout"
 
 
+class StartingPoint(Protocol):
+    """Where a policy's starting weights came from."""
+
+    def record(self) -> dict[str, Any]:
+        """Names them in plain data, for checkpoints and error messages."""
+
+
 class Policy(nn.Module, ABC):
     """A language model that continues an audio (or text) prompt.
 
@@ -52,6 +59,9 @@ class Policy(nn.Module, ABC):
 
     #: Encoder rows computed so far; each clip counts one row per `encode` (a test holds that it is once per step).
     num_encoded: int = 0
+
+    #: What the weights were before training; a subclass sets it. Checkpoints hold its record instead of frozen weights.
+    start: StartingPoint
 
     @abstractmethod
     def encode(self, batch: PromptBatch) -> Context:
@@ -88,6 +98,15 @@ class Policy(nn.Module, ABC):
     def trainable(self) -> dict[str, nn.Parameter]:
         """Trainable parameters by name, in a fixed order."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def train(self, mode: bool = True) -> Self:
+        """As in torch, but a module of which nothing trains stays in eval mode: no dropout in a frozen encoder."""
+        super().train(mode)
+        for module in self.modules() if mode else ():
+            parameters = list(module.parameters())
+            if parameters and not any(p.requires_grad for p in parameters):
+                nn.Module.train(module, False)
+        return self
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

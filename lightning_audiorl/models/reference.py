@@ -55,7 +55,10 @@ class Reference:
             try:
                 for name, p in parameters.items():
                     p.data = self._parked[name].to(device=p.device, dtype=p.dtype)
+                # Autocast keeps its casts of a parameter through a change of values: the reference would be the policy.
+                torch.clear_autocast_cache()
                 yield
             finally:
                 for name, p in parameters.items():
                     p.data = own[name]
+                torch.clear_autocast_cache()

@@ -22,12 +22,23 @@ def allowed_tokens(tokenizer: PreTrainedTokenizerBase, vocab_size: int, stop_ids
     return allowed
 
 
+def left_padded(rows: Sequence[Sequence[int]], fill: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Prompts as ids [B, P] and their keep mask [B, P] int64, padded on the left with ``fill``."""
+    longest = max(len(row) for row in rows)
+    ids = torch.full((len(rows), longest), fill, dtype=torch.long)
+    keep = torch.zeros(len(rows), longest, dtype=torch.long)
+    for b, row in enumerate(rows):
+        ids[b, longest - len(row) :] = torch.tensor(row)
+        keep[b, longest - len(row) :] = 1
+    return ids.to(device), keep.to(device)
+
+
 def decode_groups(tokenizer: PreTrainedTokenizerBase, rollout: Rollout) -> list[list[str]]:
     """B lists of G texts without special tokens."""
     tokens, lengths = rollout.tokens.tolist(), rollout.lengths.tolist()
     return [
         [
-            tokenizer.decode(row[:length], skip_special_tokens=True).strip()
+            str(tokenizer.decode(row[:length], skip_special_tokens=True)).strip()
             for row, length in zip(group, group_lengths, strict=True)
         ]
         for group, group_lengths in zip(tokens, lengths, strict=True)

@@ -1,0 +1,200 @@
+"""What came out of a run, in one folder: report.json, report.md and plots."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback
+
+from lightning_audiorl.callbacks import plots, surroundings
+from lightning_audiorl.callbacks.common import run_folder
+from lightning_audiorl.callbacks.figures import figure_table
+from lightning_audiorl.callbacks.hacking import HackingWatch
+from lightning_audiorl.callbacks.history import History
+
+_NAMES = {"fit": "report", "validate": "validate", "test": "test"}
+
+
+def plain(value: Any) -> Any:
+    """``value`` as strict JSON can hold it: NaN and infinity become null, what is unknown its text."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+
+
+class RunReport(Callback):
+    """Writes ``report.json``, ``report.md`` and plots at the end of a fit, also of one that was interrupted.
+
+    A validation writes ``validate.json`` and ``validate.md``, a test ``test.json`` and ``test.md``, beside it. The
+    table of figures is printed too.
+
+    Args:
+        enabled: False writes and prints nothing.
+        dirpath: default ``<default_root_dir>/report``.
+    """
+
+    def __init__(self, enabled: bool = True, dirpath: str | None = None) -> None:
+        self.enabled, self.dirpath = enabled, dirpath
+        self.history = History()
+        self._evaluation_start_s = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.history.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.history.load_state_dict(state_dict)
+
+    # --- hooks
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        self.history.start()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        self.history.append(pl_module.rl_step, pl_module.step_metrics)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self._evaluation_start_s = time.monotonic()
+
+    def on_test_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self._evaluation_start_s = time.monotonic()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self.history.evaluation_s += time.monotonic() - self._evaluation_start_s
+        if trainer.state.fn == "validate":
+            self._finish(trainer, pl_module, "finished")
+
+    def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self.history.evaluation_s += time.monotonic() - self._evaluation_start_s
+        self._finish(trainer, pl_module, "finished")
+
+    def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self._finish(trainer, pl_module, "finished")
+
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+        if pl_module.evaluations or self.history.steps:
+            self._finish(trainer, pl_module, f"interrupted by {type(exception).__name__}: {exception}".rstrip(": "))
+
+    # --- the report
+
+    def _finish(self, trainer: Trainer, pl_module: Any, status: str) -> None:
+        if not self.enabled or not trainer.is_global_zero:
+            return
+        report = self.collect(trainer, pl_module, status)
+        folder = run_folder(trainer, self.dirpath, "report")
+        table = write_report(report, folder)
+        if table:
+            where = folder / f"{_NAMES[report['command']]}.md"
+            print(f"\n{table}\n\npercent of words or utterances; length: words said per word spoken.  {where}")
+
+    def collect(self, trainer: Trainer, pl_module: Any, status: str) -> dict[str, Any]:
+        """Everything the report says, as plain data (NaN still a float)."""
+        command = str(trainer.state.fn.value) if trainer.state.fn is not None else "fit"
+        kind = "test" if command == "test" else "val"
+        evaluations = [one for one in pl_module.evaluations if one["kind"] == kind]
+        if command != "fit":
+            evaluations = evaluations[-1:]
+        watches = [c for c in trainer.callbacks if isinstance(c, HackingWatch)]  # type: ignore[attr-defined]
+        return {
+            "command": command,
+            "status": status,
+            "algorithm": type(pl_module).__name__,
+            "rl_step": pl_module.rl_step,
+            "num_steps": pl_module.num_steps,
+            "before": evaluations[0] if evaluations else None,
+            "after": evaluations[-1] if len(evaluations) > 1 else None,
+            "alerts": [alert for watch in watches for alert in watch.alerts],
+            "time": {
+                "total_s": self.history.total_s,
+                "evaluation_s": self.history.evaluation_s,
+                "phases_s": self.history.phases_s,
+            },
+            "model": surroundings.model_facts(pl_module),
+            "seeds": surroundings.seeds(pl_module),
+            "machine": surroundings.machine(trainer),
+            "versions": surroundings.versions(),
+            "settings": surroundings.settings(trainer),
+            "evaluations": evaluations,
+            "history": {"rl_step": self.history.steps, **self.history.columns} if command == "fit" else {},
+        }
+
+
+def _labels(report: dict[str, Any]) -> tuple[str, str]:
+    before, after = report["before"], report["after"]
+    return f"step {before['rl_step']}", f"step {after['rl_step']}" if after else ""
+
+
+def report_table(report: dict[str, Any]) -> str:
+    """The figures of every set, before and after; empty when nothing was evaluated."""
+    if report["before"] is None:
+        return ""
+    after = report["after"]["results"] if report["after"] else None
+    return figure_table(report["before"]["results"], after, _labels(report))
+
+
+def _facts(facts: dict[str, Any]) -> str:
+    return "\n".join(f"- {key}: {value}" for key, value in facts.items())
+
+
+def report_text(report: dict[str, Any], images: dict[str, str]) -> str:
+    """The report in Markdown.
+
+    Args:
+        report: of `RunReport.collect`.
+        images: file names, relative to the report, by title.
+    """
+    clock = report["time"]
+    phases = " | ".join(f"{name} {_duration(s)}" for name, s in clock["phases_s"].items())
+    head = f"{report['algorithm']}, {report['command']}, RL step {report['rl_step']} of {report['num_steps']}"
+    parts = [f"# {head}", f"Status: {report['status']}."]
+    parts.append(f"Time: {_duration(clock['total_s'])}, of it evaluation {_duration(clock['evaluation_s'])}.")
+    if phases:
+        parts.append(f"Training by phase: {phases}.")
+    table = report_table(report)
+    if table:
+        parts += [
+            "## Figures",
+            "Percent of words or utterances; length is words said per word spoken.",
+            f"```\n{table}\n```",
+        ]
+    parts += [f"![{title}]({name})" for title, name in images.items()]
+    if report["alerts"]:
+        parts.append("## Hacking watch")
+        parts.append("\n".join(f"- RL step {alert['rl_step']}: {alert['text']}" for alert in report["alerts"]))
+    for title in ("model", "seeds", "machine", "versions"):
+        parts += [f"## {title.capitalize()}", _facts(report[title])]
+    if report["settings"]:
+        parts += ["## Settings", f"```json\n{json.dumps(plain(report['settings']), indent=1)}\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def write_report(report: dict[str, Any], folder: Path) -> str:
+    """Write the files of a report into ``folder``; returns the table of figures."""
+    name = _NAMES.get(report["command"], report["command"])
+    folder.mkdir(parents=True, exist_ok=True)
+    images: dict[str, str] = {}
+    steps = report["history"].get("rl_step", [])
+    columns = {key: column for key, column in report["history"].items() if key != "rl_step"}
+    if report["before"] is not None:
+        after = report["after"]["results"] if report["after"] else None
+        if plots.plot_figures(report["before"]["results"], after, _labels(report), folder / f"{name}_figures.png"):
+            images["figures"] = f"{name}_figures.png"
+    if plots.plot_curves(steps, columns, folder / f"{name}_curves.png"):
+        images["training curves"] = f"{name}_curves.png"
+    if plots.plot_seconds(steps, columns, folder / f"{name}_seconds.png"):
+        images["seconds per phase"] = f"{name}_seconds.png"
+    (folder / f"{name}.json").write_text(json.dumps(plain(report), indent=1, allow_nan=False) + "\n")
+    (folder / f"{name}.md").write_text(report_text(report, images))
+    return report_table(report)

@@ -1,0 +1,59 @@
+"""A key/value cache with room to grow in, for token-by-token decoding without gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+_SPARE = 64
+
+
+class _RoomyLayer(DynamicLayer):
+    """One layer's keys and values as views into larger buffers.
+
+    transformers' own layer concatenates the whole cache anew for each token: with an audio prompt of 400 frames that
+    was 60 % of the rollout's time on a CPU.
+    """
+
+    keys: Tensor
+    values: Tensor
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        super().__init__()
+        self.is_initialized = True
+        self.dtype, self.device = keys.dtype, keys.device
+        self._hold(keys, values)
+
+    def _hold(self, keys: Tensor, values: Tensor, num_new: int = 0) -> None:
+        """Copy into new buffers with room for ``num_new`` tokens, and spare room."""
+        length = keys.shape[-2]
+        shape = (*keys.shape[:-2], length + num_new + max(_SPARE, length // 4), keys.shape[-1])
+        self._keys, self._values = keys.new_empty(shape), values.new_empty(shape)
+        self._keys[..., :length, :], self._values[..., :length, :] = keys, values
+        self.keys, self.values = self._keys[..., :length, :], self._values[..., :length, :]
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        start = self.keys.shape[-2]
+        end = start + key_states.shape[-2]
+        if end > self._keys.shape[-2]:
+            self._hold(self.keys, self.values, end - start)
+        self._keys[..., start:end, :], self._values[..., start:end, :] = key_states, value_states
+        self.keys, self.values = self._keys[..., :end, :], self._values[..., :end, :]
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        self._hold(self.keys[indices], self.values[indices])
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        self._hold(self.keys.repeat_interleave(repeats, 0), self.values.repeat_interleave(repeats, 0))
+
+
+@torch.no_grad()
+def make_room(cache: DynamicCache) -> None:
+    """Let a filled cache grow in place from now on (again: nothing happens); only for decoding without gradients."""
+    layers: list[Any] = cache.layers
+    if all(type(layer) is DynamicLayer for layer in layers):
+        cache.layers = [_RoomyLayer(layer.keys, layer.values) for layer in layers]

@@ -1,0 +1,18 @@
+"""Checks of a batch of clips before it goes to an encoder."""
+
+from __future__ import annotations
+
+from lightning_audiorl.types import PromptBatch
+
+
+def check_clips(batch: PromptBatch, family: str, rate_hz: int, min_samples: int, max_samples: int) -> None:
+    """Raise ValueError for another sample rate, or for a clip shorter or longer than the model takes (named)."""
+    if batch.sample_rate_hz != rate_hz:
+        raise ValueError(f"{family} wants {rate_hz} Hz audio, got {batch.sample_rate_hz}; set sample_rate_hz")
+    for row, num_samples in zip(batch.rows, batch.num_samples.tolist(), strict=True):
+        if not min_samples <= num_samples <= max_samples:
+            raise ValueError(
+                f"row {row.id!r}: {num_samples / rate_hz:.3f} s of audio; this model takes {min_samples / rate_hz:.3f} "
+                f"to {max_samples / rate_hz:.1f} s (set the data module's min_duration_s and max_duration_s, or split "
+                "the clip)"
+            )

@@ -1,0 +1,120 @@
+"""Policies whose decoder reads the encoder's output through cross-attention (Whisper, Canary, ...).
+
+The decoder's prompt and the keys and values of the cross-attention are computed once per clip and shared by its group.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, EncoderDecoderCache
+
+from lightning_audiorl.models.cache import make_room
+from lightning_audiorl.models.cached_prompt import CachedPromptPolicy, PrefixContext
+from lightning_audiorl.models.policy import Context
+from lightning_audiorl.types import Decoding, Rollout
+
+
+@dataclass(frozen=True)
+class EncodedContext(PrefixContext):
+    """Encoder output of B clips and the decoder's prompt for each.
+
+    Args:
+        ids, durations_s: of the prompts.
+        features: [B, F, E] encoder output; every frame is attended to.
+        tokens: [B, P] decoder prompts, all of one length.
+    """
+
+    ids: list[str]
+    durations_s: list[float]
+    features: Tensor
+    tokens: Tensor
+
+    def select(self, index: list[int]) -> EncodedContext:
+        return EncodedContext(
+            [self.ids[i] for i in index],
+            [self.durations_s[i] for i in index],
+            self.features[index],
+            self.tokens[index],
+        )
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> EncodedContext:
+        features = self.features.to(device, non_blocking=non_blocking)
+        return replace(self, features=features, tokens=self.tokens.to(device, non_blocking=non_blocking))
+
+    @property
+    def num_bytes(self) -> int:
+        return self.features.untyped_storage().nbytes() + self.tokens.untyped_storage().nbytes()
+
+
+def _empty_cache() -> EncoderDecoderCache:
+    return EncoderDecoderCache(DynamicCache(), DynamicCache())
+
+
+@dataclass
+class _CrossAttending:
+    """Decoder state after prompts of one length: a `cached_prompt.PromptState`.
+
+    Args:
+        features: the encoder output of the prompts. Only the first call reads it: from then on the cross-attention
+            takes keys and values from the cache, whose rows are expanded and selected with the others.
+    """
+
+    decoder: nn.Module
+    features: Tensor
+    hidden: Tensor = field(init=False)
+    cache: EncoderDecoderCache = field(default_factory=_empty_cache)
+
+    def expand(self, repeats: int) -> None:
+        if repeats > 1:
+            self.cache.batch_repeat_interleave(repeats)
+        self.hidden = self.hidden.repeat_interleave(repeats, 0)
+
+    def extend(self, tokens: Tensor, keep: Tensor | None = None) -> Tensor:
+        # Padding stands on the right, where causal attention never looks: no mask is needed.
+        return self.decoder(
+            input_ids=tokens, encoder_hidden_states=self.features, past_key_values=self.cache, use_cache=True
+        ).last_hidden_state
+
+    def advance(self, tokens: Tensor) -> None:
+        make_room(self.cache.self_attention_cache)
+        self.hidden = self.extend(tokens[:, None])[:, -1]
+
+    def select(self, rows: Tensor) -> None:
+        self.cache.batch_select_indices(rows)
+        self.hidden = self.hidden[rows]
+
+
+class EncoderDecoderPolicy(CachedPromptPolicy):
+    """What encoder-decoder families share; a family adds `encode` and its loading."""
+
+    @property
+    @abstractmethod
+    def max_positions(self) -> int:
+        """Most tokens, prompt included, that the decoder has positions for."""
+
+    def caps(self, context: PrefixContext, decoding: Decoding) -> list[int]:
+        assert isinstance(context, EncodedContext)
+        room = self.max_positions - context.tokens.shape[1]
+        return [min(room, cap) for cap in super().caps(context, decoding)]
+
+    def prefill(self, context: PrefixContext) -> _CrossAttending:
+        assert isinstance(context, EncodedContext)
+        state = _CrossAttending(self.backbone, context.features)
+        state.hidden = state.extend(context.tokens)[:, -1]
+        return state
+
+    def targets(self, context: Context, texts: Sequence[str]) -> Rollout:
+        assert isinstance(context, EncodedContext)
+        rollout = super().targets(context, texts)
+        room = self.max_positions - context.tokens.shape[1]
+        for row_id, length in zip(context.ids, rollout.lengths[:, 0].tolist(), strict=True):
+            if length > room:
+                raise ValueError(
+                    f"row {row_id!r}: text has {length} tokens, this model's decoder takes {room}; split the clip"
+                )
+        return rollout

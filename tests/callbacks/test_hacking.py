@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from lightning_audiorl.callbacks import HackingWatch
+from tests.callbacks import runs
+from tests.callbacks.test_samples import events, texts
+
+
+def run(watch: HackingWatch, rewards: list[list[float]], wer: list[float], rl_step: int = 0) -> None:
+    """Evaluation, steps with these rewards, evaluation, ... without a trainer."""
+    trainer: Any = SimpleNamespace(state=SimpleNamespace(fn="fit"), loggers=[])
+    module: Any = SimpleNamespace(rl_step=rl_step, evaluations=[], step_metrics={})
+    for number, value in enumerate(wer):
+        for reward in rewards[number - 1] if number else []:
+            module.rl_step += 1
+            module.step_metrics = {"reward/mean": reward}
+            watch.on_train_batch_end(trainer, module)
+        results = {"long": {"wer": value}}
+        module.evaluations.append({"rl_step": module.rl_step, "kind": "val", "results": results})
+        watch.on_validation_end(trainer, module)
+
+
+def test_reward_up_and_wer_up_is_said_once_per_validation(caplog: pytest.LogCaptureFixture) -> None:
+    watch = HackingWatch(window=2)
+    with caplog.at_level(logging.WARNING):
+        run(watch, [[0.1, 0.3, 0.6, 0.8], [0.95]], [0.2, 0.2, 0.4])
+    assert [alert["rl_step"] for alert in watch.alerts] == [5]
+    assert "val/long/wer went from 0.200 to 0.400" in watch.alerts[0]["text"]
+    assert watch.alerts[0]["text"] in caplog.text
+    assert math.isnan(watch.rewards[0])
+    assert watch.rewards[1:] == pytest.approx([0.7, 0.95])
+
+
+def test_the_start_counts_with_the_reward_of_the_first_steps() -> None:
+    watch = HackingWatch(window=2)
+    run(watch, [[0.1, 0.3, 0.6, 0.8]], [0.2, 0.4])
+    assert "reward rose from 0.200 to 0.700" in watch.alerts[0]["text"]
+
+
+def test_a_falling_reward_or_better_figures_are_no_hacking() -> None:
+    for rewards, wer in ([[0.8, 0.8, 0.1, 0.1]], [0.2, 0.4]), ([[0.1, 0.1, 0.8, 0.8]], [0.4, 0.2]):
+        watch = HackingWatch(window=2)
+        run(watch, rewards, wer)
+        assert watch.alerts == []
+
+
+def test_a_watch_that_joins_later_knows_only_what_it_saw() -> None:
+    watch = HackingWatch(window=1)
+    run(watch, [[0.1], [0.5]], [0.2, 0.2, 0.4], rl_step=10)
+    assert len(watch.alerts) == 1
+    late = HackingWatch(window=1)
+    late.rewards = []
+    trainer: Any = SimpleNamespace(state=SimpleNamespace(fn="fit"), loggers=[])
+    past = [{"rl_step": s, "kind": "val", "results": {"long": {"wer": 0.1}}} for s in (0, 5)]
+    now = {"rl_step": 9, "kind": "val", "results": {"long": {"wer": 0.9}}}
+    late.on_train_batch_end(trainer, SimpleNamespace(step_metrics={"reward/mean": 1.0}))
+    late.on_validation_end(trainer, SimpleNamespace(rl_step=9, evaluations=[*past, now]))
+    assert late.alerts == []
+
+
+def test_an_alert_stands_in_tensorboard(root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning_audiorl.callbacks.hacking.reward_hacking_alerts", lambda *_: ["look at this"])
+    logger = TensorBoardLogger(tmp_path, name="", version="")
+    watch = HackingWatch()
+    runs.fit(tmp_path, root, watch, module=runs.grpo(num_steps=1), logger=logger)
+    assert [alert["rl_step"] for alert in watch.alerts] == [0, 1]
+    assert texts(events(tmp_path), "hacking_watch") == {0: "look at this", 1: "look at this"}
+
+
+def test_a_window_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="window must be at least 1, got 0"):
+        HackingWatch(window=0)

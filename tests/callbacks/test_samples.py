@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lightning_audiorl.callbacks import SampleLogger
+from lightning_audiorl.callbacks.samples import best_and_worst, group_table, hypothesis_table
+from lightning_audiorl.types import Hypothesis, Scores, Segment, Utterance
+from tests.callbacks import runs
+
+
+def said(text: str, reference: str, **settings: Any) -> Hypothesis:
+    return Hypothesis(Utterance("clip", (Segment("synthetic:silence", 1.0),), reference, 1.0), text, **settings)
+
+
+def events(folder: Path) -> EventAccumulator:
+    sizes = {"tensors": 0, "audio": 0, "scalars": 0}
+    found = EventAccumulator(str(folder), size_guidance=sizes)
+    found.Reload()
+    return found
+
+
+def texts(found: EventAccumulator, tag: str) -> dict[int, str]:
+    return {one.step: one.tensor_proto.string_val[0].decode() for one in found.Tensors(f"{tag}/text_summary")}
+
+
+def test_a_run_leaves_text_and_audio(root: str, tmp_path: Path) -> None:
+    logger = TensorBoardLogger(tmp_path, name="", version="")
+    callback = SampleLogger(every_n_steps=2, num_groups=1, num_rows=2)
+    module = runs.fit(tmp_path, root, callback, module=runs.grpo(num_steps=3, group_size=6), logger=logger)
+    found = events(tmp_path)
+    groups = texts(found, "groups")
+    assert sorted(groups) == [1, 2]
+    header, _, best, worst = groups[2].splitlines()
+    assert header == "| id | reference |  | hypothesis | reward | accuracy | hallucination | tokens | rules |"
+    assert "| best |" in best
+    assert "| worst |" in worst
+    assert float(best.split("|")[5]) > float(worst.split("|")[5])
+    audio = found.Audio("groups/0")
+    assert [one.step for one in audio] == [1, 2]
+    assert audio[0].content_type == "audio/wav"
+    assert audio[0].encoded_audio_string.startswith(b"RIFF")
+    assert audio[0].sample_rate == 16000
+    for name, num_rows in (("digits", 2), ("noise", 2)):
+        tables = texts(found, f"val/{name}")
+        assert sorted(tables) == [0, 3]
+        assert len(tables[3].splitlines()) == 2 + num_rows
+        assert module.last_hypotheses[name][0][0].row.id in tables[3]
+
+
+def test_without_tensorboard_nothing_is_prepared(root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: Any) -> None:
+        raise AssertionError("work for nobody")
+
+    for name in ("best_and_worst", "group_table", "hypothesis_table"):
+        monkeypatch.setattr(f"lightning_audiorl.callbacks.samples.{name}", forbidden)
+    callback = SampleLogger(every_n_steps=1)
+    assert runs.fit(tmp_path, root, callback, module=runs.grpo(num_steps=1), logger=CSVLogger(tmp_path)).rl_step == 1
+
+
+def test_supervised_training_has_no_groups(root: str, tmp_path: Path) -> None:
+    logger = TensorBoardLogger(tmp_path, name="", version="")
+    runs.fit(tmp_path, root, SampleLogger(every_n_steps=1), module=runs.sft(num_steps=1), logger=logger)
+    assert sorted(events(tmp_path).Tags()["tensors"]) == ["val/digits/text_summary", "val/noise/text_summary"]
+
+
+def test_groups_with_the_widest_rewards_and_no_invalid_sample() -> None:
+    total = torch.tensor([[0.0, 0.1, 0.2], [0.5, -9.0, 0.9], [1.0, 3.0, 2.0], [0.0, 9.0, 9.0]])
+    valid = torch.tensor([[1, 1, 1], [1, 0, 1], [1, 1, 1], [1, 0, 0]]).bool()
+    scores = Scores(total, valid, {"a": total})
+    assert best_and_worst(scores, 2) == [[2, 1, 0], [1, 2, 0]]
+    assert len(best_and_worst(scores, 9)) == 3
+
+
+def test_the_tables_name_the_rules_that_fire() -> None:
+    looping = said("one " * 9, "one", num_tokens=10, finished=False)
+    (row,) = hypothesis_table([[looping]]).splitlines()[2:]
+    assert row.endswith("| 10 (cut) | loop, runaway_length |")
+    total = torch.tensor([[1.0, -1.0]])
+    scores = Scores(total, total > -5, {"accuracy": total / 2})
+    best, worst = group_table([[said("one", "one"), looping]], scores, [(0, 0, 1)]).splitlines()[2:]
+    assert best == "| clip | one | best | one | 1.000 | 0.500 | 0 |  |"
+    assert "| -1.000 | -0.500 | 10 (cut) | loop" in worst
