@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 IS_SUITABLE := import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-slow lint format bench docs notebook clean
+.PHONY: help install quickstart test test-slow lint format bench figures docs notebook clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.* ## ' Makefile | sed -E 's/:.* ## /\t/' | expand -t 14
@@ -52,6 +52,9 @@ format: $(INSTALLED) ## let ruff mend what it can
 
 bench: $(INSTALLED) ## run benchmarks/
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+
+figures: $(INSTALLED) ## README's table on real recordings; set FSDD_ROOT; hours on two CPU cores
+	$(BIN)/python figures/fsdd_asr.py --out runs/fsdd_figures --seeds 0 1 2
 
 docs: $(INSTALLED) ## API reference from the docstrings, into build/docs
 	$(BIN)/pdoc --docformat google --output-directory build/docs lightning_audiorl

@@ -48,6 +48,16 @@ class AudioRLCLI(LightningCLI):
             name: skip | ({"verbose"} if name in ("validate", "test") else set()) for name, skip in commands.items()
         }
 
+    def instantiate_classes(self) -> None:
+        """As Lightning does it, but what a constructor says of its arguments comes out by itself."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            said: BaseException = error
+            while said.__cause__ is not None and str(said).startswith("Does not validate against any of the Union"):
+                said = said.__cause__
+            raise said from None
+
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         """A callback of the user's takes the place of ours of its kind; a Trainer switch leaves ours out."""
         users = config.get("callbacks") or []

@@ -19,6 +19,8 @@ class _Movable:
     """Moves every tensor field (also inside dicts) to a device; Lightning's batch transfer calls ``to``."""
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """A copy with every tensor on ``device``."""
+
         def move(value: Any) -> Any:
             if isinstance(value, Tensor):
                 return value.to(device, non_blocking=non_blocking)
@@ -100,10 +102,12 @@ class PromptBatch(_Movable):
 
     @property
     def ids(self) -> list[str]:
+        """B ids of the rows."""
         return [row.id for row in self.rows]
 
     @property
     def texts(self) -> list[str]:
+        """B reference texts."""
         return [row.text for row in self.rows]
 
     def select(self, index: list[int]) -> PromptBatch:

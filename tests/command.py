@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import yaml
+from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_audiorl import cli
 from tests.data.fakes import write_tone
@@ -72,3 +75,21 @@ def run(folder: Path, config: dict[str, Any], *args: str, command: str = "fit") 
     path.write_text(yaml.safe_dump(config))
     with patch.object(sys, "argv", ["audiorl", command, "--config", str(path), *args]):
         return cli.run()
+
+
+class _Stop(Exception):
+    """The parser is made."""
+
+
+@cache
+def parser() -> LightningArgumentParser:
+    """The parser of ``audiorl``; errors exit, as on the command line."""
+    made: list[LightningArgumentParser] = []
+
+    def stop(self: cli.AudioRLCLI, parser: LightningArgumentParser, args: Any) -> None:
+        made.append(parser)
+        raise _Stop
+
+    with patch.object(cli.AudioRLCLI, "parse_arguments", stop), suppress(_Stop):
+        cli.run()
+    return made[0]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from lightning import Callback, Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
+from lightning_audiorl.algorithms import SFT
+from lightning_audiorl.models import Finetune, FunAsrNanoPolicy
+from tests.algorithms.tiny import FINETUNES, TINY, fit, make_grpo, make_policy
 from tests.command import class_of, run, tiny_config, write_manifest
 
 ROOT = Path(__file__).parents[1]
@@ -147,77 +151,79 @@ def elsewhere(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     return config
 
 
+def from_checkpoint(config: dict[str, Any], path: str) -> dict[str, Any]:
+    config["model"]["init_args"]["policy"]["init_args"]["init_from"] = path
+    return config
+
+
 def test_checkpoint_holds_no_frozen_weights(finished: Path) -> None:
     checkpoint = load(Path(last(finished)))
     names = checkpoint["state_dict"].keys()
     assert len(names) > 5
     assert not [name for name in names if "audio_tower" in name or "reference" in name]
-    source = checkpoint["audiorl"]["start"]["source"]
-    assert source["width"] == 32
+    assert checkpoint["audiorl"]["start"]["source"]["width"] == 32
     assert len(checkpoint["audiorl"]["start_hash"]) == 32
 
 
-def test_a_finished_run_takes_no_further_step(finished: Path, tmp_path: Path) -> None:
-    again = run(tmp_path, elsewhere(tiny_config(finished), tmp_path), "--ckpt_path", last(finished)).model
-    assert again.rl_step == 2
+def test_a_finished_run_takes_no_further_step(finished: Path) -> None:
+    module = make_grpo(num_steps=2)
+    recorder = fit(module, ckpt_path=last(finished))
+    assert module.rl_step == 2
+    assert recorder.gradients == []
     held = load(Path(last(finished)))["state_dict"]
-    assert all(torch.equal(p, held[f"policy.{name}"]) for name, p in again.policy.trainable().items())
-    assert [e["rl_step"] for e in again.evaluations] == [0, 2]
+    assert all(torch.equal(p, held[f"policy.{name}"]) for name, p in module.policy.trainable().items())
 
 
 def test_a_finished_run_can_be_made_longer(finished: Path, tmp_path: Path) -> None:
     longer = run(tmp_path, elsewhere(tiny_config(finished, num_steps=4), tmp_path), "--ckpt_path", last(finished)).model
     whole = run(tmp_path, elsewhere(tiny_config(finished, num_steps=4), tmp_path / "whole")).model
     assert longer.rl_step == 4
+    assert [e["rl_step"] for e in longer.evaluations] == [0, 2, 4]
     for name, parameter in whole.policy.trainable().items():
         assert torch.equal(longer.policy.trainable()[name], parameter)
 
 
-def with_policy(config: dict[str, Any], **settings: Any) -> dict[str, Any]:
-    config["model"]["init_args"]["policy"]["init_args"] |= settings
-    return config
-
-
-def test_another_start_is_refused(finished: Path, tmp_path: Path) -> None:
-    other = class_of("models.TinyFunAsrNano", width=32, encoder_layers=1, lm_layers=1, heads=2, seed=1)
-    config = with_policy(elsewhere(tiny_config(finished), tmp_path), init_from=other)
+def test_another_start_is_refused(finished: Path) -> None:
+    policy = FunAsrNanoPolicy(replace(TINY, seed=1))
     with pytest.raises(ValueError, match=r"began from other weights.*content hash \w{32}.*give it as init_from"):
-        run(tmp_path, config, "--ckpt_path", last(finished))
+        fit(make_grpo(policy), ckpt_path=last(finished))
+    with pytest.raises(ValueError, match="began from other weights"):
+        SFT.load_from_checkpoint(last(finished), policy=policy, num_steps=1)
+    assert SFT.load_from_checkpoint(last(finished), policy=make_policy(), num_steps=1).rl_step == 2
 
 
-@pytest.mark.parametrize(
-    "finetune", [{"lm": "none"}, {"projector": False}, {"lm": "lora", "projector": False}], ids=["lm", "part", "lora"]
-)
-def test_another_finetune_setting_is_refused(finished: Path, tmp_path: Path, finetune: dict[str, Any]) -> None:
+@pytest.mark.parametrize("finetune", [Finetune(lm="none"), Finetune(projector=False), FINETUNES["lora"]])
+def test_another_finetune_setting_is_refused(finished: Path, finetune: Finetune) -> None:
     """Fewer trainable tensors too: the others would move what is frozen, and the reference with it."""
-    config = with_policy(elsewhere(tiny_config(finished), tmp_path), finetune=finetune)
     with pytest.raises(ValueError, match=r"another finetune setting; \d+ trainable tensors differ.*give it as init_f"):
-        run(tmp_path, config, "--ckpt_path", last(finished))
+        fit(make_grpo(make_policy(finetune)), ckpt_path=last(finished))
 
 
 def test_another_algorithm_is_refused_but_may_evaluate(finished: Path, tmp_path: Path) -> None:
-    config = elsewhere(tiny_config(finished, "SFT"), tmp_path)
     with pytest.raises(ValueError, match=r"a run of GRPO, not of SFT; to begin a new run .* give it as init_from"):
-        run(tmp_path, config, "--ckpt_path", last(finished))
+        fit(SFT(make_policy(), 2), ckpt_path=last(finished))
+    config = elsewhere(tiny_config(finished, "SFT"), tmp_path)
     evaluated = run(tmp_path, config, "--ckpt_path", last(finished), command="validate").model
-    (*_, before), after = load(Path(last(finished)))["audiorl"]["evaluations"], evaluated.evaluations[-1]
+    before, after = load(Path(last(finished)))["audiorl"]["evaluations"][-1], evaluated.evaluations[-1]
     assert timeless([after]) == timeless([before])
 
 
 def test_a_foreign_checkpoint_is_refused(finished: Path, tmp_path: Path) -> None:
     checkpoint = load(Path(last(finished)))
     del checkpoint["audiorl"]
-    torch.save(checkpoint, tmp_path / "foreign.ckpt")
-    config = elsewhere(tiny_config(finished), tmp_path)
+    foreign = tmp_path / "foreign.ckpt"
+    torch.save(checkpoint, foreign)
     with pytest.raises(ValueError, match="not a checkpoint of this library"):
-        run(tmp_path, config, "--ckpt_path", str(tmp_path / "foreign.ckpt"))
-    with pytest.raises(ValueError, match="not a checkpoint of this library"):
-        run(tmp_path, with_policy(config, init_from=str(tmp_path / "foreign.ckpt")))
+        fit(make_grpo(), ckpt_path=str(foreign))
+    with pytest.raises(ValueError, match=r"foreign.ckpt is not a checkpoint of this library"):
+        FunAsrNanoPolicy(str(foreign))
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint .*gone.ckpt"):
+        FunAsrNanoPolicy(str(tmp_path / "gone.ckpt"))
 
 
 def test_init_from_begins_a_new_run_with_the_weights(finished: Path, tmp_path: Path) -> None:
     """Counters, optimiser and reference are new; a run that began so resumes, and can be begun from in its turn."""
-    config = with_policy(elsewhere(tiny_config(finished, num_steps=1), tmp_path / "a"), init_from=last(finished))
+    config = from_checkpoint(elsewhere(tiny_config(finished, num_steps=1), tmp_path), last(finished))
     second = run(tmp_path, config).model
     held = load(Path(last(finished)))["state_dict"]
     assert second.rl_step == 1
@@ -226,8 +232,10 @@ def test_init_from_begins_a_new_run_with_the_weights(finished: Path, tmp_path: P
     for name, value in second.reference._parked.items():
         assert torch.equal(value, held[f"policy.{name}"])
 
-    checkpoint = str(tmp_path / "a" / "checkpoints" / "last.ckpt")
-    longer = with_policy(elsewhere(tiny_config(finished), tmp_path / "b"), init_from=last(finished))
-    assert run(tmp_path, longer, "--ckpt_path", checkpoint).model.rl_step == 2
-    third = run(tmp_path, with_policy(elsewhere(tiny_config(finished), tmp_path / "c"), init_from=checkpoint)).model
-    assert third.policy.start.record()["checkpoints"] == [last(finished), checkpoint]
+    checkpoint = str(tmp_path / "checkpoints" / "last.ckpt")
+    resumed = make_grpo(FunAsrNanoPolicy(last(finished)), num_steps=2)
+    assert len(fit(resumed, ckpt_path=checkpoint).metrics) == 1
+    assert resumed.rl_step == 2
+    third = FunAsrNanoPolicy(checkpoint)
+    assert third.start.record()["checkpoints"] == [last(finished), checkpoint]
+    assert all(torch.equal(p, second.policy.trainable()[name]) for name, p in third.trainable().items())

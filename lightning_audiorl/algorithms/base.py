@@ -24,6 +24,9 @@ _MONITOR = ("wer", "cer", "correct_rate", "insertion_rate", "hallucination_rate"
 class AudioRLModule(LightningModule):
     """Manual optimisation: one ``training_step`` is one RL step, whatever it does inside.
 
+    A subclass writes ``training_step(batch, batch_idx)``: its stages inside ``with self.phase(name)``, its gradients
+    through ``manual_backward``, then `optimizer_step_clipped` (as often as it likes) and `finish_step` (once).
+
     Args:
         policy: the model that trains.
         num_steps: RL steps of the run; the schedule ends there, and so does the run.
@@ -32,6 +35,15 @@ class AudioRLModule(LightningModule):
         keywords: words of special value in every row, for the keyword figures.
         seed: keys every draw of the run.
         log_every_n_steps: RL steps between two points of a training curve.
+
+    Attributes:
+        rl_step: RL steps done.
+        step_metrics: figures of the last RL step by log key.
+        evaluations: one record per evaluation: ``rl_step``, ``kind`` ("val" or "test") and ``results``, figures by set.
+        last_hypotheses: groups of the last evaluation by set, the first 64 rows, under the first decoding.
+        clock: the present phase, and the seconds of each in this step.
+        reference: the weights that training began from; None where no reference phase runs.
+        start_hash: content hash of the policy when training began.
     """
 
     def __init__(
@@ -190,21 +202,27 @@ class AudioRLModule(LightningModule):
             )
 
     def on_validation_epoch_start(self) -> None:
+        """Begin the figures of every ``val`` set of the data module."""
         self._start_evaluation("val")
 
     def on_test_epoch_start(self) -> None:
+        """Begin the figures of every ``test`` set of the data module."""
         self._start_evaluation("test")
 
     def validation_step(self, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Decode one batch of the set number ``dataloader_idx`` under every decoding."""
         self._evaluate(batch, dataloader_idx)
 
     def test_step(self, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """As `validation_step`."""
         self._evaluate(batch, dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
+        """Log ``val/<set>/<figure>`` and append to ``evaluations``."""
         self._finish_evaluation("val")
 
     def on_test_epoch_end(self) -> None:
+        """Log ``test/<set>/<figure>`` and append to ``evaluations``."""
         self._finish_evaluation("test")
 
     # --- checkpoints: trainable tensors only; everything else is rebuilt from the start
@@ -247,11 +265,12 @@ class AudioRLModule(LightningModule):
                 f"ckpt_path: made with another finetune setting; {len(differing)} trainable tensors differ, "
                 f"{min(differing)} is only in the {where}{new_run}"
             )
-        if self.start_hash is not None and saved["start_hash"] != self.start_hash:
+        here = self.start_hash or content_hash(self.policy)
+        if saved["start_hash"] != here:
             raise ValueError(
                 f"ckpt_path: its run began from other weights than the policy was built from (start {saved['start']}, "
-                f"content hash {saved['start_hash']}; here {self.policy.start.record()}, {self.start_hash}): reference "
-                f"and frozen parts would not be the same. Give the same init_from{new_run}"
+                f"content hash {saved['start_hash']}; here {self.policy.start.record()}, {here}): reference and "
+                f"frozen parts would not be the same. Give the same init_from{new_run}"
             )
         self.rl_step = saved["rl_step"]
         self.evaluations = list(saved["evaluations"])

@@ -105,6 +105,7 @@ class GRPO(AudioRLModule):
 
     @property
     def needs_reference(self) -> bool:
+        """Whether there is a KL penalty."""
         return self.beta > 0
 
     def setup(self, stage: str) -> None:
@@ -119,6 +120,8 @@ class GRPO(AudioRLModule):
         super().setup(stage)
 
     def training_step(self, batch: PromptBatch, batch_idx: int) -> None:
+        """One RL step: `collect`, then `update`."""
+        self.last_step = None  # its context need not be held beside the new one
         with self.policy.evaluating():
             step = self.collect(batch)
             self.last_step = step

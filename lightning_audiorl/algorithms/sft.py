@@ -26,6 +26,7 @@ class SFT(AudioRLModule):
         self.chunk_size = chunk_size
 
     def training_step(self, batch: PromptBatch, batch_idx: int) -> None:
+        """One step over the batch, in micro-batches of neighbouring durations."""
         self.policy.train()  # a model from a folder comes in eval mode, without its dropout
         # Dropout draws from the global generator; keyed by the step, a resumed run draws the same.
         torch.manual_seed(key_to_seed("dropout", self.seed, self.rl_step))

@@ -7,6 +7,7 @@ from lightning_audiorl.rewards.asr import (
     ExpAccuracy,
     Hallucination,
     Keyword,
+    LengthError,
     SoftOverlong,
 )
 from lightning_audiorl.rewards.base import Reward, RewardError, TextReward
@@ -19,6 +20,7 @@ __all__ = [
     "ExpAccuracy",
     "Hallucination",
     "Keyword",
+    "LengthError",
     "Reward",
     "RewardError",
     "RewardMix",

@@ -147,6 +147,32 @@ class EditCount(_ErrorReward):
         return -float(self.counts(hypothesis).errors)
 
 
+class LengthError(_ErrorReward):
+    """Minus how far the hypothesis is from the reference's length, relative to it: against drifting to short output,
+    which 1 - WER alone allows on hard audio.
+
+    Range: [-1, 0]. Higher is better.
+    Empty reference: 0 for an empty hypothesis, else -1. Empty hypothesis: -1. Both empty: 0.
+
+    Args:
+        weight: factor in the mix.
+        name: log key.
+        normalisers: by language code, in place of the built-in table.
+    """
+
+    range = (-1.0, 0.0)
+
+    def __init__(
+        self, weight: float = 1.0, name: str = "length_error", normalisers: dict[str, Normaliser] | None = None
+    ) -> None:
+        super().__init__(weight, name, normalisers)
+
+    def score_one(self, hypothesis: Hypothesis) -> float:
+        counts = self.counts(hypothesis)
+        off = abs(counts.hypothesis_length - counts.reference_length)
+        return -min(1.0, off / max(1, counts.reference_length))
+
+
 class Hallucination(TextReward):
     """R2: -1 when any rule finds repeated, invented, cut or translated content, else 0.
 

@@ -29,7 +29,8 @@ def noise_data() -> AsrDataModule:
 
 
 def evaluate(module: Any, kind: str, folder: Path) -> Any:
-    trainer = Trainer(accelerator="cpu", logger=CSVLogger(folder), enable_checkpointing=False, enable_progress_bar=False)
+    quiet = {"enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(accelerator="cpu", logger=CSVLogger(folder), **quiet)  # type: ignore[arg-type]
     getattr(trainer, kind)(module, datamodule=noise_data(), verbose=False)
     return module
 
@@ -39,8 +40,9 @@ def test_named_sets_under_named_decodings(tmp_path: Path) -> None:
     (record,) = module.evaluations
     assert (record["rl_step"], record["kind"]) == (0, "val")
     assert list(record["results"]) == ["a", "a/sampled", "b", "b/sampled"]
-    assert all({"wer", "nonspeech_text_rate", "real_time_factor"} <= set(figures) for figures in record["results"].values())
-    assert all(isinstance(value, float) for figures in record["results"].values() for value in figures.values())
+    for figures in record["results"].values():
+        assert {"wer", "nonspeech_text_rate", "real_time_factor"} <= set(figures)
+        assert all(isinstance(value, float) for value in figures.values())
     assert {name: len(groups) for name, groups in module.last_hypotheses.items()} == {"a": 6, "b": 2}
     assert all(len(group) == 1 for group in module.last_hypotheses["a"])
     assert "val/a/sampled/nonspeech_text_rate" in next(tmp_path.rglob("metrics.csv")).read_text()
@@ -112,6 +114,12 @@ def test_half_precision_that_scales_gradients_is_refused() -> None:
     module.trainer._accelerator_connector.precision_plugin.precision = "16-mixed"
     with pytest.raises(ValueError, match="use bf16-mixed"):
         module.setup("fit")
+
+
+def test_more_than_one_process_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trainer, "world_size", property(lambda self: 2))
+    with pytest.raises(RuntimeError, match=r"trains in one process; set trainer\.devices=1"):
+        fit(make_grpo())
 
 
 def test_phases_are_timed_and_told_to_the_strategy() -> None:

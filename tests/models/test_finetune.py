@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -11,7 +13,7 @@ from lightning_audiorl.models.cached_prompt import CachedPromptPolicy, PrefixCon
 from lightning_audiorl.models.finetune import adapters_off, lora_layers
 from lightning_audiorl.types import Rollout
 from tests.helpers import assert_close
-from tests.models.families import CASES, DECODING, SPECS, batch_of, disturb, log_probs, make
+from tests.models.families import CASES, DECODING, SPECS, batch_of, disturb, finetune_of, log_probs, make
 
 KEY = SampleKey(0, 0)
 NAMES = ["a", "b", "c"]
@@ -63,8 +65,9 @@ def test_lora_trains_fresh_adapters_alone(family: str, mode: str) -> None:
     assert all(bool(p.any()) == ("lora_A" in name) for name, p in adapters.items())
     again = make(family, mode)
     assert content_hash(again) == content_hash(policy)
-    other = type(policy)(SPECS[family], Finetune(lm="lora", lora_rank=4, seed=1))
-    assert content_hash(other) != content_hash(policy)
+    kind, finetune = type(policy), finetune_of(family, mode)
+    newborn, other = (kind(SPECS[family], replace(finetune, seed=seed)) for seed in (0, 1))
+    assert content_hash(newborn) == content_hash(make(family, mode, lively=False)) != content_hash(other)
 
 
 def test_the_encoder_trains_when_asked() -> None:

@@ -31,6 +31,7 @@ from tests.models.families import (
     batch_of,
     disturb,
     finetune_of,
+    log_probs,
     make,
 )
 
@@ -105,6 +106,18 @@ def test_an_exported_folder_is_the_same_policy(family: str, tmp_path: Path) -> N
     rollouts = [p.sample(p.encode(batch), 2, DECODING, key) for p in (policy, again)]
     assert torch.equal(rollouts[0].tokens, rollouts[1].tokens)
     assert torch.equal(rollouts[0].log_probs, rollouts[1].log_probs)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_folders_load_in_half_precision(family: str, tmp_path: Path) -> None:
+    make(family).export(str(tmp_path))
+    policy = POLICIES[family](str(tmp_path), dtype="bfloat16").eval()
+    assert {p.dtype for p in policy.parameters()} == {torch.bfloat16}
+    context = policy.encode(batch_of(["a", "b"]))
+    rollout = policy.sample(context, 2, DECODING, SampleKey(0, 0))
+    scored = log_probs(policy, context, rollout)
+    assert scored.dtype == rollout.log_probs.dtype == torch.float32
+    assert (scored - rollout.log_probs).abs().max() < 0.1
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -13,6 +13,7 @@ from lightning_audiorl.rewards import (
     ExpAccuracy,
     Hallucination,
     Keyword,
+    LengthError,
     Reward,
     SoftOverlong,
 )
@@ -26,6 +27,7 @@ REWARDS: list[Reward] = [
     ExpAccuracy(),
     ExactMatch(),
     EditCount(),
+    LengthError(),
     Hallucination(),
     Keyword(keywords=["bob"]),
     SoftOverlong(Decoding(max_new_tokens=8, min_cap=8, tokens_per_second=0)),
@@ -45,6 +47,7 @@ def one(reward: Reward, reference: str, text: str, **row: Any) -> float:
         (ExpAccuracy(), math.exp(-6), math.exp(-2), 1),
         (ExactMatch(), 0, 0, 1),
         (EditCount(), -3, -3, 0),
+        (LengthError(), -1, -1, 0),
         (Hallucination(), -1, -1, 0),
         (Keyword(keywords=["bob"], neutral=0.7), 0, 0, 0.7),
     ],
@@ -101,6 +104,12 @@ def test_normalisers_are_replaceable() -> None:
 def test_exp_accuracy_and_edits() -> None:
     assert one(ExpAccuracy(scale=2.5), "a b c d", "a b c x") == pytest.approx(math.exp(-2.5 / 4))
     assert one(EditCount(), "a b c d", "a x c d e") == -2
+
+
+def test_length_error_by_worked_numbers() -> None:
+    assert one(LengthError(), "a b c d", "x y z") == -0.25
+    assert one(LengthError(), "a b c d", "x y z v w w") == -0.5
+    assert one(LengthError(), "a b", "a b c d e f") == -1
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """The figures of the README's FSDD table: warm start, then GRPO, MWER and the SFT control, three seeds.
 
-    FSDD_ROOT=<folder with recordings/> python benchmarks/fsdd_asr.py --out runs/fsdd_figures --seeds 0 1 2
+    FSDD_ROOT=<folder with recordings/> python figures/fsdd_asr.py --out runs/fsdd_figures --seeds 0 1 2
 
 Every step is an ``audiorl`` command on the configs in configs/fsdd; what is already in the output folder is not done
 again, so an interrupted run goes on. Ends with <out>/table.md and <out>/table.json.
