@@ -18,12 +18,13 @@ import sys
 import time
 from pathlib import Path
 
+import torch
+
 from lightning_audiorl.data import FsddDigits
 from lightning_audiorl.metrics import AsrMetrics
+from lightning_audiorl.models import DIGIT_WORDS
 from lightning_audiorl.ops import keyed_generator
 from lightning_audiorl.types import Hypothesis
-
-import torch  # isort: skip
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "fsdd"
 SYSTEMS = ("start", "grpo", "control", "mwer")
@@ -77,13 +78,14 @@ def floor() -> dict[str, dict[str, float]]:
         for row in rows:
             words = row.text.split()
             draws = torch.randint(10, (len(words),), generator=keyed_generator("floor", row.id)).tolist()
-            vocabulary = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-            metric.update([Hypothesis(row, " ".join(vocabulary[i] for i in draws))])
+            metric.update([Hypothesis(row, " ".join(DIGIT_WORDS[i] for i in draws))])
         results[name] = {key: float(value) for key, value in metric.compute().items()}
     return results
 
 
-def chain(out: Path, seed: int, control_steps: int | None, warm_steps: list[str]) -> dict[str, dict[str, dict[str, float]]]:
+def chain(
+    out: Path, seed: int, control_steps: int | None, warm_steps: list[str]
+) -> dict[str, dict[str, dict[str, float]]]:
     """Warm start, three ways on from it, and the figures of all four."""
     root = out / f"seed{seed}"
     start = fit(root / "warm_start", seed, ["warm_start.yaml"], None, warm_steps)
