@@ -39,9 +39,7 @@ def main() -> None:
     policy = FunAsrNanoPolicy(TinyFunAsrNano())
     policy.stop_ids = [0]  # a token that is never drawn: every completion runs to its cap
     decoding = Decoding(max_new_tokens=args.num_tokens, min_cap=args.num_tokens)
-    print(
-        f"torch {torch.__version__}, {platform.machine()}, {args.threads} thread(s), seconds per rollout: median [range]"
-    )
+    print(f"torch {torch.__version__}, {platform.machine()}, {args.threads} thread(s); seconds: median [range]")
     for seconds in args.seconds:
         context = policy.encode(batch(args.num_prompts, seconds))
         times: dict[str, list[float]] = {"grows in place": [], "DynamicCache": []}

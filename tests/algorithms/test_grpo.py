@@ -78,10 +78,12 @@ def test_rollout_and_update_score_alike(decoding: Decoding) -> None:
 def test_pieces_of_a_step_change_nothing(name: str) -> None:
     """Same hypotheses, loss and gradient in whichever passes prompts are sampled and updated."""
     batch = make_batch((0.4, 0.9, 0.25, 0.6))
+    by_duration = Decoding(tokens_per_second=8.0, min_cap=1)
 
     def step(rollout_size: int, micro_size: int) -> tuple[Any, Recorder]:
         module = make_grpo(
             objective=OBJECTIVES[name](),
+            decoding=by_duration,
             rollout_batch_size=rollout_size,
             micro_batch_size=micro_size,
             num_updates=2,
@@ -90,6 +92,7 @@ def test_pieces_of_a_step_change_nothing(name: str) -> None:
         return module, fit(module, [batch])
 
     module, whole = step(0, 0)
+    assert module.last_step.rollout.lengths.amax(-1).tolist() == [4, 8, 3, 5]
     assert whole.metrics[0]["loss"] != 0
     for sizes in ((1, 1), (3, 2)):
         other, pieces = step(*sizes)
@@ -296,6 +299,16 @@ def test_reward_rises_on_a_toy_task() -> None:
     module = make_grpo(make_policy(), judge, num_steps=12, group_size=8, beta=0.0, optim=Optim(lr=5e-3))
     rewards = [m["reward/mean"] for m in fit(module).metrics]
     assert sum(rewards[-3:]) / 3 > 3 * sum(rewards[:3]) / 3
+
+
+def test_every_step_draws_anew() -> None:
+    drawn = []
+    module = make_grpo(num_steps=2, optim=Optim(lr=1e-12))
+    collect = module.collect
+    module.collect = lambda batch: (drawn.append(step := collect(batch)), step)[1]  # type: ignore[method-assign]
+    fit(module)
+    assert drawn[0].batch.ids == drawn[1].batch.ids
+    assert drawn[0].groups != drawn[1].groups
 
 
 def test_same_seed_same_run_and_another_seed_another() -> None:
