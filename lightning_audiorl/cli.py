@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Any
 
 from jsonargparse import auto_cli
@@ -100,6 +101,8 @@ def trainer_defaults() -> dict[str, Any]:
 
 def run(args: ArgsType = None) -> AudioRLCLI:
     """Parse and run one Lightning command; returns the CLI with its model and trainer."""
+    # GRPO trains in eval mode on purpose, and this is the only trace of it that a user would see.
+    warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
     return AudioRLCLI(
         AudioRLModule,
         LightningDataModule,

@@ -132,7 +132,6 @@ class AudioRLModule(LightningModule):
         steps = math.isfinite(norm) and norm > 0
         if steps:
             optimizer.step()
-            torch.clear_autocast_cache()  # it holds casts of the old values
         optimizer.zero_grad(set_to_none=True)
         return {"grad_norm": norm, "skipped_updates": float(not steps)}
 
