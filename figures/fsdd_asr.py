@@ -97,13 +97,15 @@ def chain(
     return {system: evaluate(models[system], root / "test" / system) for system in SYSTEMS}
 
 
-def cell(values: list[float]) -> str:
-    """Mean and standard deviation over seeds, in percent."""
-    kept = [100 * value for value in values if not math.isnan(value)]
+def cell(figure: str, values: list[float]) -> str:
+    """Mean and standard deviation over seeds: ratios with two decimals, words per minute, the rest in percent."""
+    digits = 2 if figure == "length_ratio" else 1
+    scale = 1 if figure in ("length_ratio", "nonspeech_words_per_minute") else 100
+    kept = [scale * value for value in values if not math.isnan(value)]
     if not kept:
         return "-"
-    spread = f" ± {statistics.stdev(kept):.1f}" if len(kept) > 1 else ""
-    return f"{statistics.mean(kept):.1f}{spread}"
+    spread = f" ± {statistics.stdev(kept):.{digits}f}" if len(kept) > 1 else ""
+    return f"{statistics.mean(kept):.{digits}f}{spread}"
 
 
 def table(figures: dict[int, dict[str, dict[str, dict[str, float]]]], floors: dict[str, dict[str, float]]) -> str:
@@ -114,13 +116,10 @@ def table(figures: dict[int, dict[str, dict[str, dict[str, float]]]], floors: di
         shown = ("nonspeech_text_rate", "nonspeech_words_per_minute") if name.startswith("nonspeech") else FIGURES
         lines += ["", f"**{name}**", "", "| system | " + " | ".join(shown) + " |", "|---" * (len(shown) + 1) + "|"]
         for system in SYSTEMS:
-            cells = []
-            for figure in shown:
-                scale = 0.01 if figure == "nonspeech_words_per_minute" else 1
-                cells.append(cell([scale * by[system][name][figure] for by in figures.values()]))
+            cells = [cell(figure, [by[system][name][figure] for by in figures.values()]) for figure in shown]
             lines.append(f"| {system} | " + " | ".join(cells) + " |")
         if name in floors:
-            lines.append("| floor | " + " | ".join(cell([floors[name][figure]]) for figure in shown) + " |")
+            lines.append("| floor | " + " | ".join(cell(figure, [floors[name][figure]]) for figure in shown) + " |")
     return "\n".join(lines)
 
 

@@ -52,13 +52,15 @@ def test_named_sets_under_named_decodings(tmp_path: Path) -> None:
 
 
 def test_evaluation_decodes_alike_in_every_algorithm_and_at_every_step(tmp_path: Path) -> None:
-    policy = make_policy()
-    module = make_grpo(policy, eval_decodings=DECODINGS, seed=5)
+    sampled = {"sampled": DECODINGS["sampled"]}
+    module = make_grpo(eval_decodings=sampled, seed=5)
     first = evaluate(module, "validate", tmp_path).last_hypotheses
     module.rl_step = 77
     assert evaluate(module, "validate", tmp_path).last_hypotheses == first
-    other = SFT(policy, 1, eval_decodings=DECODINGS, seed=5)
+    other = SFT(make_policy(), 1, eval_decodings=sampled, seed=5)
     assert evaluate(other, "validate", tmp_path).last_hypotheses == first
+    other.seed = 6
+    assert evaluate(other, "validate", tmp_path).last_hypotheses != first
 
 
 def test_evaluation_changes_nothing_in_a_run() -> None:

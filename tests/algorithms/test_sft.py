@@ -27,11 +27,11 @@ def with_dropout(policy: FunAsrNanoPolicy, share: float = 0.3) -> FunAsrNanoPoli
     return policy
 
 
-def test_loss_is_that_of_transformers() -> None:
+def test_loss_and_gradient_are_those_of_transformers() -> None:
     """Mean over all target tokens, stop token included; over the tokens that may be sampled."""
     policy, batch = make_policy(), make_batch()
     losses, counts = [], []
-    with torch.no_grad(), policy.evaluating():
+    with policy.evaluating():
         for b, row in enumerate(batch.rows):
             target = [*policy.tokenizer.encode(row.text), policy.stop_ids[0]]
             inputs = inputs_of(policy, batch, b, target)
@@ -41,8 +41,13 @@ def test_loss_is_that_of_transformers() -> None:
             vocab_size = policy.model.config.text_config.vocab_size
             losses.append(policy.model.loss_function(logits=logits, labels=labels, vocab_size=vocab_size))
             counts.append(len(target))
-    expected = sum(float(loss) * n for loss, n in zip(losses, counts, strict=True)) / sum(counts)
-    metrics = fit(make_sft(policy), [batch]).metrics[0]
+    total = sum(loss * n for loss, n in zip(losses, counts, strict=True)) / sum(counts)
+    total.backward()
+    gradients = {name: p.grad for name, p in policy.trainable().items() if p.grad is not None}
+    expected = float(total.detach())
+    recorder = fit(make_sft(), [batch])
+    metrics = recorder.metrics[0]
+    assert_gradients_close(recorder.gradient(), flat(gradients))
     assert_close(metrics["loss"], expected)
     assert metrics["tokens"] == sum(counts) == 9
     assert metrics["perplexity"] == pytest.approx(math.exp(expected), rel=1e-4)
