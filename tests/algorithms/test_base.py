@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning import Trainer
+from lightning import Callback, Trainer
 from lightning.pytorch.loggers import CSVLogger
 
 from lightning_audiorl.algorithms import SFT, EvalDecoding
@@ -102,7 +102,16 @@ def _subset() -> Any:
 
 
 def test_figures_are_logged_by_rl_step(tmp_path: Path) -> None:
-    fit(make_grpo(num_steps=4, num_updates=2, log_every_n_steps=2), None, logger=CSVLogger(tmp_path))
+    """And are on disk at once: a killed run has lost none."""
+    on_disk: list[int] = []
+
+    class Look(Callback):
+        def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+            files = list(tmp_path.rglob("metrics.csv"))
+            on_disk.append(len(files[0].read_text().splitlines()) - 1 if files else 0)
+
+    fit(make_grpo(num_steps=4, num_updates=2, log_every_n_steps=2), None, Look(), logger=CSVLogger(tmp_path))
+    assert on_disk == [0, 1, 1, 2]
     header, *lines = next(tmp_path.rglob("metrics.csv")).read_text().splitlines()
     names = header.split(",")
     assert {"loss", "kl", "entropy", "reward/judge/std", "reward/mean", "length/mean", "clip_high"} <= set(names)
