@@ -18,6 +18,14 @@ from lightning_audiorl.commands import COMMANDS
 # With no length of the training data, Lightning wants a whole number here; every run ends with an evaluation anyway.
 _NEVER = 1_000_000_000
 
+# Lightning's warnings of what is on purpose here: GRPO trains in eval mode, a checkpoint holds trainable tensors only, and
+# the data goes on from its own step number.
+_NOT_SO = (
+    r"Found \d+ module\(s\) in eval mode",
+    "Found keys that are in the model state dict but not in the checkpoint",
+    "You're resuming from a checkpoint that ended before the epoch ended",
+)
+
 # Always there; each has a section of its own in a YAML file: ``checkpoint: {every_n_steps: 20}``.
 _CALLBACKS: dict[str, type[Callback]] = {
     "progress": PhaseProgressBar,
@@ -101,8 +109,8 @@ def trainer_defaults() -> dict[str, Any]:
 
 def run(args: ArgsType = None) -> AudioRLCLI:
     """Parse and run one Lightning command; returns the CLI with its model and trainer."""
-    # GRPO trains in eval mode on purpose, and this is the only trace of it that a user would see.
-    warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
+    for message in _NOT_SO:
+        warnings.filterwarnings("ignore", message=message)
     return AudioRLCLI(
         AudioRLModule,
         LightningDataModule,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from lightning_audiorl.models.reference import content_hash
 from lightning_audiorl.models.tiny import TINY_SPECS, TinySpec
 
 
@@ -42,15 +43,32 @@ class Start:
         return Start(source, list(record["checkpoints"]))
 
     def load_into(self, policy: nn.Module) -> None:
-        """Put the checkpoints' trainable tensors on top of the source's weights."""
+        """Put the checkpoints' trainable tensors on top of the source's weights.
+
+        Raises:
+            ValueError: for a checkpoint with adapters or foreign tensors, or whose run began from other weights than
+                these: a folder exported anew would otherwise mix two models without a sign.
+        """
         for path in self.checkpoints:
-            state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-            weights: dict[str, Tensor] = {k.removeprefix("policy."): v for k, v in state.items()}
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            weights: dict[str, Tensor] = {k.removeprefix("policy."): v for k, v in checkpoint["state_dict"].items()}
             if any("lora_" in key for key in weights):
                 raise ValueError(f"{path}: holds LoRA adapters; export it and give the exported folder as init_from")
-            unexpected = policy.load_state_dict(weights, strict=False).unexpected_keys
+            unexpected = sorted(set(weights) - set(policy.state_dict()))
             if unexpected:
                 raise ValueError(f"{path}: tensors {unexpected[:3]}... do not belong to this model")
+            self._check_base(policy, path, checkpoint["audiorl"]["start_hash"], weights)
+            policy.load_state_dict(weights, strict=False)
+
+    def _check_base(self, policy: nn.Module, path: str, start_hash: str, weights: dict[str, Tensor]) -> None:
+        own = policy.state_dict()
+        if any(own[key].dtype != value.dtype for key, value in weights.items()):
+            return  # loaded in another precision: the hash cannot tell
+        if content_hash(policy) != start_hash:
+            raise ValueError(
+                f"{path}: its run began from other weights than {self.source} now holds (content hash {start_hash}, "
+                f"here {content_hash(policy)}); restore that start, or give an exported folder as init_from"
+            )
 
 
 def read_start(init_from: str | TinySpec) -> Start:

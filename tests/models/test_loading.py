@@ -36,10 +36,10 @@ from tests.models.families import (
 )
 
 
-def save_checkpoint(policy: Policy, path: Path) -> str:
+def save_checkpoint(policy: Policy, path: Path, start_hash: str = "") -> str:
     """A checkpoint as training writes it, without the training."""
     module = SFT(policy, num_steps=1)
-    module.start_hash = content_hash(policy)
+    module.start_hash = start_hash or content_hash(policy)
     checkpoint: dict[str, Any] = {"state_dict": module.state_dict()}
     module.on_save_checkpoint(checkpoint)
     torch.save(checkpoint, path)
@@ -128,12 +128,13 @@ def test_a_chain_of_checkpoints_is_rebuilt(family: str, from_folder: bool, tmp_p
         make(family).export(str(tmp_path / "start"))
         source = str(tmp_path / "start")
     first = kind(source, finetune_of(family, "last"))
+    before = content_hash(first)
     disturb(first)
-    one = save_checkpoint(first, tmp_path / "one.ckpt")
+    one = save_checkpoint(first, tmp_path / "one.ckpt", before)
     second = kind(one)
     assert content_hash(second) == content_hash(first)
     disturb(second)
-    two = save_checkpoint(second, tmp_path / "two.ckpt")
+    two = save_checkpoint(second, tmp_path / "two.ckpt", content_hash(first))
     third = kind(two, finetune_of(family, "last"))
     assert content_hash(third) == content_hash(second) != content_hash(first)
     assert third.start == Start(source, [one, two])
@@ -144,8 +145,9 @@ def test_a_chain_of_checkpoints_is_rebuilt(family: str, from_folder: bool, tmp_p
 
 def test_fresh_adapters_go_on_top_of_a_checkpoint(tmp_path: Path) -> None:
     first = make("fun_asr_nano", lively=False)
+    before = content_hash(first)
     disturb(first, 0.3)
-    path = save_checkpoint(first, tmp_path / "one.ckpt")
+    path = save_checkpoint(first, tmp_path / "one.ckpt", before)
     policy = FunAsrNanoPolicy(path, finetune_of("fun_asr_nano", "lora")).eval()
     batch, key = batch_of(["a", "b"]), SampleKey(0, 0)
     rollouts = [p.sample(p.encode(batch), 2, DECODING, key) for p in (first, policy)]
@@ -179,6 +181,18 @@ def test_checkpoints_with_adapters_want_an_export(tmp_path: Path) -> None:
     path = save_checkpoint(make("text_lm", "lora"), tmp_path / "lora.ckpt")
     with pytest.raises(ValueError, match="holds LoRA adapters; export it"):
         POLICIES["text_lm"](path)
+
+
+def test_a_checkpoint_on_another_start_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "start"
+    make("fun_asr_nano").export(str(folder))
+    first = FunAsrNanoPolicy(str(folder), finetune_of("fun_asr_nano", "last"))
+    path = save_checkpoint(first, tmp_path / "one.ckpt")
+    FunAsrNanoPolicy(path)
+    disturb(first)
+    first.export(str(folder))
+    with pytest.raises(ValueError, match=r"one\.ckpt: its run began from other weights than .*start now holds"):
+        FunAsrNanoPolicy(path)
 
 
 def test_checkpoints_with_other_tensors_are_refused(tmp_path: Path) -> None:
