@@ -18,8 +18,8 @@ from lightning_audiorl.commands import COMMANDS
 # With no length of the training data, Lightning wants a whole number here; every run ends with an evaluation anyway.
 _NEVER = 1_000_000_000
 
-# Lightning's warnings of what is on purpose here: GRPO trains in eval mode, a checkpoint holds trainable tensors only, and
-# the data goes on from its own step number.
+# Lightning's warnings of what is on purpose here: GRPO trains in eval mode, a checkpoint holds trainable tensors only,
+# and the data goes on from its own step number.
 _NOT_SO = (
     r"Found \d+ module\(s\) in eval mode",
     "Found keys that are in the model state dict but not in the checkpoint",
