@@ -14,8 +14,8 @@ _SPARE = 64
 class _RoomyLayer(DynamicLayer):
     """One layer's keys and values as views into larger buffers.
 
-    transformers' own layer concatenates the whole cache anew for each token: with an audio prompt of 400 frames that
-    was 60 % of the rollout's time on a CPU.
+    transformers' own layer concatenates the whole cache anew for each token, which an audio prompt of hundreds of
+    frames makes dear; benchmarks/rollout_cache.py measures it.
     """
 
     keys: Tensor
