@@ -3,22 +3,21 @@
     FSDD_ROOT=<folder with recordings/> python figures/fsdd_asr.py --out runs/fsdd_figures --seeds 0 1 2
 
 Every step is an ``audiorl`` command on the configs in configs/fsdd; what is already in the output folder is not done
-again, so an interrupted run goes on. Ends with <out>/table.md and <out>/table.json.
+again, so an interrupted run goes on. Ends with <out>/table.md (see fsdd_tables.py) and <out>/table.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
-import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import torch
+from fsdd_tables import SYSTEMS, by_seed, by_set, summary
 
 from lightning_audiorl.data import FsddDigits
 from lightning_audiorl.metrics import AsrMetrics
@@ -27,8 +26,6 @@ from lightning_audiorl.ops import keyed_generator
 from lightning_audiorl.types import Hypothesis
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "fsdd"
-SYSTEMS = ("start", "grpo", "control", "mwer")
-FIGURES = ("wer", "insertion_rate", "deletion_rate", "correct_rate", "loop_rate", "hallucination_rate", "length_ratio")
 SETS = {"short": (1, 7, 1000), "medium": (8, 16, 300), "long": (20, 40, 100)}
 
 
@@ -97,32 +94,6 @@ def chain(
     return {system: evaluate(models[system], root / "test" / system) for system in SYSTEMS}
 
 
-def cell(figure: str, values: list[float]) -> str:
-    """Mean and standard deviation over seeds: ratios with two decimals, words per minute, the rest in percent."""
-    digits = 2 if figure == "length_ratio" else 1
-    scale = 1 if figure in ("length_ratio", "nonspeech_words_per_minute") else 100
-    kept = [scale * value for value in values if not math.isnan(value)]
-    if not kept:
-        return "-"
-    spread = f" ± {statistics.stdev(kept):.{digits}f}" if len(kept) > 1 else ""
-    return f"{statistics.mean(kept):.{digits}f}{spread}"
-
-
-def table(figures: dict[int, dict[str, dict[str, dict[str, float]]]], floors: dict[str, dict[str, float]]) -> str:
-    """Markdown: one block per set and decoding, one row per system, mean ± standard deviation over the seeds."""
-    sets = sorted({name for systems in figures.values() for name in systems["start"]})
-    lines = []
-    for name in sets:
-        shown = ("nonspeech_text_rate", "nonspeech_words_per_minute") if name.startswith("nonspeech") else FIGURES
-        lines += ["", f"**{name}**", "", "| system | " + " | ".join(shown) + " |", "|---" * (len(shown) + 1) + "|"]
-        for system in SYSTEMS:
-            cells = [cell(figure, [by[system][name][figure] for by in figures.values()]) for figure in shown]
-            lines.append(f"| {system} | " + " | ".join(cells) + " |")
-        if name in floors:
-            lines.append("| floor | " + " | ".join(cell(figure, [floors[name][figure]]) for figure in shown) + " |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/fsdd_figures"))
@@ -140,8 +111,15 @@ def main() -> None:
     }
     result = {"figures": figures, "floor": floors, "seconds": seconds}
     (args.out / "table.json").write_text(json.dumps(result, indent=1))
-    (args.out / "table.md").write_text(table(figures, floors) + "\n")
-    print(table(figures, floors))
+    parts = [
+        ("Greedy", summary(figures, floors)),
+        ("Sampled at temperature 1, mean of 4", summary(figures, floors, "sampled")),
+        ("Each seed, greedy: start → GRPO → control", by_seed(figures)),
+        ("Every set and decoding", by_set(figures, floors)),
+    ]
+    text = "\n\n".join(f"### {title}\n\n{table}" for title, table in parts)
+    (args.out / "table.md").write_text(text + "\n")
+    print(text)
 
 
 if __name__ == "__main__":
