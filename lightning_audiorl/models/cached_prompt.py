@@ -1,7 +1,7 @@
 """What every family with a tokenizer and a key-value cache shares: the prompt is computed once per group.
 
-The prompt is prefilled into a cache that is then expanded to the group's samples, in the rollout as in the update.
-Gradients flow through the cache.
+In the rollout the prompt is prefilled into a cache, which is then expanded to the group's samples. The update and the
+reference put the prompt and its completions into one row (`models.packed`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from lightning_audiorl.models import sampling
+from lightning_audiorl.models.packed import Layout, packed_arguments
 from lightning_audiorl.models.policy import Context, Policy, SampleKey
 from lightning_audiorl.models.tokens import decode_groups, target_rollout
 from lightning_audiorl.types import Decoding, Rollout
@@ -36,12 +37,9 @@ class PromptState(sampling.DecodeState, Protocol):
     def expand(self, repeats: int) -> None:
         """Each prompt's row becomes ``repeats`` neighbouring rows."""
 
-    def extend(self, tokens: Tensor, keep: Tensor) -> Tensor:
-        """Append ``tokens`` [rows, n], right-padded where not ``keep``; return their hidden states [rows, n, D]."""
-
 
 class CachedPromptPolicy(Policy):
-    """Sampling and scoring over a cached prompt; a family adds `encode`, `prefill`, `output` and its loading.
+    """Sampling and scoring over a shared prompt; a family adds `encode`, `prefill`, `packed`, `output`, its loading.
 
     Attributes:
         tokenizer: of the text (and special) tokens.
@@ -56,7 +54,7 @@ class CachedPromptPolicy(Policy):
     @property
     @abstractmethod
     def backbone(self) -> nn.Module:
-        """The module that writes the cache: the language model or decoder without its head."""
+        """The language model or decoder without its head; it went through `packed.share_prefix`."""
 
     @property
     @abstractmethod
@@ -65,41 +63,38 @@ class CachedPromptPolicy(Policy):
 
     @abstractmethod
     def prefill(self, context: PrefixContext) -> PromptState:
-        """Compute the prompts once each; trainable parts of the prompt run here."""
+        """Compute the prompts once each, without gradients."""
+
+    @abstractmethod
+    def packed(self, context: PrefixContext, completions: Tensor) -> tuple[Layout, dict[str, Tensor]]:
+        """Rows of a prompt and its ``completions`` [B, G, T]; trainable parts of the prompt run here.
+
+        Returns:
+            The layout, and what the backbone takes beside `packed_arguments`.
+        """
 
     def caps(self, context: PrefixContext, decoding: Decoding) -> list[int]:
         """Most tokens that each prompt's completions may have."""
         return [decoding.cap(seconds) for seconds in context.durations_s]
 
-    def _prefilled(self, context: Context, group_size: int) -> PromptState:
-        assert isinstance(context, PrefixContext)
-        if self.backbone.training and getattr(self.backbone, "gradient_checkpointing", False):
-            raise RuntimeError(
-                "the cached-prefix path loses the prompt under gradient checkpointing (transformers drops the cache "
-                "in every layer); turn gradient checkpointing off"
-            )
-        state = self.prefill(context)
-        state.expand(group_size)
-        return state
-
     @torch.no_grad()
     def sample(self, context: Context, group_size: int, decoding: Decoding, key: SampleKey) -> Rollout:
         assert isinstance(context, PrefixContext)
         with self.evaluating():
-            state = self._prefilled(context, group_size)
+            state = self.prefill(context)
+            state.expand(group_size)
             caps = self.caps(context, decoding)
             return sampling.sample(state, self.head, self.stop_ids, context.ids, group_size, caps, decoding, key)
 
     def hidden(self, context: Context, rollout: Rollout) -> Tensor:
-        state = self._prefilled(context, rollout.tokens.shape[1])
-        first = state.hidden[:, None]
-        inputs = rollout.tokens.flatten(0, 1)[:, :-1]
-        if inputs.shape[1] == 0:
-            return first
-        return torch.cat([first, state.extend(inputs, rollout.keep.flatten(0, 1)[:, :-1])], dim=1)
+        assert isinstance(context, PrefixContext)
+        layout, inputs = self.packed(context, rollout.tokens[:, :, :-1])
+        return layout.predicting(self.backbone(**inputs, **packed_arguments(layout)).last_hidden_state)
 
     def head(self, hidden: Tensor) -> Tensor:
-        return self.output(hidden).masked_fill(~self.allowed, -torch.inf)
+        logits = self.output(hidden)
+        # Added rather than filled in: nothing is copied, and the gradient passes (where -inf stands it is 0 anyway).
+        return logits.add_(torch.zeros_like(self.allowed, dtype=logits.dtype).masked_fill_(~self.allowed, -torch.inf))
 
     def decode(self, rollout: Rollout, context: Context) -> list[list[str]]:
         return decode_groups(self.tokenizer, rollout)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,9 @@ from transformers import DynamicCache
 
 from lightning_audiorl.models.cache import make_room
 from lightning_audiorl.models.cached_prompt import CachedPromptPolicy, PrefixContext
+from lightning_audiorl.models.packed import Layout
+
+Side = Literal["left", "right"]
 
 
 @dataclass
@@ -31,23 +35,18 @@ class _CachedPrefix:
         self.mask = self.mask.repeat_interleave(repeats, 0)
         self.positions = self.positions.repeat_interleave(repeats, 0)
 
-    def extend(self, tokens: Tensor, keep: Tensor | None = None) -> Tensor:
-        num = tokens.shape[1]
-        new = torch.ones_like(tokens) if keep is None else keep.to(self.mask.dtype)
-        self.mask = torch.cat([self.mask, new], dim=1)
-        positions = self.positions[:, None] + torch.arange(num, device=tokens.device)
-        self.positions = self.positions + num
-        return self.backbone(
-            inputs_embeds=self.embed(tokens),
-            attention_mask=self.mask,
-            position_ids=positions,
-            past_key_values=self.cache,
-            use_cache=True,
-        ).last_hidden_state
-
     def advance(self, tokens: Tensor) -> None:
         make_room(self.cache)
-        self.hidden = self.extend(tokens[:, None])[:, -1]
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=1)
+        out = self.backbone(
+            inputs_embeds=self.embed(tokens[:, None]),
+            attention_mask=self.mask,
+            position_ids=self.positions[:, None],
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        self.positions = self.positions + 1
+        self.hidden = out.last_hidden_state[:, -1]
 
     def select(self, rows: Tensor) -> None:
         self.cache.batch_select_indices(rows)
@@ -63,14 +62,19 @@ class DecoderOnlyPolicy(CachedPromptPolicy):
         """Token embedding of the language model."""
 
     @abstractmethod
-    def prompt(self, context: PrefixContext) -> tuple[Tensor, Tensor]:
-        """Left-padded prompt embeddings [B, P, D] and their keep mask [B, P] int64; trainable parts run here."""
+    def prompt(self, context: PrefixContext, side: Side) -> tuple[Tensor, Tensor]:
+        """Prompt embeddings [B, P, D], padded on ``side``, and their keep mask [B, P] int64; trainable parts run."""
 
     def prefill(self, context: PrefixContext) -> _CachedPrefix:
-        embeds, mask = self.prompt(context)
+        embeds, mask = self.prompt(context, "left")
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         cache = DynamicCache()
         out = self.backbone(
             inputs_embeds=embeds, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
         )
         return _CachedPrefix(self.backbone, self.embed, out.last_hidden_state[:, -1], mask, mask.sum(-1), cache)
+
+    def packed(self, context: PrefixContext, completions: Tensor) -> tuple[Layout, dict[str, Tensor]]:
+        embeds, mask = self.prompt(context, "right")
+        embeds = torch.cat([embeds, self.embed(completions.flatten(1))], dim=1)
+        return Layout(mask.bool(), *completions.shape[1:]), {"inputs_embeds": embeds}

@@ -15,6 +15,7 @@ from transformers import DynamicCache, EncoderDecoderCache
 
 from lightning_audiorl.models.cache import make_room
 from lightning_audiorl.models.cached_prompt import CachedPromptPolicy, PrefixContext
+from lightning_audiorl.models.packed import Layout
 from lightning_audiorl.models.policy import Context
 from lightning_audiorl.types import Decoding, Rollout
 
@@ -50,6 +51,10 @@ class EncodedContext(PrefixContext):
     def num_bytes(self) -> int:
         return self.features.untyped_storage().nbytes() + self.tokens.untyped_storage().nbytes()
 
+    @property
+    def prompt_lengths(self) -> list[int]:
+        return [self.tokens.shape[1]] * len(self)
+
 
 def _empty_cache() -> EncoderDecoderCache:
     return EncoderDecoderCache(DynamicCache(), DynamicCache())
@@ -74,15 +79,15 @@ class _CrossAttending:
             self.cache.batch_repeat_interleave(repeats)
         self.hidden = self.hidden.repeat_interleave(repeats, 0)
 
-    def extend(self, tokens: Tensor, keep: Tensor | None = None) -> Tensor:
-        # Padding stands on the right, where causal attention never looks: no mask is needed.
-        return self.decoder(
+    def extend(self, tokens: Tensor) -> None:
+        """Append ``tokens`` [rows, n]."""
+        self.hidden = self.decoder(
             input_ids=tokens, encoder_hidden_states=self.features, past_key_values=self.cache, use_cache=True
-        ).last_hidden_state
+        ).last_hidden_state[:, -1]
 
     def advance(self, tokens: Tensor) -> None:
         make_room(self.cache.self_attention_cache)
-        self.hidden = self.extend(tokens[:, None])[:, -1]
+        self.extend(tokens[:, None])
 
     def select(self, rows: Tensor) -> None:
         self.cache.batch_select_indices(rows)
@@ -105,8 +110,14 @@ class EncoderDecoderPolicy(CachedPromptPolicy):
     def prefill(self, context: PrefixContext) -> _CrossAttending:
         assert isinstance(context, EncodedContext)
         state = _CrossAttending(self.backbone, context.features)
-        state.hidden = state.extend(context.tokens)[:, -1]
+        state.extend(context.tokens)
         return state
+
+    def packed(self, context: PrefixContext, completions: Tensor) -> tuple[Layout, dict[str, Tensor]]:
+        assert isinstance(context, EncodedContext)
+        layout = Layout(torch.ones_like(context.tokens, dtype=torch.bool), *completions.shape[1:])
+        tokens = torch.cat([context.tokens, completions.flatten(1)], dim=1)
+        return layout, {"input_ids": tokens, "encoder_hidden_states": context.features}
 
     def targets(self, context: Context, texts: Sequence[str]) -> Rollout:
         assert isinstance(context, EncodedContext)

@@ -11,11 +11,12 @@ from transformers import FunAsrNanoForConditionalGeneration, FunAsrNanoProcessor
 
 from lightning_audiorl.models.cached_prompt import PrefixContext
 from lightning_audiorl.models.clips import check_clips
-from lightning_audiorl.models.decoder_only import DecoderOnlyPolicy
+from lightning_audiorl.models.decoder_only import DecoderOnlyPolicy, Side
 from lightning_audiorl.models.finetune import Finetune, Parts, apply_finetune, merged_state_dict
 from lightning_audiorl.models.loading import build, read_start, stop_token_ids
+from lightning_audiorl.models.packed import share_prefix
 from lightning_audiorl.models.tiny import TinyFunAsrNano, build_fun_asr_nano
-from lightning_audiorl.models.tokens import allowed_tokens, left_padded
+from lightning_audiorl.models.tokens import allowed_tokens, padded
 from lightning_audiorl.types import PromptBatch
 
 _MIN_SAMPLES = 400
@@ -57,6 +58,10 @@ class FunAsrContext(PrefixContext):
     def num_bytes(self) -> int:
         return self.features.untyped_storage().nbytes() + self.keep.untyped_storage().nbytes()
 
+    @property
+    def prompt_lengths(self) -> list[int]:
+        return [len(row) for row in self.tokens]
+
 
 class FunAsrNanoPolicy(DecoderOnlyPolicy):
     """`FunAsrNanoForConditionalGeneration` behind the policy interface.
@@ -88,6 +93,7 @@ class FunAsrNanoPolicy(DecoderOnlyPolicy):
         # Without it the adaptor's config has no attention implementation and its layers ignore padding.
         model.set_attn_implementation("sdpa")
         model.model.multi_modal_projector.config._attn_implementation = "sdpa"
+        share_prefix(model.model.language_model)
         self.model = model
         self.processor = processor
         self.tokenizer = processor.tokenizer
@@ -105,6 +111,14 @@ class FunAsrNanoPolicy(DecoderOnlyPolicy):
         )
         self.start.load_into(self)
         apply_finetune(model, parts, self.finetune)
+
+    def parts(self) -> dict[str, list[nn.Module]]:
+        inner = self.model.model
+        return {
+            "encoder": [inner.audio_tower],
+            "projector": [inner.multi_modal_projector],
+            "lm": [inner.language_model, self.model.lm_head],
+        }
 
     @property
     def backbone(self) -> nn.Module:
@@ -157,10 +171,10 @@ class FunAsrNanoPolicy(DecoderOnlyPolicy):
             out.append(around[:at] + [audio_id] * num_frames + around[at + 1 :])
         return out
 
-    def prompt(self, context: PrefixContext) -> tuple[Tensor, Tensor]:
+    def prompt(self, context: PrefixContext, side: Side) -> tuple[Tensor, Tensor]:
         assert isinstance(context, FunAsrContext)
         audio = self.model.model.multi_modal_projector(context.features, context.keep.long())[context.keep]
-        ids, mask = left_padded(context.tokens, self.stop_ids[0], audio.device)
+        ids, mask = padded(context.tokens, self.stop_ids[0], audio.device, side)
         embeds = self.embed(ids)
         places = (ids == self.processor.audio_token_id)[..., None].expand_as(embeds)
         return embeds.masked_scatter(places, audio.to(embeds.dtype)), mask

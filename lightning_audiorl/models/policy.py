@@ -34,6 +34,15 @@ class Context(ABC):
     def num_bytes(self) -> int:
         """Bytes of all tensors held, read from their storages."""
 
+    def tensors(self) -> list[Tensor]:
+        """The tensors held, for a strategy to place."""
+        return [value for value in vars(self).values() if isinstance(value, Tensor)]
+
+    @property
+    @abstractmethod
+    def prompt_lengths(self) -> list[int]:
+        """Tokens of each prompt as the language model (or decoder) reads it, audio frames in its stream included."""
+
 
 @dataclass(frozen=True)
 class SampleKey:
@@ -94,6 +103,13 @@ class Policy(nn.Module, ABC):
     @abstractmethod
     def export(self, folder: str) -> None:
         """Write a folder that the transformers class loads with ``from_pretrained``; adapters are merged."""
+
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """Modules by role, "encoder", "projector" and "lm": together they hold every parameter.
+
+        Each is entered in its own phases only; a strategy parks it in the others.
+        """
+        return {"lm": [self]}
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Trainable parameters by name, in a fixed order."""

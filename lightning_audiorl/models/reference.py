@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from lightning_audiorl.models.finetune import adapters_off
 from lightning_audiorl.models.policy import Policy
@@ -32,15 +33,19 @@ class Reference:
     def __init__(self, policy: Policy) -> None:
         trainable = policy.trainable()
         self.adapters_only = bool(trainable) and all("lora_" in name for name in trainable)
-        fresh = all(not p.any() for name, p in trainable.items() if "lora_B" in name)
+        fresh = all(not local(p).any() for name, p in trainable.items() if "lora_B" in name)
         self.adapters_only = self.adapters_only and fresh
-        self._parked: dict[str, Tensor] = (
-            {} if self.adapters_only else {name: p.detach().cpu().clone() for name, p in trainable.items()}
+        self._values: dict[str, Tensor] = (
+            {} if self.adapters_only else {name: local(p).cpu().clone() for name, p in trainable.items()}
         )
+
+    def tensors(self) -> list[Tensor]:
+        """The reference's values, for a strategy to place."""
+        return list(self._values.values())
 
     @property
     def num_bytes(self) -> int:
-        return sum(t.untyped_storage().nbytes() for t in self._parked.values())
+        return sum(t.untyped_storage().nbytes() for t in self._values.values())
 
     @contextmanager
     def swapped_in(self, policy: Policy) -> Iterator[None]:
@@ -50,15 +55,33 @@ class Reference:
                 with adapters_off(policy):
                     yield
                 return
-            parameters = policy.trainable()
-            own = {name: p.data for name, p in parameters.items()}
-            try:
-                for name, p in parameters.items():
-                    p.data = self._parked[name].to(device=p.device, dtype=p.dtype)
+            with _exchanged(policy.trainable(), self._values):
                 # Autocast keeps its casts of a parameter through a change of values: the reference would be the policy.
                 torch.clear_autocast_cache()
                 yield
-            finally:
-                for name, p in parameters.items():
-                    p.data = own[name]
-                torch.clear_autocast_cache()
+            torch.clear_autocast_cache()
+
+
+def local(parameter: Tensor) -> Tensor:
+    """The values that this process holds, without gradients."""
+    value: Tensor = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+    return value.detach()
+
+
+@contextmanager
+def _exchanged(parameters: dict[str, nn.Parameter], values: dict[str, Tensor]) -> Iterator[None]:
+    """Whole tensors change their data; FSDP keeps its own view of a shard's memory, so a shard is written into."""
+    own = {name: local(p).clone() if isinstance(p, DTensor) else p.data for name, p in parameters.items()}
+
+    def put(new: dict[str, Tensor]) -> None:
+        for name, p in parameters.items():
+            if isinstance(p, DTensor):
+                local(p).copy_(new[name])
+            else:
+                p.data = new[name].to(device=p.device, dtype=p.dtype)
+
+    try:
+        put(values)
+        yield
+    finally:
+        put(own)

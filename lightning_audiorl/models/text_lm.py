@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lightning_audiorl.models.cached_prompt import PrefixContext
-from lightning_audiorl.models.decoder_only import DecoderOnlyPolicy
+from lightning_audiorl.models.decoder_only import DecoderOnlyPolicy, Side
 from lightning_audiorl.models.finetune import Finetune, Parts, apply_finetune, merged_state_dict
 from lightning_audiorl.models.loading import build, read_start, stop_token_ids
+from lightning_audiorl.models.packed import share_prefix
 from lightning_audiorl.models.tiny import TinyCausalLM, build_causal_lm
-from lightning_audiorl.models.tokens import allowed_tokens, left_padded
+from lightning_audiorl.models.tokens import allowed_tokens, padded
 from lightning_audiorl.types import PromptBatch, Utterance
 
 # What some families do to the logits behind the head, where `head` would not see it.
@@ -39,6 +40,10 @@ class TextContext(PrefixContext):
     @property
     def num_bytes(self) -> int:
         return 0
+
+    @property
+    def prompt_lengths(self) -> list[int]:
+        return [len(row) for row in self.tokens]
 
 
 class TextLMPolicy(DecoderOnlyPolicy):
@@ -71,6 +76,7 @@ class TextLMPolicy(DecoderOnlyPolicy):
         rescaled = [name for name in _RESCALED_LOGITS if getattr(config, name, None) not in (None, 1)]
         if rescaled:
             raise ValueError(f"{type(self.model).__name__} rescales its logits ({rescaled}), which is not supported")
+        share_prefix(self.model)
         self.stop_ids = stop_token_ids(self.model, self.tokenizer)
         allowed = allowed_tokens(self.tokenizer, config.vocab_size, self.stop_ids)
         self.register_buffer("allowed", allowed, persistent=False)
@@ -108,9 +114,9 @@ class TextLMPolicy(DecoderOnlyPolicy):
         start = self.tokenizer.bos_token_id
         return tokens if start is None else [start, *tokens]
 
-    def prompt(self, context: PrefixContext) -> tuple[Tensor, Tensor]:
+    def prompt(self, context: PrefixContext, side: Side) -> tuple[Tensor, Tensor]:
         assert isinstance(context, TextContext)
-        ids, mask = left_padded(context.tokens, self.stop_ids[0], self.allowed.device)
+        ids, mask = padded(context.tokens, self.stop_ids[0], self.allowed.device, side)
         return self.embed(ids), mask
 
     def export(self, folder: str) -> None:

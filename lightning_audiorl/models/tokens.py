@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -22,14 +23,17 @@ def allowed_tokens(tokenizer: PreTrainedTokenizerBase, vocab_size: int, stop_ids
     return allowed
 
 
-def left_padded(rows: Sequence[Sequence[int]], fill: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Prompts as ids [B, P] and their keep mask [B, P] int64, padded on the left with ``fill``."""
+def padded(
+    rows: Sequence[Sequence[int]], fill: int, device: torch.device, side: Literal["left", "right"]
+) -> tuple[Tensor, Tensor]:
+    """Prompts as ids [B, P] and their keep mask [B, P] int64, padded on ``side`` with ``fill``."""
     longest = max(len(row) for row in rows)
     ids = torch.full((len(rows), longest), fill, dtype=torch.long)
     keep = torch.zeros(len(rows), longest, dtype=torch.long)
     for b, row in enumerate(rows):
-        ids[b, longest - len(row) :] = torch.tensor(row)
-        keep[b, longest - len(row) :] = 1
+        start = longest - len(row) if side == "left" else 0
+        ids[b, start : start + len(row)] = torch.tensor(row)
+        keep[b, start : start + len(row)] = 1
     return ids.to(device), keep.to(device)
 
 

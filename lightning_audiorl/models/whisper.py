@@ -12,6 +12,7 @@ from lightning_audiorl.models.clips import check_clips
 from lightning_audiorl.models.encoder_decoder import EncodedContext, EncoderDecoderPolicy
 from lightning_audiorl.models.finetune import Finetune, Parts, apply_finetune, merged_state_dict
 from lightning_audiorl.models.loading import build, read_start, stop_token_ids
+from lightning_audiorl.models.packed import share_prefix
 from lightning_audiorl.models.policy import Context
 from lightning_audiorl.models.tiny import TinyWhisper, build_whisper
 from lightning_audiorl.models.tokens import allowed_tokens
@@ -49,6 +50,7 @@ class WhisperPolicy(EncoderDecoderPolicy):
             dtype,
             revision,
         )
+        share_prefix(model.model.decoder)
         self.model = model
         self.processor = processor
         self.tokenizer = processor.tokenizer
@@ -70,6 +72,9 @@ class WhisperPolicy(EncoderDecoderPolicy):
         allowed[list(config.suppress_tokens or [])] = False
         allowed[self.stop_ids] = True
         return allowed
+
+    def parts(self) -> dict[str, list[nn.Module]]:
+        return {"encoder": [self.model.model.encoder], "lm": [self.backbone, self.output]}
 
     @property
     def backbone(self) -> nn.Module:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 Head = Callable[[Tensor], Tensor]
+
+#: Most bytes that the float32 logits of one chunk take where no chunk size is given.
+CHUNK_BYTES = 64 * 2**20
+
+# Stands for -inf where a log-prob is multiplied with its probability; exp of it is 0, in float64 too.
+_FLOOR = -1000.0
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,7 @@ def token_log_probs(
     keep: Tensor,
     temperature: float = 1.0,
     support: Tensor | None = None,
-    chunk_size: int = 0,
+    chunk_size: int | None = None,
     with_entropy: bool = False,
 ) -> TokenLogProbs:
     """Score ``tokens`` under softmax(head(hidden) / temperature), at kept positions only.
@@ -45,9 +53,11 @@ def token_log_probs(
         temperature: that of the sampler; 0 (greedy) is scored at 1.
         support: [rows, T, K] int64, -1 padded: the tokens that truncation kept at each step; the distribution is
             renormalised over them.
-        chunk_size: positions per call of the head (0 = all at once). With gradients each chunk is recomputed in
-            the backward pass, so that logits of one chunk only are held. The number of calls follows from the number
-            of kept positions, so a head that communicates (FSDP) must be gathered before.
+        chunk_size: positions per call of the head: 0 is all at once, None as many as `CHUNK_BYTES` of float32 logits
+            allow (the head is then asked for no position at all, to learn V). Where there is more than one chunk and
+            gradients are on, each is recomputed in the backward pass, so that logits of one chunk only are held. The
+            number of calls follows from the number of kept positions, so a head that communicates (FSDP) must be
+            gathered before.
         with_entropy: also return the entropy; it carries a gradient.
 
     Returns:
@@ -64,19 +74,63 @@ def token_log_probs(
         raise ValueError("token_log_probs: a kept token is not in its support; pass the support of the same rollout")
 
     def score(hidden: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        logits = scaled_logits(head(hidden), temperature)
+        logits = head(hidden)
         target = flat_tokens[index]
         if flat_support is not None:
             allowed = flat_support[index]
             logits = logits.gather(-1, allowed.clamp(min=0)).masked_fill(allowed < 0, -float("inf"))
             target = (allowed == target.unsqueeze(-1)).int().argmax(-1)
-        log_p = logits.log_softmax(-1)
-        entropy = _entropy(log_p) if with_entropy else log_p.new_zeros(())
-        return log_p.gather(-1, target.unsqueeze(-1)).squeeze(-1), entropy
+        return _Score.apply(logits, target, temperature, with_entropy)
 
-    parts = over_chunks(score, (hidden[keep],), chunk_size)
+    flat_hidden = hidden[keep]
+    parts = over_chunks(score, (flat_hidden,), _chunk_size(flat_hidden, head) if chunk_size is None else chunk_size)
     log_probs = scatter(torch.cat([part[0] for part in parts]), keep)
     return TokenLogProbs(log_probs, scatter(torch.cat([part[1] for part in parts]), keep) if with_entropy else None)
+
+
+@torch.no_grad()
+def _chunk_size(hidden: Tensor, head: Head) -> int:
+    """0 where all positions fit into `CHUNK_BYTES`, else how many do."""
+    vocab_size = head(hidden[:0]).shape[-1]
+    chunk_size = max(1, CHUNK_BYTES // (4 * vocab_size))
+    return 0 if chunk_size >= len(hidden) else chunk_size
+
+
+class _Score(torch.autograd.Function):
+    """Logits [N, V] and targets [N] -> log-probs [N] and entropies [N] (zeros unless asked for).
+
+    Holds the log-softmax for the backward pass and nothing else; the logits themselves can go.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, target: Tensor, temperature: float, with_entropy: bool
+    ) -> tuple[Tensor, Tensor]:
+        log_p = scaled_logits(logits, temperature).log_softmax(-1)
+        log_prob = log_p.gather(-1, target.unsqueeze(-1)).squeeze(-1)
+        entropy = torch.zeros_like(log_prob)
+        if with_entropy:
+            log_p.clamp_(min=_FLOOR)
+            entropy = log_p.exp().mul_(log_p).sum(-1).neg_()
+        ctx.save_for_backward(log_p, target, entropy)
+        ctx.temperature, ctx.dtype = temperature or 1.0, logits.dtype
+        ctx.set_materialize_grads(False)
+        return log_prob, entropy
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_log_prob: Tensor | None, grad_entropy: Tensor | None) -> tuple[Tensor | None, ...]:
+        """d log p(t) / dx = onehot(t) - p;  d entropy / dx = -p * (log p + entropy); both over the temperature."""
+        if grad_log_prob is None and grad_entropy is None:
+            return None, None, None, None
+        log_p, target, entropy = ctx.saved_tensors
+        of_log_prob = (torch.zeros_like(entropy) if grad_log_prob is None else grad_log_prob / ctx.temperature)[:, None]
+        if grad_entropy is None:
+            grad = log_p.exp().mul_(-of_log_prob)
+        else:
+            of_entropy = (grad_entropy / ctx.temperature)[:, None]
+            grad = (log_p + entropy[:, None]).mul_(of_entropy).add_(of_log_prob).mul_(log_p.exp()).neg_()
+        return grad.scatter_add_(-1, target[:, None], of_log_prob).to(ctx.dtype), None, None, None
 
 
 def scaled_logits(logits: Tensor, temperature: float) -> Tensor:
@@ -109,12 +163,8 @@ def scatter(values: Tensor, keep: Tensor) -> Tensor:
     return values.new_zeros(keep.shape).masked_scatter(keep, values)
 
 
-def _entropy(log_p: Tensor) -> Tensor:
-    return -(log_p.exp() * log_p.masked_fill(log_p == -float("inf"), 0.0)).sum(-1)
-
-
 def _check(
-    hidden: Tensor, tokens: Tensor, keep: Tensor, support: Tensor | None, temperature: float, chunk_size: int
+    hidden: Tensor, tokens: Tensor, keep: Tensor, support: Tensor | None, temperature: float, chunk_size: int | None
 ) -> None:
     shape = hidden.shape[:2]
     fits = hidden.ndim == 3 and tokens.shape == shape and keep.shape == shape
@@ -124,5 +174,5 @@ def _check(
             f"got {list(hidden.shape)}, {list(tokens.shape)}, {list(keep.shape)}, "
             f"{None if support is None else list(support.shape)}"
         )
-    if temperature < 0 or chunk_size < 0:
+    if temperature < 0 or (chunk_size or 0) < 0:
         raise ValueError(f"token_log_probs: want temperature >= 0 and chunk_size >= 0, got {temperature}, {chunk_size}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -64,9 +66,10 @@ def finetune_of(family: str, mode: str) -> Finetune:
     return MODES[mode]
 
 
-def make(family: str, mode: str = "all", lively: bool = True) -> CachedPromptPolicy:
+def make(family: str, mode: str = "all", lively: bool = True, checkpointing: bool = False) -> CachedPromptPolicy:
     """A policy in eval mode; a lively one says different things for different prompts, unlike a newborn one."""
-    policy = POLICIES[family](SPECS[family], finetune_of(family, mode)).eval()
+    finetune = replace(finetune_of(family, mode), gradient_checkpointing=checkpointing)
+    policy = POLICIES[family](SPECS[family], finetune).eval()
     if lively:
         scale, key = _LIVELY[family]
         with torch.no_grad():

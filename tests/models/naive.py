@@ -38,7 +38,8 @@ def _whisper(policy: Any, clip: PromptBatch, tokens: Tensor) -> Tensor:
     names = ["<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>"]
     prompt = torch.tensor([policy.tokenizer.convert_tokens_to_ids(names)])
     ids = torch.cat([prompt, tokens[None]], dim=1)
-    return policy.model(features["input_features"], decoder_input_ids=ids, use_cache=False).logits
+    inputs = features["input_features"].to(policy.model.dtype)
+    return policy.model(inputs, decoder_input_ids=ids, use_cache=False).logits
 
 
 def _text_lm(policy: Any, clip: PromptBatch, tokens: Tensor) -> Tensor:

@@ -11,17 +11,16 @@ from torch import Tensor
 from lightning_audiorl.models import SampleKey
 from lightning_audiorl.models.cached_prompt import CachedPromptPolicy
 from lightning_audiorl.types import Decoding, PromptBatch, Rollout
-from tests.helpers import assert_close, assert_gradients_close
+from tests.helpers import GRADIENT_RELATIVE_NORM, assert_close, assert_gradients_close
 from tests.models.families import (
     AUDIO_FAMILIES,
     CASES,
     DECODING,
     FAMILIES,
-    POLICIES,
     SPECS,
     batch_of,
     clip,
-    finetune_of,
+    disturb,
     log_probs,
     make,
     prompt_of,
@@ -58,19 +57,49 @@ def test_rollout_and_update_log_probs_agree(family: str, changes: dict[str, floa
     assert (rollout.support is not None) == ("top_k" in changes or "top_p" in changes)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_log_probs_and_gradients_equal_the_naive_way(family: str) -> None:
-    policy, batch = make(family), batch_of(NAMES)
-    rollout = policy.sample(policy.encode(batch), 3, DECODING, KEY)
+def assert_each_gradient_close(
+    family: str, policy: CachedPromptPolicy, batch: PromptBatch, rollout: Rollout, relative_norm: float
+) -> None:
+    """Tensor by tensor, those of the shared prompt against those of every sample alone."""
     parameters = policy.trainable()
     weights = torch.randn(rollout.tokens.shape, generator=torch.Generator().manual_seed(0)) * rollout.keep
-    gradients = []
+    gradients: list[dict[str, Tensor]] = []
     for scored in (log_probs(policy, policy.encode(batch), rollout), naive_log_probs(family, policy, batch, rollout)):
-        assert_close(scored, rollout.log_probs, "policy")
         (scored * weights).sum().backward()
-        gradients.append(torch.cat([p.grad.flatten() for p in parameters.values() if p.grad is not None]))
+        gradients.append({name: p.grad for name, p in parameters.items() if p.grad is not None})
         policy.zero_grad()
-    assert_gradients_close(*gradients)
+    shared, naive = gradients
+    assert list(shared) == list(naive) == list(parameters)
+    for name, expected in naive.items():
+        if name.endswith("k_proj.bias") and "multi_modal_projector" in name:
+            assert expected.norm() < 1e-5, "adds the same to every score: its gradient is 0 but for rounding"
+            assert shared[name].norm() < 1e-5
+        else:
+            assert_gradients_close(shared[name], expected, relative_norm)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_log_probs_equal_the_naive_way(family: str) -> None:
+    policy, batch = make(family), batch_of(NAMES)
+    rollout = policy.sample(policy.encode(batch), 3, DECODING, KEY)
+    assert_close(log_probs(policy, policy.encode(batch), rollout), rollout.log_probs, "policy")
+    assert_close(naive_log_probs(family, policy, batch, rollout), rollout.log_probs, "policy")
+
+
+@pytest.mark.parametrize(("family", "mode"), CASES)
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_gradients_equal_the_naive_way(family: str, mode: str, checkpointing: bool) -> None:
+    policy = make(family, mode, lively=False, checkpointing=checkpointing)
+    disturb(policy)
+    assert_each_gradient_close(family, policy, batch_of(NAMES), random_rollout(policy, 3, 3), GRADIENT_RELATIVE_NORM)
+
+
+@pytest.mark.parametrize(("family", "mode"), CASES)
+def test_gradients_equal_the_naive_way_in_float64(family: str, mode: str) -> None:
+    """A lively policy is too ill-conditioned for float32. What is left is norms and rotations, float32 in any case."""
+    policy = make(family, mode)
+    disturb(policy)
+    assert_each_gradient_close(family, policy.double(), batch_of(NAMES), random_rollout(policy, 3, 3), 1e-6)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -196,9 +225,11 @@ def random_rollout(policy: CachedPromptPolicy, num_prompts: int, group_size: int
 
 
 @pytest.mark.parametrize(("family", "mode"), CASES)
-@pytest.mark.parametrize("training", [False, True])
-def test_a_clip_moves_the_log_probs_of_its_own_group_only(family: str, mode: str, training: bool) -> None:
-    policy, batch = make(family, mode), batch_of(list("dabc"))
+@pytest.mark.parametrize(("training", "checkpointing"), [(False, False), (True, False), (False, True), (True, True)])
+def test_a_clip_moves_the_log_probs_of_its_own_group_only(
+    family: str, mode: str, training: bool, checkpointing: bool
+) -> None:
+    policy, batch = make(family, mode, checkpointing=checkpointing), batch_of(list("dabc"))
     rollout = random_rollout(policy, len(batch), 3)
     policy.train(training)
     before = log_probs(policy, policy.encode(batch), rollout)
@@ -208,7 +239,8 @@ def test_a_clip_moves_the_log_probs_of_its_own_group_only(family: str, mode: str
             moved = (after - before).abs().amax(-1)
             assert (moved[i] > 1e-2).all(), f"clip {i} is not heard by its own samples: {moved[i].tolist()}"
             others = [b for b in range(len(batch)) if b != i]
-            assert_close(after[others], before[others], "policy")
+            same_shapes = duration_s is None and family != "text_lm"  # there another prompt may be a longer one
+            assert_close(after[others], before[others], "exact" if same_shapes else "policy")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -249,20 +281,11 @@ def test_contexts_select_move_and_know_their_size(family: str) -> None:
     assert part.durations_s == pytest.approx([batch.rows[i].duration_s for i in index], abs=1e-4)
     scored = log_probs(policy, part, rollout.select(index))
     assert_close(scored, rollout.select(index).log_probs, "policy")
+    layout, _ = policy.packed(part, rollout.select(index).tokens)
+    assert part.prompt_lengths == layout.keep.sum(-1).tolist()
+    assert context.prompt_lengths == [policy.encode(batch.select([i])).prompt_lengths[0] for i in range(4)]
     tensors = [value for value in vars(context).values() if isinstance(value, Tensor)]
     assert context.num_bytes == sum(tensor.untyped_storage().nbytes() for tensor in tensors)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_gradient_checkpointing_is_refused_in_train_mode(family: str) -> None:
-    policy = POLICIES[family](SPECS[family], finetune_of(family, "all")).train()
-    policy.model.gradient_checkpointing_enable()
-    context = policy.encode(batch_of(NAMES))
-    targets = policy.targets(context, ["one", "two", "three"])
-    with pytest.raises(RuntimeError, match="turn gradient checkpointing off"):
-        policy.hidden(context, targets)
-    policy.eval()
-    assert policy.hidden(context, targets).shape == (3, 2, 32)
 
 
 def test_prompts_are_the_texts_where_there_is_no_prompt() -> None:

@@ -9,7 +9,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AddedToken, PreTrainedTokenizerFast
 
 from lightning_audiorl.models.tiny import word_tokenizer
-from lightning_audiorl.models.tokens import allowed_tokens, decode_groups, left_padded
+from lightning_audiorl.models.tokens import allowed_tokens, decode_groups, padded
 from lightning_audiorl.types import Rollout
 from tests.models.families import batch_of, make
 
@@ -23,7 +23,7 @@ def test_special_tokens_and_ids_beyond_the_tokenizer_are_not_allowed() -> None:
 
 
 def test_prompts_are_padded_on_the_left() -> None:
-    ids, keep = left_padded([[7], [8, 9, 8]], 2, torch.device("cpu"))
+    ids, keep = padded([[7], [8, 9, 8]], 2, torch.device("cpu"), "left")
     assert ids.tolist() == [[2, 2, 7], [8, 9, 8]]
     assert keep.tolist() == [[0, 0, 1], [1, 1, 1]]
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from trl.trainer.utils import entropy_from_logits, selective_log_softmax
 
-from lightning_audiorl.ops import lengths_to_keep, token_log_probs
+from lightning_audiorl.ops import lengths_to_keep, logprobs, token_log_probs
+from tests.allocations import AllocationWatch
 from tests.helpers import assert_close, assert_gradients_close
 
 INF, NAN = float("inf"), float("nan")
@@ -94,6 +95,62 @@ def test_chunks_bound_what_the_head_sees_and_recompute():
     hidden, head, tokens, keep = make()
     run_backward(hidden, head, tokens, keep, chunk_size=4)
     assert sorted(head.rows) == sorted([4, 4, 2] * 2), "10 kept positions, once forward and once in the backward pass"
+
+
+@pytest.mark.parametrize("with_entropy", [False, True])
+def test_large_vocabularies_are_chunked_by_themselves(with_entropy, monkeypatch):
+    """40 positions over 1,000 tokens are 160 kB of logits; with 16 kB for a chunk, 4 positions go at a time."""
+    torch.manual_seed(0)
+    hidden, tokens = torch.randn(2, 20, 4), torch.randint(1000, (2, 20))
+    keep = torch.ones_like(tokens, dtype=torch.bool)
+    head = nn.Linear(4, 1000)
+    largest, results = {}, []
+    for chunk_bytes in (logprobs.CHUNK_BYTES, 16_000):
+        monkeypatch.setattr(logprobs, "CHUNK_BYTES", chunk_bytes)
+        hidden.grad = None
+        head.zero_grad()
+        hidden.requires_grad_()
+        with AllocationWatch() as watch:
+            out = token_log_probs(hidden, head, tokens, keep, with_entropy=with_entropy)
+            held = watch.held_bytes
+            out.log_probs.sum().backward()
+        largest[chunk_bytes] = watch.largest
+        results.append((out.log_probs.detach(), hidden.grad, head.weight.grad.clone()))
+        assert (held < 16_000) == (chunk_bytes == 16_000)
+    assert largest == {logprobs.CHUNK_BYTES: (4, 1000), 64 * 2**20: (40, 1000)}
+    assert_close(results[1][0], results[0][0])
+    for one, other in zip(results[1][1:], results[0][1:], strict=True):
+        assert_gradients_close(one, other)
+
+
+def test_small_vocabularies_go_at_once():
+    hidden, head, tokens, keep = make()
+    run_backward(hidden, head, tokens, keep)
+    assert head.rows == [0, 10], "no position to learn V, then all of them, once"
+    run_backward(hidden, head, tokens, torch.zeros_like(keep))
+    assert head.rows == [0, 10, 0, 0]
+
+
+def test_gradients_of_either_output_alone():
+    """GRPO reports the entropy and trains on the log-probs; a regulariser would do the reverse."""
+    hidden, head, tokens, keep = make(torch.float64)
+    gradients = {}
+    for weights in ((1.0, 0.0), (0.0, 1.0), (2.0, -3.0)):
+        leaf = hidden.clone().requires_grad_()
+        out = token_log_probs(leaf, head, tokens, keep, 0.7, with_entropy=True)
+        chosen = [w * x.sum() for w, x in zip(weights, (out.log_probs, out.entropy), strict=True) if w]
+        (gradients[weights],) = torch.autograd.grad(sum(chosen), leaf)
+    assert_close(gradients[2.0, -3.0], 2 * gradients[1.0, 0.0] - 3 * gradients[0.0, 1.0], "float64")
+    assert gradients[0.0, 1.0].norm() > 0
+
+
+def test_large_gradients_of_forbidden_tokens_stay_finite():
+    hidden, head, tokens, keep = make()
+    hidden.requires_grad_()
+    out = token_log_probs(hidden, head, tokens, keep, with_entropy=True)
+    (1e20 * (out.entropy.sum() + out.log_probs.sum())).backward()
+    assert hidden.grad.isfinite().all()
+    assert hidden.grad.norm() > 1e18
 
 
 def test_no_logits_are_held_with_chunks():

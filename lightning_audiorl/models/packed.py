@@ -1,0 +1,276 @@
+"""The shared prefix: a prompt and its group's completions in one row, so that every layer sees the prompt once.
+
+A row holds the prompt, padded on the right to P tokens, then G completions of T tokens each. Every completion goes on
+from the prompt's last position and attends to the prompt and to itself, never to its neighbours: the same numbers as
+G rows of their own. The layout travels as a keyword through the layers, so that a layer that is recomputed under
+gradient checkpointing has it too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+#: Name of `attention` among transformers' attention implementations.
+IMPLEMENTATION = "shared_prefix"
+
+# What layers hand to an attention function that packed rows deal with or need not know. Anything else is refused.
+_KNOWN = {
+    "scaling", "dropout", "is_causal", "sliding_window",
+    "position_ids", "cache_position", "use_cache", "output_attentions",
+}  # fmt: skip
+
+# Where torch's fused attention tells its normaliser (log-sum-exp), which joining two blocks of keys takes.
+_FUSED = ("cpu",)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things stand in packed rows [B, P + G*T].
+
+    Args:
+        keep: [B, P] bool, True on a prompt's tokens; a prefix of each row.
+        group_size: G.
+        length: T, tokens of each completion; padding of short ones stands on the right.
+    """
+
+    keep: Tensor
+    group_size: int
+    length: int
+
+    @property
+    def num_prompt(self) -> int:
+        """P."""
+        return self.keep.shape[1]
+
+    def positions(self) -> Tensor:
+        """[B, P + G*T] int64: each completion goes on from where its own prompt ends."""
+        device, lengths = self.keep.device, self.keep.sum(-1, keepdim=True)
+        prompt = torch.arange(self.num_prompt, device=device).expand(len(lengths), -1)
+        completion = torch.arange(self.length, device=device).repeat(self.group_size)
+        return torch.cat([prompt, lengths + completion], dim=1)
+
+    def predicting(self, states: Tensor) -> Tensor:
+        """States [B, P + G*T, D] -> [B*G, T + 1, D]: the state of a prompt's last token, then its completion's."""
+        rows = torch.arange(len(states), device=states.device)
+        last = states[rows, self.keep.sum(-1) - 1][:, None, None].expand(-1, self.group_size, -1, -1)
+        own = states[:, self.num_prompt :].unflatten(1, (self.group_size, self.length))
+        return torch.cat([last, own], dim=2).flatten(0, 1)
+
+
+def share_prefix(model: PreTrainedModel) -> None:
+    """Let ``model`` take packed rows (see `packed_arguments`); without a layout it computes as with "sdpa".
+
+    Raises:
+        ValueError: for a model whose attention transformers cannot replace, or where more than attention runs along
+            the tokens (a recurrent state, a convolution): it would carry one completion into the next.
+    """
+    name = type(model).__name__
+    others = sorted(set(getattr(model.config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"})
+    if others or getattr(model, "_is_stateful", False):
+        raise ValueError(
+            f"{name} runs along its tokens by more than attention ({', '.join(others) or 'it keeps a state'}): "
+            "completions that share a prompt would hear each other"
+        )
+    model.set_attn_implementation(IMPLEMENTATION)
+    if model.config._attn_implementation != IMPLEMENTATION:
+        raise ValueError(
+            f"{name} does not go through transformers' attention interface, which prompts shared by a group need"
+        )
+
+
+def packed_arguments(layout: Layout) -> dict[str, Any]:
+    """What a model that went through `share_prefix` wants beside its tokens, and its encoder's output if it has one."""
+    # Not a mask at all: transformers leaves it alone, and an attention function that ignores the layout chokes on it.
+    no_mask = layout.keep.new_empty(1, 1, 1, 0)
+    return {
+        "attention_mask": no_mask,
+        "position_ids": layout.positions(),
+        "use_cache": False,
+        "shared_prefix": layout,
+    }
+
+
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    shared_prefix: Layout | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """An attention function for transformers: "sdpa", and packed rows where there is a layout.
+
+    Args:
+        query: [B, heads, S, D].
+        key, value: [B, key heads, S, D]; of the encoder's length for cross-attention.
+
+    Raises:
+        ValueError: for what a layer asks for and packed rows do not have (dropout, soft caps, sinks, biases, a window).
+    """
+    if shared_prefix is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    causal = kwargs.get("is_causal")
+    causal = getattr(module, "is_causal", True) if causal is None else causal
+    _refuse(module, attention_mask, causal, shared_prefix, kwargs)
+    scaling = query.shape[-1] ** -0.5 if kwargs.get("scaling") is None else kwargs["scaling"]
+    if torch.is_autocast_enabled(query.device.type):
+        dtype = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    grouped = query.shape[1] != key.shape[1]
+    if not causal:
+        return scaled_dot_product_attention(query, key, value, scale=scaling, enable_gqa=grouped).transpose(1, 2), None
+    parts = [shared_prefix.num_prompt, shared_prefix.group_size * shared_prefix.length]
+    (query_p, query_c), (key_p, key_c), (value_p, value_c) = (x.split(parts, dim=2) for x in (query, key, value))
+    out = scaled_dot_product_attention(
+        query_p, key_p, value_p, is_causal=True, scale=scaling, enable_gqa=grouped
+    ).transpose(1, 2)
+    if parts[1]:
+        repeats = query.shape[1] // key.shape[1]
+        if grouped:
+            key_c, value_c = key_c.repeat_interleave(repeats, 1), value_c.repeat_interleave(repeats, 1)
+        completions = _Completions.apply(query_c, key_p, value_p, key_c, value_c, shared_prefix, scaling)
+        out = torch.cat([out, completions.transpose(1, 2)], dim=1)
+    return out, None
+
+
+def _refuse(
+    module: nn.Module, attention_mask: Tensor | None, causal: bool, layout: Layout, kwargs: dict[str, Any]
+) -> None:
+    name = type(module).__name__
+    unknown = sorted(key for key, value in kwargs.items() if key not in _KNOWN and value is not None)
+    if unknown:
+        raise ValueError(f"{name} asks its attention for {unknown}, which packed rows do not have")
+    if kwargs.get("dropout"):
+        raise ValueError(f"{name}: packed rows have no attention dropout; set the model's attention dropout to 0")
+    if causal != (attention_mask is not None):
+        raise ValueError(f"{name}: expected causal self-attention, or full cross-attention without a mask")
+    window, longest = kwargs.get("sliding_window"), layout.num_prompt + layout.length
+    if causal and window is not None and window < longest:
+        raise ValueError(f"{name} attends to the last {window} tokens only; prompt and completion have {longest}")
+
+
+class _Completions(torch.autograd.Function):
+    """Each completion over its prompt and over itself: [B, heads, G*T, D].
+
+    The two blocks of keys are attended to apart and joined by their normalisers, and the backward pass of each block
+    takes the joint result and normaliser (as ring attention does, arXiv 2310.01889): exact, no prompt key is repeated
+    for a sample or a head, and nothing of size queries x keys is held.
+
+    Args of `forward`:
+        query: [B, heads, G*T, D].
+        key_p, value_p: [B, key heads, P, D] of the prompt.
+        key_c, value_c: [B, heads, G*T, D] of the completions.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key_p: Tensor,
+        value_p: Tensor,
+        key_c: Tensor,
+        value_c: Tensor,
+        layout: Layout,
+        scaling: float,
+    ) -> Tensor:
+        out_p, norm_p = _attend(_by_key_head(query, key_p), key_p, value_p, _padding(layout, query), False, scaling)
+        query_c, *own = (_by_sample(x, layout) for x in (query, key_c, value_c))
+        out_c, norm_c = _attend(query_c, own[0], own[1], None, True, scaling)
+        norms = norm_p.reshape(query.shape[:3]), _by_prompt(norm_c[..., None], layout).squeeze(-1)
+        norm = torch.logaddexp(*norms)
+        share_p, share_c = ((x - norm).exp()[..., None] for x in norms)
+        out = out_p.reshape(query.shape) * share_p + _by_prompt(out_c, layout) * share_c
+        if out.dtype != query.dtype:  # torch.compile loses the gradient of a result that a no-op `to` returns
+            out = out.to(query.dtype)
+        ctx.save_for_backward(query, key_p, value_p, key_c, value_c, out, norm)
+        ctx.layout, ctx.scaling = layout, scaling
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        query, key_p, value_p, key_c, value_c, out, norm = ctx.saved_tensors
+        layout, scaling = ctx.layout, ctx.scaling
+        over_prompt = [_by_key_head(x, key_p) for x in (grad, query, out, norm[..., None])]
+        grads_p = _attend_backward(over_prompt, key_p, value_p, _padding(layout, query), False, scaling)
+        over_own = [_by_sample(x, layout) for x in (grad, query, out, norm[..., None])]
+        own = [_by_sample(x, layout) for x in (key_c, value_c)]
+        grads_c = [_by_prompt(x, layout) for x in _attend_backward(over_own, own[0], own[1], None, True, scaling)]
+        return grads_p[0].reshape(query.shape) + grads_c[0], *grads_p[1:], *grads_c[1:], None, None
+
+
+def _by_sample(x: Tensor, layout: Layout) -> Tensor:
+    """[B, heads, G*T, n] -> [B*G, heads, T, n]."""
+    return x.unflatten(2, (layout.group_size, layout.length)).transpose(1, 2).flatten(0, 1)
+
+
+def _by_prompt(x: Tensor, layout: Layout) -> Tensor:
+    """[B*G, heads, T, n] -> [B, heads, G*T, n]."""
+    return x.unflatten(0, (-1, layout.group_size)).transpose(1, 2).flatten(2, 3)
+
+
+def _by_key_head(x: Tensor, key: Tensor) -> Tensor:
+    """[B, heads, S, n] -> [B, key heads, heads / key heads * S, n]: heads that share a key as more queries."""
+    return x if x.shape[1] == key.shape[1] else x.unflatten(1, (key.shape[1], -1)).flatten(2, 3)
+
+
+def _padding(layout: Layout, like: Tensor) -> Tensor:
+    """[B, 1, 1, P] of ``like``'s dtype to be added to scores: -inf on the prompts' padding."""
+    keep = layout.keep[:, None, None]
+    return torch.zeros_like(keep, dtype=like.dtype).masked_fill_(~keep, -torch.inf)
+
+
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, causal: bool, scaling: float
+) -> tuple[Tensor, Tensor]:
+    """[N, heads, Q, D] over [N, heads, K, D] -> the result, and the log-sum-exp of the scores [N, heads, Q]."""
+    if query.device.type in _FUSED:
+        bias = None if bias is None else bias.expand(-1, -1, query.shape[2], -1)
+        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            query, key, value, 0.0, causal, attn_mask=bias, scale=scaling
+        )
+    scores = _scores(query, key, bias, causal, scaling)
+    norm = scores.logsumexp(-1)
+    return (scores - norm[..., None]).exp().to(value.dtype) @ value, norm
+
+
+def _attend_backward(
+    states: list[Tensor], key: Tensor, value: Tensor, bias: Tensor | None, causal: bool, scaling: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of query, key and value, given [gradient of the result, query, result, log-sum-exp[..., None]]."""
+    grad, query, out, norm = states
+    if query.device.type in _FUSED:
+        bias = None if bias is None else bias.expand(-1, -1, query.shape[2], -1)
+        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+            grad, query, key, value, out, norm.squeeze(-1), 0.0, causal, attn_mask=bias, scale=scaling
+        )
+    weights = (_scores(query, key, bias, causal, scaling) - norm).exp()
+    of_scores = (grad @ value.transpose(-1, -2)).to(weights.dtype)
+    of_scores -= (grad * out).sum(-1, keepdim=True, dtype=weights.dtype)
+    of_scores = (of_scores.mul_(weights) * scaling).to(query.dtype)
+    of_value = weights.to(grad.dtype).transpose(-1, -2) @ grad
+    return of_scores @ key, of_scores.transpose(-1, -2) @ query, of_value
+
+
+def _scores(query: Tensor, key: Tensor, bias: Tensor | None, causal: bool, scaling: float) -> Tensor:
+    """[N, heads, Q, K] in float32 at least."""
+    scores = (query @ key.transpose(-1, -2)) * scaling
+    scores = scores if scores.dtype == torch.float64 else scores.float()
+    if causal:
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        scores = scores.masked_fill(later, -torch.inf)
+    return scores if bias is None else scores + bias
+
+
+AttentionInterface.register(IMPLEMENTATION, attention)
+AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
