@@ -2,13 +2,15 @@
 VENV ?= .venv
 # Candidates, best first; the first one that is new enough makes the environment.
 PYTHON ?= python3 python3.11 python3.12 python3.13 python3.14
+# What a GPU machine has torch in; `make gpu-bench` makes no environment.
+GPU_PYTHON ?= python3
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 IS_SUITABLE := import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-slow lint format bench figures docs notebook clean
+.PHONY: help install quickstart test test-slow lint format bench gpu-bench figures docs notebook clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.* ## ' Makefile | sed -E 's/:.* ## /\t/' | expand -t 14
@@ -52,6 +54,10 @@ format: $(INSTALLED) ## let ruff mend what it can
 
 bench: $(INSTALLED) ## run benchmarks/
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+
+gpu-bench: ## GPU tests and benchmarks in one command; without a registry bring build/wheels along
+	@[ -d build/wheels ] || benchmarks/gpu/prepare.sh
+	PYTHON=$(GPU_PYTHON) benchmarks/gpu/run.sh
 
 figures: $(INSTALLED) ## README's table on real recordings; set FSDD_ROOT; hours on two CPU cores
 	$(BIN)/python figures/fsdd_asr.py --out runs/fsdd_figures --seeds 0 1 2

@@ -229,7 +229,7 @@ def test_init_from_begins_a_new_run_with_the_weights(finished: Path, tmp_path: P
     assert second.rl_step == 1
     assert second.step_metrics["kl"] == 0.0
     assert [e["rl_step"] for e in second.evaluations] == [0, 1]
-    for name, value in second.reference._parked.items():
+    for name, value in zip(second.policy.trainable(), second.reference.tensors(), strict=True):
         assert torch.equal(value, held[f"policy.{name}"])
 
     checkpoint = str(tmp_path / "checkpoints" / "last.ckpt")

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from lightning import LightningModule
 from torch import Tensor
 
+from lightning_audiorl.algorithms.evaluated import EvaluatedModule
 from lightning_audiorl.algorithms.evaluation import EvalDecoding, Evaluator
 from lightning_audiorl.algorithms.optim import Optim
-from lightning_audiorl.models.policy import Policy
+from lightning_audiorl.algorithms.ranks import clip_gradients, gather_metrics
+from lightning_audiorl.models.policy import Context, Policy
 from lightning_audiorl.models.reference import Reference, content_hash
-from lightning_audiorl.strategies.phases import Phase, PhaseClock
-from lightning_audiorl.types import Hypothesis, PromptBatch
+from lightning_audiorl.strategies import NEEDED, Part, PhaseMixin, module_parts
+from lightning_audiorl.strategies.phases import PhaseClock
+from lightning_audiorl.types import Hypothesis
 
-_MONITOR = ("wer", "cer", "correct_rate", "insertion_rate", "hallucination_rate", "nonspeech_text_rate")
 
-
-class AudioRLModule(LightningModule):
+class AudioRLModule(EvaluatedModule):
     """Manual optimisation: one ``training_step`` is one RL step, whatever it does inside.
 
     A subclass writes ``training_step(batch, batch_idx)``: its stages inside ``with self.phase(name)``, its gradients
@@ -35,8 +33,10 @@ class AudioRLModule(LightningModule):
         keywords: words of special value in every row, for the keyword figures.
         seed: keys every draw of the run.
         log_every_n_steps: RL steps between two points of a training curve.
+        keep_context: encoded prompts stay on the device for the whole step, whatever the strategy's placement.
 
     Attributes:
+        context: the encoded prompts of the step at hand; None outside a step.
         rl_step: RL steps done.
         step_metrics: figures of the last RL step by log key.
         evaluations: one record per evaluation: ``rl_step``, ``kind`` ("val" or "test") and ``results``, figures by set.
@@ -55,6 +55,7 @@ class AudioRLModule(LightningModule):
         keywords: list[str] | None = None,
         seed: int = 0,
         log_every_n_steps: int = 1,
+        keep_context: bool = False,
     ) -> None:
         super().__init__()
         if num_steps < 1:
@@ -68,6 +69,7 @@ class AudioRLModule(LightningModule):
         self.keywords = keywords or []
         self.seed = seed
         self.log_every = log_every_n_steps
+        self.keep_context = keep_context
         self.rl_step = 0
         self.clock = PhaseClock()
         self.evaluations: list[dict[str, Any]] = []
@@ -75,8 +77,10 @@ class AudioRLModule(LightningModule):
         self.reference: Reference | None = None
         self.start_hash: str | None = None
         self.step_metrics: dict[str, float] = {}
+        self.ledger_table: str | None = None
         self._evaluator: Evaluator | None = None
-        self._fitted = False
+        self.context: Context | None = None
+        self._fitted = self._begins = False
         self._stage = ""
 
     def setup(self, stage: str) -> None:
@@ -84,17 +88,40 @@ class AudioRLModule(LightningModule):
 
         Runs before a checkpoint's weights are loaded, so a resumed run has the start of the run that it goes on with.
         """
-        if self.trainer.world_size > 1:
-            raise RuntimeError("this version trains in one process; set trainer.devices=1")
+        strategy = self.trainer.strategy
+        if self.trainer.world_size > 1 and not isinstance(strategy, PhaseMixin):
+            raise RuntimeError(
+                f"{type(strategy).__name__} does not fit an RL step of many forward and backward passes; set "
+                "trainer.strategy to phase_ddp or phase_fsdp"
+            )
         if self.trainer.precision == "16-mixed":
             raise ValueError("precision 16-mixed: gradients are clipped before they are unscaled; use bf16-mixed")
         self._stage = stage
-        begins = stage == "fit" and not self._fitted
-        if begins or self.start_hash is None:
+        self._begins = stage == "fit" and not self._fitted
+        if self._begins or self.start_hash is None:
             self.start_hash = content_hash(self.policy)
-        if begins:
-            self._fitted = True
+
+    def configure_model(self) -> None:
+        """Shard the policy where the strategy shards; take the reference where a run begins."""
+        if self._trainer is None:  # Lightning's load_from_checkpoint
+            return
+        strategy: Any = self.trainer.strategy
+        if hasattr(strategy, "shard"):
+            strategy.shard(self.policy.parts())
+        if self._begins:
+            self._fitted, self._begins = True, False
             self.reference = Reference(self.policy) if self.needs_reference else None
+
+    def parts(self) -> list[Part]:
+        """What the strategy places: the policy's parts, the reference, the encoded prompts of the step at hand."""
+        parts = [p for name, modules in self.policy.parts().items() for p in module_parts(name, modules)]
+        if self.reference is not None:
+            parts.append(Part("reference", NEEDED["reference"], self.reference.tensors, frozen=True))
+        keep = self.keep_context
+        return [*parts, Part("context", NEEDED["context"], self._context_tensors, always=keep)]
+
+    def _context_tensors(self) -> list[Tensor]:
+        return [] if self.context is None else self.context.tensors()
 
     @property
     def needs_reference(self) -> bool:
@@ -105,10 +132,6 @@ class AudioRLModule(LightningModule):
         """A finished run that is resumed takes no further step."""
         if self.rl_step >= self.num_steps:
             self.trainer.should_stop = True
-
-    def phase(self, name: Phase) -> Any:
-        """Context manager of a phase; see `PhaseClock`."""
-        return self.clock.enter(name, self.trainer.strategy)
 
     # --- optimisation
 
@@ -128,22 +151,37 @@ class AudioRLModule(LightningModule):
         """
         optimizer: Any = self.optimizers()
         parameters = list(self.policy.trainable().values())
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.optim.max_grad_norm or math.inf))
+        strategy: Any = self.trainer.strategy
+        if isinstance(strategy, PhaseMixin):
+            strategy.sync_gradients(parameters)
+        norm = clip_gradients(parameters, self.optim.max_grad_norm)
         steps = math.isfinite(norm) and norm > 0
         if steps:
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return {"grad_norm": norm, "skipped_updates": float(not steps)}
 
-    def finish_step(self, metrics: Mapping[str, float | Tensor]) -> None:
-        """Step the schedule, log, count, and end the run after ``num_steps``."""
+    def finish_step(self, metrics: Mapping[str, float | Tensor], weight: float = 1.0) -> None:
+        """Step the schedule, log, count, and end the run after ``num_steps``.
+
+        Args:
+            metrics: figures of this rank.
+            weight: what they weigh in a mean over ranks: the number of prompts.
+        """
         schedule: Any = self.lr_schedulers()
         logged = {"lr": schedule.get_last_lr()[0], **metrics}
         schedule.step()
         logged |= {f"seconds/{name}": seconds for name, seconds in self.clock.seconds.items()}
         self.clock.reset()
+        strategy: Any = self.trainer.strategy
+        ledger = getattr(strategy, "ledger", None)
+        if ledger is not None:
+            logged |= ledger.figures()
+            self.ledger_table = ledger.table()
+            ledger.reset()
+        self.context = None
         self.rl_step += 1
-        self.step_metrics = {name: float(value) for name, value in logged.items()}
+        self.step_metrics = gather_metrics(strategy, {k: float(v) for k, v in logged.items()}, weight)
         if self.rl_step % self.log_every == 0:
             self._write(self.step_metrics)
         datamodule = getattr(self.trainer, "datamodule", None)
@@ -152,78 +190,6 @@ class AudioRLModule(LightningModule):
         if self.rl_step >= self.num_steps:
             self.trainer.should_stop = True
 
-    def _write(self, metrics: dict[str, float]) -> None:
-        """Log at the present RL step, and have it on disk: a killed run loses no point that a checkpoint counts."""
-        for logger in self.loggers:
-            logger.log_metrics(metrics, step=self.rl_step)
-            logger.save()
-
-    # --- evaluation
-
-    def _start_evaluation(self, kind: str) -> None:
-        datamodule = getattr(self.trainer, "datamodule", None)
-        sets = getattr(datamodule, kind, None)
-        if not isinstance(sets, Mapping):
-            loaders = self.trainer.val_dataloaders if kind == "val" else self.trainer.test_dataloaders
-            sets = {f"set{i}": None for i in range(len(loaders) if isinstance(loaders, list) else 1)}
-        self._evaluator = Evaluator(self.eval_decodings, list(sets), self.keywords)
-        self.last_hypotheses = {name: [] for name in sets}
-
-    def _evaluate(self, batch: PromptBatch, set_index: int) -> None:
-        assert self._evaluator is not None
-        with self.policy.evaluating():
-            start = time.perf_counter()
-            with self.phase("encode"):
-                context = self.policy.encode(batch)
-            encode_s = time.perf_counter() - start
-            with self.phase("rollout"):
-                groups = self._evaluator.update(self.policy, batch, context, encode_s, set_index, self.seed)
-        kept = self.last_hypotheses[self._evaluator.set_names[set_index]]
-        kept.extend(groups[: max(0, 64 - len(kept))])
-
-    def _finish_evaluation(self, kind: str) -> None:
-        assert self._evaluator is not None
-        results = self._evaluator.compute()
-        self.clock.reset()
-        self.evaluations.append({"rl_step": self.rl_step, "kind": kind, "results": results})
-        flat = {
-            f"{kind}/{name}/{figure}": value
-            for name, figures in results.items()
-            for figure, value in figures.items()
-            if math.isfinite(value)
-        }
-        self._write(flat)
-        if not self.trainer.sanity_checking:
-            self.log_dict(
-                {key: value for key, value in flat.items() if key.rsplit("/", 1)[1] in _MONITOR},
-                logger=False,
-                batch_size=1,
-            )
-
-    def on_validation_epoch_start(self) -> None:
-        """Begin the figures of every ``val`` set of the data module."""
-        self._start_evaluation("val")
-
-    def on_test_epoch_start(self) -> None:
-        """Begin the figures of every ``test`` set of the data module."""
-        self._start_evaluation("test")
-
-    def validation_step(self, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Decode one batch of the set number ``dataloader_idx`` under every decoding."""
-        self._evaluate(batch, dataloader_idx)
-
-    def test_step(self, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """As `validation_step`."""
-        self._evaluate(batch, dataloader_idx)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log ``val/<set>/<figure>`` and append to ``evaluations``."""
-        self._finish_evaluation("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log ``test/<set>/<figure>`` and append to ``evaluations``."""
-        self._finish_evaluation("test")
-
     # --- checkpoints: trainable tensors only; everything else is rebuilt from the start
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -231,6 +197,7 @@ class AudioRLModule(LightningModule):
         trainable = {f"policy.{name}" for name in self.policy.trainable()}
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trainable}
         checkpoint["audiorl"] = {
+            "tensors": sorted(trainable),
             "start": self.policy.start.record(),
             "start_hash": self.start_hash,
             "rl_step": self.rl_step,
@@ -251,7 +218,7 @@ class AudioRLModule(LightningModule):
         if saved is None:
             raise ValueError("not a checkpoint of this library (no 'audiorl' entry)")
         new_run = "; to begin a new run from a checkpoint, give it as init_from instead of ckpt_path"
-        held = set(checkpoint["state_dict"])
+        held = set(saved["tensors"])  # FSDP has taken the tensors themselves out by now
         if self._stage == "fit":
             if saved["algorithm"] != type(self).__name__:
                 raise ValueError(f"ckpt_path: a run of {saved['algorithm']}, not of {type(self).__name__}{new_run}")

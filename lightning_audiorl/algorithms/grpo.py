@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -13,35 +12,12 @@ from lightning_audiorl import ops
 from lightning_audiorl.algorithms.base import AudioRLModule
 from lightning_audiorl.algorithms.evaluation import hypotheses
 from lightning_audiorl.algorithms.filters import SampleFilter
+from lightning_audiorl.algorithms.micro_batches import micro_batches
+from lightning_audiorl.algorithms.ranks import agreed, equal_passes, total
+from lightning_audiorl.algorithms.step import Step, rollout_figures
 from lightning_audiorl.models.policy import Context, SampleKey
 from lightning_audiorl.rewards import RewardMix
-from lightning_audiorl.types import Decoding, Hypothesis, PromptBatch, Rollout, Scores, join_rollouts
-
-
-@dataclass(frozen=True)
-class Step:
-    """Everything one RL step has gathered before its update.
-
-    Args:
-        context, rollout, scores: of B prompts, G samples each.
-        groups: the decoded samples.
-        advantages: of the samples, and which are used.
-        old_log_probs: [B, G, T] of the policy before the first inner update; None when that is not needed.
-        reference_log_probs: [B, G, T]; None without a KL term.
-        weights: [B, G, T] truncated importance weights; None when the sampler is the trainer.
-        dropped: samples taken out, by filter name.
-    """
-
-    batch: PromptBatch
-    context: Context
-    rollout: Rollout
-    scores: Scores
-    groups: list[list[Hypothesis]]
-    advantages: ops.Advantages
-    old_log_probs: Tensor | None
-    reference_log_probs: Tensor | None
-    weights: Tensor | None
-    dropped: dict[str, int]
+from lightning_audiorl.types import Decoding, PromptBatch, Rollout, Scores, join_rollouts
 
 
 class GRPO(AudioRLModule):
@@ -58,8 +34,9 @@ class GRPO(AudioRLModule):
         kl: its estimator.
         num_updates: K inner updates per rollout.
         rollout_batch_size: prompts (whole groups) per sampling pass; 0 takes all at once.
-        micro_batch_size: prompts (whole groups) per forward and backward pass; 0 takes all at once.
-        chunk_size: positions per call of the head (0 = all at once).
+        micro_batch_size: prompts (whole groups) per forward and backward pass; 0 is no limit.
+        max_tokens: padded tokens per forward and backward pass, a prompt counted once per group; 0 is no limit.
+        chunk_size: positions per call of the head; None keeps one chunk's logits small, 0 takes all at once.
         sampler_cap: truncate importance weights of a sampler that is another engine at this value; None is off.
         filters: which samples enter the loss.
         kwargs: see `AudioRLModule`.
@@ -77,7 +54,8 @@ class GRPO(AudioRLModule):
         num_updates: int = 1,
         rollout_batch_size: int = 0,
         micro_batch_size: int = 0,
-        chunk_size: int = 0,
+        max_tokens: int = 0,
+        chunk_size: int | None = None,
         sampler_cap: float | None = None,
         filters: list[SampleFilter] | None = None,
         **kwargs: Any,
@@ -92,6 +70,7 @@ class GRPO(AudioRLModule):
         self.num_updates = num_updates
         self.rollout_batch_size = rollout_batch_size
         self.micro_batch_size = micro_batch_size
+        self.max_tokens = max_tokens
         self.chunk_size = chunk_size
         self.sampler_cap = sampler_cap
         self.filters = filters or []
@@ -100,7 +79,7 @@ class GRPO(AudioRLModule):
             raise ValueError(f"group_size must be at least 2, got {group_size}: an advantage compares samples")
         if self.decoding.temperature == 0:
             raise ValueError("decoding.temperature is 0: a greedy group has no variance; use 1.0")
-        if num_updates < 1 or beta < 0 or min(micro_batch_size, rollout_batch_size) < 0:
+        if num_updates < 1 or beta < 0 or min(micro_batch_size, rollout_batch_size, max_tokens) < 0:
             raise ValueError("want num_updates >= 1, beta >= 0, batch sizes >= 0")
 
     @property
@@ -123,19 +102,21 @@ class GRPO(AudioRLModule):
         """One RL step: `collect`, then `update`."""
         self.last_step = None  # its context need not be held beside the new one
         with self.policy.evaluating():
-            step = self.collect(batch)
+            with agreed(self.trainer.strategy, "the rollout"):
+                step = self.collect(batch)
             self.last_step = step
             metrics = self.update(step)
-        metrics |= self._describe(step)
+        metrics |= rollout_figures(step)
         self.log_dict(
             {"reward": metrics["reward/mean"], "kl": metrics.get("kl", 0.0)}, prog_bar=True, logger=False, batch_size=1
         )
-        self.finish_step(metrics)
+        self.finish_step(metrics, weight=len(batch))
 
     def collect(self, batch: PromptBatch) -> Step:
         """Encode, rollout, reward, reference, old log-probs: all that comes before the update."""
         with self.phase("encode"), torch.no_grad():
             context = self.policy.encode(batch)
+        self.context = context
         with self.phase("rollout"):
             key = SampleKey(self.seed, self.rl_step)
             rollout = self._sample(batch, context, key)
@@ -181,14 +162,16 @@ class GRPO(AudioRLModule):
         )
         return advantages, dropped
 
-    def _micro_batches(self, rollout: Rollout) -> list[list[int]]:
-        """Prompts in pieces of neighbouring lengths, so that little is padded."""
-        num = len(rollout.tokens)
-        if self.micro_batch_size == 0 or self.micro_batch_size >= num:
-            return [list(range(num))]
-        longest = rollout.lengths.amax(-1).tolist()
-        order = sorted(range(num), key=lambda i: longest[i])
-        return [order[i : i + self.micro_batch_size] for i in range(0, num, self.micro_batch_size)]
+    def _micro_batches(self, context: Context, rollout: Rollout) -> list[tuple[list[int], bool]]:
+        """Prompts in pieces of neighbouring lengths, and whether a piece counts; see `equal_passes`."""
+        pieces = micro_batches(
+            context.prompt_lengths,
+            rollout.lengths.amax(-1).tolist(),
+            self.group_size,
+            self.max_tokens,
+            self.micro_batch_size,
+        )
+        return equal_passes(self.trainer.strategy, pieces)
 
     def _score(self, context: Context, rollout: Rollout, with_entropy: bool = False) -> ops.TokenLogProbs:
         hidden = self.policy.hidden(context, rollout)
@@ -209,15 +192,19 @@ class GRPO(AudioRLModule):
     @torch.no_grad()
     def _log_probs_of_all(self, context: Context, rollout: Rollout) -> Tensor:
         out = torch.zeros_like(rollout.log_probs)
-        for index, part_context, part in self._parts(context, rollout):
+        for index, _, part_context, part in self._parts(context, rollout):
             out[index, :, : part.tokens.shape[-1]] = self._score(part_context, part).log_probs
         return out
 
-    def _parts(self, context: Context, rollout: Rollout) -> Iterator[tuple[list[int], Context, Rollout]]:
-        pieces = self._micro_batches(rollout)
-        for index in pieces:
-            whole = len(pieces) == 1
-            yield index, context if whole else context.select(index), rollout if whole else rollout.select(index)
+    def _parts(self, context: Context, rollout: Rollout) -> Iterator[tuple[list[int], bool, Context, Rollout]]:
+        for index, counts in self._micro_batches(context, rollout):
+            whole = index == list(range(len(context)))
+            yield (
+                index,
+                counts,
+                context if whole else context.select(index),
+                rollout if whole else rollout.select(index),
+            )
 
     def update(self, step: Step) -> dict[str, float]:
         """K updates on one rollout; returns what the last saw (KL, entropy, clipping, gradient norm, loss)."""
@@ -232,15 +219,18 @@ class GRPO(AudioRLModule):
     def _update_once(self, step: Step) -> dict[str, float]:
         used, keep = step.advantages.used, step.rollout.keep
         reduction, longest = self.objective.reduction, self.decoding.max_new_tokens
-        divisor = ops.loss_divisor(keep, used, reduction, longest)
+        strategy: Any = self.trainer.strategy
+        divisor = torch.tensor(total(strategy, ops.loss_divisor(keep, used, reduction, longest)), device=keep.device)
+        scale = getattr(strategy, "loss_scale", 1.0)
         sums: dict[str, float] = {}
-        for index, context, part in self._parts(step.context, step.rollout):
+        for index, counts, context, part in self._parts(step.context, step.rollout):
             scored = self._score(context, part, with_entropy=True)
             width = part.tokens.shape[-1]
             loss, counted = self._part_loss(step, index, width, part, scored, divisor)
-            self.manual_backward(loss)
+            self.manual_backward(loss * (scale * counts))
             for name, value in counted.items():
-                sums[name] = sums.get(name, 0.0) + float(value)
+                sums[name] = sums.get(name, 0.0) + float(value) * counts
+        sums = {name: total(strategy, value) for name, value in sums.items()}
         tokens = max(1.0, sums.pop("tokens"))
         figures = {"loss": sums.pop("loss")}
         return figures | {name: value / tokens for name, value in sums.items()} | self.optimizer_step_clipped()
@@ -266,24 +256,3 @@ class GRPO(AudioRLModule):
             counted["entropy"] = ops.masked_sum(scored.entropy, mask)
         loss = ops.step_loss(ops.reduce_terms(terms, part.keep, used, self.objective.reduction), divisor)
         return loss, counted | {"loss": loss.detach(), "tokens": mask.sum()}
-
-    def _describe(self, step: Step) -> dict[str, float]:
-        """Figures of the rollout: rewards and their parts, lengths, what was left out."""
-        scores, rollout, advantages = step.scores, step.rollout, step.advantages
-        num_groups = scores.valid.shape[0]
-        out = {
-            "zero_variance_share": advantages.num_zero_variance / num_groups,
-            "dropped_group_share": advantages.num_dropped / num_groups,
-            "invalid_share": 1 - float(scores.valid.float().mean()),
-            "used_share": float(advantages.used.float().mean()),
-            "length/mean": float(rollout.lengths.float().mean()),
-            "length/max": float(rollout.lengths.max()),
-            "unfinished_share": 1 - float(rollout.finished.float().mean()),
-        }
-        out |= {f"dropped/{name}": float(count) for name, count in step.dropped.items()}
-        out |= {f"reward_failures/{name}": float(count) for name, count in scores.failures.items()}
-        for name, values in {"": scores.total, **{f"{name}/": part for name, part in scores.parts.items()}}.items():
-            kept = values[scores.valid & ~values.isnan()]  # a part of weight 0 may fail on a valid sample
-            out[f"reward/{name}mean"] = float(kept.mean()) if len(kept) else float("nan")
-            out[f"reward/{name}std"] = float(kept.std()) if len(kept) > 1 else 0.0
-        return out

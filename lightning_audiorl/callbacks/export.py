@@ -37,7 +37,12 @@ class Export(Callback):
         return next(found, None)
 
     def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
-        if not self.enabled or not trainer.is_global_zero:
+        if not self.enabled:
+            return
+        gather = getattr(trainer.strategy, "gather", None)
+        if gather is not None:
+            gather()  # a sharded policy; every rank takes part
+        if not trainer.is_global_zero:
             return
         folder = run_folder(trainer, self.dirpath, "export")
         pl_module.policy.export(str(folder))

@@ -72,6 +72,7 @@ class HackingWatch(Callback):
         series = {key: [figures.get(key, math.nan) for figures in flat] for key in flat[-1]}
         for text in reward_hacking_alerts(rewards, series, self.tolerance, self.reward_tolerance):
             self.alerts.append({"rl_step": pl_module.rl_step, "text": text})
-            _log.warning("RL step %d: %s", pl_module.rl_step, text)
+            if trainer.is_global_zero:
+                _log.warning("RL step %d: %s", pl_module.rl_step, text)
             for writer in tensorboard_writers(trainer):
                 writer.add_text("hacking_watch", text, pl_module.rl_step)

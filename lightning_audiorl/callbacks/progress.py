@@ -70,11 +70,18 @@ class PhaseProgressBar(ProgressBar):
             return "  ".join(filter(None, [f"evaluating at RL step {done}: {self._evaluating}", phase]))
         filled = self.width * done // total
         bar = f"[{'=' * filled}{' ' * (self.width - filled)}]"
-        pieces = [f"RL step {done}/{total} {bar}", *([phase] if phase else []), *_figures(self._metrics)]
+        pieces = [f"RL step {done}/{total} {bar}", *([phase + self._held(phase)] if phase else [])]
+        pieces += _figures(self._metrics)
         if self._num_steps:
             step_s = self._steps_s / self._num_steps
             pieces.append(f"{step_s:.2f} s/step, {_duration(step_s * (total - done))} left")
         return "  ".join(pieces)
+
+    def _held(self, phase: str) -> str:
+        """What of the model is on the device, where a strategy keeps a ledger."""
+        ledger = getattr(getattr(self._trainer, "strategy", None), "ledger", None)
+        held = {} if ledger is None else ledger.resident_bytes.get(phase, {})
+        return f" ({sum(held.values()) / 2**20:.0f} MiB of parts on the device)" if held else ""
 
     def _draw(self) -> None:
         """Draw the line over the last one."""
@@ -93,6 +100,7 @@ class PhaseProgressBar(ProgressBar):
         """One line that stays; it ends with the seconds of each phase of the last step."""
         self._last_line_s = time.monotonic()
         seconds = {name.removeprefix("seconds/"): s for name, s in self._metrics.items() if name.startswith("seconds/")}
+        seconds |= {"moving": self._metrics["moving/seconds"]} if self._metrics.get("moving/mib") else {}
         phases = ", ".join(f"{name} {s:.2f} s" for name, s in seconds.items())
         print(self.line() + (f"  ({phases})" if phases and not self._evaluating else ""), flush=True)
 

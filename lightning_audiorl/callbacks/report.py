@@ -121,6 +121,7 @@ class RunReport(Callback):
                 "evaluation_s": self.history.evaluation_s,
                 "phases_s": self.history.phases_s,
             },
+            "memory_table": pl_module.ledger_table,
             "model": surroundings.model_facts(pl_module),
             "seeds": surroundings.seeds(pl_module),
             "machine": surroundings.machine(trainer),
@@ -170,6 +171,8 @@ def report_text(report: dict[str, Any], images: dict[str, str]) -> str:
             f"```\n{table}\n```",
         ]
     parts += [f"![{title}]({name})" for title, name in images.items()]
+    if report.get("memory_table"):
+        parts += ["## Memory by phase", "On the device, in the last RL step.", report["memory_table"]]
     if report["alerts"]:
         parts.append("## Hacking watch")
         parts.append("\n".join(f"- RL step {alert['rl_step']}: {alert['text']}" for alert in report["alerts"]))

@@ -34,7 +34,7 @@ class PhaseClock:
                 yield
         finally:
             if torch.cuda.is_available() and torch.cuda.is_initialized():
-                torch.cuda.synchronize()
+                torch.cuda.current_stream().synchronize()  # not the stream that fetches for the next phase
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
             self.current = None
 

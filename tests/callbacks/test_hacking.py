@@ -16,7 +16,7 @@ from tests.callbacks.test_samples import events, texts
 
 def run(watch: HackingWatch, rewards: list[list[float]], wer: list[float], rl_step: int = 0) -> None:
     """Evaluation, steps with these rewards, evaluation, ... without a trainer."""
-    trainer: Any = SimpleNamespace(state=SimpleNamespace(fn="fit"), loggers=[])
+    trainer: Any = SimpleNamespace(state=SimpleNamespace(fn="fit"), loggers=[], is_global_zero=True)
     module: Any = SimpleNamespace(rl_step=rl_step, evaluations=[], step_metrics={})
     for number, value in enumerate(wer):
         for reward in rewards[number - 1] if number else []:
@@ -58,7 +58,7 @@ def test_a_watch_that_joins_later_knows_only_what_it_saw() -> None:
     assert len(watch.alerts) == 1
     late = HackingWatch(window=1)
     late.rewards = []
-    trainer: Any = SimpleNamespace(state=SimpleNamespace(fn="fit"), loggers=[])
+    trainer: Any = SimpleNamespace(state=SimpleNamespace(fn="fit"), loggers=[], is_global_zero=True)
     past = [{"rl_step": s, "kind": "val", "results": {"long": {"wer": 0.1}}} for s in (0, 5)]
     now = {"rl_step": 9, "kind": "val", "results": {"long": {"wer": 0.9}}}
     late.on_train_batch_end(trainer, SimpleNamespace(step_metrics={"reward/mean": 1.0}))

@@ -1,0 +1,155 @@
+"""Short runs under some strategy, in as many processes as asked for; rank 0 writes what came out.
+
+python -m tests.strategies.worker 2 '[{"strategy": "phase_ddp", "out": "...", ...}, ...]'
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from lightning import Callback, Trainer
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from lightning_audiorl.algorithms import GRPO, SFT, Optim
+from lightning_audiorl.models import TextLMPolicy, WhisperPolicy
+from lightning_audiorl.models.cached_prompt import CachedPromptPolicy
+from lightning_audiorl.rewards import RewardMix
+from lightning_audiorl.types import Decoding, Hypothesis, PromptBatch
+from tests.algorithms.tiny import FINETUNES, Judge, make_policy
+from tests.models.families import SPECS, batch_of, finetune_of
+
+NAMES = "abcd"
+DECODING = Decoding(tokens_per_second=8.0, min_cap=6, max_new_tokens=12)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    value = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return value.detach().clone()
+
+
+class Batches(IterableDataset[PromptBatch]):
+    """The same global batch at every step, cut into contiguous parts for the ranks."""
+
+    def __init__(self, num_steps: int, spoil: bool) -> None:
+        self.num_steps, self.spoil = num_steps, spoil
+
+    def __iter__(self) -> Iterator[PromptBatch]:
+        ready = torch.distributed.is_initialized()
+        rank, size = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if ready else (0, 1)
+        rows = list(range(len(NAMES)))[len(NAMES) * rank // size : len(NAMES) * (rank + 1) // size]
+        for _ in range(self.num_steps):
+            lengths = [0.01] * len(NAMES) if self.spoil and rank == 1 else None  # too short for the model
+            yield batch_of(list(NAMES), lengths).select(rows)
+
+
+class Witness(Callback):
+    """Gradients at every optimiser step, hypotheses, figures and weights after every RL step; whole tensors."""
+
+    def __init__(self) -> None:
+        self.gradients: list[dict[str, Tensor]] = []
+        self.weights: list[dict[str, Tensor]] = []
+        self.metrics: list[dict[str, float]] = []
+        self.texts: list[dict[str, list[str]]] = []
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
+        named = pl_module.policy.trainable().items()
+        self.gradients.append({name: whole(p.grad) for name, p in named if p.grad is not None})
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        self.metrics.append(dict(pl_module.step_metrics))
+        self.weights.append({name: whole(p) for name, p in pl_module.policy.trainable().items()})
+        step = getattr(pl_module, "last_step", None)
+        own = {} if step is None else {group[0].row.id: [h.text for h in group] for group in step.groups}
+        ranks: list[Any] = [own]
+        if trainer.world_size > 1:
+            ranks = [None] * trainer.world_size
+            torch.distributed.all_gather_object(ranks, own)
+        self.texts.append({name: texts for part in ranks for name, texts in part.items()})
+
+
+def make(settings: dict[str, Any]) -> GRPO | SFT:
+    family, mode = settings.get("family", "fun_asr_nano"), settings.get("mode", "all")
+    policy: CachedPromptPolicy
+    if family == "whisper":
+        policy = WhisperPolicy(SPECS[family], finetune_of(family, mode))
+    elif family == "text_lm":
+        policy = TextLMPolicy(SPECS[family], finetune_of(family, mode))
+    else:
+        policy = make_policy(FINETUNES[mode])
+    common: dict[str, Any] = {
+        "num_steps": settings.get("num_steps", 2),
+        "optim": Optim(lr=1e-3, max_grad_norm=settings.get("max_grad_norm", 0.5)),
+    }
+    if settings.get("algorithm") == "SFT":
+        return SFT(policy, micro_batch_size=1, **common)
+    return GRPO(
+        policy,
+        rewards=RewardMix([BlindJudge() if settings.get("judge") == "blind" else Judge()]),
+        group_size=4,
+        decoding=DECODING,
+        beta=0.1,
+        micro_batch_size=settings.get("micro_batch_size", 1),
+        max_tokens=settings.get("max_tokens", 0),
+        **common,
+    )
+
+
+class BlindJudge(Judge):
+    """Sees no difference between the samples of the last two prompts."""
+
+    def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
+        return [float(len(h.text)) if h.row.id in "ab" else 0.0 for h in hypotheses]
+
+
+class SaveAt(Callback):
+    """A checkpoint after one RL step."""
+
+    def __init__(self, rl_step: int, path: str) -> None:
+        self.rl_step, self.path = rl_step, path
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        if pl_module.rl_step == self.rl_step:
+            trainer.save_checkpoint(self.path)
+
+
+def run(settings: dict[str, Any], devices: int = 1) -> dict[str, Any]:
+    """Train; returns what was witnessed."""
+    module, witness = make(settings), Witness()
+    start = {name: p.detach().clone() for name, p in module.policy.trainable().items()}
+    callbacks: list[Callback] = [witness]
+    if "save" in settings:
+        callbacks.append(SaveAt(settings["save_at"], settings["save"]))
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=devices,
+        strategy=settings.get("strategy", "auto"),
+        max_epochs=1,
+        logger=False,
+        callbacks=callbacks,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    loader = DataLoader(Batches(settings.get("stop_at", module.num_steps), "spoil" in settings), batch_size=None)
+    trainer.fit(module, loader, ckpt_path=settings.get("ckpt_path"))
+    names = ("gradients", "weights", "metrics", "texts")
+    return {"start": start} | {name: getattr(witness, name) for name in names}
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    for settings in json.loads(sys.argv[2]):
+        seen = run(settings, int(sys.argv[1]))
+        if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+            torch.save(seen, settings["out"])
+
+
+if __name__ == "__main__":
+    main()
