@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import warnings
 from typing import Any
 
-from jsonargparse import auto_cli
+from jsonargparse import ArgumentParser
 from lightning import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -124,10 +125,24 @@ def run(args: ArgsType = None) -> AudioRLCLI:
     )
 
 
+def run_command(name: str, args: list[str]) -> None:
+    """Run one of `COMMANDS`; ``--config`` is a file of its arguments, unless it has an argument of that name itself."""
+    command = COMMANDS[name]
+    parser = ArgumentParser(prog=f"audiorl {name}", description=inspect.getdoc(command))
+    takes_config = "config" in inspect.signature(command).parameters
+    if not takes_config:
+        parser.add_argument("--config", action="config")
+    parser.add_function_arguments(command)
+    given = parser.instantiate(parser.parse_args(args))
+    if not takes_config:
+        given.pop("config")
+    command(**given)
+
+
 def main(args: list[str] | None = None) -> None:
     """Entry point of the console script: a command of our own, or one of Lightning's."""
     given = sys.argv[1:] if args is None else args
     if given and given[0] in COMMANDS:
-        auto_cli(COMMANDS[given[0]], args=given[1:], as_positional=False, prog=f"audiorl {given[0]}")
+        run_command(given[0], given[1:])
     else:
         run(args)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from lightning_audiorl.models.policy import Policy
+from lightning_audiorl.planner.command import plan
 
 
 def export(policy: Policy, folder: str, dtype: str | None = None) -> None:
@@ -24,4 +26,4 @@ def export(policy: Policy, folder: str, dtype: str | None = None) -> None:
     print(f"exported to {folder}")
 
 
-COMMANDS = {"export": export}
+COMMANDS: dict[str, Callable[..., None]] = {"export": export, "plan": plan}

@@ -56,6 +56,11 @@ ROOMS = {
         outside=("torch", "torchmetrics", "lightning"),
     ),
 }
+# The planner runs what the others hold, on tensors without values.
+ROOMS["planner"] = Room(
+    inside=("types", "ops", "models", "strategies", "algorithms"),
+    outside=("torch", "transformers", "lightning", "jsonargparse", "yaml"),
+)
 EVERY_ROOM = tuple(ROOMS)
 ROOMS |= {
     "": Room(inside=EVERY_ROOM),
