@@ -121,6 +121,16 @@ def prompt_of(name: str) -> str:
     return " ".join(WORDS[i] for i in torch.randint(0, len(WORDS), (num,), generator=generator).tolist())
 
 
+def random_rollout(policy: CachedPromptPolicy, num_prompts: int, group_size: int) -> Rollout:
+    """Words at random, of random lengths: nothing in it is certain, so that every change shows."""
+    generator = torch.Generator().manual_seed(1)
+    shape = (num_prompts, group_size, 8)
+    words = torch.tensor(policy.tokenizer.convert_tokens_to_ids(list(WORDS)))
+    tokens = words[torch.randint(0, len(words), shape, generator=generator)]
+    keep = torch.arange(8) < torch.randint(2, 9, shape[:2], generator=generator)[..., None]
+    return Rollout(tokens, keep, torch.zeros(shape), torch.zeros(shape[:2], dtype=torch.bool))
+
+
 def log_probs(policy: CachedPromptPolicy, context: PrefixContext, rollout: Rollout, temperature: float = 1.0) -> Tensor:
     """[B, G, T] as the update computes them."""
     scored = token_log_probs(

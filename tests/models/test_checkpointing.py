@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 from lightning_audiorl import ops
-from lightning_audiorl.models import Finetune, Reference, SampleKey, TextLMPolicy, TinyCausalLM
+from lightning_audiorl.models import Finetune, Reference, SampleKey, TextLMPolicy, TinyCausalLM, packed
 from lightning_audiorl.models.cached_prompt import CachedPromptPolicy
 from lightning_audiorl.models.finetune import Parts, apply_finetune
 from tests.allocations import AllocationWatch
 from tests.helpers import assert_close, assert_gradients_close
-from tests.models.families import CASES, DECODING, FAMILIES, WORDS, batch_of, disturb, log_probs, make
+from tests.models.families import CASES, DECODING, FAMILIES, WORDS, batch_of, disturb, log_probs, make, random_rollout
 
 KEY = SampleKey(seed=5, rl_step=2)
 NAMES = ["a", "b", "c"]
@@ -100,6 +102,7 @@ def test_a_layer_with_a_cache_is_left_alone() -> None:
         expected = policy.prefill(context).hidden
     assert state.hidden.requires_grad
     assert_close(state.hidden.detach(), expected, "exact")
+    state.hidden.sum().backward()
     assert state.cache.get_seq_length() == max(context.prompt_lengths)
 
 
@@ -135,11 +138,23 @@ def test_compiled_layers_give_the_same_numbers(family: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_autocast_keeps_what_needs_precision_in_float32(family: str, checkpointing: bool) -> None:
+def test_autocast_keeps_what_needs_precision_in_float32(
+    family: str, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attended: set[torch.dtype] = set()
+    original = packed._attend
+
+    def spy(*args: Any) -> Any:
+        out, norm = original(*args)
+        attended.update({*(x.dtype for x in args[:3]), out.dtype})
+        assert norm.dtype == torch.float32
+        return out, norm
+
+    monkeypatch.setattr(packed, "_attend", spy)
     policy = make(family, lively=False, checkpointing=checkpointing)
     reference = Reference(policy)
     context = policy.encode(batch_of(["a"]))
-    rollout = policy.sample(context, 2, DECODING, KEY)
+    rollout = random_rollout(policy, 1, 2)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         hidden = policy.hidden(context, rollout)
         assert policy.head(hidden).dtype == torch.bfloat16
@@ -147,7 +162,8 @@ def test_autocast_keeps_what_needs_precision_in_float32(family: str, checkpointi
         with reference.swapped_in(policy):
             of_reference = log_probs(policy, context, rollout)
         kl = ops.kl_estimate(scored, of_reference, "k3", rollout.keep)
-        gradient = gradients(policy, scored)
+    gradient = gradients(policy, scored)
+    assert attended == {torch.bfloat16}
     assert scored.dtype == of_reference.dtype == kl.dtype == torch.float32
     assert torch.equal(kl, torch.zeros_like(kl))
     assert (scored - log_probs(policy, context, rollout)).abs().max() < 0.05

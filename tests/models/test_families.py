@@ -24,6 +24,7 @@ from tests.models.families import (
     log_probs,
     make,
     prompt_of,
+    random_rollout,
 )
 from tests.models.naive import naive_log_probs
 
@@ -212,16 +213,6 @@ def changed(batch: PromptBatch, i: int, duration_s: float | None = None) -> Prom
     num_samples = torch.tensor([len(wave) for wave in clips])
     waveform = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)
     return PromptBatch(waveform, num_samples, batch.sample_rate_hz, tuple(rows))
-
-
-def random_rollout(policy: CachedPromptPolicy, num_prompts: int, group_size: int) -> Rollout:
-    """Words at random, of random lengths: nothing in it is certain, so that every change shows."""
-    generator = torch.Generator().manual_seed(1)
-    shape = (num_prompts, group_size, 8)
-    words = torch.tensor(policy.tokenizer.convert_tokens_to_ids(list(SPECS["text_lm"].words)))
-    tokens = words[torch.randint(0, len(words), shape, generator=generator)]
-    keep = torch.arange(8) < torch.randint(2, 9, shape[:2], generator=generator)[..., None]
-    return Rollout(tokens, keep, torch.zeros(shape), torch.zeros(shape[:2], dtype=torch.bool))
 
 
 @pytest.mark.parametrize(("family", "mode"), CASES)

@@ -147,7 +147,10 @@ def test_gradients_of_either_output_alone():
 def test_large_gradients_of_forbidden_tokens_stay_finite():
     hidden, head, tokens, keep = make()
     hidden.requires_grad_()
-    out = token_log_probs(hidden, head, tokens, keep, with_entropy=True)
+    never = torch.zeros(7).index_fill(0, torch.tensor(FORBIDDEN), -INF)
+    out = token_log_probs(
+        hidden, lambda x: nn.functional.linear(x, head.weight) + never, tokens, keep, with_entropy=True
+    )
     (1e20 * (out.entropy.sum() + out.log_probs.sum())).backward()
     assert hidden.grad.isfinite().all()
     assert hidden.grad.norm() > 1e18
