@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_audiorl import ops
 from lightning_audiorl.algorithms.base import AudioRLModule
@@ -17,6 +17,7 @@ from lightning_audiorl.algorithms.ranks import agreed, equal_passes, total
 from lightning_audiorl.algorithms.step import Step, rollout_figures
 from lightning_audiorl.models.policy import Context, SampleKey
 from lightning_audiorl.rewards import RewardMix
+from lightning_audiorl.strategies import Part, module_parts
 from lightning_audiorl.types import Decoding, PromptBatch, Rollout, Scores, join_rollouts
 
 
@@ -81,6 +82,15 @@ class GRPO(AudioRLModule):
             raise ValueError("decoding.temperature is 0: a greedy group has no variance; use 1.0")
         if num_updates < 1 or beta < 0 or min(micro_batch_size, rollout_batch_size, max_tokens) < 0:
             raise ValueError("want num_updates >= 1, beta >= 0, batch sizes >= 0")
+
+    def parts(self) -> list[Part]:
+        """As `AudioRLModule.parts`, and the models that rewards judge with."""
+        judges = [
+            held for reward in self.rewards.rewards for held in vars(reward).values() if isinstance(held, nn.Module)
+        ]
+        for judge in judges:
+            judge.requires_grad_(False)
+        return [*super().parts(), *module_parts("judge", judges)]
 
     @property
     def needs_reference(self) -> bool:

@@ -168,38 +168,33 @@ class Placement:
         if self.policy == "resident":
             return
         needed = [held for held in self._held if phase in held.part.phases or held.part.always]
-        self._make_room(phase, needed)
+        leaving = self._leaving(phase, needed)
         with self._timed():
+            for held in leaving:
+                held.park()
             for held in needed:
                 held.fetch()
                 held.wait()
         if self.policy == "auto":
-            self._prefetch(phase, needed)
+            self._prefetch(phase)
 
-    def _make_room(self, phase: Phase, needed: list[_Held]) -> None:
-        """Park what need not stay: all of it, or as much as brings the rest within the budget, needed latest first."""
+    def _leaving(self, phase: Phase, needed: list[_Held]) -> list[_Held]:
+        """What is not needed; under ``auto`` what is needed soonest stays as far as the budget goes.
+
+        What is parked already is among it: an optimizer's first step, say, leaves new tensors on the device.
+        """
         others = [held for held in self._held if held not in needed]
-        # New tensors of a parked part (an optimizer's first step) stand on the device: park again.
-        if self.policy == "auto":
-            assert self.budget_bytes is not None
-            others.sort(key=lambda held: self._distance(phase, held.part))
-            room = self.budget_bytes - sum(held.num_bytes for held in needed)
-            kept = 0
-            for held in others:
-                if held.parked:
-                    continue
-                if kept + held.num_bytes > room:
-                    break
-                kept += held.num_bytes
-            within, total = [], 0
-            for held in others:
-                if not held.parked and total + held.num_bytes <= kept:
-                    within.append(held)
-                    total += held.num_bytes
-            others = [held for held in others if held not in within]
-        with self._timed():
-            for held in others:
-                held.park()
+        if self.policy != "auto":
+            return others
+        assert self.budget_bytes is not None
+        room = self.budget_bytes - sum(held.num_bytes for held in needed)
+        leaving = []
+        for held in sorted(others, key=lambda held: self._distance(phase, held.part)):
+            if held.parked or held.num_bytes > room:
+                leaving.append(held)
+            else:
+                room -= held.num_bytes
+        return leaving
 
     def _distance(self, phase: Phase, part: Part) -> int:
         """Phases until ``part`` is needed; phases follow each other as they did last time."""
@@ -212,7 +207,7 @@ class Placement:
     def _successor(self, phase: Phase) -> Phase:
         return self._after.get(phase, PHASES[(PHASES.index(phase) + 1) % len(PHASES)])
 
-    def _prefetch(self, phase: Phase, needed: list[_Held]) -> None:
+    def _prefetch(self, phase: Phase) -> None:
         assert self.budget_bytes is not None
         following = self._successor(phase)
         used = sum(held.num_bytes for held in self._held if not held.parked)

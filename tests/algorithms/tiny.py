@@ -123,9 +123,7 @@ def fit(
     recorder = Recorder()
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
     settings = {"devices": 1} | quiet | settings
-    trainer = Trainer(
-        accelerator="cpu", max_epochs=1, logger=logger, callbacks=[recorder, *callbacks], **settings
-    )
+    trainer = Trainer(accelerator="cpu", max_epochs=1, logger=logger, callbacks=[recorder, *callbacks], **settings)
     batches = [make_batch() for _ in range(module.num_steps)] if batches is None else list(batches)
     trainer.fit(module, DataLoader(batches, batch_size=None), ckpt_path=ckpt_path)  # type: ignore[arg-type]
     return recorder

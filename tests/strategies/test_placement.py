@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from lightning_audiorl.algorithms import SFT, Optim
 from lightning_audiorl.models import Finetune
 from lightning_audiorl.strategies import PHASES, Part, PhaseSingleDevice, Placement, module_parts
-from tests.algorithms.tiny import FINETUNES, Recorder, fit, make_batch, make_grpo, make_policy
+from lightning_audiorl.types import Hypothesis
+from tests.algorithms.tiny import FINETUNES, Judge, Recorder, fit, make_batch, make_grpo, make_policy
 
 CPU = torch.device("cpu")
 PLACEMENTS: dict[str, dict[str, Any]] = {
@@ -121,6 +123,24 @@ def test_resident_moves_nothing_and_auto_stays_within_its_budget() -> None:
         assert offload <= auto <= resident
         assert auto <= max(offload, PLACEMENTS["auto"]["budget_gb"] * 2**30)
     assert sum(looks["auto"].bytes["reward"].values()) > 0  # kept, for there is room
+
+
+class Listener(Judge):
+    """Judges with a model, as a speech recogniser would."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = nn.Linear(1, 1)
+
+    def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
+        lengths = torch.tensor([[float(len(h.text))] for h in hypotheses])
+        return [float(value) for value in self.model(lengths)]
+
+
+def test_judges_are_there_in_the_reward_phase_alone() -> None:
+    look = Look()
+    fit(make_grpo(make_policy(), Listener()), None, look, strategy=PhaseSingleDevice(placement="offload"))
+    assert {phase for phase, held in look.bytes.items() if held["judge"]} == {"reward"}
 
 
 def test_a_touch_of_a_parked_module_fails() -> None:
