@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from lightning_audiorl.strategies.ledger import Ledger
 from lightning_audiorl.strategies.parts import NEEDED, Part
@@ -68,7 +69,7 @@ class PhaseMixin:
         parts: list[Part] = module.parts()
         placed = {id(tensor) for part in parts for tensor in part.tensors()}
         for tensor in (*module.parameters(), *module.buffers()):
-            if id(tensor) not in placed and not _is_sharded(tensor):
+            if id(tensor) not in placed and not isinstance(tensor, DTensor):
                 tensor.data = tensor.data.to(device)
         self.placement.add(parts)
 
@@ -87,7 +88,7 @@ class PhaseMixin:
                 yield
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """With the values of parked tensors, as copies of their own."""
+        """With the values of parked tensors; they stay in the result when the tensors are parked again."""
         with self._values():
             state: dict[str, Any] = super().lightning_module_state_dict()  # type: ignore[misc]
             return {key: value.detach() if isinstance(value, Tensor) else value for key, value in state.items()}
@@ -119,12 +120,6 @@ class PhaseMixin:
 
 def _bytes(gib: float | None) -> int | None:
     return None if gib is None else int(gib * 2**30)
-
-
-def _is_sharded(tensor: Tensor) -> bool:
-    from torch.distributed.tensor import DTensor
-
-    return isinstance(tensor, DTensor)
 
 
 def _detached(state: Any) -> Any:

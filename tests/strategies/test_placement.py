@@ -180,6 +180,11 @@ def test_values_written_while_shown_are_kept() -> None:
         weight.copy_(torch.tensor([3.0, 4.0]))
     placement.enter("update")
     assert weight.tolist() == [3.0, 4.0]
+    placement.enter("encode")
+    with placement.all_values():
+        weight.data = torch.tensor([5.0, 6.0])
+    placement.enter("update")
+    assert weight.tolist() == [5.0, 6.0]
 
 
 def test_every_parameter_is_in_a_part() -> None:
