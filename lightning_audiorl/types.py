@@ -67,6 +67,7 @@ class Utterance:
         lang: ISO 639-1 code, names the text normaliser and the error unit (word or character).
         speaker: speaker name, or "" when unknown.
         keywords: words of special value in this row (reward R3).
+        effects: what is done to the joined audio, in order, such as ``telephone`` (see ``data/effects.py``).
         extra: every other field of the manifest row, kept as it was.
     """
 
@@ -77,6 +78,7 @@ class Utterance:
     lang: str = "en"
     speaker: str = ""
     keywords: tuple[str, ...] = ()
+    effects: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -199,6 +201,15 @@ class Rollout(_Movable):
             self.finished[index],
             support,
         )
+
+
+def join_batches(batches: list[PromptBatch]) -> PromptBatch:
+    """The prompts of several batches in one, padded to the longest clip."""
+    longest = max(batch.waveform.shape[1] for batch in batches)
+    waves = [torch.nn.functional.pad(batch.waveform, (0, longest - batch.waveform.shape[1])) for batch in batches]
+    num_samples = torch.cat([batch.num_samples for batch in batches])
+    rows = tuple(row for batch in batches for row in batch.rows)
+    return PromptBatch(torch.cat(waves), num_samples, batches[0].sample_rate_hz, rows)
 
 
 def join_rollouts(parts: list[tuple[list[int], Rollout]]) -> Rollout:

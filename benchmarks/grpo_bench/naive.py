@@ -6,6 +6,7 @@ model, as frameworks do that treat a multimodal prompt as G independent rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from lightning_audiorl.models import FunAsrNanoPolicy, SampleKey, TextLMPolicy, sampling
 from lightning_audiorl.models.cached_prompt import PrefixContext
 from lightning_audiorl.models.policy import Context
-from lightning_audiorl.types import Decoding, PromptBatch, Rollout
+from lightning_audiorl.types import Decoding, PromptBatch, Rollout, join_batches
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,14 @@ class _Unencoded(PrefixContext):
             self.batch.select(index),
             [self.ids[i] for i in index],
             [self.durations_s[i] for i in index],
+        )
+
+    def join(self, others: Sequence[_Unencoded]) -> _Unencoded:
+        every = [self, *others]
+        return _Unencoded(
+            join_batches([context.batch for context in every]),
+            [name for context in every for name in context.ids],
+            [seconds for context in every for seconds in context.durations_s],
         )
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> _Unencoded:

@@ -6,54 +6,44 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_audiorl import ops
-from lightning_audiorl.algorithms.base import AudioRLModule
-from lightning_audiorl.algorithms.evaluation import hypotheses
 from lightning_audiorl.algorithms.filters import SampleFilter
 from lightning_audiorl.algorithms.micro_batches import micro_batches
 from lightning_audiorl.algorithms.ranks import agreed, equal_passes, total
+from lightning_audiorl.algorithms.refill import Sampled
+from lightning_audiorl.algorithms.sampled import SamplingModule
 from lightning_audiorl.algorithms.step import Step, rollout_figures
-from lightning_audiorl.models.policy import Context, SampleKey
-from lightning_audiorl.rewards import RewardMix
-from lightning_audiorl.strategies import Part, module_parts
-from lightning_audiorl.types import Decoding, PromptBatch, Rollout, Scores, join_rollouts
+from lightning_audiorl.models.policy import Context
+from lightning_audiorl.types import PromptBatch, Rollout, Scores
 
 
-class GRPO(AudioRLModule):
+class GRPO(SamplingModule):
     """Sample G hypotheses per prompt, reward them, compare them within their group, update.
 
     Rollout and update both run in eval mode: with dropout in one of them alone the ratio is not 1 on policy.
 
     Args:
-        rewards: the weighted rewards.
         objective: what is maximised (`ops.GRPO`, `ops.DAPO`, `ops.MWER`, ...); default `ops.GRPO`.
-        group_size: G.
-        decoding: of the rollout; temperature above 0.
         beta: weight of the KL penalty to the policy at RL start; 0 runs no reference phase.
         kl: its estimator.
         num_updates: K inner updates per rollout.
-        rollout_batch_size: prompts (whole groups) per sampling pass; 0 takes all at once.
         micro_batch_size: prompts (whole groups) per forward and backward pass; 0 is no limit.
         max_tokens: padded tokens per forward and backward pass, a prompt counted once per group; 0 is no limit.
         chunk_size: positions per call of the head; None keeps one chunk's logits small, 0 takes all at once.
         sampler_cap: truncate importance weights of a sampler that is another engine at this value; None is off.
         filters: which samples enter the loss.
-        kwargs: see `AudioRLModule`.
+        kwargs: see `SamplingModule` and `AudioRLModule`.
     """
 
     def __init__(
         self,
         *args: Any,
-        rewards: RewardMix,
         objective: ops.Objective | None = None,
-        group_size: int = 8,
-        decoding: Decoding | None = None,
         beta: float = 0.04,
         kl: Literal["k1", "k2", "k3"] = "k3",
         num_updates: int = 1,
-        rollout_batch_size: int = 0,
         micro_batch_size: int = 0,
         max_tokens: int = 0,
         chunk_size: int | None = None,
@@ -62,61 +52,31 @@ class GRPO(AudioRLModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.rewards = rewards
         self.objective = objective or ops.GRPO()
-        self.group_size = group_size
-        self.decoding = decoding or Decoding()
         self.beta = beta
         self.kl: Literal["k1", "k2", "k3"] = kl
         self.num_updates = num_updates
-        self.rollout_batch_size = rollout_batch_size
         self.micro_batch_size = micro_batch_size
         self.max_tokens = max_tokens
         self.chunk_size = chunk_size
         self.sampler_cap = sampler_cap
         self.filters = filters or []
         self.last_step: Step | None = None
-        if group_size < 2:
-            raise ValueError(f"group_size must be at least 2, got {group_size}: an advantage compares samples")
-        if self.decoding.temperature == 0:
-            raise ValueError("decoding.temperature is 0: a greedy group has no variance; use 1.0")
-        if num_updates < 1 or beta < 0 or min(micro_batch_size, rollout_batch_size, max_tokens) < 0:
+        if num_updates < 1 or beta < 0 or min(micro_batch_size, max_tokens) < 0:
             raise ValueError("want num_updates >= 1, beta >= 0, batch sizes >= 0")
-
-    def parts(self) -> list[Part]:
-        """As `AudioRLModule.parts`, and the models that rewards judge with."""
-        judges = [
-            held for reward in self.rewards.rewards for held in vars(reward).values() if isinstance(held, nn.Module)
-        ]
-        for judge in judges:
-            judge.requires_grad_(False)
-        return [*super().parts(), *module_parts("judge", judges)]
 
     @property
     def needs_reference(self) -> bool:
         """Whether there is a KL penalty."""
         return self.beta > 0
 
-    def setup(self, stage: str) -> None:
-        """As `AudioRLModule.setup`.
-
-        Raises:
-            ValueError: for a policy whose encoder trains: each clip is encoded once per step, without gradients.
-        """
-        finetune = getattr(self.policy, "finetune", None)
-        if stage == "fit" and finetune is not None and finetune.encoder:
-            raise ValueError("GRPO gives the encoder no gradient; set policy.init_args.finetune.encoder to false")
-        super().setup(stage)
-
     def training_step(self, batch: PromptBatch, batch_idx: int) -> None:
         """One RL step: `collect`, then `update`."""
         self.last_step = None  # its context need not be held beside the new one
         with self.policy.evaluating():
-            with agreed(self.trainer.strategy, "the rollout"):
-                step = self.collect(batch)
-            self.last_step = step
+            self.last_step = step = self.collect(batch)
             metrics = self.update(step)
-        metrics |= rollout_figures(step)
+        metrics |= rollout_figures(step) | step.refill
         self.log_dict(
             {"reward": metrics["reward/mean"], "kl": metrics.get("kl", 0.0)}, prog_bar=True, logger=False, batch_size=1
         )
@@ -124,40 +84,35 @@ class GRPO(AudioRLModule):
 
     def collect(self, batch: PromptBatch) -> Step:
         """Encode, rollout, reward, reference, old log-probs: all that comes before the update."""
-        with self.phase("encode"), torch.no_grad():
-            context = self.policy.encode(batch)
-        self.context = context
-        with self.phase("rollout"):
-            key = SampleKey(self.seed, self.rl_step)
-            rollout = self._sample(batch, context, key)
-        with self.phase("reward"):
-            groups = hypotheses(self.policy, batch, rollout, context)
-            scores = self.rewards.score(groups).to(rollout.tokens.device)
-            advantages, dropped = self._advantages(scores, rollout)
-        reference = None
-        if self.reference is not None:
-            with self.phase("reference"), self.reference.swapped_in(self.policy):
-                reference = self._log_probs_of_all(context, rollout)
-        old = None
-        if self.num_updates > 1 or self.sampler_cap is not None:
-            with self.phase("update"):
-                old = self._log_probs_of_all(context, rollout)
-        weights = None
-        if self.sampler_cap is not None and old is not None:
-            weights = ops.truncated_importance_weights(old, rollout.log_probs, rollout.keep, self.sampler_cap)
-        return Step(batch, context, rollout, scores, groups, advantages, old, reference, weights, dropped)
-
-    def _sample(self, batch: PromptBatch, context: Context, key: SampleKey) -> Rollout:
-        """Rollout in passes over prompts of neighbouring durations; draws are keyed, so passes change nothing."""
-        size = self.rollout_batch_size or len(batch)
-        order = sorted(range(len(batch)), key=lambda i: int(batch.num_samples[i]))
-        pieces = [order[i : i + size] for i in range(0, len(order), size)]
-        return join_rollouts(
-            [
-                (piece, self.policy.sample(context.select(piece), self.group_size, self.decoding, key))
-                for piece in pieces
-            ]
+        sampled, refill = self.gather(batch)
+        with agreed(self.trainer.strategy, "scoring"):
+            context, rollout = sampled.context, sampled.rollout
+            advantages, dropped = self._advantages(sampled.scores, rollout)
+            reference = None
+            if self.reference is not None:
+                with self.phase("reference"), self.reference.swapped_in(self.policy):
+                    reference = self._log_probs_of_all(context, rollout)
+            old = None
+            if self.num_updates > 1 or self.sampler_cap is not None:
+                with self.phase("update"):
+                    old = self._log_probs_of_all(context, rollout)
+            weights = None
+            if self.sampler_cap is not None and old is not None:
+                weights = ops.truncated_importance_weights(old, rollout.log_probs, rollout.keep, self.sampler_cap)
+        return Step(
+            **vars(sampled),
+            advantages=advantages,
+            old_log_probs=old,
+            reference_log_probs=reference,
+            weights=weights,
+            dropped=dropped,
+            refill=refill,
         )
+
+    def teaches(self, sampled: Sampled) -> list[bool]:
+        """Groups with an advantage that is not 0."""
+        advantages, _ = self._advantages(sampled.scores, sampled.rollout)
+        return [bool(group.any()) for group in advantages.values != 0]
 
     def _advantages(self, scores: Scores, rollout: Rollout) -> tuple[ops.Advantages, dict[str, int]]:
         valid = scores.valid

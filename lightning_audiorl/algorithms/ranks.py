@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-_SUMS = ("dropped/", "reward_failures/")
+_SUMS = ("dropped/", "reward_failures/", "refill/")
 _MAXIMA = ("seconds/", "peak_mib/", "resident_mib/", "moving/", "length/max")
 
 

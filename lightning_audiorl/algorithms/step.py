@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -23,6 +23,7 @@ class Step:
         reference_log_probs: [B, G, T]; None without a KL term.
         weights: [B, G, T] truncated importance weights; None when the sampler is the trainer.
         dropped: samples taken out, by filter name.
+        refill: what dynamic sampling did; empty where it is off.
     """
 
     batch: PromptBatch
@@ -35,6 +36,7 @@ class Step:
     reference_log_probs: Tensor | None
     weights: Tensor | None
     dropped: dict[str, int]
+    refill: dict[str, float] = field(default_factory=dict)
 
 
 def rollout_figures(step: Step) -> dict[str, float]:

@@ -43,6 +43,15 @@ class EncodedContext(PrefixContext):
             self.tokens[index],
         )
 
+    def join(self, others: Sequence[EncodedContext]) -> EncodedContext:
+        every = [self, *others]
+        return EncodedContext(
+            [name for context in every for name in context.ids],
+            [seconds for context in every for seconds in context.durations_s],
+            torch.cat([context.features for context in every]),
+            torch.cat([context.tokens for context in every]),
+        )
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> EncodedContext:
         features = self.features.to(device, non_blocking=non_blocking)
         return replace(self, features=features, tokens=self.tokens.to(device, non_blocking=non_blocking))

@@ -50,6 +50,22 @@ class FunAsrContext(PrefixContext):
             [self.tokens[i] for i in index],
         )
 
+    def join(self, others: Sequence[FunAsrContext]) -> FunAsrContext:
+        every = [self, *others]
+        longest = max(context.features.shape[1] for context in every)
+
+        def together(tensors: list[Tensor]) -> Tensor:
+            ends = [(0, 0) * (tensor.ndim - 2) + (0, longest - tensor.shape[1]) for tensor in tensors]
+            return torch.cat([nn.functional.pad(t, end) for t, end in zip(tensors, ends, strict=True)])
+
+        return FunAsrContext(
+            [name for context in every for name in context.ids],
+            [seconds for context in every for seconds in context.durations_s],
+            together([context.features for context in every]),
+            together([context.keep for context in every]),
+            [row for context in every for row in context.tokens],
+        )
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> FunAsrContext:
         features = self.features.to(device, non_blocking=non_blocking)
         return replace(self, features=features, keep=self.keep.to(device, non_blocking=non_blocking))

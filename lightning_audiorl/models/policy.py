@@ -26,6 +26,10 @@ class Context(ABC):
         """The prompts at ``index``, in that order."""
 
     @abstractmethod
+    def join(self, others: Sequence[Self]) -> Self:
+        """These prompts, and behind them those of the others."""
+
+    @abstractmethod
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """A copy on ``device``."""
 

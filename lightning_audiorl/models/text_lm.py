@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +33,14 @@ class TextContext(PrefixContext):
     def select(self, index: list[int]) -> TextContext:
         return TextContext(
             [self.ids[i] for i in index], [self.durations_s[i] for i in index], [self.tokens[i] for i in index]
+        )
+
+    def join(self, others: Sequence[TextContext]) -> TextContext:
+        every = [self, *others]
+        return TextContext(
+            [name for context in every for name in context.ids],
+            [seconds for context in every for seconds in context.durations_s],
+            [row for context in every for row in context.tokens],
         )
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TextContext:
@@ -111,6 +120,8 @@ class TextLMPolicy(DecoderOnlyPolicy):
         tokens = self.tokenizer.encode(text, add_special_tokens=False)
         if self.tokenizer.unk_token_id is not None and self.tokenizer.unk_token_id in tokens:
             raise ValueError(f"row {row.id!r}: prompt {text!r} is outside the tokenizer's vocabulary")
+        if not tokens:
+            raise ValueError(f"row {row.id!r}: prompt {text!r} has no token in the tokenizer's vocabulary")
         start = self.tokenizer.bos_token_id
         return tokens if start is None else [start, *tokens]
 

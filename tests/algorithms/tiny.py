@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from lightning import Callback, Trainer
+from lightning import Callback, LightningDataModule, Trainer
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -117,13 +117,17 @@ def fit(
     *callbacks: Callback,
     logger: Logger | bool = False,
     ckpt_path: str | None = None,
+    datamodule: LightningDataModule | None = None,
     **settings: Any,
 ) -> Recorder:
-    """Train on the batches with Lightning's Trainer on the CPU; returns what was recorded."""
+    """Train on the batches (or the data module's) with Lightning's Trainer on the CPU; returns what was recorded."""
     recorder = Recorder()
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
     settings = {"devices": 1} | quiet | settings
     trainer = Trainer(accelerator="cpu", max_epochs=1, logger=logger, callbacks=[recorder, *callbacks], **settings)
+    if datamodule is not None:
+        trainer.fit(module, datamodule=datamodule, ckpt_path=ckpt_path)
+        return recorder
     batches = [make_batch() for _ in range(module.num_steps)] if batches is None else list(batches)
     trainer.fit(module, DataLoader(batches, batch_size=None), ckpt_path=ckpt_path)  # type: ignore[arg-type]
     return recorder
