@@ -88,16 +88,27 @@ class PromptBatch(_Movable):
 
     Example: two clips of 1.0 s and 0.5 s at 16 kHz -> ``waveform`` [2, 16000] (zeros after a clip's end),
     ``num_samples`` [16000, 8000], two ``rows``. ``rows[i].id`` keys every random draw made for clip i.
+
+    In speech synthesis the rows' texts are to be spoken and the audio is that of the speaker prompts (0 samples where a
+    row has none); ``target_waveform`` and ``target_num_samples``, shaped alike, hold recordings of the texts where
+    there are any, for supervised training.
     """
 
     waveform: Tensor
     num_samples: Tensor
     sample_rate_hz: int
     rows: tuple[Utterance, ...]
+    target_waveform: Tensor | None = None
+    target_num_samples: Tensor | None = None
 
     def __post_init__(self) -> None:
         _expect("waveform", self.waveform, (len(self.rows), None), PromptBatch)
         _expect("num_samples", self.num_samples, (len(self.rows),), PromptBatch)
+        if (self.target_waveform is None) != (self.target_num_samples is None):
+            raise ValueError("PromptBatch: target_waveform and target_num_samples come together")
+        if self.target_waveform is not None and self.target_num_samples is not None:
+            _expect("target_waveform", self.target_waveform, (len(self.rows), None), PromptBatch)
+            _expect("target_num_samples", self.target_num_samples, (len(self.rows),), PromptBatch)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -117,7 +128,12 @@ class PromptBatch(_Movable):
         num_samples = self.num_samples[index]
         longest = int(num_samples.max())
         rows = tuple(self.rows[i] for i in index)
-        return PromptBatch(self.waveform[index, :longest], num_samples, self.sample_rate_hz, rows)
+        target, target_num_samples = self.target_waveform, self.target_num_samples
+        if target is not None and target_num_samples is not None:
+            target_num_samples = target_num_samples[index]
+            target = target[index, : int(target_num_samples.max())]
+        waveform = self.waveform[index, :longest]
+        return PromptBatch(waveform, num_samples, self.sample_rate_hz, rows, target, target_num_samples)
 
 
 @dataclass(frozen=True)
@@ -203,39 +219,26 @@ class Rollout(_Movable):
         )
 
 
-def join_batches(batches: list[PromptBatch]) -> PromptBatch:
-    """The prompts of several batches in one, padded to the longest clip."""
-    longest = max(batch.waveform.shape[1] for batch in batches)
-    waves = [torch.nn.functional.pad(batch.waveform, (0, longest - batch.waveform.shape[1])) for batch in batches]
-    num_samples = torch.cat([batch.num_samples for batch in batches])
-    rows = tuple(row for batch in batches for row in batch.rows)
-    return PromptBatch(torch.cat(waves), num_samples, batches[0].sample_rate_hz, rows)
+@dataclass(frozen=True)
+class Speech:
+    """One synthesised sample.
 
+    Args:
+        waveform: [num_samples] float32 on the CPU; no sample where nothing was said.
+        sample_rate_hz: of the waveform.
+        codes: [num_codes] int64 speech tokens that it was decoded from, without prompt and stop token.
+        heard: what judges made of it by their name, a transcript or an embedding: each judge listens once.
+    """
 
-def join_rollouts(parts: list[tuple[list[int], Rollout]]) -> Rollout:
-    """Put rollouts of some prompts each back together; ``index`` says which prompt of the whole each group is of."""
-    where = torch.tensor([i for index, _ in parts for i in index])
-    back = torch.argsort(where).to(parts[0][1].tokens.device)
+    waveform: Tensor
+    sample_rate_hz: int
+    codes: Tensor
+    heard: dict[str, Any] = field(default_factory=dict, compare=False)
 
-    def together(tensors: list[Tensor], fill: int, width: int, last: int | None = None) -> Tensor:
-        out = []
-        for tensor in tensors:
-            sides = [0, width - tensor.shape[2]]
-            if last is not None:
-                sides = [0, last - tensor.shape[3], *sides]
-            out.append(torch.nn.functional.pad(tensor, sides, value=fill))
-        return torch.cat(out)[back]
-
-    rollouts = [rollout for _, rollout in parts]
-    width = max(rollout.tokens.shape[2] for rollout in rollouts)
-    supports = [rollout.support for rollout in rollouts if rollout.support is not None]
-    return Rollout(
-        together([rollout.tokens for rollout in rollouts], 0, width),
-        together([rollout.keep for rollout in rollouts], 0, width),
-        together([rollout.log_probs for rollout in rollouts], 0, width),
-        torch.cat([rollout.finished for rollout in rollouts])[back],
-        together(supports, -1, width, max(t.shape[3] for t in supports)) if supports else None,
-    )
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return self.waveform.shape[0] / self.sample_rate_hz
 
 
 @dataclass(frozen=True)
@@ -244,15 +247,17 @@ class Hypothesis:
 
     Args:
         row: the manifest row that it is a hypothesis for.
-        text: decoded text, not normalised.
+        text: decoded text, not normalised; empty where speech was asked for.
         num_tokens: completion length in tokens, stop token included.
         finished: False where the length cap cut it.
+        speech: the sample of a model that speaks.
     """
 
     row: Utterance
     text: str
     num_tokens: int = 0
     finished: bool = True
+    speech: Speech | None = None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from torch import Tensor
 from lightning_audiorl.models import FunAsrNanoPolicy, SampleKey, TextLMPolicy, sampling
 from lightning_audiorl.models.cached_prompt import PrefixContext
 from lightning_audiorl.models.policy import Context
-from lightning_audiorl.types import Decoding, PromptBatch, Rollout, join_batches
+from lightning_audiorl.ops.join import join_batches
+from lightning_audiorl.types import Decoding, PromptBatch, Rollout
 
 
 @dataclass(frozen=True)

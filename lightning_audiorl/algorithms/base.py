@@ -12,6 +12,7 @@ from lightning_audiorl.algorithms.evaluated import EvaluatedModule
 from lightning_audiorl.algorithms.evaluation import EvalDecoding, Evaluator
 from lightning_audiorl.algorithms.optim import Optim
 from lightning_audiorl.algorithms.ranks import clip_gradients, gather_metrics
+from lightning_audiorl.metrics import AsrEvaluation, SetEvaluation
 from lightning_audiorl.models.policy import Context, Policy
 from lightning_audiorl.models.reference import Reference, content_hash
 from lightning_audiorl.strategies import NEEDED, Part, PhaseMixin, module_parts
@@ -30,7 +31,8 @@ class AudioRLModule(EvaluatedModule):
         num_steps: RL steps of the run; the schedule ends there, and so does the run.
         optim: optimiser and schedule.
         eval_decodings: by name; the first is the one whose figures carry no name. Default: greedy.
-        keywords: words of special value in every row, for the keyword figures.
+        keywords: words of special value in every row, for the keyword figures of `AsrEvaluation`.
+        evaluation: what is measured on evaluation sets; default `AsrEvaluation`.
         seed: keys every draw of the run.
         log_every_n_steps: RL steps between two points of a training curve.
         keep_context: encoded prompts stay on the device for the whole step, whatever the strategy's placement.
@@ -56,6 +58,7 @@ class AudioRLModule(EvaluatedModule):
         seed: int = 0,
         log_every_n_steps: int = 1,
         keep_context: bool = False,
+        evaluation: SetEvaluation | None = None,
     ) -> None:
         super().__init__()
         if num_steps < 1:
@@ -66,7 +69,7 @@ class AudioRLModule(EvaluatedModule):
         self.num_steps = num_steps
         self.optim = optim or Optim()
         self.eval_decodings = eval_decodings or {"greedy": EvalDecoding()}
-        self.keywords = keywords or []
+        self.evaluation = evaluation or AsrEvaluation(keywords)
         self.seed = seed
         self.log_every = log_every_n_steps
         self.keep_context = keep_context
@@ -118,6 +121,7 @@ class AudioRLModule(EvaluatedModule):
         if self.reference is not None:
             parts.append(Part("reference", NEEDED["reference"], self.reference.tensors, frozen=True))
         keep = self.keep_context
+        parts += module_parts("judge of the evaluation", self.evaluation.judges(), "judge")
         return [*parts, Part("context", NEEDED["context"], self._context_tensors, always=keep)]
 
     def _context_tensors(self) -> list[Tensor]:

@@ -10,6 +10,7 @@ from typing import Any
 from lightning import LightningModule
 
 from lightning_audiorl.algorithms.evaluation import EvalDecoding, Evaluator
+from lightning_audiorl.metrics import SetEvaluation
 from lightning_audiorl.models.policy import Policy
 from lightning_audiorl.strategies.phases import Phase, PhaseClock
 from lightning_audiorl.types import Hypothesis, PromptBatch
@@ -22,7 +23,7 @@ class EvaluatedModule(LightningModule):
 
     policy: Policy
     eval_decodings: dict[str, EvalDecoding]
-    keywords: list[str]
+    evaluation: SetEvaluation
     seed: int
     rl_step: int
     clock: PhaseClock
@@ -46,7 +47,7 @@ class EvaluatedModule(LightningModule):
         if not isinstance(sets, Mapping):
             loaders = self.trainer.val_dataloaders if kind == "val" else self.trainer.test_dataloaders
             sets = {f"set{i}": None for i in range(len(loaders) if isinstance(loaders, list) else 1)}
-        self._evaluator = Evaluator(self.eval_decodings, list(sets), self.keywords)
+        self._evaluator = Evaluator(self.eval_decodings, list(sets), self.evaluation)
         self.last_hypotheses = {name: [] for name in sets}
 
     def _evaluate(self, batch: PromptBatch, set_index: int) -> None:
@@ -56,8 +57,7 @@ class EvaluatedModule(LightningModule):
             with self.phase("encode"):
                 context = self.policy.encode(batch)
             encode_s = time.perf_counter() - start
-            with self.phase("rollout"):
-                groups = self._evaluator.update(self.policy, batch, context, encode_s, set_index, self.seed)
+            groups = self._evaluator.update(self.policy, batch, context, encode_s, set_index, self.seed, self.phase)
         kept = self.last_hypotheses[self._evaluator.set_names[set_index]]
         kept.extend(groups[: max(0, 64 - len(kept))])
 

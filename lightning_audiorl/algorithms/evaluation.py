@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
-from lightning_audiorl.metrics import AsrMetrics
+from lightning_audiorl.metrics import SetEvaluation
 from lightning_audiorl.models.policy import Context, Policy, SampleKey
-from lightning_audiorl.types import Decoding, Hypothesis, PromptBatch, Rollout
+from lightning_audiorl.strategies.phases import Phase
+from lightning_audiorl.types import Decoding, Hypothesis, PromptBatch, Rollout, Speech, Utterance
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,17 @@ class EvalDecoding:
 
 def hypotheses(policy: Policy, batch: PromptBatch, rollout: Rollout, context: Context) -> list[list[Hypothesis]]:
     """B groups of G decoded samples, as rewards and metrics take them."""
-    texts = policy.decode(rollout, context)
+
+    def hypothesis(row: Utterance, said: str | Speech, length: int, finished: bool) -> Hypothesis:
+        if isinstance(said, Speech):
+            return Hypothesis(row, "", length, finished, said)
+        return Hypothesis(row, said, length, finished)
+
+    decoded = policy.decode(rollout, context)
     lengths, finished = rollout.lengths.tolist(), rollout.finished.tolist()
     return [
-        [Hypothesis(row, text, length, done) for text, length, done in zip(*group, strict=True)]
-        for row, *group in zip(batch.rows, texts, lengths, finished, strict=True)
+        [hypothesis(row, *sample) for sample in zip(*group, strict=True)]
+        for row, *group in zip(batch.rows, decoded, lengths, finished, strict=True)
     ]
 
 
@@ -40,25 +48,32 @@ class Evaluator:
     The first decoding's figures are named ``<set>/<figure>``, the others' ``<set>/<decoding>/<figure>``.
     """
 
-    def __init__(self, decodings: dict[str, EvalDecoding], set_names: Sequence[str], keywords: Sequence[str]) -> None:
+    def __init__(self, decodings: dict[str, EvalDecoding], set_names: Sequence[str], evaluation: SetEvaluation) -> None:
         self.decodings, self.set_names = decodings, list(set_names)
-        self.metrics = {
-            (name, decoding): AsrMetrics(keywords=list(keywords)) for name in set_names for decoding in decodings
-        }
+        self.metrics = {(name, decoding): evaluation.new() for name in set_names for decoding in decodings}
 
     def update(
-        self, policy: Policy, batch: PromptBatch, context: Context, encode_s: float, set_index: int, seed: int
+        self,
+        policy: Policy,
+        batch: PromptBatch,
+        context: Context,
+        encode_s: float,
+        set_index: int,
+        seed: int,
+        phase: Callable[[Phase], AbstractContextManager[None]],
     ) -> list[list[Hypothesis]]:
-        """Decode one batch; returns the hypotheses of the first decoding."""
+        """Decode one batch in the phases rollout and reward; returns the hypotheses of the first decoding."""
         name = self.set_names[set_index]
         first: list[list[Hypothesis]] | None = None
         for label, how in self.decodings.items():
             start = time.perf_counter()
             key = SampleKey(seed, 0, f"evaluate/{label}")
-            rollout = policy.sample(context, how.num_samples, how.decoding, key)
-            groups = hypotheses(policy, batch, rollout, context)
-            seconds = encode_s + time.perf_counter() - start
-            self.metrics[name, label].update([h for group in groups for h in group], seconds)
+            with phase("rollout"):
+                rollout = policy.sample(context, how.num_samples, how.decoding, key)
+            with phase("reward"):
+                groups = hypotheses(policy, batch, rollout, context)
+                seconds = encode_s + time.perf_counter() - start
+                self.metrics[name, label].update([h for group in groups for h in group], seconds)
             first = first or groups
         return first or []
 

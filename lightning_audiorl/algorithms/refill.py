@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from lightning_audiorl.models.policy import Context
-from lightning_audiorl.types import Hypothesis, PromptBatch, Rollout, Scores, join_batches, join_rollouts
+from lightning_audiorl.ops.join import join_batches, join_rollouts
+from lightning_audiorl.types import Hypothesis, PromptBatch, Rollout, Scores
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from lightning_audiorl.algorithms.evaluation import hypotheses
 from lightning_audiorl.algorithms.ranks import agreed, total
 from lightning_audiorl.algorithms.refill import Sampled, refilled
 from lightning_audiorl.models.policy import Context, SampleKey
+from lightning_audiorl.ops.join import join_rollouts
 from lightning_audiorl.rewards import RewardMix
 from lightning_audiorl.strategies import Part, module_parts
-from lightning_audiorl.types import Decoding, PromptBatch, Rollout, join_rollouts
+from lightning_audiorl.types import Decoding, PromptBatch, Rollout
 
 
 class SamplingModule(AudioRLModule):

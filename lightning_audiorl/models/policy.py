@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from lightning_audiorl.types import Decoding, PromptBatch, Rollout
+from lightning_audiorl.types import Decoding, PromptBatch, Rollout, Speech
 
 
 class Context(ABC):
@@ -93,12 +93,14 @@ class Policy(nn.Module, ABC):
         """Logits over the vocabulary, [..., D] -> [..., V]; tokens that may not be sampled are -inf."""
 
     @abstractmethod
-    def decode(self, rollout: Rollout, context: Context) -> list[list[str]]:
-        """B lists of G texts; special tokens and padding removed."""
+    def decode(self, rollout: Rollout, context: Context) -> Sequence[Sequence[str | Speech]]:
+        """B lists of G texts, special tokens and padding removed; of a model that speaks, G samples of speech."""
 
     @abstractmethod
     def targets(self, context: Context, texts: Sequence[str]) -> Rollout:
         """Reference texts as a rollout of G=1 (stop token appended, log-probs zero), for supervised training.
+
+        A model that speaks takes the recordings that `encode` found in the batch.
 
         Raises:
             ValueError: for a text outside the tokenizer's vocabulary, naming the prompt's id.
@@ -109,7 +111,7 @@ class Policy(nn.Module, ABC):
         """Write a folder that the transformers class loads with ``from_pretrained``; adapters are merged."""
 
     def parts(self) -> dict[str, list[nn.Module]]:
-        """Modules by role, "encoder", "projector" and "lm": together they hold every parameter.
+        """Modules by role, "encoder", "projector", "lm" and "codec": together they hold every parameter.
 
         Each is entered in its own phases only; a strategy parks it in the others.
         """

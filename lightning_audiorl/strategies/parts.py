@@ -17,6 +17,7 @@ NEEDED: dict[str, frozenset[Phase]] = {
     "reference": frozenset({"reference"}),
     "optimizer": frozenset({"update"}),
     "context": frozenset({"rollout", "reference", "update"}),
+    "codec": frozenset({"encode", "reward"}),
     "judge": frozenset({"reward"}),
 }
 _UPDATE: frozenset[Phase] = frozenset({"update"})

@@ -1,0 +1,39 @@
+"""What is measured on an evaluation set: one small factory per task, which YAML can name."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from torch import nn
+from torchmetrics import Metric
+
+from lightning_audiorl.metrics.asr import AsrMetrics
+from lightning_audiorl.text.normalise import Normaliser
+
+
+class SetEvaluation(ABC):
+    """Makes the metric of each set and decoding: ``update(hypotheses, seconds)``, ``compute() -> dict`` of scalars."""
+
+    @abstractmethod
+    def new(self) -> Metric:
+        """A metric with nothing counted yet."""
+
+    def judges(self) -> Sequence[nn.Module]:
+        """Models that the metrics listen with; a strategy parks them outside the reward phase."""
+        return ()
+
+
+class AsrEvaluation(SetEvaluation):
+    """`AsrMetrics`.
+
+    Args:
+        keywords: looked for in every row, beside ``row.keywords``.
+        normalisers: by language code, in place of the built-in table.
+    """
+
+    def __init__(self, keywords: list[str] | None = None, normalisers: dict[str, Normaliser] | None = None) -> None:
+        self.keywords, self.normalisers = keywords, normalisers
+
+    def new(self) -> AsrMetrics:
+        return AsrMetrics(self.keywords, self.normalisers)
