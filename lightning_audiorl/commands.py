@@ -9,6 +9,7 @@ import torch
 
 from lightning_audiorl.models.policy import Policy
 from lightning_audiorl.planner.command import plan
+from lightning_audiorl.prediction import predict
 
 
 def export(policy: Policy, folder: str, dtype: str | None = None) -> None:
@@ -26,4 +27,4 @@ def export(policy: Policy, folder: str, dtype: str | None = None) -> None:
     print(f"exported to {folder}")
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"export": export, "plan": plan}
+COMMANDS: dict[str, Callable[..., None]] = {"export": export, "plan": plan, "predict": predict}

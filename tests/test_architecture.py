@@ -65,7 +65,8 @@ EVERY_ROOM = tuple(ROOMS)
 ROOMS |= {
     "": Room(inside=EVERY_ROOM),
     "cli": Room(inside=(*EVERY_ROOM, "commands", "__version__"), outside=("torch", "lightning", "jsonargparse")),
-    "commands": Room(inside=(*EVERY_ROOM,), outside=("torch", "lightning")),
+    "prediction": Room(inside=EVERY_ROOM, outside=("torch", "lightning")),
+    "commands": Room(inside=(*EVERY_ROOM, "prediction"), outside=("torch", "lightning")),
     "__main__": Room(inside=("cli",)),
 }
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torchaudio.functional import resample
 
+from lightning_audiorl.data.effects import apply_effects
 from lightning_audiorl.data.nonspeech import PREFIX, render
 from lightning_audiorl.types import Segment, Utterance
 
@@ -106,10 +107,10 @@ def _read_frames(file: soundfile.SoundFile, segment: Segment) -> Tensor:
 
 
 def read_audio(utterance: Utterance, sample_rate_hz: int, cache: AudioCache | None = None) -> Tensor:
-    """All segments of a row, joined with their silences: [num_samples] float32 mono at ``sample_rate_hz``.
+    """All segments of a row, joined with their silences, after its effects: [num_samples] float32 mono.
 
     Raises:
-        AudioError: see `read_segment`; the message begins with the row's id.
+        AudioError: see `read_segment`, or an effect that does not exist; the message begins with the row's id.
     """
     if not utterance.segments:
         raise AudioError(f"row {utterance.id!r}: has no audio segments")
@@ -127,4 +128,7 @@ def read_audio(utterance: Utterance, sample_rate_hz: int, cache: AudioCache | No
     wave = torch.zeros(num_samples)
     for start, clip in pieces:
         wave[start : start + len(clip)] = clip
-    return wave
+    try:
+        return apply_effects(wave, utterance.effects, utterance.id, sample_rate_hz)
+    except ValueError as error:
+        raise AudioError(f"row {utterance.id!r}: {error}") from error

@@ -9,17 +9,20 @@ from typing import NamedTuple
 import torch
 
 from lightning_audiorl.data.rows import RowSource
-from lightning_audiorl.ops.randomness import keyed_generator
+from lightning_audiorl.ops.randomness import keyed_generator, keyed_uniform
 
 Share = float | dict[int, float]
 
 
 class Draw(NamedTuple):
-    """One row of one batch: which source, which row of it, and how often that row was drawn before."""
+    """One row of one batch: which source, which row of it, and how often that row was drawn before.
+
+    ``epoch`` is a number in the order of a `StepSampler`, and ``r<step>.<attempt>`` in a refill.
+    """
 
     source: int
     row: int
-    epoch: int
+    epoch: int | str
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,55 @@ class StepSampler:
             return [[rows[i] for i in cut[place]] for place in order]
         order = torch.randperm(len(rows), generator=keyed_generator("batch", self.seed, first_step)).tolist()
         return [[rows[i] for i in order]]
+
+
+def refill_draws(mix: TrainMix, num_rows: int, seed: int, step: int, attempt: int) -> list[Draw]:
+    """Further rows for one step, outside the order of `StepSampler`: a pure function of the arguments.
+
+    Counts follow the shares at ``step``, rounded up or down by a keyed draw, so that over many calls they are exact.
+    No row comes twice while the sources with a share have another one; after that all come again, as
+    ``r<step>.<attempt>.1`` and so on.
+
+    Example: shares 0.5 and 0.5, 3 rows -> two of one source and one of the other, in keyed order.
+
+    Raises:
+        ValueError: for an empty mix, shares that are all 0 at ``step``, or ``num_rows`` below 1.
+    """
+    _check_mix(mix)
+    shares = [share_at(entry.share, step) for entry in mix]
+    if sum(shares) <= 0 or num_rows < 1 or step < 0 or attempt < 0:
+        raise ValueError(
+            f"refill: want a share above 0 at step {step} and num_rows >= 1, step >= 0, attempt >= 0; got shares "
+            f"{shares}, num_rows={num_rows}, attempt={attempt}"
+        )
+    key = ("refill", seed, step, attempt)
+    sizes = [len(entry.source) if share > 0 else 0 for entry, share in zip(mix, shares, strict=True)]
+    draws: list[Draw] = []
+    turn = 0
+    while len(draws) < num_rows:
+        epoch = f"r{step}.{attempt}" + (f".{turn}" if turn else "")
+        wanted = min(num_rows - len(draws), sum(sizes))
+        for source, count in enumerate(_shared_out(shares, sizes, wanted, float(keyed_uniform(1, *key, turn)))):
+            order = torch.randperm(len(mix[source].source), generator=keyed_generator(*key, turn, source))
+            draws += [Draw(source, row, epoch) for row in order[:count].tolist()]
+        turn += 1
+    order = torch.randperm(num_rows, generator=keyed_generator(*key, "order"))
+    return [draws[i] for i in order.tolist()]
+
+
+def _shared_out(shares: Sequence[float], sizes: Sequence[int], num_rows: int, offset: float) -> list[int]:
+    """``num_rows`` cut by shares to whole rows, none above its size; ``offset`` in [0, 1) decides the rounding."""
+    counts = []
+    so_far, before, total = 0.0, 0, sum(shares)
+    for share in shares:
+        so_far += share
+        upto = int(num_rows * so_far / total + offset * (1 - 1e-6) + 1e-9)
+        counts.append(upto - before)
+        before = upto
+    while over := [k for k, count in enumerate(counts) if count > sizes[k]]:
+        counts[over[0]] -= 1
+        counts[max((k for k, count in enumerate(counts) if count < sizes[k]), key=lambda k: shares[k])] += 1
+    return counts
 
 
 def equal_batches(durations: Sequence[float], num_batches: int, min_rows: int = 1) -> list[list[int]]:

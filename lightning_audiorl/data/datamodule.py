@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader
 
 from lightning_audiorl.data.audio import AudioCache, read_audio
 from lightning_audiorl.data.augment import Augment
-from lightning_audiorl.data.batching import Draw, MixEntry, Share, StepSampler, duration_batches
-from lightning_audiorl.data.manifest import ManifestRows
+from lightning_audiorl.data.batching import Draw, MixEntry, Share, StepSampler, duration_batches, refill_draws
+from lightning_audiorl.data.manifest import IndexedManifest, ManifestRows
 from lightning_audiorl.data.rows import PickedRows, RowSource
 from lightning_audiorl.data.streams import EvalStream, Position, StepStream
 from lightning_audiorl.types import PromptBatch, Utterance
@@ -139,7 +139,7 @@ class AsrDataModule(LightningDataModule):
         if name not in self._sources:
             kind, _, key = name.partition("/")
             sets: Mapping[str, RowSource | str] = (
-                {str(number): subset.source for number, subset in enumerate(self._subsets())}
+                {label: subset.source for label, subset in self._train_sets().items()}
                 if kind == "train"
                 else {"val": self.val, "test": self.test, "predict": self.predict}.get(kind, {})
             )
@@ -157,10 +157,7 @@ class AsrDataModule(LightningDataModule):
         self.next_step = int(state_dict["next_step"])
 
     def train_dataloader(self) -> DataLoader[PromptBatch]:
-        subsets = self._subsets()
-        if not subsets:
-            raise ValueError("AsrDataModule: `train` is empty; give a list of subsets or a manifest path")
-        mix = [MixEntry(self.rows(f"train/{number}"), subset.share) for number, subset in enumerate(subsets)]
+        mix = self._mix()
         rank, num_ranks = _rank_and_size()
 
         def sampler(start_step: int) -> StepSampler:
@@ -169,6 +166,26 @@ class AsrDataModule(LightningDataModule):
         sampler(0)
         batches = StepStream(sampler, self._train_batch, self._position, rank, num_ranks)
         return DataLoader(batches, batch_size=None, num_workers=self.num_workers)
+
+    def refill(self, step: int, attempt: int, num_prompts: int) -> PromptBatch:
+        """Further training rows for one RL step, drawn by the shares of that step and augmented like any other.
+
+        The same arguments give the same rows in every run with this seed, wherever the training order stands. Ids are
+        ``<id>@<subset>.r<step>.<attempt>``, which no row of the training order has. No row comes twice in one call
+        while the mix has another one.
+
+        Args:
+            step: the RL step.
+            attempt: counts the refills of this step; another attempt draws afresh.
+            num_prompts: rows for this rank, the same number on every rank; ranks get different rows.
+
+        Raises:
+            ValueError: ``num_prompts`` below 1, or no source with a share at this step.
+            AudioError: see `read_audio`.
+        """
+        rank, num_ranks = _rank_and_size()
+        draws = refill_draws(self._mix(), num_prompts * num_ranks, self.seed, step, attempt)
+        return self._train_batch(draws[rank * num_prompts : (rank + 1) * num_prompts], step)
 
     def val_dataloader(self) -> list[DataLoader[PromptBatch]]:
         return [self._eval_loader(f"val/{name}") for name in self.val]
@@ -179,8 +196,16 @@ class AsrDataModule(LightningDataModule):
     def predict_dataloader(self) -> list[DataLoader[PromptBatch]]:
         return [self._eval_loader(f"predict/{name}") for name in self.predict]
 
-    def _subsets(self) -> list[Subset]:
-        return [Subset(self.train)] if isinstance(self.train, str) else self.train or []
+    def _train_sets(self) -> dict[str, Subset]:
+        """The subsets of the mix by their name, which is part of their rows' ids."""
+        subsets = [Subset(self.train)] if isinstance(self.train, str) else self.train or []
+        return {str(number): subset for number, subset in enumerate(subsets)}
+
+    def _mix(self) -> list[MixEntry]:
+        subsets = self._train_sets()
+        if not subsets:
+            raise ValueError("AsrDataModule: `train` is empty; give a list of subsets or a manifest path")
+        return [MixEntry(self.rows(f"train/{label}"), subset.share) for label, subset in subsets.items()]
 
     def _eval_loader(self, name: str) -> DataLoader[PromptBatch]:
         rows = self.rows(name)
@@ -200,13 +225,15 @@ class AsrDataModule(LightningDataModule):
         return collate(rows, [read_audio(row, self.sample_rate_hz, self.cache) for row in rows], self.sample_rate_hz)
 
     def _train_batch(self, draws: list[Draw], step: int) -> PromptBatch:
+        labels = list(self._train_sets())
         rows: list[Utterance] = []
         waves: list[Tensor] = []
         for draw in draws:
-            row = self.rows(f"train/{draw.source}")[draw.row]
-            self._check_length(row, f"train/{draw.source}")
+            name = f"train/{labels[draw.source]}"
+            row = self.rows(name)[draw.row]
+            self._check_length(row, name)
             wave = read_audio(row, self.sample_rate_hz, self.cache)
-            row = replace(row, id=f"{row.id}@{draw.source}.{draw.epoch}")
+            row = replace(row, id=f"{row.id}@{labels[draw.source]}.{draw.epoch}")
             if self.augment is not None:
                 wave = self.augment.apply(wave, self.seed, step, row.id)
                 row = replace(row, duration_s=len(wave) / self.sample_rate_hz)
@@ -226,7 +253,7 @@ class AsrDataModule(LightningDataModule):
         if self.max_duration_s is None:
             return rows
         if self.on_too_long == "error":
-            if isinstance(rows, ManifestRows) or not lazily:
+            if isinstance(rows, ManifestRows | IndexedManifest) or not lazily:
                 for row in rows:
                     self._check_length(row, name)
             return rows

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 from lightning_audiorl.types import Utterance
 
@@ -48,3 +50,21 @@ class PickedRows(RowSource):
 
     def __getitem__(self, index: int) -> Utterance:  # type: ignore[override]
         return self.source[self.picks[check_index(index, len(self.picks), self)]]
+
+
+class JoinedRows(RowSource):
+    """The rows of several sources, one source after another; ids must be unique over all of them."""
+
+    def __init__(self, sources: list[RowSource]) -> None:
+        if not sources:
+            raise ValueError("JoinedRows: got no source")
+        self.sources = sources
+        self._ends = list(accumulate(len(source) for source in sources))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> Utterance:  # type: ignore[override]
+        check_index(index, len(self), self)
+        number = bisect_right(self._ends, index)
+        return self.sources[number][index - (self._ends[number - 1] if number else 0)]

@@ -6,7 +6,7 @@ from itertools import islice
 import pytest
 
 from lightning_audiorl.data import Draw, MixEntry, StepSampler, duration_batches
-from lightning_audiorl.data.batching import equal_batches
+from lightning_audiorl.data.batching import equal_batches, refill_draws
 from lightning_audiorl.ops.randomness import keyed_uniform
 from tests.data.fakes import Rows
 
@@ -145,3 +145,33 @@ def test_ranks_share_the_rows_and_have_as_many_batches(num_rows: int) -> None:
     assert sorted(i for part in parts for batch in part for i in batch) == list(range(num_rows))
     with pytest.raises(ValueError, match=f"got {num_rows} rows, 20 ranks"):
         duration_batches(durations, 2.0, 3, num_ranks=20)
+
+
+def test_refills_follow_the_shares_of_the_step() -> None:
+    counts: Counter[tuple[int, bool]] = Counter()
+    for step in range(200):
+        draws = refill_draws(mix(), 5, seed=1, step=step, attempt=0)
+        assert len(set(draws)) == len(draws) == 5
+        assert {draw.epoch for draw in draws} == {f"r{step}.0"}
+        counts.update((draw.source, step >= 6) for draw in draws)
+    for source, share in enumerate((0.6 / 1.3, 0.3 / 1.3, 0.4 / 1.3)):
+        assert abs(counts[source, True] / (194 * 5) - share) < 0.02
+    assert counts[2, False] < 0.25 * 6 * 5
+    assert sum(counts.values()) == 1000
+
+
+def test_a_refill_takes_no_row_twice_while_there_are_others() -> None:
+    entries = [MixEntry(rows(3), 0.8), MixEntry(rows(40), 0.1), MixEntry(rows(5), 0.1), MixEntry(rows(9), 0.0)]
+    draws = refill_draws(entries, 48, seed=0, step=0, attempt=2)
+    assert Counter(draw.source for draw in draws) == {0: 3, 1: 40, 2: 5}
+    assert len({(draw.source, draw.row) for draw in draws}) == 48
+    draws = refill_draws(entries, 100, seed=0, step=0, attempt=2)
+    assert len(set(draws)) == 100
+    assert Counter(draw.epoch for draw in draws) == {"r0.2": 48, "r0.2.1": 48, "r0.2.2": 4}
+
+
+def test_what_cannot_be_refilled_is_named() -> None:
+    with pytest.raises(ValueError, match=r"share above 0 at step 3 .*\[0\.0\]"):
+        refill_draws([MixEntry(rows(3), {5: 1.0})], 2, seed=0, step=3, attempt=0)
+    with pytest.raises(ValueError, match="mix is empty"):
+        refill_draws([], 2, seed=0, step=3, attempt=0)

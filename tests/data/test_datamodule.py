@@ -110,6 +110,33 @@ def test_ranks_take_contiguous_parts_of_a_batch(root: str, monkeypatch: pytest.M
         assert len(parts[0][step]) == 2
 
 
+def test_a_refill_is_further_rows_that_depend_on_step_and_attempt_alone(root: str) -> None:
+    data, later = module(root, augment=Augment()), module(root, augment=Augment())
+    drawn = {i for batch in take(data, 12) for i in batch.ids}
+    later.load_state_dict({"next_step": 9})
+    batch = data.refill(step=4, attempt=1, num_prompts=10)
+    assert_same_batches([later.refill(4, 1, 10)], [batch])
+    assert all(i.split("@")[1] in ("0.r4.1", "1.r4.1") for i in batch.ids)
+    assert len(set(batch.ids)) == 10
+    assert not drawn & set(batch.ids)
+    for step, attempt in ((5, 1), (4, 2)):
+        assert [i.split("@")[0] for i in data.refill(step, attempt, 10).ids] != [i.split("@")[0] for i in batch.ids]
+    for row, num_samples in zip(batch.rows, batch.num_samples.tolist(), strict=True):
+        assert row.duration_s == num_samples / 16000
+    assert data.next_step == 0
+    with pytest.raises(ValueError, match=r"num_rows=0"):
+        data.refill(0, 0, 0)
+
+
+def test_ranks_refill_with_different_rows(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = module(root).refill(2, 0, 8)
+    parts = []
+    for rank in range(2):
+        monkeypatch.setattr("lightning_audiorl.data.datamodule._rank_and_size", lambda rank=rank: (rank, 2))
+        parts.append(module(root).refill(2, 0, 4))
+    assert parts[0].ids + parts[1].ids == whole.ids
+
+
 def test_manifest_paths_are_sources(manifest: str) -> None:
     data = AsrDataModule(train=manifest, val={"m": manifest}, batch_size=2)
     assert sorted(take(data, 1)[0].texts) == ["a", "b"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ import pytest
 import soundfile
 
 from lightning_audiorl.data import ManifestError, ManifestRows, read_manifest, write_manifest
+from lightning_audiorl.data.manifest import IndexedManifest, iter_manifest
+from lightning_audiorl.data.manifest_lines import full_path
 from lightning_audiorl.types import Segment, Utterance
 from tests.data.fakes import write_tone
 
@@ -76,6 +79,8 @@ def test_missing_duration_is_read_from_the_header(folder: Path) -> None:
         (good(speaker=1), "speaker", "expected a string"),
         (good(keywords="one"), "keywords", "list of strings"),
         (good(keywords=[1]), "keywords", "list of strings"),
+        (good(effects="telephone"), "effects", "list of strings, got str"),
+        (good(effects=["telephone", 8]), "effects", "list of strings, got list"),
         (good(id=7), "id", "expected a string"),
         (good(id="first"), "id", "already used in line 1"),
         (good(audio_filepath="audio/none.wav"), "audio_filepath", "no such file"),
@@ -131,8 +136,85 @@ def test_what_the_user_may_allow(folder: Path) -> None:
 def test_write_then_read_gives_the_same_rows(folder: Path) -> None:
     wav = str(folder / "audio" / "a.wav")
     rows = [
-        Utterance("a", (Segment(wav, 0.3, 0.1),), "héllo", 0.3, "fr", "ann", ("héllo",), {"snr": 3}),
+        Utterance("a", (Segment(wav, 0.3, 0.1),), "héllo", 0.3, "fr", "ann", ("héllo",), ("telephone",), {"snr": 3}),
         Utterance("b", (Segment(wav, 0.2, gap_s=0.1), Segment("synthetic:silence", 0.1)), "x", 0.4),
     ]
     write_manifest(rows, folder / "out.jsonl")
     assert read_manifest(folder / "out.jsonl") == rows
+
+
+def test_effects_are_read_and_written(folder: Path) -> None:
+    path = write_lines(folder, good(effects=["telephone", "noise?snr_db=5"]), good())
+    rows = read_manifest(path)
+    assert [row.effects for row in rows] == [("telephone", "noise?snr_db=5"), ()]
+    assert rows[0].extra == {}
+    write_manifest(rows, folder / "out.jsonl")
+    assert read_manifest(folder / "out.jsonl")[0].effects == rows[0].effects
+    assert '"effects"' not in (folder / "out.jsonl").read_text().splitlines()[1]
+
+
+# streamed
+
+
+def test_a_streamed_manifest_gives_the_same_rows_one_by_one(folder: Path) -> None:
+    path = write_lines(folder, good(), "\n", good(id="mine"), good(text="", id="bad"), good())
+    rows = iter_manifest(path)
+    assert [next(rows).id, next(rows).id] == ["m:1", "mine"]  # before the bad line is reached
+    with pytest.raises(ManifestError, match="line 4, field `text`"):
+        next(rows)
+    skipped: Counter[str] = Counter()
+    streamed = list(iter_manifest(path, on_bad_row="skip", skipped=skipped))
+    assert streamed == read_manifest(path, on_bad_row="skip")
+    assert skipped == {"empty text": 1}
+    with pytest.raises(FileNotFoundError, match="no such manifest"):
+        iter_manifest(folder / "other.jsonl")  # at once
+    with pytest.raises(ManifestError, match="no usable row"):
+        list(iter_manifest(write_lines(folder, "\n")))
+
+
+def test_a_duplicate_id_names_both_lines(folder: Path) -> None:
+    path = write_lines(folder, good(), "\n", good(id="twice"), good(), good(id="twice"), good(id="m:4"))
+    with pytest.raises(ManifestError, match="line 5, field `id`: 'twice' is already used in line 3"):
+        list(iter_manifest(path))
+    skipped: Counter[str] = Counter()
+    assert len(list(iter_manifest(path, on_bad_row="skip", skipped=skipped))) == 3
+    assert skipped == {"duplicate id": 2}
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", ""])
+def test_an_indexed_manifest_has_the_rows_of_one_in_memory(folder: Path, ending: str) -> None:
+    path = write_lines(
+        folder, "\n", good(text="é"), good(text=" "), "\n", good(id="mine", duration=None), "{]\n", good()
+    )
+    path.write_bytes(path.read_bytes().rstrip().replace(b"\n", (ending or "\n").encode()) + ending.encode())
+    expected = ManifestRows(str(path), on_bad_row="skip")
+    indexed = IndexedManifest(str(path), on_bad_row="skip")
+    assert [row.id for row in expected] == ["m:2", "mine", "m:7"]
+    assert list(indexed) == list(expected)
+    assert indexed[2] == expected[2]
+    assert indexed[0] == expected[0]
+    assert indexed.skipped == expected.skipped == {"empty text": 1, "bad JSON": 1}
+    assert list(pickle.loads(pickle.dumps(indexed))) == list(expected)
+    with pytest.raises(IndexError, match="row 3 asked for, rows 0 to 2 exist"):
+        indexed[3]
+
+
+def test_an_indexed_manifest_is_checked_completely_at_the_start(folder: Path) -> None:
+    path = write_lines(folder, good(), good(audio_filepath="audio/none.wav"))
+    with pytest.raises(ManifestError, match="line 2, field `audio_filepath`: no such file"):
+        IndexedManifest(str(path))
+    assert len(IndexedManifest(str(path), check_files=False)) == 2
+
+
+def test_an_indexed_manifest_that_changed_is_not_read(folder: Path) -> None:
+    path = write_lines(folder, good(), good())
+    indexed = IndexedManifest(str(path))
+    write_lines(folder, good(id="longer than before"), good())
+    with pytest.raises(ManifestError, match="changed after it was indexed"):
+        indexed[0]
+
+
+@pytest.mark.parametrize("folder", ["/data", "/data/b.c", "/"])
+def test_paths_are_spelt_as_pathlib_does(folder: str) -> None:
+    for name in ("a.wav", "b/a.wav", "/b/a.wav", "./a", "../a", "b/./a", "b//a", "b/", "", ".", ".a", "~/a", "~"):
+        assert full_path(folder, name) == str(Path(folder) / Path(name).expanduser())

@@ -1,0 +1,57 @@
+"""One line that says how far ``audiorl predict`` is: rows, model, phase."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from lightning_audiorl.callbacks.progress import PhaseProgressBar
+
+
+class PredictionProgress(PhaseProgressBar):
+    """Rows done of all rows, the model's name, the present phase, and the time left by seconds of audio.
+
+    Args:
+        model: name of the model.
+        settings: of `PhaseProgressBar`.
+    """
+
+    def __init__(self, model: str, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.model = model
+        self._rows = self._total = 0
+        self._audio_s = self._total_s = self._start_s = 0.0
+
+    def line(self) -> str:
+        """The present state in one line."""
+        filled = self.width * self._rows // max(1, self._total)
+        pieces = [f"{self.model}: {self._rows}/{self._total} rows [{'=' * filled}{' ' * (self.width - filled)}]"]
+        if phase := self._module.clock.current:
+            pieces.append(phase + self._held(phase))
+        if self._audio_s:
+            pieces.append(self._time_left())
+        return "  ".join(pieces)
+
+    def _time_left(self) -> str:
+        elapsed_s = time.monotonic() - self._start_s
+        left_s = elapsed_s * (self._total_s / self._audio_s - 1)
+        return f"{self._audio_s / elapsed_s:.1f} s of audio/s, {left_s:.0f} s left"
+
+    def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
+        data = trainer.datamodule
+        self._rows, self._total = int(data.done.sum()), data.survey.num_rows
+        self._audio_s, self._total_s = 0.0, sum(data.audio_s)
+        self._start_s = time.monotonic()
+        self._begin(pl_module)
+
+    def on_predict_batch_end(self, trainer: Any, pl_module: Any, *arguments: Any) -> None:
+        data, batch = trainer.datamodule, arguments[2]
+        before = 10 * self._rows // self._total
+        self._rows += data.num_rows[batch]
+        self._audio_s += data.audio_s[batch]
+        if self._enabled and 10 * self._rows // self._total > before and not sys.stdout.isatty():
+            self._print_line()
+
+    def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
+        self._end(leave=True)

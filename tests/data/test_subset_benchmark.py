@@ -1,0 +1,49 @@
+"""The benchmark of the subset builders runs, and its made-up data is what it says."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import subset_builders
+
+from lightning_audiorl.data import subsets
+
+
+def test_every_builder_is_measured(tmp_path: Path) -> None:
+    subset_builders.make(tmp_path, 600)
+    found = subset_builders.measure(tmp_path)
+    kinds = {
+        name
+        for name in subsets.__all__
+        if isinstance(kind := getattr(subsets, name), type) and issubclass(kind, subsets.SubsetBuilder)
+    }
+    assert set(found["builders"].values()) == kinds - {"SubsetBuilder"}
+    assert found["rows"] == 600
+    assert all(0 < kept <= 12 for kept in found["kept"].values())
+    assert found["kept"]["control"] == found["kept"]["hallucinating"] == found["kept"]["random"] == 12
+    assert sum(found["seconds"].values()) <= found["total_s"]
+    page = subset_builders.report(found)
+    assert page.count("no verdict on fewer rows") == 2
+    assert all(f"{name} ({kind})" in page for name, kind in found["builders"].items())
+    million = found | {"rows": 10**6, "total_s": 299.0, "peak_bytes": 10**9 + 10**6}
+    assert subset_builders.report(million).splitlines()[-2:] == [
+        "time: 299 s for 1,000,000 rows; bar 300 s: met",
+        "memory: 1,001 MB for 1,000,000 rows; bar 1,000 MB: MISSED",
+    ]
+
+
+def test_made_up_rows_are_mixed() -> None:
+    corpus = subset_builders.Corpus(2000, num_words=500)
+    rows = [corpus.row(number) for number in range(2000)]
+    assert sum(not row.text for row in rows) == 61
+    assert 0.02 < sum(row.duration_s > 20 for row in rows) / 2000 < 0.2
+    predicted = [corpus.predicted(row, number) for number, row in enumerate(rows)]
+    samples = [sample for one in predicted for sample in one.samples]
+    assert len(samples) == 2000 * subset_builders.NUM_SAMPLES
+    assert sum(bool(sample.rules) for sample in samples) / len(samples) == pytest.approx(0.03, abs=0.01)
+    assert 0.2 < sum(sample.errors.errors > 0 for sample in samples) / len(samples) < 0.8
