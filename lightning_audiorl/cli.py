@@ -125,16 +125,21 @@ def run(args: ArgsType = None) -> AudioRLCLI:
     )
 
 
-def run_command(name: str, args: list[str]) -> None:
-    """Run one of `COMMANDS`; ``--config`` is a file of its arguments, unless it has an argument of that name itself."""
+def command_parser(name: str) -> ArgumentParser:
+    """The parser of one of `COMMANDS`; ``--config`` is a file of its arguments, unless it has one of that name itself."""
     command = COMMANDS[name]
     parser = ArgumentParser(prog=f"audiorl {name}", description=inspect.getdoc(command))
-    takes_config = "config" in inspect.signature(command).parameters
-    if not takes_config:
+    if "config" not in inspect.signature(command).parameters:
         parser.add_argument("--config", action="config")
     parser.add_function_arguments(command)
+    return parser
+
+
+def run_command(name: str, args: list[str]) -> None:
+    """Run one of `COMMANDS`."""
+    command, parser = COMMANDS[name], command_parser(name)
     given = parser.instantiate(parser.parse_args(args))
-    if not takes_config:
+    if "config" not in inspect.signature(command).parameters:
         given.pop("config")
     command(**given)
 

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
+from lightning_audiorl.cli import command_parser
+from lightning_audiorl.commands import COMMANDS
 from tests.command import parser, tiny_config
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 DOCUMENTS = [*CONFIGS, *ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "Makefile"]
-COMMAND = re.compile(r"audiorl (fit|validate|test) (.+?)\s*(?:#.*|`.*)?$", re.MULTILINE)
+COMMAND = re.compile(r"audiorl (fit|validate|test|predict) (.+?)[ \t]*(?:#.*|`.*)?$", re.MULTILINE)
 
 
 def commands() -> dict[str, list[str]]:
@@ -46,7 +48,11 @@ def test_a_command_uses_it(path: Path) -> None:
 @pytest.mark.parametrize("name", commands())
 def test_command_parses(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(ROOT)
+    subcommand, *arguments = commands()[name]
     try:
+        if subcommand in COMMANDS:
+            assert command_parser(subcommand).parse_args(arguments).out
+            return
         parsed = parser().parse_args(commands()[name])
     except SystemExit:
         pytest.fail(capsys.readouterr().err)
