@@ -68,6 +68,7 @@ def refilled(
     max_refills: int,
     most_of_all_ranks: Callable[[int], int],
     guard: Callable[[], AbstractContextManager[None]],
+    present: Callable[[], AbstractContextManager[None]],
 ) -> tuple[Sampled, dict[str, float]]:
     """Replace groups that teach nothing, for at most ``max_refills`` rounds.
 
@@ -81,15 +82,19 @@ def refilled(
         max_refills: rounds.
         most_of_all_ranks: the largest of the ranks' numbers.
         guard: context manager that makes an exception on one rank one on all.
+        present: context manager inside which the newest context is on the device, and may be taken from.
 
     Returns:
         The groups, and figures: ``refill/flat`` groups without advantage at first, ``refill/prompts`` sampled beside
         them, ``refill/taken`` of these, ``refill/left`` groups that still teach nothing.
     """
     useful = teaches(sampled)
-    kept = sampled.select([i for i, good in enumerate(useful) if good]) if any(useful) else None
     flat = [i for i, good in enumerate(useful) if not good]
-    missing, pieces, prompts = len(flat), [] if kept is None else [kept], 0
+    missing, pieces, prompts, left = len(flat), [sampled], 0, None
+    if flat:
+        with present():
+            pieces = [sampled.select([i for i, good in enumerate(useful) if good])] if any(useful) else []
+            left = sampled.select(flat)
     for attempt in range(1, max_refills + 1):
         wanted = most_of_all_ranks(missing)
         if wanted == 0:
@@ -99,9 +104,11 @@ def refilled(
             prompts += wanted
             taken = [i for i, good in enumerate(teaches(further)) if good][:missing]
             if taken:
-                pieces.append(further.select(taken))
+                with present():
+                    pieces.append(further.select(taken))
                 missing -= len(taken)
-    if missing:
-        pieces.append(sampled.select(flat[:missing]))
+    if missing and left is not None:
+        pieces.append(left.select(list(range(missing))))
     figures = {"flat": len(flat), "prompts": prompts, "taken": len(flat) - missing, "left": missing}
-    return join_sampled(pieces), {f"refill/{name}": float(count) for name, count in figures.items()}
+    joined = pieces[0] if len(pieces) == 1 else join_sampled(pieces)
+    return joined, {f"refill/{name}": float(count) for name, count in figures.items()}

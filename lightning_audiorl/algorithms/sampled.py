@@ -106,6 +106,7 @@ class SamplingModule(AudioRLModule):
             self.max_refills,
             lambda number: int(total(strategy, number, "max")),
             lambda: agreed(strategy, "a refill"),
+            lambda: self.phase("rollout"),
         )
         self.context = sampled.context
         return sampled, figures

@@ -15,6 +15,7 @@ from lightning_audiorl.algorithms.filters import MinRewardSpread
 from lightning_audiorl.algorithms.refill import Sampled, join_sampled
 from lightning_audiorl.models import TextLMPolicy, WhisperPolicy
 from lightning_audiorl.rewards import Reward
+from lightning_audiorl.strategies import PhaseSingleDevice
 from lightning_audiorl.types import Hypothesis, PromptBatch
 from tests.algorithms.tiny import Recorder, fit, make_batch, make_grpo, make_policy, trainable
 from tests.helpers import assert_close
@@ -70,6 +71,19 @@ def test_dull_groups_are_replaced() -> None:
     figures = {name.removeprefix("refill/"): n for name, n in recorder.metrics[0].items() if name.startswith("refill/")}
     assert figures == {"flat": 2, "prompts": 3, "taken": 2, "left": 0}
     assert recorder.metrics[0]["zero_variance_share"] == 0
+
+
+@pytest.mark.parametrize("placement", ["offload", "auto"])
+def test_parked_parts_change_nothing(placement: Any) -> None:
+    """The contexts of the rounds are taken from where they are on the device."""
+    settings: dict[str, Any] = {"dull": "bcd", "further": "defg", "max_refills": 3, "num_steps": 2}
+    plain, recorder, _ = run(**settings)
+    strategy = PhaseSingleDevice(placement=placement, budget_gb=1.0 if placement == "auto" else None)
+    module = make_grpo(make_policy(), Picky("bcd"), max_refills=3, num_steps=2)
+    parked = fit(module, datamodule=Stream("defg", 2), strategy=strategy)
+    assert trained_on(module) == trained_on(plain)
+    assert torch.equal(parked.gradient(), recorder.gradient())
+    assert torch.equal(parked.gradient(1), recorder.gradient(1))
 
 
 def test_refilling_is_bounded_and_what_is_left_stays() -> None:
