@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 IS_SUITABLE := import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-slow lint format bench gpu-bench figures docs notebook clean
+.PHONY: help install quickstart test test-slow lint format bench gpu-bench figures ablation little-data docs notebook clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.* ## ' Makefile | sed -E 's/:.* ## /\t/' | expand -t 14
@@ -61,6 +61,12 @@ gpu-bench: ## GPU tests and benchmarks in one command; without a registry bring 
 
 figures: $(INSTALLED) ## README's table on real recordings; set FSDD_ROOT; hours on two CPU cores
 	$(BIN)/python figures/fsdd_asr.py --out runs/fsdd_figures --seeds 0 1 2
+
+ablation: $(INSTALLED) ## docs/ablation.md, from the warm starts of `make figures`; set FSDD_ROOT; about an hour on two cores
+	$(BIN)/python figures/asr_ablation.py --out runs/asr_ablation --seeds 0 1 2
+
+little-data: $(INSTALLED) ## docs/little_data.md, from the warm starts of `make figures`; set FSDD_ROOT; half an hour
+	$(BIN)/python figures/little_data.py --out runs/little_data --seeds 0
 
 docs: $(INSTALLED) ## API reference from the docstrings, into build/docs
 	$(BIN)/pdoc --docformat google --output-directory build/docs lightning_audiorl

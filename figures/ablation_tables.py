@@ -34,7 +34,8 @@ def values(by_seed: BySeed, row: str, place: tuple[str, str]) -> list[float]:
 def better(by_seed: BySeed, row: str, place: tuple[str, str]) -> int:
     """Seeds in which the row beats the start."""
     sign = 1 if place[1] in HIGHER_IS_BETTER else -1
-    pairs = zip(values(by_seed, row, place), values(by_seed, "start", place), strict=True)
+    both = {seed: figures for seed, figures in by_seed.items() if row in figures}
+    pairs = zip(values(both, row, place), values(both, "start", place), strict=True)
     return sum(sign * (mine - start) > 0 for mine, start in pairs)
 
 
@@ -88,7 +89,7 @@ def page(
     parts += [
         "## The hallucination subset, on fresh samples",
         "Chosen by the start's hypotheses over the pool (rules fired in at least half of 5), decoded again with other "
-        "draws, 8 samples a row; the control has the same number of rows of each kind and duration.",
+        "draws, 8 samples a row; the control has as many rows of each kind and duration (two-second bins).",
         mined_table(rates),
         "*" + "; ".join(f"{key} {value}" for key, value in kept["made_with"].items()) + "*",
     ]

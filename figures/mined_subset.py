@@ -31,21 +31,21 @@ def rate(hypotheses: Path) -> float:
 
 
 def mined(
-    ground: Ground, start: str, folder: Path, hypotheses: Path, seed: int, speech_only: bool, num_rows: int = 60
+    ground: Ground, start: str, folder: Path, hypotheses: Path, seed: int, speech_only: bool, num_rows: int = 40
 ) -> dict[str, Any]:
     """Choose both subsets, decode them anew with other draws, and compare.
 
     Args:
         hypotheses: what the subset is chosen by: the start's, over the pool.
         speech_only: choose among the rows with speech.
-        num_rows: of each subset; the control has the same kinds (speech, non-speech) and durations to within a second.
+        num_rows: of each subset; the control has the same kinds (speech, non-speech), and durations to within 2 s.
 
     Returns:
         ``mined`` and ``control``: hallucination rate over 8 fresh samples a row; ``rows`` of each.
     """
     builders = {
         "mined": spec("data.subsets.Hallucinating", num_rows=num_rows, min_rate=0.5),
-        "control": spec("data.subsets.RandomControl", like="mined"),
+        "control": spec("data.subsets.RandomControl", like="mined", bin_s=2.0),
     }
     source = ground.speech if speech_only else ground.pool
     subsets = {name: spec("data.RLSubset", source=source, builder=made_of) for name, made_of in builders.items()}
