@@ -16,6 +16,7 @@ import soundfile
 
 from lightning_audiorl.data.audio import AudioError
 from lightning_audiorl.data.nonspeech import PREFIX
+from lightning_audiorl.data.targets import all_segments
 from lightning_audiorl.types import Segment, Utterance
 
 #: Stretches of one file that share no more than this (or half of the shorter one) only touch: rounded cutting points.
@@ -147,13 +148,15 @@ class ContentHashes:
         return Stretch(path, whole.hash, cut, start / whole.rate_hz, (start + count) / whole.rate_hz)
 
     def row(self, row: Utterance) -> list[Stretch]:
-        """What the segments of a row play, without those that identify nothing. Effects on the row change nothing.
+        """What the segments of a row play, and those of its ``target``, without those that identify nothing.
+
+        Effects on the row change nothing.
 
         Raises:
             AudioError: see `stretch`; the message begins with the row's id.
         """
         try:
-            return [found for segment in row.segments if (found := self.stretch(segment)) is not None]
+            return [found for segment in all_segments(row) if (found := self.stretch(segment)) is not None]
         except AudioError as error:
             raise AudioError(f"row {row.id!r}: {error}") from error
 

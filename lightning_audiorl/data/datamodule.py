@@ -225,21 +225,25 @@ class AsrDataModule(LightningDataModule):
         return collate(rows, [read_audio(row, self.sample_rate_hz, self.cache) for row in rows], self.sample_rate_hz)
 
     def _train_batch(self, draws: list[Draw], step: int) -> PromptBatch:
-        labels = list(self._train_sets())
         rows: list[Utterance] = []
         waves: list[Tensor] = []
         for draw in draws:
-            name = f"train/{labels[draw.source]}"
-            row = self.rows(name)[draw.row]
-            self._check_length(row, name)
+            row, row_id = self._drawn(draw)
             wave = read_audio(row, self.sample_rate_hz, self.cache)
-            row = replace(row, id=f"{row.id}@{labels[draw.source]}.{draw.epoch}")
+            row = replace(row, id=row_id)
             if self.augment is not None:
                 wave = self.augment.apply(wave, self.seed, step, row.id)
                 row = replace(row, duration_s=len(wave) / self.sample_rate_hz)
             rows.append(row)
             waves.append(wave)
         return collate(rows, waves, self.sample_rate_hz)
+
+    def _drawn(self, draw: Draw) -> tuple[Utterance, str]:
+        """The row of a draw, as its source has it, and the id that it has in the batch."""
+        label = list(self._train_sets())[draw.source]
+        row = self.rows(f"train/{label}")[draw.row]
+        self._check_length(row, f"train/{label}")
+        return row, f"{row.id}@{label}.{draw.epoch}"
 
     def _check_length(self, row: Utterance, name: str) -> None:
         if self.max_duration_s is not None and row.duration_s > self.max_duration_s:

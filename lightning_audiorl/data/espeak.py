@@ -32,7 +32,7 @@ PLACES = ("paris", "london", "berlin", "madrid", "tokyo", "boston", "dublin", "v
 NAMES = PEOPLE + PLACES
 """The words of special value: what ``keywords`` of a row is taken from."""
 
-_SLOTS: dict[str, tuple[str, ...]] = {
+SLOTS: dict[str, tuple[str, ...]] = {
     "PERSON": PEOPLE,
     "PLACE": PLACES,
     "DAY": ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"),
@@ -74,7 +74,7 @@ TEMPLATES = (
 )
 """Sentences with slots in capitals; each slot is filled by one word, so a template's length is its sentences'."""
 
-WORDS = tuple(sorted({word for t in TEMPLATES for part in t.split() for word in _SLOTS.get(part, (part,))}))
+WORDS = tuple(sorted({word for t in TEMPLATES for part in t.split() for word in SLOTS.get(part, (part,))}))
 """Every word that the grammar can say."""
 
 VOICES: dict[Part, tuple[str, ...]] = {
@@ -104,8 +104,8 @@ def draw_sentence(generator: torch.Generator, part: Part, num_words: tuple[int, 
     for _ in range(10_000 if templates else 0):
         draws = torch.rand(16, generator=generator, dtype=torch.float64).tolist()
         template = _pick(templates, draws[0])
-        words = [_pick(_SLOTS[w], u) if w in _SLOTS else w for w, u in zip(template, draws[1:], strict=False)]
-        slots = [w for w, slot in zip(words, template, strict=True) if slot in _SLOTS]
+        words = [_pick(SLOTS[w], u) if w in SLOTS else w for w, u in zip(template, draws[1:], strict=False)]
+        slots = [w for w, slot in zip(words, template, strict=True) if slot in SLOTS]
         if len(set(slots)) == len(slots) and sentence_part(" ".join(words)) == part:
             return " ".join(words)
     lengths = sorted({len(t.split()) for t in TEMPLATES})
@@ -190,7 +190,7 @@ class EspeakCorpus(RowSource):
         self.rate_wpm = _span("rate_wpm", rate_wpm, 80)
         self.pitch = _span("pitch", pitch, 0)
         self.gap_s, self.edge_s = _span("gap_s", gap_s, 0.0), _span("edge_s", edge_s, 0.0)
-        self.min_duration_s = min_duration_s
+        self.min_duration_s = float(min_duration_s)  # 20 and 20.0 are the same rows
         self.voices = tuple(VOICES[part] if voices is None else voices)
         if not self.voices:
             raise ValueError("EspeakCorpus.voices: want at least one voice, got none")
@@ -199,7 +199,7 @@ class EspeakCorpus(RowSource):
         draw_sentence(keyed_generator("probe"), part, self.num_words)
         self.cache_dir = Path(cache_dir or default_cache_dir()).expanduser().absolute()
         spans = (self.num_sentences, self.num_words, self.rate_wpm, self.pitch, self.gap_s, self.edge_s)
-        name = hashlib.blake2b(repr((seed, spans, min_duration_s, self.voices)).encode(), digest_size=4).hexdigest()
+        name = hashlib.blake2b(repr((seed, spans, self.min_duration_s, self.voices)).encode(), digest_size=4).hexdigest()
         self._name = f"espeak-{part}-{name}"
         self._rows: dict[int, Utterance] = {}
 

@@ -27,6 +27,9 @@ PART_INDEX: dict[str, tuple[int, int]] = {"test": (0, 5), "dev": (5, 9), "train"
 _NAME = re.compile(r"(?P<digit>\d)_(?P<speaker>[^_]+)_(?P<index>\d+)\.wav")
 
 Part = Literal["train", "dev", "test"]
+Recordings = Literal["all", "odd", "even"]
+#: Recording numbers modulo 2: two models can be trained on recordings of the same part that they do not share.
+_REMAINDERS: dict[str, tuple[int, ...]] = {"all": (0, 1), "odd": (1,), "even": (0,)}
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,17 @@ def _root(root: str | None) -> str:
     return root
 
 
+def join_takes(takes: Sequence[Recording], gaps_s: Sequence[float], end_s: float) -> tuple[Segment, ...]:
+    """Takes in order, ``gaps_s[i]`` of silence before take i, and ``end_s`` after the last one."""
+    segments = [Segment(t.audio_filepath, t.duration_s, gap_s=gap_s) for t, gap_s in zip(takes, gaps_s, strict=True)]
+    return tuple(segments) + ((Segment("synthetic:silence", end_s),) if end_s > 0 else ())
+
+
+def length_s(segments: Sequence[Segment]) -> float:
+    """Seconds of segments whose durations are known, silences included."""
+    return round(sum(segment.gap_s + (segment.duration_s or 0.0) for segment in segments), 4)
+
+
 class FsddDigits(RowSource):
     """Connected-digit utterances: recordings of one speaker, joined with short silences.
 
@@ -107,6 +121,7 @@ class FsddDigits(RowSource):
         only_speakers: use these alone; None uses all that are not excluded.
         gap_s: range of the silence between digits, in seconds.
         edge_s: range of the silence before the first and after the last digit, in seconds.
+        recordings: all, or those of odd or even index alone: sources of the two share no recording.
 
     Raises:
         FileNotFoundError, ValueError, AudioError: see `scan_fsdd`; also for an unknown speaker or part, or a speaker
@@ -124,9 +139,12 @@ class FsddDigits(RowSource):
         only_speakers: Sequence[str] | None = None,
         gap_s: tuple[float, float] = (0.05, 0.25),
         edge_s: tuple[float, float] = (0.05, 0.25),
+        recordings: Recordings = "all",
     ) -> None:
         if part not in PART_INDEX:
             raise ValueError(f"FsddDigits: part must be one of {', '.join(PART_INDEX)}, got {part!r}")
+        if recordings not in _REMAINDERS:
+            raise ValueError(f"FsddDigits: recordings must be one of {', '.join(_REMAINDERS)}, got {recordings!r}")
         if not 1 <= num_words[0] <= num_words[1] or num_rows < 1:
             raise ValueError(f"FsddDigits: want 1 <= low <= high words, num_rows >= 1; got {num_words}, {num_rows}")
         for name, span in (("gap_s", gap_s), ("edge_s", edge_s)):
@@ -135,9 +153,12 @@ class FsddDigits(RowSource):
         self.part, self.num_rows, self.seed = part, num_rows, seed
         self.num_words = (num_words[0], num_words[1])
         self.gap_s, self.edge_s = gap_s, edge_s
-        recordings = scan_fsdd(_root(root))
-        self.speakers = _pick_speakers(recordings, exclude_speakers, only_speakers)
-        self._by_speaker = {speaker: _by_digit(recordings, speaker, part) for speaker in self.speakers}
+        takes = scan_fsdd(_root(root))
+        self.speakers = _pick_speakers(takes, exclude_speakers, only_speakers)
+        self._by_speaker = {speaker: _by_digit(takes, speaker, part, recordings) for speaker in self.speakers}
+        self._name = f"fsdd-{part}-w{num_words[0]}to{num_words[1]}-s{seed}"
+        if recordings != "all":
+            self._name += f"-{recordings}"
 
     def __len__(self) -> int:
         return self.num_rows
@@ -149,24 +170,24 @@ class FsddDigits(RowSource):
         speaker = self.speakers[_choose(draws[0], len(self.speakers))]
         num_words = low + _choose(draws[1], high - low + 1)
         words: list[Recording] = []
-        segments: list[Segment] = []
+        gaps_s: list[float] = []
         for word in range(num_words):
             u_digit, u_recording, u_gap = draws[4 + 3 * word : 7 + 3 * word]
             takes = self._by_speaker[speaker][_choose(u_digit, 10)]
-            take = takes[_choose(u_recording, len(takes))]
-            gap_s = _between(draws[2], self.edge_s) if word == 0 else _between(u_gap, self.gap_s)
-            words.append(take)
-            segments.append(Segment(take.audio_filepath, take.duration_s, gap_s=gap_s))
-        end_s = _between(draws[3], self.edge_s)
-        if end_s > 0:
-            segments.append(Segment("synthetic:silence", end_s))
+            words.append(takes[_choose(u_recording, len(takes))])
+            gaps_s.append(_between(draws[2], self.edge_s) if word == 0 else _between(u_gap, self.gap_s))
+        segments = join_takes(words, gaps_s, _between(draws[3], self.edge_s))
         return Utterance(
-            id=f"fsdd-{self.part}-w{low}to{high}-s{self.seed}-{index:06d}",
-            segments=tuple(segments),
+            id=f"{self._name}-{index:06d}",
+            segments=segments,
             text=" ".join(DIGIT_WORDS[take.digit] for take in words),
-            duration_s=round(sum(s.gap_s + (s.duration_s or 0.0) for s in segments), 4),
+            duration_s=length_s(segments),
             speaker=speaker,
         )
+
+    def takes(self, speaker: str) -> list[list[Recording]]:
+        """The recordings of a speaker that rows may use, by digit."""
+        return self._by_speaker[speaker]
 
     def recordings(self) -> set[str]:
         """The files that rows of this source may use."""
@@ -188,15 +209,17 @@ def _pick_speakers(
     return speakers
 
 
-def _by_digit(recordings: Sequence[Recording], speaker: str, part: Part) -> list[list[Recording]]:
+def _by_digit(
+    recordings: Sequence[Recording], speaker: str, part: Part, which: Recordings = "all"
+) -> list[list[Recording]]:
     first, end = PART_INDEX[part]
     digits: list[list[Recording]] = [[] for _ in DIGIT_WORDS]
     for take in recordings:
-        if take.speaker == speaker and first <= take.index < end:
+        if take.speaker == speaker and first <= take.index < end and take.index % 2 in _REMAINDERS[which]:
             digits[take.digit].append(take)
     if missing := [str(digit) for digit, takes in enumerate(digits) if not takes]:
         raise ValueError(
             f"FsddDigits: speaker {speaker!r} has no recording of digit {missing[0]} with index in [{first}, {end}), "
-            f"the {part} part; complete the folder or name the speaker in exclude_speakers"
+            f"the {part} part ({which} recordings); complete the folder or name the speaker in exclude_speakers"
         )
     return digits

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -35,11 +36,27 @@ class LineError(HypothesisError):
 
 
 @dataclass(frozen=True)
+class SpeechSample:
+    """What judges made of a synthesised sample.
+
+    Args:
+        cer: character error rate of the judge's transcript against the text; None where the judge failed.
+        similarity: cosine between the speaker embeddings of sample and prompt, -1 to 1; None where there is no prompt,
+            or where the encoder failed.
+        duration_s: length of the sample, in seconds.
+    """
+
+    cer: float | None
+    similarity: float | None
+    duration_s: float
+
+
+@dataclass(frozen=True)
 class Sample:
     """One decoded hypothesis of one row.
 
     Args:
-        text: decoded text, not normalised.
+        text: decoded text, not normalised; of a model that speaks, the judge's transcript.
         decoding: name of its decoding, such as "greedy".
         sample: number among the samples of that decoding.
         log_prob: sum over its tokens (stop token included), in nats, under the distribution that it was drawn from; at
@@ -49,6 +66,7 @@ class Sample:
         errors: against the reference, in the unit of the row's language.
         rules: names of the hallucination rules that fired.
         keywords: occurrences of the row's and the command's keywords.
+        speech: of a model that speaks.
     """
 
     text: str
@@ -60,6 +78,7 @@ class Sample:
     errors: ErrorCounts
     rules: tuple[str, ...]
     keywords: KeywordCounts
+    speech: SpeechSample | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +99,9 @@ class Predicted:
         {"id": "a", "model": "base", "reference": "one two", "fingerprint": "5d0c1e6a3f0b9d27", "seconds": 0.1312,
          "samples": [{"decoding": "greedy", "sample": 0, "text": "one two two", "log_prob": -1.25, "num_tokens": 4,
                       "finished": true, "errors": [2, 0, 0, 1], "rules": [], "keywords": [0, 0, 0]}]}
+
+    A sample of a model that speaks has also ``"speech": {"cer": 0.25, "similarity": 0.81, "duration_s": 1.24}``, with
+    null where a judge failed.
     """
 
     id: str
@@ -103,6 +125,7 @@ def to_line(predicted: Predicted) -> str:
             "errors": [s.errors.hits, s.errors.substitutions, s.errors.deletions, s.errors.insertions],
             "rules": list(s.rules),
             "keywords": [s.keywords.matched, s.keywords.in_reference, s.keywords.in_hypothesis],
+            **({} if s.speech is None else {"speech": asdict(s.speech)}),
         }
         for s in predicted.samples
     ]
@@ -166,7 +189,20 @@ def _sample(values: Any, number: int) -> Sample:
         errors=ErrorCounts(*_items(fields["errors"], [int] * 4, "4 whole numbers", f"{place}.errors")),
         rules=tuple(_items(rules, [str] * len(rules), "strings", f"{place}.rules")),
         keywords=KeywordCounts(*_items(fields["keywords"], [int] * 3, "3 whole numbers", f"{place}.keywords")),
+        speech=None if fields.get("speech") is None else _speech(fields["speech"], f"{place}.speech"),
     )
+
+
+def _speech(values: Any, place: str) -> SpeechSample:
+    """``cer`` and ``similarity`` may be null, but not left out."""
+    judged = ("cer", "similarity")
+    nulls = {name for name in judged if isinstance(values, dict) and name in values and values[name] is None}
+    fields = _checked(values, {name: float for name in (*judged, "duration_s") if name not in nulls}, place)
+    for name in (*judged, "duration_s"):
+        if name not in nulls and not math.isfinite(fields[name]):
+            raise LineError(f"{place}.{name}", f"expected a finite number or null, got {_show(fields[name])}")
+    cer, similarity = (None if name in nulls else float(fields[name]) for name in judged)
+    return SpeechSample(cer, similarity, float(fields["duration_s"]))
 
 
 def parse_line(line: bytes | str) -> Predicted:

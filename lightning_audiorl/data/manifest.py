@@ -41,9 +41,7 @@ class _Reader:
 
     def row(self, line: bytes, number: int, check_files: bool) -> Utterance:
         where, default_id = f"{self._name}, line {number}", f"{self._stem}:{number}"
-        return parse_row(
-            line, where, self._folder, default_id, self.allow_empty_text, check_files, self.allow_no_audio
-        )
+        return parse_row(line, where, self._folder, default_id, self.allow_empty_text, check_files, self.allow_no_audio)
 
     def rows(self) -> Iterator[tuple[int, int, Utterance]]:
         """Byte offset, line number and row of each usable line."""

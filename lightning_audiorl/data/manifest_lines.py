@@ -100,10 +100,16 @@ def parse_row(
     Raises:
         ManifestError: naming file, line and field.
     """
-    return _utterance(_parse(line, where, folder), default_id, allow_empty_text, check_files, allow_no_audio)
+    values = _Line(where, parse_object(line, where), folder)
+    return _utterance(values, default_id, allow_empty_text, check_files, allow_no_audio)
 
 
-def _parse(line: bytes, where: str, folder: str) -> _Line:
+def parse_object(line: bytes, where: str) -> dict[str, Any]:
+    """The fields of a line as JSON has them.
+
+    Raises:
+        ManifestError: the line is no object; ``where`` is "file, line 3".
+    """
     try:
         row = json.loads(line)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -112,7 +118,7 @@ def _parse(line: bytes, where: str, folder: str) -> _Line:
     if not isinstance(row, dict):
         problem = f"expected an object {{...}}, got {_show(row)}"
         raise ManifestError(where, "(whole line)", problem, "bad JSON")
-    return _Line(where, row, folder)
+    return row
 
 
 def _utterance(

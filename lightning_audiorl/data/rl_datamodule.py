@@ -12,6 +12,7 @@ from lightning_audiorl.data.datamodule import AsrDataModule, Subset
 from lightning_audiorl.data.manifest import IndexedManifest
 from lightning_audiorl.data.rl_build import MixPlan, read_summary
 from lightning_audiorl.data.rl_subsets import RLSubset, check_subsets, shares
+from lightning_audiorl.data.rl_writer import open_built
 from lightning_audiorl.data.rows import RowSource
 from lightning_audiorl.types import Utterance
 
@@ -94,11 +95,8 @@ class AsrRLDataModule(AsrDataModule):
                     "several machines make cache_dir a folder that all of them share"
                 )
             of_subset = shares(self.subsets)
-            self._built = {name: Subset(self._open(name), of_subset[name]) for name in self.subsets}
+            self._built = {name: Subset(open_built(self.folder, name), of_subset[name]) for name in self.subsets}
         return self._built
-
-    def _open(self, name: str) -> IndexedManifest:
-        return IndexedManifest(str(self.folder / f"{name}.jsonl"), allow_empty_text=True, check_files=False)
 
     def _plan(self) -> MixPlan:
         kept_out = {

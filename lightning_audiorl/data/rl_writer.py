@@ -24,6 +24,7 @@ from lightning_audiorl.data.rl_summary import NUM_NAMED, SubsetSummary, markdown
 from lightning_audiorl.data.rows import RowSource
 from lightning_audiorl.data.subsets import Candidate, Choice, Chosen, SubsetBuilder, choose_many, fill
 from lightning_audiorl.data.subsets.metadata import Everything
+from lightning_audiorl.data.targets import all_segments
 from lightning_audiorl.types import Segment, Utterance
 
 #: Path, size, modification time and content hash of every audio file that was looked at.
@@ -123,8 +124,7 @@ class MixWriter:
         for name in names:
             like = self.builders[name].like
             if like is not None:
-                pattern = IndexedManifest(str(folder / f"{like}.jsonl"), allow_empty_text=True, check_files=False)
-                self.builders[name].matches(pattern)
+                self.builders[name].matches(open_built(folder, like))
         taken = self._choose(names, rows)
         return {name: self._write_subset(name, taken[name], rows, folder) for name in names}
 
@@ -187,7 +187,7 @@ class MixWriter:
     def _hear(self, row: Utterance) -> list[Stretch]:
         """What the row plays; its files are listed, so that a later run sees whether they changed."""
         stretches = self.content.hashes.row(row)
-        for segment in row.segments:
+        for segment in all_segments(row):
             path = _absolute(segment).audio_filepath
             if path not in self._listed and not path.startswith(PREFIX):
                 self._listed.add(path)
@@ -229,6 +229,12 @@ class MixWriter:
         if time.monotonic() >= self._next_log_s:
             self._next_log_s = time.monotonic() + _LOG_EVERY_S
             rank_zero_info(text)
+
+
+def open_built(folder: Path, name: str) -> IndexedManifest:
+    """The rows of one subset of a built mix."""
+    path = str(folder / f"{name}.jsonl")
+    return IndexedManifest(path, allow_empty_text=True, check_files=False, allow_no_audio=True)
 
 
 def _source_key(subset: RLSubset) -> tuple[str, bool] | int:
