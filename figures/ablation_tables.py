@@ -11,7 +11,7 @@ from asr_grounds import Ground
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from runs import Figures
+from figure_runs import Figures
 
 BySeed = dict[int, dict[str, Figures]]
 """By seed, row of the table, evaluation set and figure."""

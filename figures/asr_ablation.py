@@ -20,7 +20,7 @@ from ablation_tables import page, plot
 from asr_grounds import GROUNDS, Ground
 from mined_subset import mined
 
-from runs import Figures, Spec, audiorl, fit, made_with, side_by_side, spec, validate
+from figure_runs import Figures, Spec, audiorl, fit, made_with, side_by_side, spec, validate
 
 
 def predict(ground: Ground, start: str, folder: Path, seed: int) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runs import Spec, spec
+from figure_runs import Spec, spec
 
 _CONFIGS = Path(__file__).parents[1] / "configs"
 

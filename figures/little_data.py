@@ -22,7 +22,7 @@ from asr_ablation import grpo
 from asr_grounds import FSDD, Ground, builders, warm_start
 from little_data_page import page, plot
 
-from runs import Figures, Spec, fit, made_with, side_by_side, spec, validate
+from figure_runs import Figures, Spec, fit, made_with, side_by_side, spec, validate
 
 NEW = "theo"
 NUM_LABELLED = 400

@@ -10,7 +10,7 @@ from typing import Any
 from asr_grounds import Ground
 
 from lightning_audiorl.data import AsrRLDataModule
-from runs import Spec, audiorl, spec
+from figure_runs import Spec, audiorl, spec
 
 
 def made(value: Any) -> Any:

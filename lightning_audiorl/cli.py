@@ -126,7 +126,7 @@ def run(args: ArgsType = None) -> AudioRLCLI:
 
 
 def command_parser(name: str) -> ArgumentParser:
-    """The parser of one of `COMMANDS`; ``--config`` is a file of its arguments, unless it has one of that name itself."""
+    """The parser of one of `COMMANDS`; ``--config`` is a file of its arguments, unless it has one of that name."""
     command = COMMANDS[name]
     parser = ArgumentParser(prog=f"audiorl {name}", description=inspect.getdoc(command))
     if "config" not in inspect.signature(command).parameters:

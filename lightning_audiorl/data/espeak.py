@@ -199,7 +199,8 @@ class EspeakCorpus(RowSource):
         draw_sentence(keyed_generator("probe"), part, self.num_words)
         self.cache_dir = Path(cache_dir or default_cache_dir()).expanduser().absolute()
         spans = (self.num_sentences, self.num_words, self.rate_wpm, self.pitch, self.gap_s, self.edge_s)
-        name = hashlib.blake2b(repr((seed, spans, self.min_duration_s, self.voices)).encode(), digest_size=4).hexdigest()
+        settings = repr((seed, spans, self.min_duration_s, self.voices))
+        name = hashlib.blake2b(settings.encode(), digest_size=4).hexdigest()
         self._name = f"espeak-{part}-{name}"
         self._rows: dict[int, Utterance] = {}
 
