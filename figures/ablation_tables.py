@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from asr_grounds import Ground
+from figure_runs import Figures
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-
-from figure_runs import Figures
 
 BySeed = dict[int, dict[str, Figures]]
 """By seed, row of the table, evaluation set and figure."""

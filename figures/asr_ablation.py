@@ -18,9 +18,8 @@ from typing import Any
 import asr_grounds as grounds
 from ablation_tables import page, plot
 from asr_grounds import GROUNDS, Ground
-from mined_subset import mined
-
 from figure_runs import Figures, Spec, audiorl, fit, made_with, side_by_side, spec, validate
+from mined_subset import mined
 
 
 def predict(ground: Ground, start: str, folder: Path, seed: int) -> Path:

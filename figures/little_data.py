@@ -20,9 +20,8 @@ from typing import Any
 
 from asr_ablation import grpo
 from asr_grounds import FSDD, Ground, builders, warm_start
-from little_data_page import page, plot
-
 from figure_runs import Figures, Spec, fit, made_with, side_by_side, spec, validate
+from little_data_page import page, plot
 
 NEW = "theo"
 NUM_LABELLED = 400

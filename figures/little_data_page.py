@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from figure_runs import Figures
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-
-from figure_runs import Figures
 
 BySeed = dict[int, dict[str, Figures]]
 COLUMNS = {

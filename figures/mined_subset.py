@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from asr_grounds import Ground
+from figure_runs import Spec, audiorl, spec
 
 from lightning_audiorl.data import AsrRLDataModule
-from figure_runs import Spec, audiorl, spec
 
 
 def made(value: Any) -> Any:
