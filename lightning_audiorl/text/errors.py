@@ -63,6 +63,11 @@ def count_errors(reference: str, hypothesis: str, unit: Unit = "word") -> ErrorC
     return ErrorCounts(len(source) - substitutions - deletions, substitutions, deletions, insertions)
 
 
+def symmetric_error_rate(one: str, other: str, unit: Unit = "word") -> float:
+    """Edits between two normalised texts over the length of the longer, 0 to 1; 0 for two empty texts."""
+    return Levenshtein.normalized_distance(split_units(one, unit), split_units(other, unit))
+
+
 def count_errors_batch(references: Sequence[str], hypotheses: Sequence[str], unit: Unit = "word") -> list[ErrorCounts]:
     """``count_errors`` pair by pair.
 

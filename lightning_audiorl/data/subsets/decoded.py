@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 from lightning_audiorl.data.subsets.base import Candidate, SubsetBuilder, Verdict, normalised, unit_of
 from lightning_audiorl.data.subsets.samples import HypothesisChoice
-from lightning_audiorl.text import count_errors
+from lightning_audiorl.text import symmetric_error_rate
 
 
 def disagreement(texts: Sequence[str], lang: str) -> float:
@@ -24,9 +24,7 @@ def disagreement(texts: Sequence[str], lang: str) -> float:
     num_pairs = len(texts) * (len(texts) - 1) // 2
     total = 0.0
     for one, other in combinations(copies, 2):
-        counts = count_errors(one, other, unit_of(lang))
-        longer = max(counts.reference_length, counts.hypothesis_length)
-        total += copies[one] * copies[other] * counts.errors / longer
+        total += copies[one] * copies[other] * symmetric_error_rate(one, other, unit_of(lang))
     return total / num_pairs
 
 
