@@ -8,7 +8,7 @@ import warnings
 from typing import Any
 
 from jsonargparse import ArgumentParser
-from lightning import LightningDataModule, Trainer
+from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
@@ -27,7 +27,8 @@ _NOT_SO = (
     "You're resuming from a checkpoint that ended before the epoch ended",
 )
 
-# Always there; each has a section of its own in a YAML file: ``checkpoint: {every_n_steps: 20}``.
+# Always there where a policy trains; each has a section of its own in a YAML file: ``checkpoint: {every_n_steps: 20}``.
+# The training of a part (codec, judge, Token2Text) is a plain LightningModule with Lightning's own callbacks.
 _CALLBACKS: dict[str, type[Callback]] = {
     "progress": PhaseProgressBar,
     "samples": SampleLogger,
@@ -73,6 +74,8 @@ class AudioRLCLI(LightningCLI):
         users = config.get("callbacks") or []
         users = users if isinstance(users, list) else [users]
         unwanted = {type(callback) for callback in users}
+        if not isinstance(self.model, AudioRLModule):
+            unwanted |= set(_CALLBACKS.values())
         for kind, switch in ((ProgressBar, "enable_progress_bar"), (Checkpoint, "enable_checkpointing")):
             if config.get(switch) is False or any(isinstance(callback, kind) for callback in users):
                 unwanted |= {ours for ours in _CALLBACKS.values() if issubclass(ours, kind)}
@@ -113,7 +116,7 @@ def run(args: ArgsType = None) -> AudioRLCLI:
     for message in _NOT_SO:
         warnings.filterwarnings("ignore", message=message)
     return AudioRLCLI(
-        AudioRLModule,
+        LightningModule,
         LightningDataModule,
         subclass_mode_model=True,
         subclass_mode_data=True,

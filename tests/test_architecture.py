@@ -36,10 +36,21 @@ ROOMS = {
     "types": Room(outside=("torch",)),
     "ops": Room(inside=("types",), outside=("torch",)),
     "text": Room(outside=("jiwer", "rapidfuzz")),
-    "metrics": Room(inside=("text", "types", "ops"), outside=("torch", "torchmetrics", "jiwer")),
-    "rewards": Room(inside=("text", "types", "models.policy"), outside=("torch",)),
-    "models": Room(
+    "metrics": Room(inside=("text", "types", "ops", "judges"), outside=("torch", "torchmetrics", "jiwer")),
+    "rewards": Room(inside=("text", "types", "models.policy", "judges"), outside=("torch", "rapidfuzz")),
+    "codecs": Room(
         inside=("types", "ops"),
+        outside=("torch", "torchaudio", "transformers", "safetensors", "lightning"),
+    ),
+    "judges": Room(
+        inside=("text", "types", "ops", "codecs", "models.policy"),
+        outside=(
+            *("torch", "torchaudio", "torchmetrics", "lightning", "transformers", "huggingface_hub"),
+            *("speechbrain", "safetensors"),
+        ),
+    ),
+    "models": Room(
+        inside=("types", "ops", "codecs"),
         outside=("torch", "torchaudio", "transformers", "tokenizers", "peft", "safetensors", "speechbrain", "numpy"),
     ),
     "data": Room(

@@ -12,18 +12,26 @@ from lightning_audiorl.rewards.asr import (
 )
 from lightning_audiorl.rewards.base import Reward, RewardError, TextReward
 from lightning_audiorl.rewards.mix import RewardMix
+from lightning_audiorl.rewards.speech import PredictedQuality, SpeakerSimilarity, SpeechAccuracy
+from lightning_audiorl.rewards.speech_shape import Diversity, DurationConsistency, SpeechBounds
 
 __all__ = [
     "Accuracy",
+    "Diversity",
+    "DurationConsistency",
     "EditCount",
     "ExactMatch",
     "ExpAccuracy",
     "Hallucination",
     "Keyword",
     "LengthError",
+    "PredictedQuality",
     "Reward",
     "RewardError",
     "RewardMix",
     "SoftOverlong",
+    "SpeakerSimilarity",
+    "SpeechAccuracy",
+    "SpeechBounds",
     "TextReward",
 ]

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from lightning_audiorl.codecs.base import Codec, SpeakerCondition
 from lightning_audiorl.models import (
     Finetune,
     FunAsrNanoPolicy,
+    PlainTemplate,
+    SpeechLMPolicy,
     TextLMPolicy,
     TinyCausalLM,
     TinyFunAsrNano,
+    TinySpeechLM,
     TinyWhisper,
     WhisperPolicy,
 )
@@ -36,9 +41,50 @@ SPECS = {
         max_target_positions=40,
     ),
     "text_lm": TinyCausalLM(WORDS, width=32, layers=2, heads=2, max_positions=64),
+    "speech_lm": TinySpeechLM(WORDS, width=32, layers=2, heads=2, max_positions=128, num_codes=16),
 }
-POLICIES = {"fun_asr_nano": FunAsrNanoPolicy, "whisper": WhisperPolicy, "text_lm": TextLMPolicy}
-FAMILIES = list(POLICIES)
+
+
+class ToneCodec(Codec):
+    """25 codes per second; code c is a tone of 200 * (c + 1) Hz for 40 ms, which is also what it is heard by.
+
+    Attributes:
+        gain: all that it holds, so that there is something to place and to hash.
+        conditions: the speaker conditions of every call of `decode`.
+    """
+
+    def __init__(self, cardinality: int = 16) -> None:
+        super().__init__(RATE_HZ, 25.0, cardinality)
+        self.gain = torch.nn.Parameter(torch.tensor([0.5]))
+        self.conditions: list[SpeakerCondition | None] = []
+
+    def _encode(self, waveform: Tensor, num_samples: Tensor) -> tuple[Tensor, Tensor]:
+        size = self.samples_per_code
+        frames = torch.nn.functional.pad(waveform, (0, -waveform.shape[1] % size)).unflatten(1, (-1, size))
+        spectrum = torch.fft.rfft(frames * self.gain).abs()  # bins of 25 Hz
+        return spectrum[..., 8 : 8 * self.cardinality + 1 : 8].argmax(-1), self.num_codes(num_samples)
+
+    def _decode(self, codes: Tensor, lengths: Tensor, condition: SpeakerCondition | None) -> tuple[Tensor, Tensor]:
+        self.conditions.append(condition)
+        time_s = torch.arange(self.samples_per_code) / self.sample_rate_hz
+        tones = torch.sin(2 * torch.pi * 200 * (codes[..., None] + 1) * time_s)
+        return self.gain * tones.flatten(1), lengths * self.samples_per_code
+
+
+def speech_policy(init_from: Any, finetune: Finetune | None = None, **settings: Any) -> SpeechLMPolicy:
+    """A policy that speaks with the `ToneCodec`, made like those of the other families."""
+    settings = {"codec": ToneCodec(), "template": PlainTemplate()} | settings
+    return SpeechLMPolicy(init_from, finetune=finetune, **settings)
+
+
+POLICIES: dict[str, Any] = {
+    "fun_asr_nano": FunAsrNanoPolicy,
+    "whisper": WhisperPolicy,
+    "text_lm": TextLMPolicy,
+    "speech_lm": speech_policy,
+}
+#: Those that answer in text; what speaks runs the same checks in test_speech_lm.py.
+FAMILIES = ["fun_asr_nano", "whisper", "text_lm"]
 AUDIO_FAMILIES = ["fun_asr_nano", "whisper"]
 
 _WHISPER_LORA = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
@@ -57,7 +103,7 @@ CASES += [(family, mode) for family in ("whisper", "text_lm") for mode in ("all"
 DECODING = Decoding(tokens_per_second=8.0, min_cap=6, max_new_tokens=20)
 
 # How far from newborn, and which draw: chosen so that greedy hypotheses differ between prompts, and some stop.
-_LIVELY = {"fun_asr_nano": (0.3, 2), "whisper": (0.5, 1), "text_lm": (0.5, 0)}
+_LIVELY = {"fun_asr_nano": (0.3, 2), "whisper": (0.5, 1), "text_lm": (0.5, 0), "speech_lm": (0.5, 0)}
 
 
 def finetune_of(family: str, mode: str) -> Finetune:
@@ -99,11 +145,20 @@ def clip(name: str, duration_s: float) -> Tensor:
 
 
 def batch_of(names: list[str], durations_s: list[float] | None = None) -> PromptBatch:
-    """One clip and one prompt per name; a name's clip and prompt are always the same."""
+    """One clip and one prompt per name; a name's clip and prompt are always the same.
+
+    For a policy that speaks the clip is a speaker prompt, and the prompt what is said in it.
+    """
     durations_s = durations_s or [duration_of(name) for name in names]
     clips = [clip(name, seconds) for name, seconds in zip(names, durations_s, strict=True)]
     rows = tuple(
-        Utterance(name, (Segment(f"{name}.wav"),), "one two", seconds, extra={"prompt": prompt_of(name)})
+        Utterance(
+            name,
+            (Segment(f"{name}.wav"),),
+            "one two",
+            seconds,
+            extra={"prompt": prompt_of(name), "prompt_text": prompt_of(name)},
+        )
         for name, seconds in zip(names, durations_s, strict=True)
     )
     num_samples = torch.tensor([len(wave) for wave in clips])
@@ -122,10 +177,12 @@ def prompt_of(name: str) -> str:
 
 
 def random_rollout(policy: CachedPromptPolicy, num_prompts: int, group_size: int) -> Rollout:
-    """Words at random, of random lengths: nothing in it is certain, so that every change shows."""
+    """Words (or codes) at random, of random lengths: nothing in it is certain, so that every change shows."""
     generator = torch.Generator().manual_seed(1)
     shape = (num_prompts, group_size, 8)
     words = torch.tensor(policy.tokenizer.convert_tokens_to_ids(list(WORDS)))
+    if isinstance(policy, SpeechLMPolicy):
+        words = policy.code_to_token
     tokens = words[torch.randint(0, len(words), shape, generator=generator)]
     keep = torch.arange(8) < torch.randint(2, 9, shape[:2], generator=generator)[..., None]
     return Rollout(tokens, keep, torch.zeros(shape), torch.zeros(shape[:2], dtype=torch.bool))

@@ -1,0 +1,260 @@
+"""A codec small enough to train on a CPU in a minute: mel spectrogram -> one code per frame -> mel -> Griffin-Lim."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from math import prod
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+from torchaudio.functional import griffinlim, melscale_fbanks
+
+from lightning_audiorl.codecs.base import Codec, CodecError, SpeakerCondition
+from lightning_audiorl.ops.randomness import key_to_seed
+
+#: log-mel values of speech lie about here; the networks see them with mean 0 and variance 1.
+_MEAN, _STD, _FLOOR = -7.5, 2.5, 1e-5
+#: Standard deviation of what the quantiser reads, over the frames of a batch. It is about that of a logistic
+#: distribution, which uses all levels alike; without it training falls into a few codes.
+_SPREAD = 1.7
+
+
+@dataclass(frozen=True)
+class TinyCodecConfig:
+    """Sizes of a `TinyCodec`; the same seed gives the same starting weights.
+
+    Args:
+        sample_rate_hz: of the waveform, in and out.
+        frame_rate_hz: codes per second; a code covers an even number of the 100 mel frames per second: 50, 25, 12.5.
+        levels: of the finite scalar quantiser; their product is the number of codes.
+        num_mels: bands of the spectrogram.
+        n_fft: samples of a spectrogram window.
+        width: channels of the convolutions.
+        layers: residual blocks of encoder and of decoder.
+        iterations: of Griffin-Lim.
+        seed: keys the starting weights.
+    """
+
+    sample_rate_hz: int = 16000
+    frame_rate_hz: float = 25.0
+    levels: tuple[int, ...] = (8, 8, 8)
+    num_mels: int = 64
+    n_fft: int = 512
+    width: int = 128
+    layers: int = 3
+    iterations: int = 32
+    seed: int = 0
+
+    @property
+    def hop(self) -> int:
+        """Samples between mel frames: 10 ms."""
+        return self.sample_rate_hz // 100
+
+    @property
+    def frames(self) -> int:
+        """Mel frames of one code.
+
+        Raises:
+            CodecError: where that is no even number, or a mel frame no whole number of samples.
+        """
+        frames = 100 / self.frame_rate_hz
+        if frames % 2 or self.sample_rate_hz % 100:
+            raise CodecError(
+                "TinyCodecConfig: want a frame_rate_hz of 50, 25 or 12.5 (an even number of 10 ms mel frames) and a "
+                f"sample_rate_hz in hundreds; got {self.frame_rate_hz} and {self.sample_rate_hz}"
+            )
+        return int(frames)
+
+
+def quantise(hidden: Tensor, levels: Tensor) -> Tensor:
+    """Finite scalar quantisation (arXiv 2309.15505): each channel to one of its levels, gradients straight through.
+
+    Args:
+        hidden: [..., C] any real values.
+        levels: [C].
+
+    Returns:
+        [..., C] whole numbers from 0 to ``levels - 1``; their gradient is that of the unrounded values.
+    """
+    bounded = torch.sigmoid(hidden) * (levels - 1)
+    return bounded + (bounded.round() - bounded).detach()
+
+
+def digits_to_codes(digits: Tensor, levels: Tensor) -> Tensor:
+    """[..., C] digits -> [...] int64 codes, the first digit counting least: (1, 2) of levels (8, 8) is 17."""
+    place = torch.cumprod(torch.cat([levels.new_ones(1), levels[:-1]]), 0)
+    return (digits.long() * place.long()).sum(-1)
+
+
+def codes_to_digits(codes: Tensor, levels: Tensor) -> Tensor:
+    """[...] codes -> [..., C] digits; undoes `digits_to_codes`."""
+    place = torch.cumprod(torch.cat([levels.new_ones(1), levels[:-1]]), 0).long()
+    return codes[..., None] // place % levels.long()
+
+
+class _Block(nn.Module):
+    """A residual convolution over time."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.wide = nn.Conv1d(width, width, 5, padding=2)
+        self.out = nn.Conv1d(width, width, 1)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[B, W, T] -> [B, W, T]."""
+        normal = self.norm(hidden.transpose(1, 2)).transpose(1, 2)
+        return hidden + self.out(F.gelu(self.wide(normal)))
+
+
+class TinyCodec(Codec):
+    """Log-mel frames of 10 ms, a strided convolutional encoder, finite scalar quantisation, and the way back.
+
+    Without training it is random: `CodecTraining` trains one. Griffin-Lim starts from phase 0, so that a row's waveform
+    depends on its codes alone.
+
+    Args:
+        init_from: a folder that `save` wrote, or sizes for random weights.
+
+    Raises:
+        FileNotFoundError: for a folder without config.json or model.safetensors.
+        CodecError: for a folder of another codec, or sizes that do not fit each other.
+    """
+
+    def __init__(self, init_from: str | TinyCodecConfig = TinyCodecConfig()) -> None:
+        config = read_config(init_from) if isinstance(init_from, str) else init_from
+        super().__init__(config.sample_rate_hz, config.frame_rate_hz, prod(config.levels))
+        self.config = config
+        width, window, frames = config.width, 2 * config.frames, config.frames
+        with _seeded(config.seed):
+            self.enter = nn.Conv1d(config.num_mels, width, window, frames, padding=frames // 2)
+            self.encoder = nn.Sequential(*(_Block(width) for _ in range(config.layers)))
+            self.to_digits = nn.Linear(width, len(config.levels))
+            self.spread = nn.BatchNorm1d(len(config.levels), affine=False)
+            self.from_digits = nn.Conv1d(len(config.levels), width, 1)
+            self.decoder = nn.Sequential(*(_Block(width) for _ in range(config.layers)))
+            self.leave = nn.ConvTranspose1d(width, config.num_mels, window, frames, padding=frames // 2)
+        num_bins, half_rate = config.n_fft // 2 + 1, config.sample_rate_hz / 2
+        filters = melscale_fbanks(
+            num_bins, 0.0, half_rate, config.num_mels, config.sample_rate_hz, norm="slaney", mel_scale="slaney"
+        )
+        self.levels: Tensor
+        self.window: Tensor
+        self.filters: Tensor
+        self.unfilter: Tensor
+        self.register_buffer("levels", torch.tensor(config.levels, dtype=torch.float32), persistent=False)
+        self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
+        self.register_buffer("filters", filters, persistent=False)
+        self.register_buffer("unfilter", torch.linalg.pinv(filters), persistent=False)
+        if isinstance(init_from, str):
+            self.load_state_dict(load_file(Path(init_from).expanduser() / "model.safetensors"))
+        self.freeze()
+
+    def save(self, folder: str) -> None:
+        """Write ``config.json`` and ``model.safetensors``, which ``TinyCodec(folder)`` reads."""
+        path = Path(folder).expanduser()
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "config.json").write_text(json.dumps({"codec": "TinyCodec", **asdict(self.config)}, indent=2) + "\n")
+        save_file({k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}, path / "model.safetensors")
+
+    # --- the pieces, differentiable; rows of a batch are of one length here
+
+    def mels(self, waveform: Tensor) -> Tensor:
+        """[B, S] -> normalised log-mel [B, M, F]; silence fills up the last code."""
+        samples = waveform.shape[1]
+        missing = -samples % self.samples_per_code
+        edge = self.config.n_fft // 2
+        padded = F.pad(waveform, (edge, edge + missing))
+        spectrum = torch.stft(
+            padded, self.config.n_fft, self.config.hop, window=self.window, center=False, return_complex=True
+        )
+        magnitudes = spectrum.abs()[..., : (samples + missing) // self.config.hop]
+        mel = torch.einsum("bft,fm->bmt", magnitudes, self.filters)
+        return (mel.clamp(min=_FLOOR).log() - _MEAN) / _STD
+
+    def digits(self, mel: Tensor) -> Tensor:
+        """Normalised log-mel [B, M, F] -> [B, T, C] whole numbers below the levels, gradients straight through."""
+        hidden = self.to_digits(self.encoder(self.enter(mel)).transpose(1, 2)).float()
+        spread = self.spread(hidden.flatten(0, 1)).view_as(hidden)
+        return quantise(_SPREAD * spread, self.levels)
+
+    def mels_of(self, digits: Tensor) -> Tensor:
+        """[B, T, C] digits -> normalised log-mel [B, M, F]."""
+        hidden = self.from_digits((2 * digits / (self.levels - 1) - 1).transpose(1, 2))
+        return self.leave(self.decoder(hidden)).float()
+
+    def waveforms_of(self, mel: Tensor) -> Tensor:
+        """Normalised log-mel [B, M, F] -> [B, S] by Griffin-Lim from phase 0."""
+        config = self.config
+        magnitudes = torch.einsum("bmt,mf->bft", (mel * _STD + _MEAN).exp(), self.unfilter).clamp(min=0.0)
+        edge = -(-config.n_fft // config.hop)
+        waveform = griffinlim(
+            F.pad(magnitudes, (edge, edge)),
+            window=self.window,
+            n_fft=config.n_fft,
+            hop_length=config.hop,
+            win_length=config.n_fft,
+            power=1.0,
+            n_iter=config.iterations,
+            momentum=0.99,
+            length=None,
+            rand_init=False,
+        )
+        return waveform[:, edge * config.hop :][:, : mel.shape[2] * config.hop]
+
+    # --- Codec: row by row. Griffin-Lim would blow up the last bits in which a batch differs from its rows, and on a
+    # CPU it is no faster in a batch.
+
+    def _encode(self, waveform: Tensor, num_samples: Tensor) -> tuple[Tensor, Tensor]:
+        rows = [wave[:num][None] for wave, num in zip(waveform, num_samples.tolist(), strict=True)]
+        empty = num_samples.new_zeros(0)
+        codes = [
+            digits_to_codes(self.digits(self.mels(row)), self.levels)[0] if row.shape[1] else empty for row in rows
+        ]
+        return _pad(codes, empty), self.num_codes(num_samples)
+
+    def _decode(self, codes: Tensor, lengths: Tensor, condition: SpeakerCondition | None) -> tuple[Tensor, Tensor]:
+        empty = self.window.new_zeros(0)
+        waveforms = [
+            self.waveforms_of(self.mels_of(codes_to_digits(row[:num], self.levels)[None].float()))[0] if num else empty
+            for row, num in zip(codes, lengths.tolist(), strict=True)
+        ]
+        return _pad(waveforms, empty), lengths * self.output_samples_per_code
+
+
+def _pad(rows: list[Tensor], empty: Tensor) -> Tensor:
+    return pad_sequence(rows, batch_first=True) if rows else empty[None, :].expand(0, 0)
+
+
+def read_config(folder: str) -> TinyCodecConfig:
+    """The sizes in a `TinyCodec` folder.
+
+    Raises:
+        FileNotFoundError: for a folder without config.json or model.safetensors.
+        CodecError: for the folder of another model.
+    """
+    path = Path(folder).expanduser()
+    for name in ("config.json", "model.safetensors"):
+        if not (path / name).is_file():
+            raise FileNotFoundError(f"TinyCodec: {folder} has no {name}; give a folder that CodecTraining wrote")
+    values = json.loads((path / "config.json").read_text())
+    known = {f.name for f in fields(TinyCodecConfig)}
+    if values.pop("codec", None) != "TinyCodec" or set(values) - known:
+        raise CodecError(
+            f"TinyCodec: {folder}/config.json is that of another model; give a folder that CodecTraining wrote"
+        )
+    return TinyCodecConfig(**{**values, "levels": tuple(values["levels"])})
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key_to_seed("tiny codec", seed))
+        yield

@@ -1,0 +1,163 @@
+"""Training of a `TinyCodec`: the mel spectrogram through the codes and back."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+
+from lightning_audiorl.codecs.base import valid
+from lightning_audiorl.codecs.tiny import TinyCodec, digits_to_codes
+from lightning_audiorl.ops.randomness import keyed_uniform
+from lightning_audiorl.types import PromptBatch
+
+
+def random_crops(batch: PromptBatch, length: int, key: tuple[int | str, ...]) -> Tensor:
+    """[B, length] one stretch of each clip, keyed by ``key`` and the row's id; silence fills up a shorter clip."""
+    crops = batch.waveform.new_zeros(len(batch), length)
+    for b, (num, row_id) in enumerate(zip(batch.num_samples.tolist(), batch.ids, strict=True)):
+        start = int(keyed_uniform(1, "crop", *key, row_id).item() * (max(0, num - length) + 1))
+        crop = batch.waveform[b, start : min(num, start + length)]
+        crops[b, : len(crop)] = crop
+    return crops
+
+
+def mel_errors(mel: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """(mean absolute, mean squared) difference of two normalised log-mel spectrograms [B, M, F]."""
+    difference = mel - target
+    return difference.abs().mean(), difference.square().mean()
+
+
+def perplexity(counts: Tensor) -> float:
+    """exp of the entropy of code counts [V]: how many codes are in use, weighed by how often; 0 for no counts.
+
+    Example: counts (5, 5, 0) -> 2.
+    """
+    if not counts.sum():
+        return 0.0
+    shares = counts[counts > 0].double() / counts.sum()
+    return math.exp(-float((shares * shares.log()).sum()))
+
+
+class CodecTraining(LightningModule):
+    """AdamW on the difference of log-mel spectrograms before and after the codes; needs audio and no text.
+
+    Logs ``loss`` and ``mel_l1`` while it trains, and for every validation set ``val/<set>/mel_l1`` (in units of the
+    normalised log-mel), ``val/<set>/perplexity`` and ``val/<set>/codes_used``. At the end the codec is written as a
+    folder for ``TinyCodec(folder)``.
+
+    Args:
+        codec: what trains.
+        num_steps: batches; the learning rate ends there, and so does the run.
+        folder: where the codec is written; None is ``codec`` in the run's folder.
+        lr: peak learning rate, after the warm-up; it falls to 0 along a cosine.
+        warmup_steps: of linear warm-up.
+        crop_s: length of the stretch of each clip that is trained on, in seconds.
+        squared: weight of the squared difference beside the absolute one.
+        seed: keys the crops.
+    """
+
+    def __init__(
+        self,
+        codec: TinyCodec,
+        num_steps: int,
+        folder: str | None = None,
+        lr: float = 2e-3,
+        warmup_steps: int = 20,
+        crop_s: float = 1.28,
+        squared: float = 0.5,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if num_steps < 1 or lr <= 0 or crop_s <= 0:
+            raise ValueError(f"CodecTraining: want num_steps, lr, crop_s > 0; got {num_steps}, {lr}, {crop_s}")
+        self.codec = codec.requires_grad_(True).train()
+        self.num_steps, self.folder, self.seed = num_steps, folder, seed
+        self.lr, self.warmup_steps, self.squared = lr, warmup_steps, squared
+        num_codes = max(1, round(crop_s * codec.frame_rate_hz))
+        self.crop_samples = num_codes * codec.samples_per_code
+        self._counts: dict[str, Tensor] = {}
+
+    def on_train_start(self) -> None:
+        """A finished run that is resumed takes no further step."""
+        if self.global_step >= self.num_steps:
+            self.trainer.should_stop = True
+
+    def training_step(self, batch: PromptBatch, batch_idx: int) -> Tensor:
+        """The loss on one random stretch of every clip."""
+        self._check_rate(batch)
+        mel = self.codec.mels(random_crops(batch, self.crop_samples, (self.seed, self.global_step)))
+        absolute, square = mel_errors(self.codec.mels_of(self.codec.digits(mel)), mel)
+        loss = absolute + self.squared * square
+        self.log_dict({"loss": loss.detach(), "mel_l1": absolute.detach()}, prog_bar=True, batch_size=len(batch))
+        return loss
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Say where the data stand, and end the run after ``num_steps``."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if datamodule is not None and hasattr(datamodule, "next_step"):
+            datamodule.next_step = self.global_step
+        if self.global_step >= self.num_steps:
+            self.trainer.should_stop = True
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin the counts of codes."""
+        self._counts = {}
+
+    def validation_step(self, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Mel error over whole clips, weighed by their length, and which codes are used."""
+        self._check_rate(batch)
+        name = self._set_name(dataloader_idx)
+        mel = self.codec.mels(batch.waveform)
+        digits = self.codec.digits(mel)
+        lengths = self.codec.num_codes(batch.num_samples)
+        keep = valid(lengths, digits.shape[1])
+        frames = keep.repeat_interleave(mel.shape[2] // digits.shape[1], dim=1)
+        difference = (self.codec.mels_of(digits) - mel).abs().mean(1)
+        error = difference[frames].mean()
+        weight = int(frames.sum())
+        self.log(f"val/{name}/mel_l1", error, batch_size=weight, add_dataloader_idx=False, prog_bar=True)
+        codes = digits_to_codes(digits, self.codec.levels)[keep]
+        counts = torch.bincount(codes, minlength=self.codec.cardinality).cpu()
+        self._counts[name] = self._counts.get(name, torch.zeros_like(counts)) + counts
+
+    def on_validation_epoch_end(self) -> None:
+        """Log how many codes are in use."""
+        for name, counts in self._counts.items():
+            self.log(f"val/{name}/perplexity", perplexity(counts))
+            self.log(f"val/{name}/codes_used", float((counts > 0).sum()))
+
+    def on_train_end(self) -> None:
+        """Freeze the codec and write it."""
+        folder = self.folder or str(Path(self.trainer.default_root_dir) / "codec")
+        self.codec.freeze()
+        if self.trainer.is_global_zero:
+            self.codec.save(folder)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with warm-up and cosine decay, stepped with every batch."""
+        optimizer = torch.optim.AdamW(self.codec.parameters(), lr=self.lr, betas=(0.9, 0.99), weight_decay=0.01)
+
+        def factor(step: int) -> float:
+            if step < self.warmup_steps:
+                return (step + 1) / self.warmup_steps
+            done = (step - self.warmup_steps) / max(1, self.num_steps - self.warmup_steps)
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _set_name(self, index: int) -> str:
+        names = getattr(getattr(self.trainer, "datamodule", None), "val_names", None)
+        return names[index] if names else f"set{index}"
+
+    def _check_rate(self, batch: PromptBatch) -> None:
+        if batch.sample_rate_hz != self.codec.sample_rate_hz:
+            raise ValueError(
+                f"CodecTraining: the data are at {batch.sample_rate_hz} Hz and the codec at "
+                f"{self.codec.sample_rate_hz} Hz; set sample_rate_hz of one of them"
+            )

@@ -1,0 +1,183 @@
+"""What a judge of speech is: a frozen model that writes down what it hears, or tells voices apart."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from torchaudio.functional import resample
+
+from lightning_audiorl.types import Hypothesis, Speech, Utterance
+
+_log = logging.getLogger(__name__)
+
+
+class JudgeError(ValueError):
+    """A judge was asked about something that it cannot judge, or its folder is not what it should be."""
+
+
+class Judge(nn.Module):
+    """A frozen model in eval mode.
+
+    Args:
+        name: under which `Speech.heard` keeps what it heard; judges with other weights want another name.
+        sample_rate_hz: of the audio that it listens to; speech is resampled to it.
+        batch_size: clips per pass.
+        min_duration_s: shorter speech is lengthened by silence, for models that refuse a few samples.
+    """
+
+    def __init__(self, name: str, sample_rate_hz: int, batch_size: int = 16, min_duration_s: float = 0.1) -> None:
+        super().__init__()
+        if not name or batch_size < 1 or sample_rate_hz < 1 or min_duration_s < 0:
+            raise ValueError(
+                f"{type(self).__name__}: want a name, batch_size >= 1, sample_rate_hz >= 1 and min_duration_s >= 0; "
+                f"got name={name!r}, batch_size={batch_size}, sample_rate_hz={sample_rate_hz}, "
+                f"min_duration_s={min_duration_s}"
+            )
+        self.name, self.sample_rate_hz = name, sample_rate_hz
+        self.batch_size, self.min_duration_s = batch_size, min_duration_s
+
+    def train(self, mode: bool = True) -> Self:
+        """As in torch, but a judge stays in eval mode."""
+        return super().train(False)
+
+    def freeze(self) -> None:
+        """No gradients, eval mode: the last line of a judge's ``__init__``."""
+        self.requires_grad_(False)
+        self.train(False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next((tensor.device for tensor in self.parameters()), torch.device("cpu"))
+
+    def audible(self, waveform: Tensor, sample_rate_hz: int) -> Tensor:
+        """[num_samples] as this judge listens to it: at its rate, on its device, not too short.
+
+        Raises:
+            JudgeError: for samples that are NaN or infinite.
+        """
+        if not bool(waveform.isfinite().all()):
+            raise JudgeError("the waveform holds NaN or infinite samples; look for them in the codec's decoder")
+        heard: Tensor = resample(waveform.float().to(self.device), sample_rate_hz, self.sample_rate_hz)
+        missing = round(self.min_duration_s * self.sample_rate_hz) - len(heard)
+        return nn.functional.pad(heard, (0, max(missing, 0)))
+
+    def each(self, items: list[Any], listen: Callable[[list[Any]], list[Any]], names: list[str]) -> list[Any]:
+        """``listen`` over passes of ``batch_size``; None, with a warning, for an item that it raises on.
+
+        A pass that raises is repeated item by item, so that one bad clip takes no other with it.
+        """
+        answers: list[Any] = []
+        for first in range(0, len(items), self.batch_size):
+            piece = items[first : first + self.batch_size]
+            try:
+                answers += listen(piece)
+            except Exception as error:  # noqa: BLE001 - any model, any failure: it is logged and counted
+                if len(piece) == 1:
+                    _log.warning("judge '%s' failed on the speech for row '%s': %r", self.name, names[first], error)
+                    answers.append(None)
+                    continue
+                for i, item in enumerate(piece, start=first):
+                    answers += self.each([item], listen, [names[i]])
+        if len(answers) != len(items):
+            raise JudgeError(
+                f"judge '{self.name}' gave {len(answers)} answers to {len(items)} clips; expected one each"
+            )
+        return answers
+
+
+def speech_of(hypothesis: Hypothesis, judge: str) -> Speech:
+    """The sample's speech.
+
+    Raises:
+        JudgeError: when there is none.
+    """
+    if hypothesis.speech is None:
+        raise JudgeError(
+            f"'{judge}' judges speech, but the hypothesis for row '{hypothesis.row.id}' is text; use it with a policy "
+            "that speaks"
+        )
+    return hypothesis.speech
+
+
+class AsrJudge(Judge, ABC):
+    """Writes down what it hears."""
+
+    @abstractmethod
+    def listen(self, waveforms: list[Tensor], rows: list[Utterance]) -> Sequence[str | None]:
+        """One transcript per clip, not normalised; None where the model gave nothing at all.
+
+        Args:
+            waveforms: [num_samples] each, finite, at ``sample_rate_hz``, on the judge's device.
+            rows: what each clip is a hypothesis for; a judge may read the language, not the text.
+        """
+
+    @torch.no_grad()
+    def transcribe(self, hypotheses: Sequence[Hypothesis]) -> list[str | None]:
+        """What is heard in each sample; None where the judge failed.
+
+        Speech without a sample is not listened to: its transcript is empty. Transcripts stay in ``Speech.heard`` under
+        the judge's name, failures too.
+
+        Raises:
+            JudgeError: for a hypothesis without speech.
+        """
+        speeches = [speech_of(hypothesis, self.name) for hypothesis in hypotheses]
+        new = [i for i, speech in enumerate(speeches) if self.name not in speech.heard]
+        for i in new:
+            speeches[i].heard[self.name] = ""
+        spoken = [i for i in new if speeches[i].waveform.numel()]
+
+        def listen(index: list[int]) -> list[str | None]:
+            waveforms = [self.audible(speeches[i].waveform, speeches[i].sample_rate_hz) for i in index]
+            return list(self.listen(waveforms, [hypotheses[i].row for i in index]))
+
+        for i, transcript in zip(
+            spoken, self.each(spoken, listen, [hypotheses[i].row.id for i in spoken]), strict=True
+        ):
+            speeches[i].heard[self.name] = transcript
+        return [speech.heard[self.name] for speech in speeches]
+
+
+class SpeakerEncoder(Judge, ABC):
+    """Tells voices apart: embeddings whose cosine is high for the same speaker."""
+
+    @abstractmethod
+    def embed(self, waveform: Tensor, num_samples: Tensor, sample_rate_hz: int) -> Tensor:
+        """[B, S] clips -> [B, D] embeddings of length 1. A clip's embedding does not depend on the batch."""
+
+    @torch.no_grad()
+    def voices(self, hypotheses: Sequence[Hypothesis]) -> list[tuple[Tensor | None, Tensor | None]]:
+        """([D] of the sample, [D] of its prompt) on the CPU; None where there is no audio or the encoder failed.
+
+        Embeddings stay in ``Speech.heard`` under ``<name>`` and ``<name>/prompt``. A prompt that samples share (the
+        same tensor) is embedded once.
+
+        Raises:
+            JudgeError: for a hypothesis without speech.
+        """
+        speeches = [speech_of(hypothesis, self.name) for hypothesis in hypotheses]
+        clips: dict[int, tuple[Tensor, int, str]] = {}
+        prompt_key = f"{self.name}/prompt"
+        for hypothesis, speech in zip(hypotheses, speeches, strict=True):
+            rates = {self.name: speech.sample_rate_hz, prompt_key: speech.prompt_sample_rate_hz}
+            for key, audio in ((self.name, speech.waveform), (prompt_key, speech.prompt)):
+                if key not in speech.heard and audio is not None and audio.numel():
+                    clips[id(audio)] = (audio, rates[key], hypothesis.row.id)
+
+        def listen(keys: list[int]) -> list[Tensor]:
+            waves = [self.audible(*clips[key][:2]) for key in keys]
+            lengths = torch.tensor([len(wave) for wave in waves], device=self.device)
+            return list(self.embed(pad_sequence(waves, batch_first=True), lengths, self.sample_rate_hz).float().cpu())
+
+        found = dict(zip(clips, self.each(list(clips), listen, [clip[2] for clip in clips.values()]), strict=True))
+        for speech in speeches:
+            speech.heard.setdefault(self.name, found.get(id(speech.waveform)))
+            speech.heard.setdefault(prompt_key, found.get(id(speech.prompt)))
+        return [(speech.heard[self.name], speech.heard[prompt_key]) for speech in speeches]

@@ -1,0 +1,85 @@
+"""Training of a small character recogniser."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_audiorl.judges.ctc import BLANK, CtcNetwork, greedy_text
+from lightning_audiorl.judges.training import JudgeTraining
+from lightning_audiorl.text.errors import ErrorCounts, count_errors
+from lightning_audiorl.text.normalise import normaliser_for
+from lightning_audiorl.types import PromptBatch, Utterance
+
+
+def character_ids(row: Utterance, characters: str) -> list[int]:
+    """The row's normalised text as ids of a `CtcNetwork`.
+
+    Raises:
+        ValueError: for a character that is not among ``characters``, naming row and character.
+    """
+    text = normaliser_for(row.lang).normalise(row.text)
+    if unknown := sorted(set(text) - set(characters)):
+        raise ValueError(
+            f"row {row.id!r}: its text has {unknown[0]!r}, which is not among the judge's characters {characters!r}; "
+            "give the network more characters, or leave the row out"
+        )
+    return [1 + characters.index(char) for char in text]
+
+
+class CtcTraining(JudgeTraining):
+    """Connectionist temporal classification (Graves et al. 2006) of the rows' characters.
+
+    Logs ``loss``, and for every validation set ``val/<set>/cer`` (spaces left out) and ``val/<set>/exact``.
+
+    Args:
+        network: `LogMelGru` or `MfccConv`.
+        kwargs: see `JudgeTraining`.
+    """
+
+    network: CtcNetwork
+
+    def __init__(self, network: CtcNetwork, num_steps: int, **kwargs: Any) -> None:
+        super().__init__(network, num_steps, **kwargs)
+        self._counts: dict[str, list[ErrorCounts]] = {}
+
+    def loss(self, waveform: Tensor, num_samples: Tensor, rows: Sequence[Utterance]) -> Tensor:
+        targets = [character_ids(row, self.network.characters) for row in rows]
+        log_probs, lengths = self.network(waveform, num_samples)
+        for row, ids, length in zip(rows, targets, lengths.tolist(), strict=True):
+            needed = len(ids) + sum(a == b for a, b in pairwise(ids))
+            if length < needed:
+                raise ValueError(
+                    f"row {row.id!r}: {length} frames of audio for {len(ids)} characters, CTC needs {needed}; is its "
+                    "text that of its audio?"
+                )
+        flat = torch.tensor([i for ids in targets for i in ids], device=log_probs.device)
+        sizes = torch.tensor([len(ids) for ids in targets], device=log_probs.device)
+        loss: Tensor = nn.functional.ctc_loss(log_probs.transpose(0, 1), flat, lengths, sizes, BLANK)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin the counts."""
+        self._counts = {}
+
+    def validation_step(self, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Count the edits of the best paths."""
+        log_probs, lengths = self.network(*self.heard(batch))
+        for row, ids, length in zip(batch.rows, log_probs.argmax(-1).tolist(), lengths.tolist(), strict=True):
+            normaliser = normaliser_for(row.lang)
+            said = normaliser.normalise(greedy_text(ids[:length], self.network.characters))
+            wanted = normaliser.normalise(row.text)
+            counts = count_errors(wanted.replace(" ", ""), said.replace(" ", ""), "char")
+            self._counts.setdefault(self._set_name(dataloader_idx), []).append(counts)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the error rate of every set."""
+        figures = {}
+        for name, counts in self._counts.items():
+            figures[f"{name}/cer"] = sum(counts, ErrorCounts()).rate
+            figures[f"{name}/exact"] = sum(one.errors == 0 for one in counts) / len(counts)
+        self._finish_validation(figures)

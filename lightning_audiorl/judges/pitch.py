@@ -1,0 +1,73 @@
+"""Fundamental frequency: the YIN estimator (de Cheveigne and Kawahara 2002), which says where speech is voiced."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+#: A frame is voiced where its normalised difference falls below this (YIN's step 4).
+_THRESHOLD = 0.15
+#: Frames this much below the loudest one are silence, in dB.
+_SILENCE_DB = 35.0
+
+
+def voiced_f0_hz(
+    waveform: Tensor, sample_rate_hz: int, low_hz: float = 60.0, high_hz: float = 400.0, hop_s: float = 0.01
+) -> Tensor:
+    """F0 of the voiced frames of a clip.
+
+    Args:
+        waveform: [num_samples].
+        sample_rate_hz: of the waveform.
+        low_hz, high_hz: range searched.
+        hop_s: distance between frames, in seconds.
+
+    Returns:
+        [num_voiced] float32 in Hz, in order of time; empty for silence, noise, or a clip shorter than one frame.
+    """
+    longest, shortest = math.ceil(sample_rate_hz / low_hz), max(2, int(sample_rate_hz / high_hz))
+    window = 2 * longest
+    size = window + longest + 1
+    if waveform.shape[0] < size or not bool(waveform.any()):
+        return waveform.new_zeros(0, dtype=torch.float32)
+    frames = waveform.double().unfold(0, size, max(1, round(hop_s * sample_rate_hz)))
+    level = frames.square().mean(-1)
+    frames = frames[level > level.max() * 10 ** (-_SILENCE_DB / 10)]
+    dips = _normalised_difference(frames, window, longest + 1)
+    below = dips[:, shortest:longest] < _THRESHOLD
+    lowest = (dips[:, shortest:longest] <= dips[:, shortest - 1 : longest - 1]) & (
+        dips[:, shortest:longest] <= dips[:, shortest + 1 : longest + 1]
+    )
+    found = below & lowest
+    voiced = found.any(-1)
+    lag = found[voiced].int().argmax(-1) + shortest
+    return (sample_rate_hz / (lag + _offset(dips[voiced], lag))).float()
+
+
+def _normalised_difference(frames: Tensor, window: int, num_lags: int) -> Tensor:
+    """[N, num_lags + 1] YIN's cumulative mean normalised difference d'(lag), 1 at lag 0."""
+    n_fft = 2 ** (frames.shape[-1] + window - 1).bit_length()
+    head = torch.fft.rfft(frames[:, :window], n_fft)
+    products = torch.fft.irfft(torch.fft.rfft(frames, n_fft) * head.conj(), n_fft)[:, : num_lags + 1]
+    power = torch.nn.functional.pad(frames.square().cumsum(-1), (1, 0))
+    energy = power[:, window : window + num_lags + 1] - power[:, : num_lags + 1]
+    difference = (energy[:, :1] + energy - 2 * products).clamp(min=0.0)
+    lags = torch.arange(1, num_lags + 1, dtype=frames.dtype, device=frames.device)
+    mean = difference[:, 1:].cumsum(-1) / lags
+    return torch.cat([torch.ones_like(difference[:, :1]), difference[:, 1:] / mean.clamp(min=1e-12)], -1)
+
+
+def _offset(dips: Tensor, lag: Tensor) -> Tensor:
+    """[N] where between the lags the parabola through each minimum and its neighbours is lowest, in (-1, 1)."""
+    before, at, after = (dips.gather(1, (lag + step)[:, None]).squeeze(1) for step in (-1, 0, 1))
+    curve = before - 2 * at + after
+    return torch.where(curve > 1e-12, 0.5 * (before - after) / curve.clamp(min=1e-12), 0.0).clamp(-1.0, 1.0)
+
+
+def f0_spread_semitones(f0_hz: Tensor) -> float:
+    """Standard deviation (population) of [num_voiced] F0 in semitones; 0 for fewer than two frames."""
+    if f0_hz.shape[0] < 2:
+        return 0.0
+    return float((12 * f0_hz.double().log2()).std(correction=0))

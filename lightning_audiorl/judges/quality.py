@@ -1,0 +1,119 @@
+"""Named predictors of speech quality, for those who have their weights on the machine. Nothing is downloaded."""
+
+from __future__ import annotations
+
+import importlib.util
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torchaudio.models import squim_objective_base
+
+from lightning_audiorl.judges.base import Judge, JudgeError, speech_of
+from lightning_audiorl.types import Hypothesis
+
+
+class QualityPredictor(Judge, ABC):
+    """Predicts how good speech sounds, without a reference.
+
+    Attributes:
+        range: lowest and highest value, about; speech without a sample gets the lowest.
+    """
+
+    range: tuple[float, float]
+
+    @abstractmethod
+    def predict(self, waveform: Tensor) -> float:
+        """The quality of one clip [num_samples] at ``sample_rate_hz``."""
+
+    @torch.no_grad()
+    def quality(self, hypotheses: Sequence[Hypothesis]) -> list[float | None]:
+        """One value per sample, higher is better; None where the predictor failed.
+
+        Raises:
+            JudgeError: for a hypothesis without speech.
+        """
+        speeches = [speech_of(hypothesis, self.name) for hypothesis in hypotheses]
+        new = [i for i, speech in enumerate(speeches) if self.name not in speech.heard]
+        for i in new:
+            speeches[i].heard[self.name] = self.range[0]
+        spoken = [i for i in new if speeches[i].waveform.numel()]
+
+        def listen(index: list[int]) -> list[float]:
+            return [self.predict(self.audible(speeches[i].waveform, speeches[i].sample_rate_hz)) for i in index]
+
+        values = self.each(spoken, listen, [hypotheses[i].row.id for i in spoken])
+        for i, value in zip(spoken, values, strict=True):
+            speeches[i].heard[self.name] = value
+        return [speech.heard[self.name] for speech in speeches]
+
+
+class SquimQuality(QualityPredictor):
+    """TorchAudio-SQUIM's estimate of an intrusive measure (arXiv:2304.01448).
+
+    Args:
+        weights: the file that `torchaudio.pipelines.SQUIM_OBJECTIVE` uses, ``squim_objective_dns2020.pth``; read as
+            plain tensors.
+        measure: "pesq" (1 to 4.64) or "stoi" (0 to 1).
+        name: see Judge.
+    """
+
+    def __init__(self, weights: str, measure: Literal["pesq", "stoi"] = "pesq", name: str | None = None) -> None:
+        ranges = {"stoi": (0.0, 1.0), "pesq": (1.0, 4.64)}
+        if measure not in ranges:
+            raise ValueError(f"SquimQuality.measure: expected one of {', '.join(ranges)}, got {measure!r}")
+        if not Path(weights).expanduser().is_file():
+            raise FileNotFoundError(
+                f"SquimQuality.weights: no file {weights}; see torchaudio.pipelines.SQUIM_OBJECTIVE"
+            )
+        super().__init__(name or f"squim_{measure}", 16000, batch_size=1, min_duration_s=0.5)
+        self.model = squim_objective_base()
+        try:
+            self.model.load_state_dict(torch.load(Path(weights).expanduser(), map_location="cpu", weights_only=True))
+        except RuntimeError as error:
+            raise JudgeError(f"{weights}: not the weights of SQUIM_OBJECTIVE: {error}") from error
+        self.range, self._output = ranges[measure], list(ranges).index(measure)
+        self.freeze()
+
+    def predict(self, waveform: Tensor) -> float:
+        return float(self.model(waveform[None])[self._output])
+
+
+class TorchmetricsQuality(QualityPredictor):
+    """A predicted mean opinion score of torchmetrics, about 1 to 5.
+
+    Args:
+        predictor: "dnsmos" (overall score; wants librosa and onnxruntime) or "nisqa" (wants librosa).
+        name: see Judge; by default the predictor's.
+
+    Raises:
+        ImportError, FileNotFoundError: when a package, or the weights where torchmetrics looks for them, are missing.
+    """
+
+    range = (1.0, 5.0)
+
+    def __init__(self, predictor: Literal["dnsmos", "nisqa"], name: str | None = None) -> None:
+        needs = {
+            "dnsmos": (("librosa", "onnxruntime", "requests"), ("DNSMOS/DNSMOS/sig_bak_ovr.onnx",)),
+            "nisqa": (("librosa", "requests"), ("NISQA/nisqa.tar",)),
+        }
+        if predictor not in needs:
+            raise ValueError(f"TorchmetricsQuality.predictor: expected one of {', '.join(needs)}, got {predictor!r}")
+        packages, files = needs[predictor]
+        if missing := [package for package in packages if importlib.util.find_spec(package) is None]:
+            raise ImportError(f"TorchmetricsQuality: {predictor} wants the package {missing[0]}; install it")
+        for file in files:
+            if not (Path("~/.torchmetrics").expanduser() / file).is_file():
+                raise FileNotFoundError(f"TorchmetricsQuality: no weights at ~/.torchmetrics/{file}; put them there")
+        super().__init__(name or predictor, 16000, batch_size=1, min_duration_s=1.0)
+        self.predictor = predictor
+
+    def predict(self, waveform: Tensor) -> float:
+        from torchmetrics.functional.audio import dnsmos, nisqa
+
+        if self.predictor == "dnsmos":
+            return float(dnsmos.deep_noise_suppression_mean_opinion_score(waveform, self.sample_rate_hz, False)[-1])
+        return float(nisqa.non_intrusive_speech_quality_assessment(waveform, self.sample_rate_hz)[0])

@@ -1,0 +1,29 @@
+"""Causal language models whose head has a bias, which transformers' own classes would drop without an error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+
+class Qwen2WithHeadBias(Qwen2ForCausalLM):
+    """Qwen2 with a bias in its head, as the language model of CosyVoice 2 has it in Hugging Face layout."""
+
+    def __init__(self, config: Qwen2Config) -> None:
+        super().__init__(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=True)
+        self.post_init()
+
+
+class AnyCausalLM:
+    """As `AutoModelForCausalLM`; a Qwen2 folder whose config says ``use_bias`` keeps the bias of its head."""
+
+    @staticmethod
+    def from_pretrained(source: str, revision: str | None = None, **how: Any) -> Any:
+        """The model of a folder or hub id."""
+        config = AutoConfig.from_pretrained(source, revision=revision)
+        biased = config.model_type == "qwen2" and getattr(config, "use_bias", False)
+        kind: Any = Qwen2WithHeadBias if biased else AutoModelForCausalLM
+        return kind.from_pretrained(source, revision=revision, **how)

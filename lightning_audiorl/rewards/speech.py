@@ -1,0 +1,173 @@
+"""Rewards for speech synthesis that ask a judge: what is understood, whose voice it is, how good it sounds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+
+from lightning_audiorl.judges.base import AsrJudge, SpeakerEncoder
+from lightning_audiorl.judges.quality import QualityPredictor
+from lightning_audiorl.rewards.base import Reward
+from lightning_audiorl.text.errors import ErrorCounts, count_errors
+from lightning_audiorl.text.normalise import Normaliser, normaliser_for
+from lightning_audiorl.types import Hypothesis, Utterance
+
+Form = Literal["linear", "tanh", "exp"]
+ErrorUnit = Literal["char", "language"]
+#: Steepness of each form where none is given.
+_SCALE: dict[str, float] = {"linear": 1.0, "tanh": 3.0, "exp": 2.5}
+
+
+def bounded_accuracy(error_rate: float, form: Form, scale: float) -> float:
+    """An error rate as a reward: 1 without errors.
+
+    linear: 1 - scale * rate, no bound below. tanh: 1 - tanh(scale * rate). exp: exp(-scale * rate).
+    """
+    if form == "linear":
+        return 1.0 - scale * error_rate
+    return 1.0 - math.tanh(scale * error_rate) if form == "tanh" else math.exp(-scale * error_rate)
+
+
+def spoken_errors(row: Utterance, transcript: str, unit: ErrorUnit, normaliser: Normaliser) -> ErrorCounts:
+    """Edits between the row's text and what was heard.
+
+    Args:
+        row: whose text was to be spoken.
+        transcript: not normalised.
+        unit: "char" counts characters, spaces left out, since nobody hears where a word ends; "language" counts words,
+            or characters where the language has no spaces.
+        normaliser: of the row's language.
+    """
+    texts = normaliser.normalise(row.text), normaliser.normalise(transcript)
+    if unit == "language":
+        return count_errors(*texts, normaliser.unit)
+    reference, heard = (text.replace(" ", "") for text in texts)
+    return count_errors(reference, heard, "char")
+
+
+class SpeechAccuracy(Reward):
+    """R1: how well an ASR judge understands the waveform (arXiv:2509.18569).
+
+    Range: [floor, 1], floor 0 for tanh and exp. Higher is better. Nothing said, or nothing heard where there was a text
+    to say: the floor, the worst value of all. Empty reference: the rate is the number of inserted units; 1 when nothing
+    is heard. Where the judge failed: NaN, which takes the sample out of the step.
+
+    Args:
+        judge: listens; keep another one for evaluation.
+        form: "linear" (1 - rate), "tanh" (1 - tanh(3 rate)) or "exp" (exp(-2.5 rate)).
+        weight: factor in the mix.
+        name: log key.
+        unit: "char" (CER, spaces left out) or "language" (WER, or CER for Chinese, Japanese, Korean, ...).
+        scale: steepness of the form; None takes the one above.
+        floor: lower clip of the linear form; a babbling sample may have a rate far above 1.
+        normalisers: by language code, in place of the built-in table.
+    """
+
+    def __init__(
+        self,
+        judge: AsrJudge,
+        form: Form = "linear",
+        weight: float = 1.0,
+        name: str = "speech_accuracy",
+        unit: ErrorUnit = "char",
+        scale: float | None = None,
+        floor: float = 0.0,
+        normalisers: dict[str, Normaliser] | None = None,
+    ) -> None:
+        super().__init__(weight, name)
+        if form not in _SCALE or unit not in ("char", "language"):
+            raise ValueError(
+                f"SpeechAccuracy: form must be one of {', '.join(_SCALE)} and unit 'char' or 'language'; got {form!r} "
+                f"and {unit!r}"
+            )
+        scale = _SCALE[form] if scale is None else scale
+        if not (math.isfinite(scale) and scale > 0):
+            raise ValueError(f"SpeechAccuracy.scale: expected a positive number or None, got {scale}")
+        if not floor < 1 or (form != "linear" and floor != 0):
+            raise ValueError(f"SpeechAccuracy.floor: below 1 for the linear form, 0 for the others; got {floor}")
+        self.judge, self.form, self.unit, self.scale, self.floor = judge, form, unit, scale, floor
+        self.normalisers: Mapping[str, Normaliser] = dict(normalisers or {})
+        self.range = (floor, 1.0)
+
+    def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
+        transcripts = self.judge.transcribe(hypotheses)
+        return [self._value(h.row, heard) for h, heard in zip(hypotheses, transcripts, strict=True)]
+
+    def _value(self, row: Utterance, transcript: str | None) -> float:
+        if transcript is None:
+            return math.nan
+        counts = spoken_errors(row, transcript, self.unit, normaliser_for(row.lang, self.normalisers))
+        if counts.reference_length and not counts.hypothesis_length:
+            return self.floor
+        return max(self.floor, bounded_accuracy(counts.rate, self.form, self.scale))
+
+
+class SpeakerSimilarity(Reward):
+    """Cosine between the voice of the sample and that of its speaker prompt.
+
+    Range: [-1, 1]. Higher is better. Nothing said: -1. Where the encoder failed: NaN. The text plays no part.
+
+    Args:
+        encoder: tells voices apart; keep another one for evaluation.
+        weight: factor in the mix.
+        name: log key.
+    """
+
+    range = (-1.0, 1.0)
+
+    def __init__(self, encoder: SpeakerEncoder, weight: float = 1.0, name: str = "speaker_similarity") -> None:
+        super().__init__(weight, name)
+        self.encoder = encoder
+
+    def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
+        """As `Reward.score`.
+
+        Raises:
+            ValueError: for a sample without a speaker prompt; the mix then takes it out of the step.
+        """
+        voices = self.encoder.voices(hypotheses)
+        values = []
+        for hypothesis, (voice, prompt) in zip(hypotheses, voices, strict=True):
+            speech = hypothesis.speech
+            assert speech is not None
+            if speech.prompt is None or not speech.prompt.numel():
+                raise ValueError(
+                    f"'{self.name}': row '{hypothesis.row.id}' has no speaker prompt to compare with; give its row "
+                    "segments, or take this reward out of the mix"
+                )
+            if not speech.waveform.numel():
+                values.append(-1.0)
+            elif voice is None or prompt is None:
+                values.append(math.nan)
+            else:
+                values.append(float(torch.dot(voice, prompt).clamp(-1.0, 1.0)))
+        return values
+
+
+class PredictedQuality(Reward):
+    """What a named predictor says of how the sample sounds; no more than that predictor's opinion.
+
+    Range: [0, 1], the predictor's own range scaled and clipped. Higher is better. Nothing said: 0. Where the predictor
+    failed: NaN. The text plays no part.
+
+    Args:
+        predictor: such as `judges.SquimQuality`, with local weights.
+        weight: factor in the mix.
+        name: log key.
+    """
+
+    range = (0.0, 1.0)
+
+    def __init__(self, predictor: QualityPredictor, weight: float = 1.0, name: str = "predicted_quality") -> None:
+        super().__init__(weight, name)
+        self.predictor = predictor
+
+    def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
+        low, high = self.predictor.range
+        values = self.predictor.quality(hypotheses)
+        return [
+            math.nan if v is None or math.isnan(v) else min(max((v - low) / (high - low), 0.0), 1.0) for v in values
+        ]

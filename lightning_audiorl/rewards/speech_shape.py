@@ -1,0 +1,178 @@
+"""Rewards for speech synthesis that ask nobody: the sample's length, and how a group's samples differ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from statistics import mean, median
+
+from rapidfuzz.distance import Levenshtein
+
+from lightning_audiorl.judges.base import speech_of
+from lightning_audiorl.judges.pitch import f0_spread_semitones, voiced_f0_hz
+from lightning_audiorl.rewards.base import Reward
+from lightning_audiorl.text.normalise import Normaliser, normaliser_for
+from lightning_audiorl.types import Hypothesis, Speech
+
+
+def by_group(
+    hypotheses: Sequence[Hypothesis], score: Callable[[Sequence[Speech]], list[float]], name: str
+) -> list[float]:
+    """``score`` of each group of samples: neighbours of the same row."""
+    groups = [list(group) for _, group in groupby(hypotheses, key=lambda hypothesis: hypothesis.row.id)]
+    return [value for group in groups for value in score([speech_of(hypothesis, name) for hypothesis in group])]
+
+
+def duration_consistency(lengths: Sequence[int], floor: float = -1.0) -> list[float]:
+    """-|length - median| / median of a group's lengths in tokens, no lower than ``floor``.
+
+    Samples without a token are left out of the median and get ``floor``.
+
+    Example: lengths 10, 8, 16, 0 -> median 10; values 0, -0.2, -0.6, -1.
+    """
+    spoken = [length for length in lengths if length]
+    middle = median(spoken) if spoken else 1.0
+    return [max(floor, -abs(length - middle) / middle) if length else floor for length in lengths]
+
+
+class DurationConsistency(Reward):
+    """R2: how far a sample's length is from the median of its group, in speech tokens (arXiv:2509.18569).
+
+    Keeps speech from slowing down or rushing. Range: [floor, 0]. Higher is better. Nothing said: the floor. The text
+    plays no part. A sample alone in its group is its own median: 0.
+
+    Args:
+        weight: factor in the mix.
+        name: log key.
+        floor: lower clip; at most -1, so that nothing scores below a sample that says nothing.
+    """
+
+    def __init__(self, weight: float = 1.0, name: str = "duration_consistency", floor: float = -1.0) -> None:
+        super().__init__(weight, name)
+        if not -math.inf < floor <= -1:
+            raise ValueError(f"DurationConsistency.floor: expected a finite number at most -1, got {floor}")
+        self.floor = floor
+        self.range = (floor, 0.0)
+
+    def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
+        return by_group(
+            hypotheses,
+            lambda group: duration_consistency([speech.codes.shape[0] for speech in group], self.floor),
+            self.name,
+        )
+
+
+def token_distances(group: Sequence[Sequence[int]]) -> list[float]:
+    """Each sequence's mean distance to the others: edits over the longer one's length, 0 to 1.
+
+    Empty sequences get 0 and are no one's other: silence is not variety. One without others gets 0.
+
+    Example: (1 2 3 4), (1 2 3 4), (1 2 9 4) -> 0.125, 0.125, 0.25.
+    """
+
+    def distance(i: int) -> float:
+        others = [group[j] for j in range(len(group)) if j != i and group[j]]
+        if not group[i] or not others:
+            return 0.0
+        return mean(Levenshtein.normalized_distance(group[i], other) for other in others)
+
+    return [distance(i) for i in range(len(group))]
+
+
+class Diversity(Reward):
+    """R3: how much a sample differs from its group, and how lively its melody is (arXiv:2509.18569).
+
+    distance: mean edit distance of its speech tokens to those of the others, over the longer length; range [0, 1].
+    melody: standard deviation of F0 over its voiced frames in semitones, over ``full_melody_semitones``; range [0, 1].
+    The reward is ``distance_weight * distance + melody_weight * melody``. Range: [0, distance_weight + melody_weight].
+    Higher is better. Nothing said: 0. The text plays no part. A sample alone in its group has distance 0.
+
+    Args:
+        weight: factor in the mix; small, since noise is diverse too.
+        name: log key.
+        distance_weight: of the token distance.
+        melody_weight: of the melody; 0 leaves F0 unmeasured.
+        full_melody_semitones: deviation that counts as 1; read speech has 2 to 4.
+    """
+
+    def __init__(
+        self,
+        weight: float = 0.1,
+        name: str = "diversity",
+        distance_weight: float = 0.5,
+        melody_weight: float = 0.5,
+        full_melody_semitones: float = 6.0,
+    ) -> None:
+        super().__init__(weight, name)
+        if (
+            min(distance_weight, melody_weight) < 0
+            or distance_weight + melody_weight <= 0
+            or full_melody_semitones <= 0
+        ):
+            raise ValueError(
+                "Diversity: want weights >= 0, one of them above 0, and full_melody_semitones > 0; got "
+                f"distance_weight={distance_weight}, melody_weight={melody_weight}, "
+                f"full_melody_semitones={full_melody_semitones}"
+            )
+        self.distance_weight, self.melody_weight = distance_weight, melody_weight
+        self.full_melody_semitones = full_melody_semitones
+        self.range = (0.0, distance_weight + melody_weight)
+
+    def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
+        return by_group(hypotheses, self._group, self.name)
+
+    def _group(self, group: Sequence[Speech]) -> list[float]:
+        distances = token_distances([speech.codes.tolist() for speech in group])
+        return [
+            self.distance_weight * distance + (self.melody_weight * self._melody(speech) if self.melody_weight else 0.0)
+            for distance, speech in zip(distances, group, strict=True)
+        ]
+
+    def _melody(self, speech: Speech) -> float:
+        spread = f0_spread_semitones(voiced_f0_hz(speech.waveform, speech.sample_rate_hz))
+        return min(spread / self.full_melody_semitones, 1.0)
+
+
+class SpeechBounds(Reward):
+    """Hard bounds: 0 for a sample that ended by itself and has a plausible length, else -1.
+
+    Range: {-1, 0}. Higher is better. Nothing said: -1. Empty reference: only the stop and the expected length count.
+
+    Args:
+        weight: factor in the mix.
+        name: log key.
+        tokens_per_character: fewest and most speech tokens per character of the normalised text, spaces left out.
+        tokens_per_second: fewest and most speech tokens per second of the row's ``duration_s``, the expected length.
+        normalisers: by language code, in place of the built-in table.
+    """
+
+    range = (-1.0, 0.0)
+
+    def __init__(
+        self,
+        weight: float = 1.0,
+        name: str = "speech_bounds",
+        tokens_per_character: tuple[float, float] | None = None,
+        tokens_per_second: tuple[float, float] | None = None,
+        normalisers: dict[str, Normaliser] | None = None,
+    ) -> None:
+        super().__init__(weight, name)
+        spans = {"tokens_per_character": tokens_per_character, "tokens_per_second": tokens_per_second}
+        for key, span in spans.items():
+            if span is not None and not 0 <= span[0] <= span[1]:
+                raise ValueError(f"SpeechBounds.{key}: expected (low, high) with 0 <= low <= high, got {span}")
+        self.tokens_per_character, self.tokens_per_second = tokens_per_character, tokens_per_second
+        self.normalisers = dict(normalisers or {})
+
+    def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
+        return [0.0 if self._within(hypothesis) else -1.0 for hypothesis in hypotheses]
+
+    def _within(self, hypothesis: Hypothesis) -> bool:
+        num_codes, row = speech_of(hypothesis, self.name).codes.shape[0], hypothesis.row
+        characters = len(normaliser_for(row.lang, self.normalisers).normalise(row.text).replace(" ", ""))
+        spans = [(self.tokens_per_second, row.duration_s)]
+        if characters:
+            spans.append((self.tokens_per_character, characters))
+        fits = all(span is None or span[0] * per <= num_codes <= span[1] * per for span, per in spans)
+        return hypothesis.finished and num_codes > 0 and fits
