@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 IS_SUITABLE := import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-slow lint format bench gpu-bench figures ablation little-data docs notebook clean
+.PHONY: help install quickstart quickstart-tts test test-slow lint format bench gpu-bench figures ablation little-data tts-figures docs notebook clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.* ## ' Makefile | sed -E 's/:.* ## /\t/' | expand -t 14
@@ -36,6 +36,9 @@ install: $(INSTALLED) ## create the environment that all targets share
 
 quickstart: $(INSTALLED) ## GRPO on the embedded default, ends with the before/after table
 	$(BIN)/audiorl fit --config configs/quickstart.yaml
+
+quickstart-tts: $(INSTALLED) ## GRPO for speech synthesis on a tiny system that ships with it; table, report, wav files
+	$(BIN)/audiorl fit --config configs/quickstart_tts.yaml
 
 test: $(INSTALLED) ## all tests but the slow ones, offline
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --durations=10
@@ -67,6 +70,9 @@ ablation: $(INSTALLED) ## docs/ablation.md, from the warm starts of `make figure
 
 little-data: $(INSTALLED) ## docs/little_data.md, from the warm starts of `make figures`; set FSDD_ROOT; half an hour
 	$(BIN)/python figures/little_data.py --out runs/little_data --seeds 0
+
+tts-figures: $(INSTALLED) ## docs/tts_figures.md: GRPO, DiffRO and both; set FSDD_ROOT; about two hours on two cores
+	$(BIN)/python figures/tts.py --out runs/tts_figures --seeds 0 1 2
 
 docs: $(INSTALLED) ## API reference from the docstrings, into build/docs
 	$(BIN)/pdoc --docformat google --output-directory build/docs lightning_audiorl

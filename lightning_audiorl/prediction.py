@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from lightning import Callback, Trainer
 from lightning.pytorch.utilities import rank_zero_only
-from torch.utils.data import DataLoader
 
 from lightning_audiorl.algorithms.evaluation import EvalDecoding
 from lightning_audiorl.algorithms.prediction import Decoded, DecodedBatch, Prediction
 from lightning_audiorl.callbacks.prediction_progress import PredictionProgress
-from lightning_audiorl.data.batching import duration_batches
+from lightning_audiorl.callbacks.speech import write_wav
 from lightning_audiorl.data.datamodule import AsrDataModule
-from lightning_audiorl.data.hypotheses import Predicted, Sample, row_fingerprint
+from lightning_audiorl.data.hypotheses import Predicted, Sample, SpeechSample, row_fingerprint
 from lightning_audiorl.data.hypothesis_parts import HypothesisParts, RowsSurvey, survey_rows
 from lightning_audiorl.data.hypothesis_summary import summary
 from lightning_audiorl.data.manifest import ManifestRows
+from lightning_audiorl.data.prediction import PredictionData
 from lightning_audiorl.data.rows import PickedRows, RowSource
-from lightning_audiorl.data.streams import EvalStream
+from lightning_audiorl.data.speech.datamodule import TtsDataModule, speech_source
+from lightning_audiorl.judges.base import AsrJudge, SpeakerEncoder
+from lightning_audiorl.metrics.speech import Listeners, character_errors
 from lightning_audiorl.models.policy import Policy
 from lightning_audiorl.models.reference import content_hash
-from lightning_audiorl.text import count_errors, count_keywords, fired_rules, normaliser_for
-from lightning_audiorl.types import Decoding, PromptBatch, Utterance
+from lightning_audiorl.text import ErrorCounts, KeywordCounts, count_errors, count_keywords, fired_rules, normaliser_for
+from lightning_audiorl.types import Decoding, Hypothesis, PromptBatch, Utterance
 
 _TRAINER = {
     "devices": 1,
@@ -34,6 +36,38 @@ _TRAINER = {
     "enable_model_summary": False,
     "use_distributed_sampler": False,
 }
+
+
+@dataclass
+class SpeechPrediction:
+    """What predicting with models that speak needs beside them: who listens to their samples.
+
+    Rows are read as `TtsDataModule` reads them: their text is to be spoken, their audio is the speaker prompt; the path
+    of a manifest is that of a `SpeechManifest`.
+
+    Args:
+        judge: its transcript is the text of a sample; errors are counted in it.
+        encoder: compares a sample's voice with its prompt's; None leaves the similarity out.
+        save_audio: also writes each sample to ``<out>.audio/<model>/<number>_<decoding>_<sample>.wav``, where number is
+            that of the row, from 0.
+        prompt_s: (shortest, longest) speaker prompt, in seconds; one outside is an error.
+        charset: all characters that a text may have; None allows any.
+    """
+
+    judge: AsrJudge
+    encoder: SpeakerEncoder | None = None
+    save_audio: bool = False
+    prompt_s: tuple[float, float] = (0.3, 30.0)
+    charset: str | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Who listens, in plain data; lines of other listeners are not mixed with these."""
+        listeners = {"judge": self.judge, "encoder": self.encoder}
+        return {
+            role: {"name": listener.name, "class": type(listener).__name__, "content": content_hash(listener)}
+            for role, listener in listeners.items()
+            if listener is not None
+        }
 
 
 def predict(
@@ -50,6 +84,7 @@ def predict(
     limit_rows: int | None = None,
     overwrite: bool = False,
     trainer: dict[str, Any] | None = None,
+    speech: SpeechPrediction | None = None,
 ) -> None:
     """Decode rows with one or more models and write their hypotheses, one JSON line per row and model.
 
@@ -70,11 +105,12 @@ def predict(
         limit_rows: only the first so many rows.
         overwrite: start afresh where ``out`` was made, or begun, with something else.
         trainer: arguments of Lightning's Trainer, such as accelerator, devices, strategy, precision.
+        speech: who listens to models that speak; None for models that write.
     """
     if not models:
         raise ValueError("predict: `models` is empty; give at least one, as name: {class_path: ..., init_args: ...}")
     decodings = decodings or {"greedy": EvalDecoding(), "sampled": EvalDecoding(Decoding(temperature=1.0), 4)}
-    source = _source(rows, limit_rows)
+    source = _source(speech_source(rows) if speech is not None else rows, limit_rows)
     survey = survey_rows(source)
     settings = {
         "rows": {"number": survey.num_rows, "content": survey.content},
@@ -86,17 +122,27 @@ def predict(
             {"name": name, "class": type(policy).__name__, "content": content_hash(policy)}
             for name, policy in models.items()
         ],
+        **({} if speech is None else {"speech": speech.record()}),
     }
     parts = HypothesisParts(out, settings, list(models), survey.num_rows)
     if not overwrite:
         parts.check()
     if overwrite or not parts.is_complete:
-        batches = {"max_batch_s": max_batch_s, "max_eval_batch_size": max_batch_size, "num_workers": num_workers}
+        loader = _loader(
+            speech,
+            sample_rate_hz=sample_rate_hz,
+            max_batch_s=max_batch_s,
+            max_eval_batch_size=max_batch_size,
+            num_workers=num_workers,
+        )
+        listeners = None if speech is None else Listeners(judge=speech.judge, encoder=speech.encoder)
+        folder = None if speech is None or not speech.save_audio else Path(f"{parts.out}.audio")
         for number, (name, policy) in enumerate(models.items()):
             afresh = overwrite and number == 0
             if afresh or not parts.done(number).all():
-                data = PredictionData(source, survey, parts, number, afresh, sample_rate_hz=sample_rate_hz, **batches)
-                _run(Prediction(policy, decodings, seed), data, name, keywords or [], dict(trainer or {}))
+                data = PredictionData(source, survey, parts, number, afresh, loader, folder)
+                writer = HypothesisWriter(name, keywords or [], speech)
+                _run(Prediction(policy, decodings, seed, listeners), data, writer, dict(trainer or {}))
     _finish(parts, survey)
 
 
@@ -116,75 +162,18 @@ def _source(rows: RowSource | str, limit_rows: int | None) -> RowSource:
     return source if limit_rows is None or limit_rows >= len(source) else PickedRows(source, range(limit_rows))
 
 
-def _run(module: Prediction, data: PredictionData, name: str, keywords: list[str], settings: dict[str, Any]) -> None:
-    callbacks: list[Callback] = [HypothesisWriter(name, keywords), *settings.pop("callbacks", [])]
+def _loader(speech: SpeechPrediction | None, **settings: Any) -> AsrDataModule:
+    if speech is None:
+        return AsrDataModule(**settings)
+    return TtsDataModule(speech.prompt_s, speech.charset, **settings)
+
+
+def _run(module: Prediction, data: PredictionData, writer: HypothesisWriter, settings: dict[str, Any]) -> None:
+    callbacks: list[Callback] = [writer, *settings.pop("callbacks", [])]
     if settings.get("enable_progress_bar", True):
-        callbacks.append(PredictionProgress(name))
+        callbacks.append(PredictionProgress(writer.model))
     runs = Trainer(**{**_TRAINER, **settings, "callbacks": callbacks})
     runs.predict(module, datamodule=data, return_predictions=False)
-
-
-class PredictionData(AsrDataModule):
-    """The rows that one model has still to decode, in batches by duration.
-
-    Batches are cut from all rows, and those that are done are left out whole: a run that goes on decodes each row in
-    the batch that it would have been in anyway, so that even rounding is the same.
-
-    Args:
-        source: all rows.
-        survey: of them.
-        parts: what is done.
-        model: number of the model.
-        overwrite: start afresh.
-        settings: of `AsrDataModule`.
-
-    Attributes:
-        batches: row numbers of this rank's batches.
-        done: [num_rows] the rows that were done before.
-        num_rows, audio_s: of each batch, over all ranks, rows already done left out.
-    """
-
-    def __init__(
-        self,
-        source: RowSource,
-        survey: RowsSurvey,
-        parts: HypothesisParts,
-        model: int,
-        overwrite: bool,
-        **settings: Any,
-    ) -> None:
-        super().__init__(predict={"rows": source}, **settings)
-        self.source, self.survey, self.parts, self.model, self.overwrite = source, survey, parts, model, overwrite
-        self.batches: list[list[int]] = []
-        self.num_rows: list[int] = []
-        self.audio_s: list[float] = []
-
-    def prepare_data(self) -> None:
-        """Rank 0 alone, the others wait: what is there is of the same rows and models, or gone."""
-        self.parts.begin(self.overwrite)
-
-    def predict_dataloader(self) -> Any:
-        """One loader over this rank's batches."""
-        assert self.trainer is not None
-        num_ranks, durations = self.trainer.world_size, self.survey.durations_s
-        ranks = [
-            duration_batches(durations, self.max_batch_s, self.max_eval_batch_size, num_ranks, rank)
-            for rank in range(num_ranks)
-        ]
-        self.done = self.parts.done(self.model)
-        self.batches, self.num_rows, self.audio_s = [], [], []
-        for batch in zip(*ranks, strict=True):
-            missing = [row for part in batch for row in part if not self.done[row]]
-            if missing:
-                self.batches.append(batch[self.trainer.global_rank])
-                self.num_rows.append(len(missing))
-                self.audio_s.append(sum(durations[row] for row in missing))
-        # Lightning warns of any iterable data set with a length; here each worker gives its own part, so it is right.
-        warnings.filterwarnings("ignore", message="Your `IterableDataset` has `__len__` defined")
-        return DataLoader(EvalStream(self.batches, self._build), batch_size=None, num_workers=self.num_workers)
-
-    def _build(self, index: list[int]) -> PromptBatch:
-        return self.load([self.source[row] for row in index])
 
 
 class HypothesisWriter(Callback):
@@ -193,10 +182,11 @@ class HypothesisWriter(Callback):
     Args:
         model: name of the model.
         keywords: counted in every row.
+        speech: who listened, where the model speaks.
     """
 
-    def __init__(self, model: str, keywords: list[str]) -> None:
-        self.model, self.keywords = model, keywords
+    def __init__(self, model: str, keywords: list[str], speech: SpeechPrediction | None = None) -> None:
+        self.model, self.keywords, self.speech = model, keywords, speech
 
     def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:
         """No rank writes before every rank knows what is done."""
@@ -209,36 +199,73 @@ class HypothesisWriter(Callback):
     def on_predict_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Write the rows of one batch that were not done before."""
+        """Write the rows of one batch that were not done before; their wav files first, where they are asked for."""
         data: PredictionData = trainer.datamodule
         numbers = data.batches[batch_idx]
-        lines = zip(numbers, predicted(batch.rows, outputs, self.model, self.keywords), strict=True)
+        if data.audio_folder is not None:
+            for number, group in zip(numbers, outputs.groups, strict=True):
+                if not data.done[number]:
+                    self._write_audio(data.audio_folder / self.model, number, group)
+        lines = zip(numbers, predicted(batch.rows, outputs, self.model, self.keywords, self.speech), strict=True)
         missing = ((number, line) for number, line in lines if not data.done[number])
         data.parts.append(data.model, trainer.global_rank, missing)
 
+    def _write_audio(self, folder: Path, number: int, group: list[Decoded]) -> None:
+        for one in group:
+            if one.hypothesis.speech is not None:
+                write_wav(folder / f"{number:06d}_{one.decoding}_{one.sample}.wav", one.hypothesis.speech)
+
 
 def predicted(
-    rows: tuple[Utterance, ...], decoded: DecodedBatch, model: str, keywords: list[str]
+    rows: tuple[Utterance, ...],
+    decoded: DecodedBatch,
+    model: str,
+    keywords: list[str],
+    speech: SpeechPrediction | None = None,
 ) -> Iterator[Predicted]:
     """One record per row of a batch: hypotheses with their counts, log-probs and seconds to four decimals."""
     second_s = decoded.seconds / max(sum(row.duration_s for row in rows), 1e-9)
     for row, group in zip(rows, decoded.groups, strict=True):
-        samples = tuple(_sample(row, one, [*keywords, *row.keywords]) for one in group)
+        samples = tuple(_sample(row, one, [*keywords, *row.keywords], speech) for one in group)
         seconds = round(second_s * row.duration_s, 4)
         yield Predicted(row.id, model, row.text, row_fingerprint(row), samples, seconds)
 
 
-def _sample(row: Utterance, decoded: Decoded, keywords: list[str]) -> Sample:
-    normaliser, text = normaliser_for(row.lang), decoded.hypothesis.text
-    reference, hypothesis = normaliser.normalise(row.text), normaliser.normalise(text)
+def _sample(row: Utterance, decoded: Decoded, keywords: list[str], speech: SpeechPrediction | None) -> Sample:
+    normaliser, said = normaliser_for(row.lang), decoded.hypothesis
+    text = said.text if speech is None else _heard(said, speech.judge)
+    reference, hypothesis = normaliser.normalise(row.text), normaliser.normalise(text or "")
+    failed = text is None
     return Sample(
-        text=text,
+        text=text or "",
         decoding=decoded.decoding,
         sample=decoded.sample,
         log_prob=round(decoded.log_prob, 4),
-        num_tokens=decoded.hypothesis.num_tokens,
-        finished=decoded.hypothesis.finished,
-        errors=count_errors(reference, hypothesis, normaliser.unit),
-        rules=tuple(fired_rules(normaliser.units(row.text), normaliser.units(text))),
-        keywords=count_keywords(row.text, text, keywords, normaliser),
+        num_tokens=said.num_tokens,
+        finished=said.finished,
+        errors=ErrorCounts() if failed else count_errors(reference, hypothesis, normaliser.unit),
+        rules=() if failed else tuple(fired_rules(normaliser.units(row.text), normaliser.units(text or ""))),
+        keywords=KeywordCounts() if failed else count_keywords(row.text, text or "", keywords, normaliser),
+        speech=None if speech is None else _speech_sample(said, text, speech.encoder),
     )
+
+
+def _heard(said: Hypothesis, judge: AsrJudge) -> str | None:
+    """The judge's transcript, which `Prediction` has asked it for; None where it failed."""
+    return judge.transcribe([said])[0]
+
+
+def _speech_sample(said: Hypothesis, transcript: str | None, encoder: SpeakerEncoder | None) -> SpeechSample:
+    """What judges made of a sample, to four decimals."""
+    assert said.speech is not None
+    cer = similarity = None
+    if transcript is not None:
+        errors, characters = character_errors(said.row, transcript, normaliser_for(said.row.lang))
+        cer = round(errors / max(characters, 1), 4)
+    if encoder is not None and said.speech.prompt is not None and said.speech.prompt.numel():
+        voice, prompt = encoder.voices([said])[0]
+        if voice is not None and prompt is not None:
+            similarity = round(float(voice @ prompt), 4)
+        elif not said.speech.waveform.numel():
+            similarity = -1.0
+    return SpeechSample(cer, similarity, round(said.speech.duration_s, 4))

@@ -37,7 +37,7 @@ ROOMS = {
     "ops": Room(inside=("types",), outside=("torch",)),
     "text": Room(outside=("jiwer", "rapidfuzz")),
     "metrics": Room(inside=("text", "types", "ops", "judges"), outside=("torch", "torchmetrics", "jiwer")),
-    "rewards": Room(inside=("text", "types", "models.policy", "judges"), outside=("torch", "rapidfuzz")),
+    "rewards": Room(inside=("text", "types", "models.policy", "judges", "token2text"), outside=("torch", "rapidfuzz")),
     "codecs": Room(
         inside=("types", "ops"),
         outside=("torch", "torchaudio", "transformers", "safetensors", "lightning"),
@@ -48,6 +48,9 @@ ROOMS = {
             *("torch", "torchaudio", "torchmetrics", "lightning", "transformers", "huggingface_hub"),
             *("speechbrain", "safetensors"),
         ),
+    ),
+    "token2text": Room(
+        inside=("text", "types", "ops", "codecs", "judges", "models.reference"), outside=("torch", "lightning")
     ),
     "models": Room(
         inside=("types", "ops", "codecs"),
@@ -60,7 +63,7 @@ ROOMS = {
     "strategies": Room(inside=("types",), outside=("torch", "lightning")),
     "callbacks": Room(
         inside=("text", "types", "metrics", "models.policy", "strategies", "__version__"),
-        outside=("torch", "torchmetrics", "lightning", "numpy", "matplotlib"),
+        outside=("torch", "torchaudio", "torchmetrics", "lightning", "numpy", "matplotlib", "soundfile"),
     ),
     "algorithms": Room(
         inside=("text", "types", "ops", "metrics", "rewards", "strategies", *ANY_FAMILY),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
 
 from lightning_audiorl.metrics import SetEvaluation
 from lightning_audiorl.models.policy import Context, Policy, SampleKey
 from lightning_audiorl.strategies.phases import Phase
-from lightning_audiorl.types import Decoding, Hypothesis, PromptBatch, Rollout, Speech, Utterance
+from lightning_audiorl.types import Decoding, Hypothesis, PromptBatch, Rollout
 
 
 @dataclass(frozen=True)
@@ -27,19 +29,26 @@ class EvalDecoding:
 
 
 def hypotheses(policy: Policy, batch: PromptBatch, rollout: Rollout, context: Context) -> list[list[Hypothesis]]:
-    """B groups of G decoded samples, as rewards and metrics take them."""
+    """B groups of G decoded samples, as rewards and metrics take them.
 
-    def hypothesis(row: Utterance, said: str | Speech, length: int, finished: bool) -> Hypothesis:
-        if isinstance(said, Speech):
-            return Hypothesis(row, "", length, finished, said)
-        return Hypothesis(row, said, length, finished)
-
+    Speech gets the speaker prompt that it was made from, one tensor for its group.
+    """
+    groups: list[list[Hypothesis]] = []
     decoded = policy.decode(rollout, context)
     lengths, finished = rollout.lengths.tolist(), rollout.finished.tolist()
-    return [
-        [hypothesis(row, *sample) for sample in zip(*group, strict=True)]
-        for row, *group in zip(batch.rows, decoded, lengths, finished, strict=True)
-    ]
+    for b, (row, samples) in enumerate(zip(batch.rows, decoded, strict=True)):
+        prompt: Tensor | None = None
+        group = []
+        for said, length, stopped in zip(samples, lengths[b], finished[b], strict=True):
+            if isinstance(said, str):
+                group.append(Hypothesis(row, said, length, stopped))
+                continue
+            if prompt is None:
+                prompt = batch.waveform[b, : int(batch.num_samples[b])].float().cpu()
+            spoken = replace(said, prompt=prompt, prompt_sample_rate_hz=batch.sample_rate_hz) if len(prompt) else said
+            group.append(Hypothesis(row, "", length, stopped, spoken))
+        groups.append(group)
+    return groups
 
 
 class Evaluator:

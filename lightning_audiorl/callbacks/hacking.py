@@ -1,18 +1,45 @@
-"""Says when the reward rises while figures that nobody rewarded get worse."""
+"""Says when the reward rises while figures that nobody rewarded get worse, and when speech drifts from its start."""
 
 from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
 from lightning_audiorl.callbacks.common import flat_figures, tensorboard_writers
-from lightning_audiorl.metrics import reward_hacking_alerts
+from lightning_audiorl.metrics import gap_alerts, reward_hacking_alerts
 
 _log = logging.getLogger(__name__)
+
+#: Figures of speech that no reward should move, and what it means when they do.
+_DRIFTS = {
+    "f0_mean_hz": "the voice is another",
+    "duration_ratio": "the pace is another",
+    "tokens_per_unit": "it says more or less than the text",
+}
+
+
+def drift_alerts(history: Mapping[str, Sequence[float]], tolerance: float = 0.1) -> list[str]:
+    """One sentence per figure of speech (mean F0, duration ratio, tokens per unit) that has left its start behind.
+
+    Args:
+        history: value at each validation by log key, oldest first; other keys are ignored, NaN is passed over.
+        tolerance: how far a value may be from that of the first validation, as a share of it.
+    """
+    alerts = []
+    for key, values in history.items():
+        meaning = _DRIFTS.get(key.rpartition("/")[2])
+        known = [value for value in values if not math.isnan(value)]
+        if meaning is None or not known or not known[0] or math.isnan(values[-1]):
+            continue
+        drift = known[-1] / known[0] - 1
+        if abs(drift) > tolerance:
+            alerts.append(f"{key} drifted from {known[0]:.4g} to {known[-1]:.4g} ({100 * drift:+.0f} %): {meaning}")
+    return alerts
 
 
 def _mean(values: list[float]) -> float:
@@ -26,16 +53,34 @@ class HackingWatch(Callback):
     The reward of a validation is the mean over the RL steps just before it; that of the validation before the first
     step is the mean over the first steps, when the policy has hardly moved.
 
+    Of a policy that speaks it also says when a gap between the judges that reward and those held out opens, and when
+    pitch, pace or length drift from those of the first validation, whatever the reward does.
+
     Args:
         tolerance: how much worse than at its best a figure may be, absolute (0.02 is two points of WER).
         reward_tolerance: how much the reward must have risen since then.
         window: RL steps averaged, at most; never over another validation.
+        gap_tolerance: by how much a gap between judges may grow, absolute (0.05 is five points of CER).
+        drift_tolerance: how far mean F0, duration ratio and tokens per unit may move, as a share of their start.
     """
 
-    def __init__(self, tolerance: float = 0.02, reward_tolerance: float = 0.0, window: int = 10) -> None:
+    def __init__(
+        self,
+        tolerance: float = 0.02,
+        reward_tolerance: float = 0.0,
+        window: int = 10,
+        gap_tolerance: float = 0.05,
+        drift_tolerance: float = 0.1,
+    ) -> None:
         if window < 1:
             raise ValueError(f"HackingWatch.window must be at least 1, got {window}")
+        if min(gap_tolerance, drift_tolerance) < 0:
+            raise ValueError(
+                "HackingWatch: gap_tolerance and drift_tolerance must not be negative; got "
+                f"{gap_tolerance}, {drift_tolerance}"
+            )
         self.tolerance, self.reward_tolerance, self.window = tolerance, reward_tolerance, window
+        self.gap_tolerance, self.drift_tolerance = gap_tolerance, drift_tolerance
         #: Reward at each validation, oldest first.
         self.rewards: list[float] = []
         #: ``{"rl_step", "text"}`` of everything said so far.
@@ -70,7 +115,11 @@ class HackingWatch(Callback):
             rewards[0] = _mean(self._first)
         flat = [flat_figures(one["results"]) for one in evaluations]
         series = {key: [figures.get(key, math.nan) for figures in flat] for key in flat[-1]}
-        for text in reward_hacking_alerts(rewards, series, self.tolerance, self.reward_tolerance):
+        for text in (
+            *reward_hacking_alerts(rewards, series, self.tolerance, self.reward_tolerance),
+            *gap_alerts(series, self.gap_tolerance),
+            *drift_alerts(series, self.drift_tolerance),
+        ):
             self.alerts.append({"rl_step": pl_module.rl_step, "text": text})
             if trainer.is_global_zero:
                 _log.warning("RL step %d: %s", pl_module.rl_step, text)

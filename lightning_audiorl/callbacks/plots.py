@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from lightning_audiorl.callbacks.common import Results
+from lightning_audiorl.callbacks.figures import columns_of, is_speech
 
 _BARS = ("wer", "insertion_rate", "hallucination_rate", "nonspeech_text_rate", "correct_rate", "length_ratio")
 
@@ -84,8 +85,10 @@ def plot_seconds(steps: Sequence[int], columns: Mapping[str, Sequence[float]], p
 
 def plot_figures(before: Results, after: Results | None, labels: tuple[str, str], path: Path) -> bool:
     """Bars of the main figures, before and after, of every set where they are defined; False without any."""
+    columns = columns_of(before)
     defined = {
-        key: [name for name, figures in before.items() if not math.isnan(figures.get(key, math.nan))] for key in _BARS
+        key: [name for name, figures in before.items() if not math.isnan(figures.get(key, math.nan))]
+        for key in (columns if is_speech(before) else _BARS)
     }
     drawn = {key: names for key, names in defined.items() if names}
     if not drawn:
@@ -93,7 +96,7 @@ def plot_figures(before: Results, after: Results | None, labels: tuple[str, str]
     figure, axes = _figure(len(drawn))
     width = 0.8 if after is None else 0.4
     for axis, (key, names) in zip(axes, drawn.items(), strict=True):
-        scale = 1 if key == "length_ratio" else 100
+        scale = columns[key].factor
         for number, (label, results) in enumerate(zip(labels, (before, after), strict=True)):
             if results is not None:
                 heights = [scale * results.get(name, {}).get(key, math.nan) for name in names]
@@ -106,3 +109,43 @@ def plot_figures(before: Results, after: Results | None, labels: tuple[str, str]
     figure.tight_layout()
     figure.savefig(path, dpi=100)
     return True
+
+
+def plot_judges(evaluations: Sequence[Mapping[str, Any]], path: Path) -> bool:
+    """What the judges that reward and those held out say of each set over RL steps; False without two evaluations.
+
+    Args:
+        evaluations: records with ``rl_step`` and ``results``, oldest first.
+        path: of the picture.
+    """
+    steps = [one["rl_step"] for one in evaluations]
+    names = list(evaluations[0]["results"]) if evaluations else []
+    drawn = {
+        (title, name): curves
+        for title, keys in {
+            "CER (%)": ("cer", "held_out_cer"),
+            "similarity": ("similarity", "held_out_similarity"),
+        }.items()
+        for name in names
+        if (curves := _curves([one["results"].get(name, {}) for one in evaluations], keys))
+    }
+    if len(steps) < 2 or not drawn:
+        return False
+    figure, axes = _figure(len(drawn))
+    for axis, ((title, name), curves) in zip(axes, drawn.items(), strict=True):
+        for (key, values), style in zip(curves.items(), ("-", "--"), strict=False):
+            scale = 100 if "%" in title else 1
+            axis.plot(steps, [scale * value for value in values], style, marker=".", label=key.replace("_", " "))
+        axis.set_title(f"{name}: {title}", fontsize=9)
+        axis.set_xlabel("RL step")
+        axis.legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+    return True
+
+
+def _curves(results: Sequence[Mapping[str, float]], keys: Sequence[str]) -> dict[str, list[float]]:
+    """Values of both figures over evaluations; empty unless each is known somewhere."""
+    curves = {key: [figures.get(key, math.nan) for figures in results] for key in keys}
+    known = all(any(not math.isnan(value) for value in values) for values in curves.values())
+    return curves if known else {}

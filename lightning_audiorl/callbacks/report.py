@@ -1,9 +1,10 @@
-"""What came out of a run, in one folder: report.json, report.md and plots."""
+"""What came out of a run, in one folder: report.json, report.md and plots; of speech also report.html and wav files."""
 
 from __future__ import annotations
 
 import json
 import math
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from lightning.pytorch.callbacks import Callback
 
 from lightning_audiorl.callbacks import plots, surroundings
 from lightning_audiorl.callbacks.common import run_folder
-from lightning_audiorl.callbacks.figures import figure_table
+from lightning_audiorl.callbacks.figures import figure_note, figure_table
 from lightning_audiorl.callbacks.hacking import HackingWatch
 from lightning_audiorl.callbacks.history import History
+from lightning_audiorl.callbacks.recordings import Recordings, judges_of, recordings_markdown, recordings_page
 
 _NAMES = {"fit": "report", "validate": "validate", "test": "test"}
 
@@ -41,21 +43,30 @@ class RunReport(Callback):
     A validation writes ``validate.json`` and ``validate.md``, a test ``test.json`` and ``test.md``, beside it. The
     table of figures is printed too.
 
+    Of a policy that speaks, ``<default_root_dir>/audio`` holds the first texts of each set as wav files with their mel
+    spectrograms, as they were said before the first step and after the last; ``report.html`` plays them beside what
+    the judges heard.
+
     Args:
         enabled: False writes and prints nothing.
         dirpath: default ``<default_root_dir>/report``.
+        num_spoken: texts of each set that are kept as wav files.
     """
 
-    def __init__(self, enabled: bool = True, dirpath: str | None = None) -> None:
+    def __init__(self, enabled: bool = True, dirpath: str | None = None, num_spoken: int = 3) -> None:
+        if num_spoken < 0:
+            raise ValueError(f"RunReport.num_spoken must not be negative, got {num_spoken}")
         self.enabled, self.dirpath = enabled, dirpath
         self.history = History()
+        self.recordings = Recordings(num_spoken)
         self._evaluation_start_s = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        return self.history.state_dict()
+        return {**self.history.state_dict(), "recordings": self.recordings.records}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history.load_state_dict(state_dict)
+        self.recordings.records = list(state_dict.get("recordings", []))
 
     # --- hooks
 
@@ -74,10 +85,15 @@ class RunReport(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         self.history.evaluation_s += time.monotonic() - self._evaluation_start_s
         if trainer.state.fn == "validate":
+            self._record(trainer, pl_module, "validate")
             self._finish(trainer, pl_module, "finished")
+        else:
+            before = sum(one["kind"] == "val" for one in pl_module.evaluations) == 1
+            self._record(trainer, pl_module, "before" if before else "after")
 
     def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
         self.history.evaluation_s += time.monotonic() - self._evaluation_start_s
+        self._record(trainer, pl_module, "test")
         self._finish(trainer, pl_module, "finished")
 
     def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
@@ -89,6 +105,12 @@ class RunReport(Callback):
 
     # --- the report
 
+    def _record(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Keep what the evaluation at hand has said."""
+        if self.enabled and trainer.is_global_zero:
+            folder = run_folder(trainer, None, "audio")
+            self.recordings.keep(pl_module.last_hypotheses, folder, stage, pl_module.rl_step)
+
     def _finish(self, trainer: Trainer, pl_module: Any, status: str) -> None:
         if not self.enabled or not trainer.is_global_zero:
             return
@@ -97,7 +119,8 @@ class RunReport(Callback):
         table = write_report(report, folder)
         if table:
             where = folder / f"{_NAMES[report['command']]}.md"
-            print(f"\n{table}\n\npercent of words or utterances; length: words said per word spoken.  {where}")
+            note = textwrap.fill(figure_note(report["before"]["results"]), 110)
+            print(f"\n{table}\n\n{note}\n{where}")
 
     def collect(self, trainer: Trainer, pl_module: Any, status: str) -> dict[str, Any]:
         """Everything the report says, as plain data (NaN still a float)."""
@@ -107,6 +130,8 @@ class RunReport(Callback):
         if command != "fit":
             evaluations = evaluations[-1:]
         watches = [c for c in trainer.callbacks if isinstance(c, HackingWatch)]  # type: ignore[attr-defined]
+        stages = ("before", "after") if command == "fit" else (command,)
+        folders = run_folder(trainer, None, "audio"), run_folder(trainer, self.dirpath, "report")
         return {
             "command": command,
             "status": status,
@@ -116,6 +141,8 @@ class RunReport(Callback):
             "before": evaluations[0] if evaluations else None,
             "after": evaluations[-1] if len(evaluations) > 1 else None,
             "alerts": [alert for watch in watches for alert in watch.alerts],
+            "judges": judges_of(getattr(pl_module, "evaluation", None)),
+            "recordings": self.recordings.of(stages, *folders),
             "time": {
                 "total_s": self.history.total_s,
                 "evaluation_s": self.history.evaluation_s,
@@ -135,6 +162,10 @@ class RunReport(Callback):
 def _labels(report: dict[str, Any]) -> tuple[str, str]:
     before, after = report["before"], report["after"]
     return f"step {before['rl_step']}", f"step {after['rl_step']}" if after else ""
+
+
+def _title(report: dict[str, Any]) -> str:
+    return f"{report['algorithm']}, {report['command']}, RL step {report['rl_step']} of {report['num_steps']}"
 
 
 def report_table(report: dict[str, Any]) -> str:
@@ -158,19 +189,18 @@ def report_text(report: dict[str, Any], images: dict[str, str]) -> str:
     """
     clock = report["time"]
     phases = " | ".join(f"{name} {_duration(s)}" for name, s in clock["phases_s"].items())
-    head = f"{report['algorithm']}, {report['command']}, RL step {report['rl_step']} of {report['num_steps']}"
-    parts = [f"# {head}", f"Status: {report['status']}."]
+    parts = [f"# {_title(report)}", f"Status: {report['status']}."]
     parts.append(f"Time: {_duration(clock['total_s'])}, of it evaluation {_duration(clock['evaluation_s'])}.")
     if phases:
         parts.append(f"Training by phase: {phases}.")
     table = report_table(report)
     if table:
-        parts += [
-            "## Figures",
-            "Percent of words or utterances; length is words said per word spoken.",
-            f"```\n{table}\n```",
-        ]
+        parts += ["## Figures", figure_note(report["before"]["results"]), f"```\n{table}\n```"]
     parts += [f"![{title}]({name})" for title, name in images.items()]
+    if report["judges"]:
+        parts += ["## Judges", _facts({role.replace("_", " "): name for role, name in report["judges"].items()})]
+    if report["recordings"]:
+        parts += ["## What is heard", recordings_markdown(report["recordings"], report["judges"])]
     if report.get("memory_table"):
         parts += ["## Memory by phase", "On the device, in the last RL step.", report["memory_table"]]
     if report["alerts"]:
@@ -194,10 +224,17 @@ def write_report(report: dict[str, Any], folder: Path) -> str:
         after = report["after"]["results"] if report["after"] else None
         if plots.plot_figures(report["before"]["results"], after, _labels(report), folder / f"{name}_figures.png"):
             images["figures"] = f"{name}_figures.png"
+    if plots.plot_judges(report["evaluations"], folder / f"{name}_judges.png"):
+        images["judges that reward, and judges held out"] = f"{name}_judges.png"
     if plots.plot_curves(steps, columns, folder / f"{name}_curves.png"):
         images["training curves"] = f"{name}_curves.png"
     if plots.plot_seconds(steps, columns, folder / f"{name}_seconds.png"):
         images["seconds per phase"] = f"{name}_seconds.png"
     (folder / f"{name}.json").write_text(json.dumps(plain(report), indent=1, allow_nan=False) + "\n")
     (folder / f"{name}.md").write_text(report_text(report, images))
-    return report_table(report)
+    table = report_table(report)
+    if report["recordings"]:
+        note = figure_note(report["before"]["results"]) if table else ""
+        page = recordings_page(report["recordings"], report["judges"], _title(report), table, note)
+        (folder / f"{name}.html").write_text(page)
+    return table

@@ -9,6 +9,7 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
 from lightning_audiorl.callbacks.common import markdown_table, tensorboard_writers
+from lightning_audiorl.callbacks.speech import has_speech, heard_table, spoken, spoken_group_table, write_speech
 from lightning_audiorl.text import fired_rules, normaliser_for
 from lightning_audiorl.types import Hypothesis, Scores
 
@@ -63,20 +64,29 @@ class SampleLogger(Callback):
     Every few RL steps: the best and the worst hypothesis of the groups whose rewards lie furthest apart, as text and
     with their audio. At each evaluation: the first hypotheses of each set, the same rows every time.
 
+    Of a policy that speaks: what the judges heard, with the sound and a mel spectrogram of each sample shown; the audio
+    of its prompts is that of the speaker prompts.
+
     Args:
         every_n_steps: RL steps between two tables; 0 writes none. The first step is always shown.
         num_groups: groups shown.
         num_rows: hypotheses shown of each evaluation set; 0 shows none.
         max_audio_s: audio is cut here, in seconds; 0 writes no audio.
+        num_spoken: of these rows, how many are written as sound too where the policy speaks.
     """
 
     def __init__(
-        self, every_n_steps: int = 50, num_groups: int = 2, num_rows: int = 5, max_audio_s: float = 30.0
+        self,
+        every_n_steps: int = 50,
+        num_groups: int = 2,
+        num_rows: int = 5,
+        max_audio_s: float = 30.0,
+        num_spoken: int = 3,
     ) -> None:
-        if min(every_n_steps, num_groups, num_rows, max_audio_s) < 0:
+        if min(every_n_steps, num_groups, num_rows, max_audio_s, num_spoken) < 0:
             raise ValueError("SampleLogger: no setting may be negative")
         self.every_n_steps, self.num_groups, self.num_rows = every_n_steps, num_groups, num_rows
-        self.max_audio_s = max_audio_s
+        self.max_audio_s, self.num_spoken = max_audio_s, num_spoken
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         rl_step, step = pl_module.rl_step, getattr(pl_module, "last_step", None)
@@ -87,11 +97,16 @@ class SampleLogger(Callback):
         places = best_and_worst(step.scores, self.num_groups)
         if not places:
             return
-        table = group_table(step.groups, step.scores, places)
+        speaks = has_speech(step.groups)
+        table = (spoken_group_table if speaks else group_table)(step.groups, step.scores, places)
         for writer in writers:
             writer.add_text("groups", table, rl_step)
-            for number, (prompt, *_samples) in enumerate(places):
+            for number, (prompt, *samples) in enumerate(places):
                 self._write_audio(writer, f"groups/{number}", step.batch, prompt, rl_step)
+                if speaks:
+                    for label, sample in zip(("best", "worst"), samples, strict=True):
+                        said = spoken(step.groups[prompt][sample])
+                        write_speech(writer, f"groups/{number}/{label}", said, rl_step, self.max_audio_s)
 
     def _write_audio(self, writer: Any, tag: str, batch: Any, prompt: int, rl_step: int) -> None:
         rate = batch.sample_rate_hz
@@ -110,4 +125,9 @@ class SampleLogger(Callback):
         writers = tensorboard_writers(trainer) if self.num_rows > 0 else []
         for writer in writers:
             for name, groups in pl_module.last_hypotheses.items():
-                writer.add_text(f"{kind}/{name}", hypothesis_table(groups[: self.num_rows]), pl_module.rl_step)
+                shown, speaks = groups[: self.num_rows], has_speech(groups)
+                table = (heard_table if speaks else hypothesis_table)(shown)
+                writer.add_text(f"{kind}/{name}", table, pl_module.rl_step)
+                for number, (said, *_) in enumerate(shown[: self.num_spoken] if speaks else ()):
+                    tag = f"{kind}/{name}/{number}"
+                    write_speech(writer, tag, spoken(said), pl_module.rl_step, self.max_audio_s)

@@ -45,8 +45,8 @@ _ID_FIRST = re.compile(rb'\s*\{\s*"id"\s*:\s*("(?:[^"\\]|\\.)*")')
 def row_fingerprint(row: Utterance) -> str:
     """Short hash (16 hexadecimal digits) of what a row's hypotheses depend on.
 
-    File names without their folders, offsets, durations and gaps to the microsecond, text, language and effects: a
-    folder may move, audio and text may not change.
+    File names without their folders, offsets, durations and gaps to the microsecond, text, language and effects, and
+    what a speaker prompt says: a folder may move, audio and text may not change.
     """
     pieces = [
         f"{s.audio_filepath.rpartition('/')[2]}|{s.offset_s:.6f}|{s.gap_s:.6f}|"
@@ -54,6 +54,8 @@ def row_fingerprint(row: Utterance) -> str:
         for s in row.segments
     ]
     parts = [row.text, row.lang, str(len(pieces)), *pieces, *row.effects]
+    if "prompt_text" in row.extra:
+        parts.append(f"prompt:{row.extra['prompt_text']}")
     return blake2b("".join(f"{len(part)}:{part}" for part in parts).encode(), digest_size=8).hexdigest()
 
 

@@ -79,8 +79,8 @@ class JudgeTraining(LightningModule, ABC):
     def heard(self, batch: PromptBatch, augmented: bool = False) -> tuple[Tensor, Tensor]:
         """The batch's clips at the network's rate [B, S] and their lengths [B].
 
-        ``augmented`` sends some through mel bands and some through the codec; without it all go through the codec, where
-        there is one.
+        ``augmented`` sends some through mel bands and some through the codec; without it all go through the codec,
+        where there is one.
         """
         rate_hz = self.network.sample_rate_hz
         waves = []

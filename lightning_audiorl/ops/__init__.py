@@ -10,6 +10,17 @@ from lightning_audiorl.ops.masks import keep_finite, lengths_to_keep, masked, ma
 from lightning_audiorl.ops.objectives import CISPO, DAPO, GRPO, GSPO, MWER, DrGRPO, Objective, Surrogate, unique_samples
 from lightning_audiorl.ops.randomness import key_to_seed, keyed_generator, keyed_uniform
 from lightning_audiorl.ops.reduce import Reduction, kl_penalised, loss_divisor, reduce_terms, step_loss
+from lightning_audiorl.ops.relax import (
+    RelaxForm,
+    Schedule,
+    TauSchedule,
+    code_logits,
+    gumbel_noise,
+    keyed_exponentials,
+    posterior_noise,
+    relax,
+    soft_embedding,
+)
 
 __all__ = [
     "CISPO",
@@ -24,13 +35,19 @@ __all__ = [
     "KLKind",
     "Objective",
     "Reduction",
+    "RelaxForm",
+    "Schedule",
     "Surrogate",
+    "TauSchedule",
     "TokenLogProbs",
     "chunked_full_kl",
+    "code_logits",
     "full_vocabulary_kl",
     "group_advantages",
+    "gumbel_noise",
     "keep_finite",
     "key_to_seed",
+    "keyed_exponentials",
     "keyed_generator",
     "keyed_uniform",
     "kl_estimate",
@@ -40,7 +57,10 @@ __all__ = [
     "masked",
     "masked_mean",
     "masked_sum",
+    "posterior_noise",
     "reduce_terms",
+    "relax",
+    "soft_embedding",
     "soft_overlong_penalty",
     "step_loss",
     "token_log_probs",

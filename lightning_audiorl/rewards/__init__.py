@@ -11,18 +11,27 @@ from lightning_audiorl.rewards.asr import (
     SoftOverlong,
 )
 from lightning_audiorl.rewards.base import Reward, RewardError, TextReward
+from lightning_audiorl.rewards.differentiable import (
+    DifferentiableMix,
+    DifferentiableReward,
+    HeadLikelihood,
+    TextLikelihood,
+)
 from lightning_audiorl.rewards.mix import RewardMix
 from lightning_audiorl.rewards.speech import PredictedQuality, SpeakerSimilarity, SpeechAccuracy
 from lightning_audiorl.rewards.speech_shape import Diversity, DurationConsistency, SpeechBounds
 
 __all__ = [
     "Accuracy",
+    "DifferentiableMix",
+    "DifferentiableReward",
     "Diversity",
     "DurationConsistency",
     "EditCount",
     "ExactMatch",
     "ExpAccuracy",
     "Hallucination",
+    "HeadLikelihood",
     "Keyword",
     "LengthError",
     "PredictedQuality",
@@ -33,5 +42,6 @@ __all__ = [
     "SpeakerSimilarity",
     "SpeechAccuracy",
     "SpeechBounds",
+    "TextLikelihood",
     "TextReward",
 ]

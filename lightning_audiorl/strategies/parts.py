@@ -19,6 +19,7 @@ NEEDED: dict[str, frozenset[Phase]] = {
     "context": frozenset({"rollout", "reference", "update"}),
     "codec": frozenset({"encode", "reward"}),
     "judge": frozenset({"reward"}),
+    "token2text": frozenset({"update"}),
 }
 _UPDATE: frozenset[Phase] = frozenset({"update"})
 

@@ -1,0 +1,205 @@
+"""The page and the plots of figures/tts.py."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+Results = dict[int, dict[str, Any]]
+"""By seed and row of the table."""
+
+#: Title -> figure, factor, digits.
+COLUMNS: dict[str, tuple[str, float, int]] = {
+    "held-out CER %": ("held_out_cer", 100, 1),
+    "reward judge's CER %": ("cer", 100, 1),
+    "gap": ("judge_gap", 100, 1),
+    "held-out similarity": ("held_out_similarity", 1, 3),
+    "similarity": ("similarity", 1, 3),
+    "tokens per digit": ("tokens_per_unit", 1, 2),
+    "missing stops %": ("missing_stop_rate", 100, 2),
+    "F0 Hz": ("f0_mean_hz", 1, 0),
+}
+HEAD = """# Speech synthesis: SFT, GRPO, DiffRO and both
+
+The paper's Table 2 in miniature, on real recordings of digits (FSDD): a language model of 1 million parameters over a
+codec of 1,000 codes at 25 per second, all parts trained from nothing. Every row starts from the same model of its seed;
+seeds differ in initial weights, labelled utterances, order and draws. Figures on 300 texts of 1 to 4 digits of the test
+part, one sample each at temperature 1 (the paper's), judged by models of another architecture and other features,
+trained on recordings that the reward's judges never heard. Mean ± standard deviation over the seeds; in brackets the
+change against the start of the same seed, mean (lowest to highest). R1: accuracy by the reward judge; R2: duration; R3:
+diversity; SIM: speaker similarity; every row with rewards has the hard bounds on length and stop beside them (weight
+0.5). Made by `python figures/tts.py`."""
+
+
+def of(results: Results, row: str, figure: str) -> list[float]:
+    """The figure of every seed that has the row."""
+    return [rows[row]["figures"][figure] for _, rows in sorted(results.items()) if row in rows]
+
+
+def spread(values: list[float], digits: int) -> str:
+    """Mean ± standard deviation."""
+    known = [value for value in values if not math.isnan(value)]
+    if not known:
+        return "-"
+    deviation = f" ± {statistics.stdev(known):.{digits}f}" if len(known) > 1 else ""
+    return f"{statistics.fmean(known):.{digits}f}{deviation}"
+
+
+def change(results: Results, row: str, figure: str, relative: bool, factor: float, digits: int) -> str:
+    """Mean (lowest to highest) change against the start, seed by seed."""
+    pairs = [
+        (rows["start"]["figures"][figure], rows[row]["figures"][figure]) for rows in results.values() if row in rows
+    ]
+    changes = [100 * (new - old) / old if relative else factor * (new - old) for old, new in pairs]
+    unit = " %" if relative else ""
+    low, high = min(changes), max(changes)
+    return f"{statistics.fmean(changes):+.{digits}f}{unit} ({low:+.{digits}f} to {high:+.{digits}f})"
+
+
+def table(results: Results) -> str:
+    """One row per method."""
+    rows = list(dict.fromkeys(row for each in results.values() for row in each))
+    lines = ["| | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for row in rows:
+        cells = []
+        for figure, factor, digits in COLUMNS.values():
+            cell = spread([factor * value for value in of(results, row, figure)], digits)
+            if row != "start" and figure in ("held_out_cer", "tokens_per_unit"):
+                cell += f"<br>[{change(results, row, figure, True, factor, 0)}]"
+            if row != "start" and figure in ("held_out_similarity", "similarity"):
+                cell += f"<br>[{change(results, row, figure, False, factor, digits)}]"
+            cells.append(cell)
+        lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def sentence(results: Results) -> str:
+    """Every row against the control, in words: superiority only where the seeds separate."""
+    lines = []
+    if "SFT control" not in next(iter(results.values())):
+        return ""
+    control = of(results, "SFT control", "held_out_cer")
+    for row in dict.fromkeys(row for each in results.values() for row in each):
+        if row in ("start", "SFT control"):
+            continue
+        mine = of(results, row, "held_out_cer")
+        better = sum(a < b for a, b in zip(mine, control, strict=True))
+        verdict = "better than" if max(mine) < min(control) else "worse than" if min(mine) > max(control) else None
+        said = f"{verdict} the control, and the seeds separate" if verdict else "the seeds do not separate"
+        lines.append(f"- {row}: below the control in {better} of {len(mine)} seeds; {said}.")
+    return "\n".join(lines)
+
+
+def shares(results: Results) -> str:
+    """What the logs of the runs say on average."""
+    names = ("seconds", "kl", "diffro_share", "grad_cosine", "grad_norm/grpo", "grad_norm/diffro", "diffro/used_share")
+    lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for row in dict.fromkeys(row for each in results.values() for row in each):
+        of_row = [each[row] for each in results.values() if row in each]
+        cells = [spread([run[name] for run in of_row if name in run], 0 if name == "seconds" else 3) for name in names]
+        if row != "start":
+            lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def token2text_table(validation: dict[str, Any]) -> str:
+    """Token2Text beside the held-out waveform judge."""
+    lines = [
+        "| | CER % by Token2Text's decoder | by its CTC | by the held-out judge | rank correlation of likelihood and "
+        "judge, decoder | CTC |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, found in validation.items():
+        cer, rank = found["cer"], found["spearman"]
+        rates = " | ".join(f"{100 * cer[key]:.1f}" for key in ("decoder", "ctc", "judge"))
+        lines.append(f"| {name} | {rates} | {rank['decoder']:.2f} | {rank['ctc']:.2f} |")
+    return "\n".join(lines)
+
+
+def page(kept: dict[str, Any], reading: Path) -> str:
+    """docs/tts_figures.md; ``reading`` is a human's text that stands behind the head where it exists."""
+    results: Results = kept["results"]
+    plateau = ", ".join(f"seed {seed}: {100 * fell:.1f} %" for seed, fell in sorted(kept["plateau"].items()))
+    parts = [HEAD]
+    if reading.is_file():
+        parts.append("## Reading\n\n" + reading.read_text())
+    parts += [
+        "## Table",
+        table(results),
+        "![rows](images/tts_rows.png)",
+        "Against the control:\n\n" + sentence(results),
+        f"The starts stood still: in the last tenth of SFT the held-out CER on dev fell by {plateau}.",
+        "## What the logs say",
+        "Means over the steps of a run; seconds are those of the whole run on one thread, evaluation included.",
+        shares(results),
+        "## Token2Text beside a judge of waveforms (dev part)",
+        token2text_table(kept["token2text"]),
+    ]
+    if kept["long"]:
+        parts += ["## Long runs (seed 0, dev set)", "![long](images/tts_long.png)", long_table(kept["long"])]
+    parts.append("*" + "; ".join(f"{key} {value}" for key, value in kept["made_with"].items()) + "*")
+    return "\n\n".join(parts) + "\n"
+
+
+def long_table(runs: dict[str, dict[str, list[float]]]) -> str:
+    """Held-out CER and similarity at the start, at their best and at the end of each long run."""
+    lines = [
+        "| | steps | held-out CER %: start, best (step), end | held-out similarity: start, end | tokens per digit: "
+        "start, end |",
+        "|---|---|---|---|---|",
+    ]
+    for row, curve in runs.items():
+        cer, steps = curve["held_out_cer"], curve["rl_step"]
+        best = min(range(len(cer)), key=lambda i: cer[i])
+        voice, pace = curve["held_out_similarity"], curve["tokens_per_unit"]
+        lines.append(
+            f"| {row} | {steps[-1]} | {100 * cer[0]:.1f}, {100 * cer[best]:.1f} ({steps[best]}), {100 * cer[-1]:.1f} | "
+            f"{voice[0]:.3f}, {voice[-1]:.3f} | {pace[0]:.1f}, {pace[-1]:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def plot(results: Results, path: Path) -> None:
+    """A panel each for held-out CER and similarity: a bar for each row, a point for each seed."""
+    rows = list(dict.fromkeys(row for each in results.values() for row in each))
+    figure = Figure(figsize=(11, 0.32 * len(rows) + 1.2))
+    FigureCanvasAgg(figure)
+    panels = {"held-out CER, %": ("held_out_cer", 100), "held-out speaker similarity": ("held_out_similarity", 1)}
+    for number, (title, (name, factor)) in enumerate(panels.items(), start=1):
+        axis = figure.add_subplot(1, 2, number)
+        for height, row in enumerate(reversed(rows)):
+            points = [factor * value for value in of(results, row, name)]
+            axis.barh(height, statistics.fmean(points), color="tab:gray" if row == "start" else "tab:blue", alpha=0.5)
+            axis.plot(points, [height] * len(points), "k.", markersize=5)
+        axis.set_title(title, fontsize=10)
+        axis.set_yticks(range(len(rows)), list(reversed(rows)) if number == 1 else [""] * len(rows), fontsize=8)
+        axis.grid(alpha=0.3, axis="x")
+    if panels:
+        low = min(min(of(results, row, "held_out_similarity")) for row in rows)
+        figure.axes[1].set_xlim(left=max(0.0, low - 0.1))
+    figure.tight_layout()
+    figure.savefig(path, dpi=90)
+
+
+def curves(runs: dict[str, dict[str, list[float]]], path: Path) -> None:
+    """Figures of dev along the long runs."""
+    names = {"held_out_cer": "held-out CER", "cer": "reward judge's CER", "held_out_similarity": "held-out similarity"}
+    names |= {"tokens_per_unit": "tokens per digit"}
+    figure = Figure(figsize=(13, 3.2))
+    FigureCanvasAgg(figure)
+    for number, (name, title) in enumerate(names.items(), start=1):
+        axis = figure.add_subplot(1, len(names), number)
+        for row, curve in runs.items():
+            axis.plot(curve["rl_step"], curve[name], label=row, linewidth=1.2)
+        axis.set_title(title, fontsize=9)
+        axis.set_xlabel("RL step", fontsize=8)
+        axis.tick_params(labelsize=7)
+        axis.grid(alpha=0.3)
+    figure.axes[0].legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=90)

@@ -1,0 +1,172 @@
+"""The runs behind docs/tts.md: shipped configurations of speech synthesis, one folder per run."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import yaml
+from figure_runs import Figures, Spec, audiorl, last_figures, spec
+
+MODEL = "model.init_args"
+CONFIGS = Path(__file__).parents[1] / "configs" / "tts" / "fsdd"
+#: In the order in which they need each other.
+PARTS = (
+    "codec",
+    "asr_judge",
+    "held_out_asr_judge",
+    "speaker_encoder",
+    "held_out_speaker_encoder",
+    "token2text",
+)
+#: The evaluation set: the data set's own test recordings, looked at once, after all settings were fixed on dev.
+TEST = {
+    "test": spec(
+        "data.speech.FsddSpeech",
+        part="test",
+        num_words=[1, 4],
+        prompt_words=[1, 2],
+        num_rows=300,
+        seed=5,
+        with_target=False,
+    )
+}
+SAMPLED = {"sampled": {"decoding": {"temperature": 1.0, "tokens_per_second": 50.0, "min_cap": 16}}}
+
+
+def shipped(name: str) -> Spec:
+    """configs/tts/fsdd/<name>.yaml."""
+    loaded: Spec = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    return loaded
+
+
+def placed(settings: Spec, folders: Mapping[str, Path]) -> Spec:
+    """The settings with the folders under runs/tts/fsdd that ``folders`` names put elsewhere."""
+    text = yaml.safe_dump(settings, sort_keys=False, width=10_000)
+    for name, path in folders.items():
+        text = text.replace(f"runs/tts/fsdd/{name}/export", str(path))
+    loaded: Spec = yaml.safe_load(text)
+    return loaded
+
+
+def changed(settings: Spec, changes: Mapping[str, Any]) -> Spec:
+    """A copy with values at dotted keys, ``model.init_args.num_steps``, replaced."""
+    copy = deepcopy(settings)
+    for key, value in changes.items():
+        *parents, last = key.split(".")
+        place = copy
+        for parent in parents:
+            place = place[parent]
+        place[last] = value
+    return copy
+
+
+def in_folder(settings: Spec, folder: Path, seed: int) -> Spec:
+    """The run's own folder and seed."""
+    logger = deepcopy(settings["trainer"].get("logger"))
+    if isinstance(logger, dict):
+        logger["init_args"]["save_dir"] = str(folder)
+    own = {"default_root_dir": str(folder), "logger": logger, "enable_checkpointing": False}
+    trainer = {"num_sanity_val_steps": 0} | settings["trainer"] | own
+    return settings | {"seed_everything": seed, "trainer": trainer}
+
+
+def part(name: str, out: Path) -> Path:
+    """The folder of a trained part (codec, judge, ...), trained if it is not there."""
+    folder = out / "parts" / name
+    settings = placed(shipped(name), parts(out))
+    audiorl("fit", in_folder(settings, folder, settings["seed_everything"]), folder)
+    return folder / "export"
+
+
+def parts(out: Path) -> dict[str, Path]:
+    """Where the parts are."""
+    return {name: out / "parts" / name / "export" for name in PARTS}
+
+
+def parts_and_start(out: Path, seed: int) -> dict[str, Path]:
+    """Where the parts and the start of one seed are."""
+    return parts(out) | {"sft": out / f"seed{seed}" / "start" / "export"}
+
+
+def start(out: Path, seed: int) -> tuple[Path, float]:
+    """The language model that everything starts from, and how much its dev error still fell in the last tenth.
+
+    Each seed has its own initial weights, labelled utterances and order.
+    """
+    folder = out / f"seed{seed}" / "start"
+    settings = placed(shipped("sft"), parts(out))
+    num_steps = settings["model"]["init_args"]["num_steps"]
+    settings = changed(
+        settings,
+        {
+            "model.init_args.policy.init_args.init_from.init_args.seed": seed,
+            "data.init_args.train": [
+                with_seed(subset, 100 + seed) for subset in settings["data"]["init_args"]["train"]
+            ],
+            "trainer.val_check_interval": num_steps // 10,
+        },
+    )
+    audiorl("fit", in_folder(settings, folder, seed), folder)
+    evaluations = json.loads((folder / "report" / "report.json").read_text())["evaluations"]
+    before, after = (evaluations[i]["results"]["dev"]["held_out_cer"] for i in (-2, -1))
+    return folder / "export", (before - after) / before
+
+
+def with_seed(subset: Spec, seed: int) -> Spec:
+    """A part of a training mix with another draw of rows."""
+    return changed(subset, {"source.init_args.seed": seed})
+
+
+def labelled(seed: int) -> list[Spec]:
+    """The recordings that the start of one seed has learnt from: those with a prompt, as every evaluation has."""
+    return [with_seed(shipped("sft")["data"]["init_args"]["train"][-1] | {"share": 1.0}, 100 + seed)]
+
+
+def run(out: Path, seed: int, name: str, config: str, changes: Mapping[str, Any]) -> Path:
+    """One training run from the seed's start; the folder of the run."""
+    folder = out / f"seed{seed}" / name
+    settings = placed(changed(shipped(config), changes), parts_and_start(out, seed))
+    if config == "control":
+        settings["data"]["init_args"]["train"] = labelled(seed)
+    audiorl("fit", in_folder(settings, folder, seed), folder)
+    return folder
+
+
+def evaluated(out: Path, seed: int, name: str, model: Path) -> Figures:
+    """The figures of an exported model on the evaluation set."""
+    folder = out / f"seed{seed}" / name
+    changes = {
+        "data.init_args.val": TEST,
+        "data.init_args.train": None,
+        f"{MODEL}.eval_decodings": SAMPLED,
+        f"{MODEL}.policy.init_args.init_from": str(model),
+    }
+    settings = in_folder(placed(changed(shipped("grpo"), changes), parts(out)), folder, 0)
+    settings["trainer"]["logger"] = False
+    audiorl("validate", settings, folder)
+    return last_figures(folder / "report" / "validate.json")
+
+
+def log_means(folder: Path) -> dict[str, float]:
+    """Means over the steps of a run: what says whether its parts did their share; and its seconds."""
+    history = json.loads((folder / "report" / "report.json").read_text())["history"]
+    wanted = ("diffro_share", "grad_cosine", "grad_norm/grpo", "grad_norm/diffro", "diffro/used_share", "kl")
+    means = {
+        name: statistics.fmean(v for v in history[name] if v is not None)
+        for name in wanted
+        if any(history.get(name, []))
+    }
+    return means | {"seconds": float(json.loads((folder / "fit.seconds.json").read_text()))}
+
+
+def dev_curve(folder: Path) -> dict[str, list[float]]:
+    """Figures of the dev set at each evaluation of a run."""
+    evaluations = json.loads((folder / "report" / "report.json").read_text())["evaluations"]
+    names = ("cer", "held_out_cer", "similarity", "held_out_similarity", "tokens_per_unit", "missing_stop_rate")
+    curve = {name: [e["results"]["dev"][name] for e in evaluations] for name in names}
+    return curve | {"rl_step": [e["rl_step"] for e in evaluations]}

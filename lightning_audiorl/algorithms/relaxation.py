@@ -1,0 +1,112 @@
+"""How samples are relaxed, and the relaxation itself: one chunk of hidden states at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lightning_audiorl import ops
+from lightning_audiorl.ops.logprobs import scaled_logits
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """How sampled codes become points that gradients pass through.
+
+    Args:
+        tau: temperature of the Gumbel-Softmax.
+        form: "straight_through", Token2Text reads the hard codes; or "soft", it reads weighted means of embeddings.
+        noise: "posterior", as it must have been for the own sample to be drawn, so that the relaxed codes belong to
+            the prefix that they are conditioned on; or "fresh", as in the paper.
+        num_draws: K draws of noise, averaged.
+        stop: "relaxed", the end of speech is one more class, which gets a gradient; or "excluded", a softmax over the
+            codes alone, and the stop token is not read.
+    """
+
+    tau: ops.TauSchedule = field(default_factory=ops.TauSchedule)
+    form: ops.RelaxForm = "straight_through"
+    noise: Literal["posterior", "fresh"] = "posterior"
+    num_draws: int = 1
+    stop: Literal["relaxed", "excluded"] = "relaxed"
+
+    def __post_init__(self) -> None:
+        known = self.form in ("soft", "straight_through") and self.noise in ("posterior", "fresh")
+        if not known or self.stop not in ("relaxed", "excluded") or self.num_draws < 1:
+            raise ValueError(
+                "Relaxation: form is soft or straight_through, noise posterior or fresh, stop relaxed or excluded, "
+                f"num_draws >= 1; got {self.form!r}, {self.noise!r}, {self.stop!r}, {self.num_draws}"
+            )
+
+
+@dataclass(frozen=True)
+class ReferenceStates:
+    """What a full-vocabulary KL asks of the reference; its logits are made of it a chunk at a time.
+
+    Args:
+        hidden: [B, G, T, D] without a graph.
+        head: [n, D] -> [n, V] logits, forbidden tokens among them.
+    """
+
+    hidden: Tensor
+    head: ops.Head
+
+
+@dataclass(frozen=True)
+class RelaxedChunk:
+    """Hidden states [n, D] of some positions -> embedded relaxed codes [spoken of them, width], KL and entropy [n, 2].
+
+    Draws are keyed, so that a chunk that is computed again in the backward pass sees the same noise.
+
+    Args:
+        policy: that speaks in codes.
+        temperature: of the sampler.
+        table: [N + 1, width] embeddings of Token2Text.
+        how, tau: of the relaxation.
+        keys: of each position's draws.
+        own: class of each position's sampled token, N for the end of speech.
+        spoken: bool, the positions that Token2Text reads.
+        reference: the reference's head; None without a KL. The KL is then 0.
+    """
+
+    policy: Any
+    temperature: float
+    table: Tensor
+    how: Relaxation
+    tau: float
+    keys: Sequence[tuple[int | str, ...]]
+    own: Tensor
+    spoken: Tensor
+    reference: ops.Head | None
+
+    def __call__(self, hidden: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
+        """``others``: the reference's hidden states where there is one, and the positions' places in the whole."""
+        index = others[-1]
+        logits = scaled_logits(self.policy.head(hidden), self.temperature)
+        kl = torch.zeros_like(logits[:, 0])
+        if self.reference is not None:
+            with torch.no_grad():
+                of_reference = scaled_logits(self.reference(others[0]), self.temperature)
+            kl = ops.full_vocabulary_kl(logits, of_reference.masked_fill(logits.isneginf(), -torch.inf))
+        embedded = ops.soft_embedding(self._weights(logits, index), self.table)
+        return embedded, torch.stack([kl, _entropy(logits.detach())], dim=-1)
+
+    def _weights(self, logits: Tensor, index: Tensor) -> Tensor:
+        """[n, V] logits at the places ``index`` -> [spoken of them, N + 1] relaxed codes."""
+        policy, how, which = self.policy, self.how, self.spoken[index]
+        classes = ops.code_logits(logits[which], policy.code_to_token, policy.stop_ids, with_stop=how.stop == "relaxed")
+        keys = [self.keys[i] for i in index[which].tolist()]
+        draws = ops.keyed_exponentials(keys, how.num_draws, classes.shape[-1]).to(classes.device)
+        if how.noise == "fresh":
+            noise = ops.gumbel_noise(draws)
+        else:
+            noise = ops.posterior_noise(classes.detach(), self.own[index][which], draws)
+        return ops.relax(classes, self.tau, noise, how.form)
+
+
+def _entropy(logits: Tensor) -> Tensor:
+    log_p = logits.log_softmax(-1)
+    return -ops.masked(log_p.exp() * log_p, ~log_p.isneginf()).sum(-1)

@@ -1,0 +1,94 @@
+"""A tiny policy that speaks, a tiny Token2Text that reads its codes, and steps of both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_audiorl.algorithms import DiffRO, GRPODiffRO, Optim
+from lightning_audiorl.algorithms.relaxed import RelaxedModule, RelaxedStep
+from lightning_audiorl.models import SpeechLMPolicy
+from lightning_audiorl.ops.randomness import keyed_generator
+from lightning_audiorl.rewards import DifferentiableMix, Reward, RewardMix, TextLikelihood
+from lightning_audiorl.token2text import Token2Text
+from lightning_audiorl.types import Decoding, Hypothesis, PromptBatch, Rollout
+from tests.models.families import batch_of, make, random_rollout
+
+NUM_CODES = 16
+SHORT = Decoding(max_new_tokens=12, min_cap=12, temperature=0.8)
+
+
+def make_network(num_codes: int = NUM_CODES, labels: dict[str, list[str]] | None = None, **sizes: Any) -> Token2Text:
+    """Random weights, lively enough that another code is another likelihood."""
+    sizes = {"width": 16, "dilations": (1,), "heads": 2, "decoder_layers": 1} | sizes
+    network = Token2Text(num_codes, "eghinorstuvwxz ", labels, **sizes)
+    with torch.no_grad():
+        for name, p in network.named_parameters():
+            if p.ndim > 1:
+                p.add_(0.2 * torch.randn(p.shape, generator=keyed_generator("lively", name)))
+    return network
+
+
+def make_mix(**sizes: Any) -> DifferentiableMix:
+    """Both forms of the text likelihood."""
+    return DifferentiableMix(make_network(**sizes), [TextLikelihood(), TextLikelihood("ctc", 0.5, "ctc")])
+
+
+def make_batch(names: str = "abc") -> PromptBatch:
+    """Prompts of a speaker's tone; texts of one to three words."""
+    batch = batch_of(list(names), [0.4] * len(names))
+    words = ("one", "two one", "three two one")
+    rows = tuple(replace(row, text=words[i % 3], speaker="ab"[i % 2]) for i, row in enumerate(batch.rows))
+    return replace(batch, rows=rows)
+
+
+class Codes(Reward):
+    """The share of codes that are divisible by three."""
+
+    def __init__(self, weight: float = 1.0, name: str = "codes") -> None:
+        super().__init__(weight, name)
+
+    def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
+        assert all(h.speech is not None for h in hypotheses)
+        said = [h.speech.codes for h in hypotheses if h.speech is not None]
+        return [float((codes % 3 == 0).float().mean()) if len(codes) else 0.0 for codes in said]
+
+
+def make_module(kind: type[RelaxedModule] = DiffRO, policy: SpeechLMPolicy | None = None, **settings: Any) -> Any:
+    """Gradients unclipped, learning rate constant."""
+    settings = {
+        "num_steps": 1,
+        "group_size": 4,
+        "decoding": SHORT,
+        "optim": Optim(lr=1e-3, max_grad_norm=0.0),
+        "differentiable": make_mix(),
+    } | settings
+    if kind is GRPODiffRO:
+        settings.setdefault("rewards", RewardMix([Codes()]))
+    return kind(make("speech_lm") if policy is None else policy, **settings)
+
+
+def sampled(module: Any, names: str = "abc") -> tuple[Any, Rollout, RelaxedStep]:
+    """Context, a random rollout with ends of speech in it, and a step that uses all of its samples."""
+    batch, policy = make_batch(names), module.policy
+    context = policy.encode(batch)
+    rollout = random_rollout(policy, len(names), module.group_size)
+    last = rollout.lengths - 1
+    finished = torch.arange(module.group_size).expand_as(last) % 2 == 0
+    stops = torch.where(finished, policy.stop_ids[0], rollout.tokens.gather(-1, last[..., None])[..., 0])
+    tokens = rollout.tokens.scatter(-1, last[..., None], stops[..., None])
+    rollout = replace(rollout, tokens=tokens, finished=finished)
+    return context, rollout, RelaxedStep(batch.rows, torch.ones_like(finished), None, {})
+
+
+def gradient(module: Any, loss: Tensor) -> Tensor:
+    """Of the policy's trainable tensors, as one vector; zeros where there is none."""
+    parameters = list(module.policy.trainable().values())
+    grads = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return torch.cat(
+        [(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(parameters, grads, strict=True)]
+    )

@@ -1,0 +1,299 @@
+"""What a person hears and sees of a policy that speaks: TensorBoard, wav files, the report, alerts."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from lightning_audiorl.algorithms import GRPO
+from lightning_audiorl.callbacks import HackingWatch, RunReport, SampleLogger, figure_table
+from lightning_audiorl.callbacks.figures import SPEECH_FIGURES
+from lightning_audiorl.callbacks.hacking import drift_alerts
+from lightning_audiorl.callbacks.recordings import Recordings, recordings_page
+from lightning_audiorl.callbacks.speech import (
+    audible,
+    heard_table,
+    mel_db,
+    mel_figure,
+    picture,
+    spoken_group_table,
+    write_wav,
+)
+from lightning_audiorl.types import Scores, Speech
+from tests import speech
+from tests.callbacks import runs
+from tests.callbacks.test_samples import events, texts
+from tests.judges.fakes import FakeEncoder, FakeJudge, heard, said, tone
+
+RATE_HZ = 8000
+
+
+@pytest.fixture(scope="module")
+def finished(root: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, GRPO, RunReport]:
+    """Two steps of GRPO with everything that watches them."""
+    folder = tmp_path_factory.mktemp("spoken")
+    module = speech.speech_grpo(folder / "judges")
+    report = RunReport(num_spoken=2)
+    callbacks = [SampleLogger(2, num_groups=1, num_rows=3, num_spoken=2), HackingWatch(), report]
+    logger = TensorBoardLogger(folder, name="", version="")
+    runs.trainer(folder, callbacks, logger=logger).fit(module, speech.speech_data(root))
+    return folder, module, report
+
+
+def test_tensorboard_has_sound_pictures_and_transcripts(finished: tuple[Path, GRPO, RunReport]) -> None:
+    folder, module, _ = finished
+    found = events(folder)
+    tags = found.Tags()
+    assert sorted(tags["audio"]) == ["groups/0", "groups/0/best", "groups/0/worst", "val/digits/0", "val/digits/1"]
+    assert sorted(tags["images"]) == [f"{tag}/mel" for tag in sorted(tags["audio"]) if tag != "groups/0"]
+    assert [one.step for one in found.Audio("val/digits/0")] == [0, 2]
+    assert [one.step for one in found.Audio("groups/0/best")] == [1, 2]
+    sound = found.Audio("val/digits/1")[-1]
+    shown = [group[0] for group in module.last_hypotheses["digits"]]
+    assert (sound.sample_rate, sound.length_frames) == (RATE_HZ, len(shown[1].speech.waveform))
+    table = texts(found, "val/digits")[2].splitlines()
+    assert table[0] == "| id | text | heard by judge | heard by held_out_judge | seconds | tokens |"
+    assert len(table) == 2 + 3
+    for line, hypothesis in zip(table[2:], shown, strict=False):
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        transcripts = [hypothesis.speech.heard[name] for name in ("judge", "held_out_judge")]
+        assert cells[:4] == [hypothesis.row.id, hypothesis.row.text, *transcripts]
+    groups = texts(found, "groups")
+    assert sorted(groups) == [1, 2]
+    header, _, best, worst = groups[2].splitlines()
+    parts = "reward | speech_accuracy | duration_consistency | seconds | tokens |"
+    assert header == f"| id | text |  | heard by judge | {parts}"
+    assert (best.split("|")[3].strip(), worst.split("|")[3].strip()) == ("best", "worst")
+    assert float(best.split("|")[5]) > float(worst.split("|")[5])
+
+
+def test_the_report_plays_the_same_texts_before_and_after(finished: tuple[Path, GRPO, RunReport]) -> None:
+    """Files that exist where the report says, with the sound and transcripts of the evaluation."""
+    folder, module, _ = finished
+    report = json.loads((folder / "report" / "report.json").read_text())
+    recordings = report["recordings"]
+    assert [(one["stage"], one["rl_step"]) for one in recordings] == [("before", 0), ("after", 2)] * 2
+    assert recordings[0]["id"] == recordings[1]["id"] != recordings[2]["id"] == recordings[3]["id"]
+    last = {group[0].row.id: group[0] for group in module.last_hypotheses["digits"]}
+    for one in recordings:
+        wave, rate_hz = soundfile.read(folder / "report" / one["wav"])
+        assert rate_hz == RATE_HZ
+        assert len(wave) / rate_hz == pytest.approx(one["duration_s"])
+        assert (folder / "report" / one["mel"]).read_bytes().startswith(b"\x89PNG")
+        assert (folder / "report" / one["wav"]).resolve().is_relative_to((folder / "audio").resolve())
+        if one["stage"] == "after":
+            spoken = last[one["id"]].speech
+            assert abs(torch.from_numpy(wave).float() - spoken.waveform.clamp(-1, 1)).max() < 1e-4
+            assert one["heard"] == {name: spoken.heard[name] or "(nothing)" for name in ("judge", "held_out_judge")}
+    text, page = ((folder / "report" / f"report.{kind}").read_text() for kind in ("md", "html"))
+    assert "- held out judge: held_out_judge" in text
+    assert "heard by judge | heard by held_out_judge (held out)" in text
+    for one in recordings:
+        assert f"[sound]({one['wav']}) [mel]({one['mel']})" in text
+        assert f'<audio controls preload="none" src="{one["wav"]}">' in page
+        assert f'<img src="{one["mel"]}"' in page
+    assert (folder / "report" / "report_judges.png").is_file()
+
+
+def test_the_table_of_the_report_has_the_figures_of_both_judges(finished: tuple[Path, GRPO, RunReport]) -> None:
+    folder, module, _ = finished
+    text, page = ((folder / "report" / f"report.{kind}").read_text() for kind in ("md", "html"))
+    results = [one["results"] for one in module.evaluations]
+    table = figure_table(*results, ("step 0", "step 2"))
+    assert table in text
+    assert html.escape(table) in page
+    for column in ("CER", "held-out CER", "gap", "sim", "tokens/unit", "no stop", "F0 Hz", "duration"):
+        assert column in table.splitlines()[0]
+    shown = re.split(r"\s{2,}", table.splitlines()[2])
+    assert shown[:3] == ["digits", "step 0", f"{100 * results[0]['digits']['cer']:.1f}"]
+    assert shown[3] == f"{100 * results[0]['digits']['held_out_cer']:.1f}"
+
+
+def test_recordings_survive_a_checkpoint_and_lost_files(finished: tuple[Path, GRPO, RunReport], tmp_path: Path) -> None:
+    first = finished[2]
+    again = RunReport()
+    again.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    assert again.recordings.records == first.recordings.records
+    elsewhere = again.recordings.of(("before", "after"), tmp_path / "audio", tmp_path / "report")
+    assert [(one["wav"], one["mel"]) for one in elsewhere] == [("", "")] * 4
+    assert "<audio" not in recordings_page(elsewhere, {}, "title", "", "")
+    old = {key: value for key, value in first.state_dict().items() if key != "recordings"}
+    again.load_state_dict(old)
+    assert again.recordings.records == []
+
+
+def test_validate_and_test_have_recordings_of_their_own(
+    finished: tuple[Path, GRPO, RunReport], root: str, tmp_path: Path
+) -> None:
+    before = {path: path.read_bytes() for path in (finished[0] / "audio").rglob("*.wav")}
+    trainer = runs.trainer(finished[0], [RunReport(num_spoken=1)])
+    trainer.test(finished[1], speech.speech_data(root), verbose=False)
+    report = json.loads((finished[0] / "report" / "test.json").read_text())
+    assert [(one["stage"], one["wav"]) for one in report["recordings"]] == [("test", "../audio/digits/00_test.wav")]
+    assert (finished[0] / "report" / "test.html").is_file()
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_policy_that_writes_leaves_no_sound(root: str, tmp_path: Path) -> None:
+    """Neither files, nor a page, nor columns; its table is as it was."""
+    logger = TensorBoardLogger(tmp_path, name="", version="")
+    runs.fit(tmp_path, root, RunReport(), SampleLogger(1), module=runs.grpo(num_steps=1), logger=logger)
+    assert not (tmp_path / "audio").exists()
+    assert not (tmp_path / "report" / "report.html").exists()
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert (report["recordings"], report["judges"]) == ([], {})
+    tags = events(tmp_path).Tags()
+    assert tags["images"] == []
+    assert sorted(tags["audio"]) == ["groups/0", "groups/1"]
+
+
+# --- the pieces
+
+
+def test_what_no_judge_heard_is_said() -> None:
+    """One judge hears nothing in the first sample, and fails on the second."""
+    samples = [[said("one", value=heard(0))], [said("two", value=heard(1), num_codes=3, finished=False, id="b")]]
+    FakeJudge(["", None]).transcribe([group[0] for group in samples])
+    FakeJudge(["won", "too"], "other").transcribe([group[0] for group in samples])
+    FakeEncoder().voices([group[0] for group in samples])
+    header, _, first, second = heard_table(samples).splitlines()
+    assert header == "| id | text | heard by fake | heard by other | seconds | tokens |"
+    assert first == "| row | one | (nothing) | won | 0.40 | 11 |"
+    assert second == "| b | two | (failed) | too | 0.12 | 3 (cut) |"
+
+
+def test_best_and_worst_with_what_was_heard() -> None:
+    group = [said("one", value=heard(number)) for number in range(2)]
+    FakeJudge(["one", "oh"]).transcribe(group)
+    total = torch.tensor([[0.5, -0.25]])
+    table = spoken_group_table([group], Scores(total, total > -9, {"accuracy": 2 * total}), [(0, 0, 1)])
+    assert table.splitlines()[2:] == [
+        "| row | one | best | one | 0.500 | 1.000 | 0.40 | 11 |",
+        "| row | one | worst | oh | -0.250 | -0.500 | 0.40 | 11 |",
+    ]
+
+
+def test_a_wav_file_is_the_sample_within_full_scale(tmp_path: Path) -> None:
+    wave = torch.tensor([0.5, -2.0, 3.0, math.nan, 0.25])
+    write_wav(tmp_path / "new" / "a.wav", Speech(wave, RATE_HZ, torch.zeros(1)))
+    samples, rate_hz = soundfile.read(tmp_path / "new" / "a.wav")
+    assert rate_hz == RATE_HZ
+    assert samples == pytest.approx([0.5, -1.0, 1.0, 0.0, 0.25], abs=1e-4)
+    write_wav(tmp_path / "empty.wav", Speech(torch.zeros(0), RATE_HZ, torch.zeros(0)))
+    assert len(soundfile.read(tmp_path / "empty.wav")[0]) == 0
+    assert audible(wave, RATE_HZ, 2 / RATE_HZ).tolist() == [0.5, -1.0]
+
+
+@pytest.mark.parametrize("hz", [300.0, 1000.0, 3000.0])
+def test_a_tone_is_where_the_picture_says(hz: float) -> None:
+    """Its band is the one at which the axis, on the mel scale, has its frequency."""
+    time_s = torch.arange(4000) / RATE_HZ
+    decibels = mel_db(torch.sin(2 * torch.pi * hz * time_s), RATE_HZ)
+    assert decibels.shape == (64, 51)
+    assert decibels.max() - decibels.min() <= 80.001
+    speech_of_tone = Speech(torch.sin(2 * torch.pi * hz * time_s), RATE_HZ, torch.zeros(0))
+    axis = mel_figure(speech_of_tone).axes[0]
+    ticks = {float(label.get_text()): place for place, label in zip(axis.get_yticks(), axis.get_yticklabels())}  # noqa: B905
+    loudest = float(decibels[:, 25].argmax()) + 0.5
+    below, above = max(f for f in ticks if f <= hz), min(f for f in ticks if f >= hz)
+    assert ticks[below] - 1.5 <= loudest <= ticks[above] + 1.5
+    pixels = picture(mel_figure(speech_of_tone))
+    assert pixels.shape[2] == 3
+    assert pixels.std() > 10
+
+
+def test_silent_samples_have_a_file_and_no_picture(tmp_path: Path) -> None:
+    recordings = Recordings(2)
+    groups = {"a/b": [[said("one", num_codes=0)], [said("two", waveform=tone(150.0), id="b")]], "text": []}
+    recordings.keep(groups, tmp_path, "before", 0)
+    recordings.keep(groups, tmp_path, "before", 0)
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")) == [
+        "a_b/00_before.wav",
+        "a_b/01_before.png",
+        "a_b/01_before.wav",
+    ]
+    assert [one["mel"] for one in recordings.records] == ["", "a_b/01_before.png"]
+
+
+# --- figures of speech
+
+
+START = {"all": dict.fromkeys(SPEECH_FIGURES, 0.5) | {"f0_mean_hz": 120.0, "tokens_per_unit": 10.0, "similarity": 0.9}}
+END = {"all": START["all"] | {"cer": 0.44, "f0_mean_hz": 126.0, "tokens_per_unit": 9.5, "similarity": math.nan}}
+
+
+def test_speech_has_columns_and_a_line_of_changes() -> None:
+    header, _, *lines = figure_table(START, END, ("step 0", "step 9")).splitlines()
+    titles = [column.title for column in SPEECH_FIGURES.values()]
+    assert re.split(r"\s{2,}", header) == ["set", *titles]
+    first, second, changes = (re.split(r"\s{2,}", line.strip()) for line in lines)
+    assert first == ["all", "step 0", "50.0", "50.0", "50.0", "0.900", "0.500", "10.0", "50.0", "120", "0.50"]
+    assert second == ["step 9", "44.0", "50.0", "50.0", "-", "0.500", "9.5", "50.0", "126", "0.50"]
+    assert changes == ["change", "-6.0", "+0.0", "+0.0", "-", "+0.000", "-5.0 %", "+0.0", "+5.0 %", "+0.0 %"]
+    assert "change" not in figure_table(START)
+    assert "change" not in figure_table({"a": {"wer": 0.5}}, {"a": {"wer": 0.4}})
+
+
+def series(**values: list[float]) -> dict[str, list[float]]:
+    return {f"val/digits/{name}": list(numbers) for name, numbers in values.items()}
+
+
+def test_drift_is_measured_from_the_start() -> None:
+    history = series(
+        f0_mean_hz=[100.0, 140.0, 109.0], duration_ratio=[1.0, 1.05, 0.85], tokens_per_unit=[8.0, 8.0, 8.9]
+    )
+    alerts = drift_alerts(history, 0.1)
+    assert [alert.split()[0] for alert in alerts] == ["val/digits/duration_ratio", "val/digits/tokens_per_unit"]
+    assert alerts[0] == "val/digits/duration_ratio drifted from 1 to 0.85 (-15 %): the pace is another"
+    assert len(drift_alerts(history, 0.05)) == 3
+    unknown = series(
+        f0_mean_hz=[math.nan, 100.0, 150.0], duration_ratio=[1.0, 9.0, math.nan], tokens_per_unit=[0.0, 1.0]
+    )
+    assert [alert.split()[0] for alert in drift_alerts(unknown)] == ["val/digits/f0_mean_hz"]
+    assert drift_alerts(series(wer=[0.1, 0.9], length_ratio=[1.0, 3.0])) == []
+
+
+def watched(watch: HackingWatch, results: list[dict[str, float]]) -> list[dict[str, Any]]:
+    """What a watch says of these evaluations; the reward stands still."""
+    from types import SimpleNamespace
+
+    trainer: Any = SimpleNamespace(state=SimpleNamespace(fn="fit"), loggers=[], is_global_zero=True)
+    module: Any = SimpleNamespace(rl_step=0, evaluations=[], step_metrics={"reward/mean": 0.5})
+    for figures in results:
+        module.evaluations.append({"rl_step": module.rl_step, "kind": "val", "results": {"digits": figures}})
+        watch.on_validation_end(trainer, module)
+        module.rl_step += 1
+        watch.on_train_batch_end(trainer, module)
+    return watch.alerts
+
+
+def test_the_watch_says_when_a_gap_opens_or_speech_drifts() -> None:
+    steps = [
+        {"judge_gap": 0.02, "similarity_gap": 0.1, "f0_mean_hz": 120.0},
+        {"judge_gap": 0.06, "similarity_gap": 0.1, "f0_mean_hz": 121.0},
+        {"judge_gap": 0.09, "similarity_gap": 0.2, "f0_mean_hz": 150.0},
+    ]
+    alerts = watched(HackingWatch(), steps)
+    assert [alert["rl_step"] for alert in alerts] == [2, 2, 2]
+    assert [alert["text"].split()[0].split("/")[2] for alert in alerts] == ["judge_gap", "similarity_gap", "f0_mean_hz"]
+    assert watched(HackingWatch(gap_tolerance=0.2, drift_tolerance=0.5), steps) == []
+    assert len(watched(HackingWatch(gap_tolerance=0.03, drift_tolerance=0.5), steps)) == 3
+    assert watched(HackingWatch(), [{"length_ratio": 1.0}, {"length_ratio": 1.5}]) == []
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: HackingWatch(gap_tolerance=-1), lambda: SampleLogger(num_spoken=-1), lambda: RunReport(num_spoken=-1)],
+)
+def test_negative_settings_are_refused(make: Any) -> None:
+    with pytest.raises(ValueError, match="negative"):
+        make()
