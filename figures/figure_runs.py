@@ -22,7 +22,7 @@ Figures = dict[str, dict[str, float]]
 Spec = dict[str, Any]
 
 
-def spec(name: str, **arguments: Any) -> Spec:
+def spec(name: str, /, **arguments: Any) -> Spec:
     """A class of this package with its arguments, as YAML writes it: ``data.FsddDigits`` -> class path, init_args."""
     return {"class_path": f"lightning_audiorl.{name}", "init_args": arguments}
 
