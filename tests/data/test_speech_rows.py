@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 
 from lightning_audiorl.data import FsddDigits, IndexedManifest, ManifestError, RowSource, write_manifest
 from lightning_audiorl.data.espeak import speak_to_file
@@ -188,7 +189,7 @@ def test_recordings_too_short_for_a_prompt_are_passed_over(tmp_path: Path) -> No
 def test_texts_from_a_file_are_spoken_by_drawn_prompts(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("hello there\n\n  good bye \n")
     prompts = Recorded("abcdefgh", tmp_path)
-    rows = list(TextSpeech(str(tmp_path / "t.txt"), prompts))
+    rows = list(TextSpeech(Texts(str(tmp_path / "t.txt")), prompts))
     assert [row.text for row in rows] == ["hello there", "good bye"]
     for row in rows:
         prompt = prompts[int(row.extra["prompt_text"].split()[-1])]
@@ -197,9 +198,11 @@ def test_texts_from_a_file_are_spoken_by_drawn_prompts(tmp_path: Path) -> None:
         assert row.duration_s == pytest.approx(len(row.text) * 1.0 / len("say number 0"), abs=1e-4)
     assert [row.id.split("+")[0] for row in rows] == ["t:1", "t:3"]
     (tmp_path / "t.txt").write_text("another text\n\n  good bye \n")
-    assert TextSpeech(str(tmp_path / "t.txt"), prompts)[1] == rows[1]
-    assert len({row.speaker for row in TextSpeech([f"text {number}" for number in range(12)], prompts)}) > 3
-    seeds = [TextSpeech(str(tmp_path / "t.txt"), prompts, seed=seed)[1].speaker for seed in range(20)]
+    assert TextSpeech(Texts(str(tmp_path / "t.txt")), prompts)[1] == rows[1]
+    assert (
+        len({row.speaker for row in TextSpeech(Texts(lines=[f"text {number}" for number in range(12)]), prompts)}) > 3
+    )
+    seeds = [TextSpeech(Texts(str(tmp_path / "t.txt")), prompts, seed=seed)[1].speaker for seed in range(20)]
     assert len(set(seeds)) > 3
 
 
@@ -210,28 +213,30 @@ def test_lines_of_json_may_name_their_speaker(tmp_path: Path) -> None:
     ]
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, lines)))
     path = str(tmp_path / "t.jsonl")
-    hello, bye = TextSpeech(path, Recorded("abca", tmp_path), seconds_per_char=0.1)
+    hello, bye = TextSpeech(Texts(path), Recorded("abca", tmp_path), seconds_per_char=0.1)
     assert (hello.speaker, hello.lang, hello.extra["topic"], hello.duration_s) == ("b", "de", 3, 0.5)
     assert (bye.id.split("+")[0], bye.lang) == ("t:2", "en")
-    assert [row.segments for row in TextSpeech(path)] == [(), ()]
+    assert [row.segments for row in TextSpeech(Texts(path))] == [(), ()]
     with pytest.raises(ValueError, match="TextSpeech: row 'x': unknown speaker 'b'; the prompts have a, c"):
-        TextSpeech(path, Recorded("ac", tmp_path))[0]
+        TextSpeech(Texts(path), Recorded("ac", tmp_path))[0]
     with pytest.raises(ValueError, match="only_speakers: unknown speaker 'z'; the prompts have a, b"):
-        TextSpeech(path, Recorded("ab", tmp_path), only_speakers=["z"])[1]
-    found = [TextSpeech(path, Recorded("abab", tmp_path), only_speakers=["a"], seed=seed)[1] for seed in range(9)]
+        TextSpeech(Texts(path), Recorded("ab", tmp_path), only_speakers=["z"])[1]
+    found = [
+        TextSpeech(Texts(path), Recorded("abab", tmp_path), only_speakers=["a"], seed=seed)[1] for seed in range(9)
+    ]
     assert {row.speaker for row in found} == {"a"}
     assert len({row.segments for row in found}) == 2
 
 
 def test_a_text_with_several_prompts(tmp_path: Path) -> None:
-    rows = list(TextSpeech(["one", "two"], Recorded("abcdef", tmp_path), prompts_per_text=4))
+    rows = list(TextSpeech(Texts(lines=["one", "two"]), Recorded("abcdef", tmp_path), prompts_per_text=4))
     assert [row.text for row in rows] == ["one"] * 4 + ["two"] * 4
     assert all(len({row.speaker for row in part}) == 4 for part in (rows[:4], rows[4:]))
     assert len({row.id for row in rows}) == 8
     with pytest.raises(ValueError, match=r"spoken with 7 different prompts and there are 6"):
-        TextSpeech(["one"], Recorded("abcdef", tmp_path), prompts_per_text=7)[0]
+        TextSpeech(Texts(lines=["one"]), Recorded("abcdef", tmp_path), prompts_per_text=7)[0]
     with pytest.raises(ValueError, match="give prompts"):
-        TextSpeech(["one"], prompts_per_text=2)
+        TextSpeech(Texts(lines=["one"]), prompts_per_text=2)
 
 
 def test_hard_texts_take_prompts(root: str) -> None:
@@ -242,7 +247,7 @@ def test_hard_texts_take_prompts(root: str) -> None:
 
 def test_texts_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'texts-\w+:2': text 'café' has 'é' \(U\+00E9, LATIN SMALL LETTER E WITH "):
-        TextSpeech(["cafe", "café"], charset="abcdefghijklmnopqrstuvwxyz ")
+        TextSpeech(Texts(lines=["cafe", "café"]), charset="abcdefghijklmnopqrstuvwxyz ")
     (tmp_path / "empty.txt").write_text("\n \n")
     with pytest.raises(ManifestError, match="there is no text; give at least one"):
         Texts(str(tmp_path / "empty.txt"))
@@ -330,3 +335,16 @@ def test_only_lists_of_segments_are_targets() -> None:
     assert all_segments(row) == ()
     with pytest.raises(ValueError, match=r"row 'r', field `target`: expected a list of segments"):
         target_segments(row)
+
+
+def test_yaml_names_a_file_of_texts(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("one\ntwo three\n")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--rows", type=RowSource)
+    texts = {"class_path": "lightning_audiorl.data.speech.Texts", "init_args": {"path": str(tmp_path / "t.txt")}}
+    spoken = {"class_path": "lightning_audiorl.data.speech.TextSpeech", "init_args": {"texts": texts}}
+    for spec in (texts, spoken):
+        rows = parser.instantiate_classes(parser.parse_object({"rows": spec})).rows
+        assert [row.text for row in rows] == ["one", "two three"]
+    with pytest.raises(ValueError, match="give either the path of a file or lines"):
+        Texts()

@@ -25,6 +25,7 @@ from lightning_audiorl.data.speech import (
     Stops,
     TextCharset,
     TextLength,
+    Texts,
     TextSpeech,
     TtsDataModule,
     TtsRLDataModule,
@@ -208,7 +209,7 @@ def removed(data: TtsRLDataModule, name: str) -> dict[str, int]:
 def test_texts_times_prompts_by_rules(root: str, tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("one two\nthree\nf4ur five\nsix seven eight\n" + "nine " * 30)
     prompts = FsddDigits(root, num_words=(1, 6), num_rows=60)
-    source = TextSpeech(str(tmp_path / "t.txt"), prompts, prompts_per_text=6)
+    source = TextSpeech(Texts(str(tmp_path / "t.txt")), prompts, prompts_per_text=6)
     rules = Filters([TextCharset(LETTERS), TextLength(min_words=2, max_words=10), PromptDuration(0.5, 30.0)])
     subsets = {
         "chosen": RLSubset(source, rules),
@@ -249,7 +250,7 @@ def test_a_mix_is_built_once_and_again_when_texts_change(root: str, tmp_path: Pa
     (tmp_path / "t.txt").write_text("one two\nthree four\n")
 
     def folder() -> Path:
-        data = rl_module(tmp_path, {"a": RLSubset(TextSpeech(str(tmp_path / "t.txt"), prompts), TextLength())})
+        data = rl_module(tmp_path, {"a": RLSubset(TextSpeech(Texts(str(tmp_path / "t.txt")), prompts), TextLength())})
         data.prepare_data()
         return data.folder
 
@@ -353,7 +354,7 @@ subsets:
   listed:
     source:
       class_path: lightning_audiorl.data.speech.TextSpeech
-      init_args: {{texts: [one two, three]}}
+      init_args: {{texts: {{class_path: lightning_audiorl.data.speech.Texts, init_args: {{lines: [one two, three]}}}}}}
     share: 0.25
 val:
   digits:
@@ -387,7 +388,7 @@ def test_the_cli_builds_it_from_yaml(root: str, tmp_path: Path) -> None:
 
 
 def test_joined_sources_stay_apart(root: str) -> None:
-    rows = JoinedRows([FsddSpeech(root, num_rows=5), TextSpeech(["one"], FsddDigits(root, num_rows=9))])
+    rows = JoinedRows([FsddSpeech(root, num_rows=5), TextSpeech(Texts(lines=["one"]), FsddDigits(root, num_rows=9))])
     batch = module(root).load([rows[0], rows[5]])
     assert batch.target_num_samples is not None
     assert torch.equal(batch.target_num_samples > 0, torch.tensor([True, False]))

@@ -44,31 +44,39 @@ class Texts(RowSource):
     """Texts without audio, from a file or a list.
 
     Args:
-        texts: path of a plain text file (one text a line) or of a JSONL file (``{"text": ...}``, optionally ``id``,
-            ``lang``, ``speaker``, ``keywords`` and other fields; audio is passed over), or a list of texts. Blank lines
-            are passed over. Ids: ``<file stem>:<line number>`` where a line names none.
+        path: a plain text file (one text a line) or a JSONL file (``{"text": ...}``, optionally ``id``, ``lang``,
+            ``speaker``, ``keywords`` and other fields; audio is passed over). Blank lines are passed over. Ids:
+            ``<file stem>:<line number>`` where a line names none.
         lang: language of lines that name none.
+        lines: the texts themselves, in place of a file.
 
     Raises:
+        ValueError: both or neither of path and lines.
         FileNotFoundError: no such file.
         ManifestError: a line that cannot be used, naming file, line and field; no text at all; an id used twice.
     """
 
-    def __init__(self, texts: str | list[str], lang: str = "en") -> None:
+    def __init__(self, path: str | None = None, lang: str = "en", lines: list[str] | None = None) -> None:
         self.lang = lang
-        if isinstance(texts, str):
-            path = Path(texts).expanduser().absolute()
-            if not path.is_file():
-                raise FileNotFoundError(f"{path}: no such file of texts")
-            lines = enumerate(path.read_bytes().splitlines(), start=1)
-            self._where, self._stem, self._json = str(path), path.stem, path.suffix == ".jsonl"
-            self._rows = [self._row(line, number) for number, line in lines if line.strip()]
+        if (path is None) == (lines is None):
+            raise ValueError("Texts: give either the path of a file or lines")
+        if path is not None:
+            self._read(path)
         else:
+            texts = list(lines or [])
             self._where = self._stem = f"texts-{settings_name(*texts)}"
             self._rows = [self._plain(text, number) for number, text in enumerate(texts, start=1) if text.strip()]
         if not self._rows:
             raise ManifestError(self._where, "text", "there is no text; give at least one", "no text")
         self._check_ids()
+
+    def _read(self, name: str) -> None:
+        path = Path(name).expanduser().absolute()
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file of texts")
+        numbered = enumerate(path.read_bytes().splitlines(), start=1)
+        self._where, self._stem, self._json = str(path), path.stem, path.suffix == ".jsonl"
+        self._rows = [self._row(line, number) for number, line in numbered if line.strip()]
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -109,7 +117,7 @@ class TextSpeech(RowSource):
     prompts of that speaker. Row ``x`` with prompt ``p`` becomes ``x+p``.
 
     Args:
-        texts: see `Texts`, or rows whose audio is passed over, such as `HardTexts`.
+        texts: `Texts` of a file, or other rows, whose audio is passed over, such as `HardTexts`.
         prompts: recordings with their texts, such as `FsddDigits`, `EspeakCorpus` or the path of a JSONL manifest; None
             gives rows without prompt.
         prompts_per_text: how many different prompts each text is spoken with.
@@ -117,23 +125,21 @@ class TextSpeech(RowSource):
         charset: all characters that texts may have; None allows any.
         seconds_per_char: expected length of speech per character of text. None takes the pace of the prompt, and where
             its text is empty the length that the text row names.
-        lang: language of texts that name none.
         seed: another seed gives other pairs.
 
     Raises:
-        FileNotFoundError, ManifestError: see `Texts`.
+        FileNotFoundError, ManifestError: of ``prompts``.
         ValueError: a text outside ``charset``; an unknown speaker; fewer prompts than ``prompts_per_text``.
     """
 
     def __init__(
         self,
-        texts: str | list[str] | RowSource,
+        texts: RowSource,
         prompts: RowSource | str | None = None,
         prompts_per_text: int = 1,
         only_speakers: list[str] | None = None,
         charset: str | None = None,
         seconds_per_char: float | None = None,
-        lang: str = "en",
         seed: int = 0,
     ) -> None:
         if prompts_per_text < 1 or (seconds_per_char is not None and seconds_per_char <= 0):
@@ -141,7 +147,7 @@ class TextSpeech(RowSource):
                 f"TextSpeech: want prompts_per_text >= 1, seconds_per_char > 0; got {prompts_per_text=}, "
                 f"{seconds_per_char=}"
             )
-        self.texts = texts if isinstance(texts, RowSource) else Texts(texts, lang)
+        self.texts = texts
         self.prompts = IndexedManifest(prompts) if isinstance(prompts, str) else prompts
         if self.prompts is None and (prompts_per_text > 1 or only_speakers):
             raise ValueError("TextSpeech: prompts_per_text and only_speakers choose among prompts; give prompts")
