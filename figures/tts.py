@@ -55,6 +55,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "GRPO R1+R2": ("grpo", {REWARDS: mix(R2)}),
     "GRPO R1+R2+R3": ("grpo", {REWARDS: mix(R2, R3)}),
     "GRPO R1+R2+SIM": ("grpo", {REWARDS: mix(R2, SIM)}),
+    "GRPO R1+R2+SIM, 100 steps": ("grpo", {REWARDS: mix(R2, SIM), f"{MODEL}.num_steps": 100}),
     "DiffRO": ("diffro", {HEADS: heads(0.0)}),
     "DiffRO + speaker head": ("diffro", {HEADS: heads(0.3)}),
     "both, no filter, R1": ("grpo_diffro", {REWARDS: mix(), f"{MODEL}.diffro_filters": []}),
