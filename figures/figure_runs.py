@@ -38,7 +38,7 @@ def audiorl(command: str, settings: Spec, folder: Path) -> float:
     done, config = folder / f"{command}.seconds.json", folder / f"{command}.yaml"
     text = yaml.safe_dump(settings, sort_keys=False)
     if done.is_file():
-        if config.read_text() != text:
+        if yaml.safe_load(config.read_text()) != yaml.safe_load(text):
             raise ValueError(f"{config}: was run with other settings; remove {folder} or choose another --out")
         return float(json.loads(done.read_text()))
     folder.mkdir(parents=True, exist_ok=True)
