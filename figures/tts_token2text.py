@@ -34,7 +34,7 @@ def validated(out: Path, seed: int) -> dict[str, Any]:
     waveform, num_samples = codec.decode(codes, lengths)
     rate_hz = codec.output_sample_rate_hz
     natural = [
-        Hypothesis(row, "", True, 0, speech=Speech(wave[:num], rate_hz, ids[:length]))
+        Hypothesis(row, "", length, True, Speech(wave[:num], rate_hz, ids[:length]))
         for row, wave, num, ids, length in zip(
             rows, waveform, num_samples.tolist(), codes, lengths.tolist(), strict=True
         )
