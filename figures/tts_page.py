@@ -133,7 +133,8 @@ def page(kept: dict[str, Any], reading: Path) -> str:
         table(results),
         "![rows](images/tts_rows.png)",
         "Against the control:\n\n" + sentence(results),
-        f"In the last tenth of SFT the starts' held-out CER on dev (100 texts) fell by: {plateau}; at rest is below 3 %.",
+        f"In the last tenth of SFT the held-out CER of the starts on dev (100 texts) fell by: {plateau}; at rest is "
+        "below 3 %.",
         "## What the logs say",
         "Means over the steps of a run; seconds are those of the whole run on one thread, evaluation included.",
         shares(results),
