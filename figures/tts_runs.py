@@ -96,7 +96,8 @@ def parts_and_start(out: Path, seed: int) -> dict[str, Path]:
 def start(out: Path, seed: int) -> tuple[Path, float]:
     """The language model that everything starts from, and how much its dev error still fell in the last tenth.
 
-    Each seed has its own initial weights, labelled utterances and order.
+    Each seed has its own initial weights, labelled utterances and order. The two evaluations are on 1,200
+    texts of the dev part, heard by the held-out judge alone.
     """
     folder = out / f"seed{seed}" / "start"
     settings = placed(shipped("sft"), parts(out))
@@ -108,13 +109,28 @@ def start(out: Path, seed: int) -> tuple[Path, float]:
             "data.init_args.train": [
                 with_seed(subset, 100 + seed) for subset in settings["data"]["init_args"]["train"]
             ],
-            "trainer.val_check_interval": num_steps // 10,
+            "model.init_args.evaluation": held_out_alone(settings["model"]["init_args"]["evaluation"]),
+            "data.init_args.val": {"dev": dev(1200)},
+            "trainer.val_check_interval": num_steps - num_steps // 10,
         },
     )
     audiorl("fit", in_folder(settings, folder, seed), folder)
     evaluations = json.loads((folder / "report" / "report.json").read_text())["evaluations"]
     before, after = (evaluations[i]["results"]["dev"]["held_out_cer"] for i in (-2, -1))
     return folder / "export", (before - after) / before
+
+
+def dev(num_rows: int) -> Spec:
+    """Rows of the dev part, the first of which every configuration evaluates on."""
+    rows: Spec = deepcopy(shipped("grpo")["data"]["init_args"]["val"]["dev"])
+    rows["init_args"]["num_rows"] = num_rows
+    return rows
+
+
+def held_out_alone(evaluation: Spec) -> Spec:
+    """The evaluation without the judges that reward."""
+    judge = evaluation["init_args"]["held_out_judge"]
+    return evaluation | {"init_args": {"held_out_judge": judge}}
 
 
 def with_seed(subset: Spec, seed: int) -> Spec:
