@@ -3,7 +3,7 @@
     FSDD_ROOT=<folder with recordings/> python figures/tts.py --out runs/tts_figures --seeds 0 1 2
 
 Trains codec, judges, speaker encoders and Token2Text once, a language model for each seed, then every row of the table
-from it; ends with docs/tts.md and docs/images/tts_*.png. What is done is not done again.
+from it; ends with docs/tts_figures.md and docs/images/tts_*.png. What is done is not done again.
 """
 
 from __future__ import annotations
@@ -55,7 +55,6 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "GRPO R1+R2": ("grpo", {REWARDS: mix(R2)}),
     "GRPO R1+R2+R3": ("grpo", {REWARDS: mix(R2, R3)}),
     "GRPO R1+R2+SIM": ("grpo", {REWARDS: mix(R2, SIM)}),
-    "GRPO R1+R2+SIM, 100 steps": ("grpo", {REWARDS: mix(R2, SIM), f"{MODEL}.num_steps": 100}),
     "DiffRO": ("diffro", {HEADS: heads(0.0)}),
     "DiffRO + speaker head": ("diffro", {HEADS: heads(0.3)}),
     "both, no filter, R1": ("grpo_diffro", {REWARDS: mix(), f"{MODEL}.diffro_filters": []}),
@@ -63,8 +62,8 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "both + filter, R1+R2": ("grpo_diffro", {REWARDS: mix(R2)}),
     "both + filter, R1+R2+R3": ("grpo_diffro", {REWARDS: mix(R2, R3)}),
 }
-#: Rows that are also run long, with an evaluation on dev every 30 steps.
-LONG = ("both + filter, R1+R2", "GRPO R1+R2", "DiffRO")
+#: Rows that are also run long, with evaluations on dev on the way.
+LONG = ("both + filter, R1+R2", "both, no filter, R1", "GRPO R1+R2", "DiffRO")
 
 
 def folder_name(row: str) -> str:
@@ -81,10 +80,15 @@ def short(out: Path, seed: int, row: str) -> dict[str, Any]:
 
 
 def long(out: Path, row: str, num_steps: int) -> dict[str, list[float]]:
-    """Dev figures along a long run of seed 0."""
+    """Dev figures along a long run of seed 0, at a constant learning rate."""
     config, changes = ROWS[row]
-    evaluations = {"trainer.val_check_interval": 30, "trainer.num_sanity_val_steps": -1}
-    changes = changes | {f"{MODEL}.num_steps": num_steps} | evaluations
+    changes = changes | {
+        f"{MODEL}.num_steps": num_steps,
+        f"{MODEL}.optim.schedule": "constant",
+        "data.init_args.val.dev": tts_runs.dev(300),
+        "trainer.val_check_interval": num_steps // 8,
+        "trainer.num_sanity_val_steps": -1,
+    }
     folder = tts_runs.run(out, 0, f"long_{folder_name(row)}", config, changes)
     return tts_runs.dev_curve(folder)
 
@@ -94,7 +98,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/tts_figures"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", choices=list(ROWS), help="rows to run; default all")
-    parser.add_argument("--long-steps", type=int, default=300, help="0 leaves the long runs out")
+    parser.add_argument("--long-steps", type=int, default=320, help="0 leaves the long runs out")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, one thread each")
     parser.add_argument("--docs", type=Path, default=Path(__file__).parents[1] / "docs")
     args = parser.parse_args()

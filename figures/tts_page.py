@@ -28,8 +28,8 @@ HEAD = """# Speech synthesis: SFT, GRPO, DiffRO and both
 
 The paper's Table 2 in miniature, on real recordings of digits (FSDD): a language model of 1 million parameters over a
 codec of 1,000 codes at 25 per second, all parts trained from nothing. Every row starts from the same model of its seed;
-seeds differ in initial weights, labelled utterances, order and draws. Figures on 300 texts of 1 to 4 digits of the test
-part, one sample each at temperature 1 (the paper's), judged by models of another architecture and other features,
+seeds differ in initial weights, labelled utterances, order and draws. Figures on 1,000 texts of 1 to 4 digits of the
+test part, one sample each at temperature 1 (the paper's), judged by models of another architecture and other features,
 trained on recordings that the reward's judges never heard. Mean ± standard deviation over the seeds; in brackets the
 change against the start of the same seed, mean (lowest to highest). R1: accuracy by the reward judge; R2: duration; R3:
 diversity; SIM: speaker similarity; every row with rewards has the hard bounds on length and stop beside them (weight
@@ -52,10 +52,7 @@ def spread(values: list[float], digits: int) -> str:
 
 def change(results: Results, row: str, figure: str, relative: bool, factor: float, digits: int) -> str:
     """Mean (lowest to highest) change against the start, seed by seed."""
-    pairs = [
-        (rows["start"]["figures"][figure], rows[row]["figures"][figure]) for rows in results.values() if row in rows
-    ]
-    changes = [100 * (new - old) / old if relative else factor * (new - old) for old, new in pairs]
+    changes = [(100 if relative else factor) * each for each in moved(results, row, figure, relative)]
     unit = " %" if relative else ""
     low, high = min(changes), max(changes)
     return f"{statistics.fmean(changes):+.{digits}f}{unit} ({low:+.{digits}f} to {high:+.{digits}f})"
@@ -78,20 +75,77 @@ def table(results: Results) -> str:
     return "\n".join(lines)
 
 
-def sentence(results: Results) -> str:
+def against_control(results: Results) -> str:
     """Every row against the control, in words: superiority only where the seeds separate."""
-    lines = []
     if "SFT control" not in next(iter(results.values())):
         return ""
+    lines = []
     control = of(results, "SFT control", "held_out_cer")
-    for row in dict.fromkeys(row for each in results.values() for row in each):
-        if row in ("start", "SFT control"):
-            continue
+    for row in trained(results):
         mine = of(results, row, "held_out_cer")
         better = sum(a < b for a, b in zip(mine, control, strict=True))
         verdict = "better than" if max(mine) < min(control) else "worse than" if min(mine) > max(control) else None
-        said = f"{verdict} the control, and the seeds separate" if verdict else "the seeds do not separate"
-        lines.append(f"- {row}: below the control in {better} of {len(mine)} seeds; {said}.")
+        said = f"{verdict} the control, and the seeds separate" if verdict else "the ranges of the seeds overlap"
+        difference = paired(results, row, "SFT control")
+        lines.append(f"- {row}: {difference} points; below the control in {better} of {len(mine)} seeds; {said}.")
+    return "\n".join(lines)
+
+
+def trained(results: Results) -> list[str]:
+    """The rows that learnt by reinforcement, in the order of the table."""
+    rows = dict.fromkeys(row for each in results.values() for row in each)
+    return [row for row in rows if row not in ("start", "SFT control")]
+
+
+def paired(results: Results, row: str, other: str) -> str:
+    """Held-out CER of one row less that of another, seed by seed: mean +- standard error, in points."""
+    pairs = zip(of(results, row, "held_out_cer"), of(results, other, "held_out_cer"), strict=True)
+    differences = [100 * (a - b) for a, b in pairs]
+    error = statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else math.nan
+    return f"{statistics.fmean(differences):+.1f} ± {error:.1f}"
+
+
+#: Combination -> its two halves.
+HALVES = {
+    "both, no filter, R1": ("GRPO R1", "DiffRO"),
+    "both + filter, R1": ("GRPO R1", "DiffRO"),
+    "both + filter, R1+R2": ("GRPO R1+R2", "DiffRO"),
+    "both + filter, R1+R2+R3": ("GRPO R1+R2+R3", "DiffRO"),
+}
+
+
+def against_halves(results: Results) -> str:
+    """Every combination against the two methods that it is made of: CER and similarity."""
+    here = set(trained(results))
+    lines = ["| | CER, points, less GRPO | less DiffRO | similarity lost | by GRPO | by DiffRO | DiffRO's share |"]
+    lines.append("|---" * 7 + "|")
+    for row, (grpo, diffro) in HALVES.items():
+        if not {row, grpo, diffro} <= here:
+            continue
+        lost = [spread([-d for d in moved(results, r, "held_out_similarity")], 3) for r in (row, grpo, diffro)]
+        share = spread([each[row]["diffro_share"] for each in results.values()], 2)
+        differences = [paired(results, row, half) for half in (grpo, diffro)]
+        lines.append(f"| {row} | " + " | ".join([*differences, *lost, share]) + " |")
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def moved(results: Results, row: str, figure: str, relative: bool = False) -> list[float]:
+    """Change against the start of each seed, as a difference or as a share."""
+    pairs = zip(of(results, "start", figure), of(results, row, figure), strict=True)
+    return [(new - old) / (old if relative else 1) for old, new in pairs]
+
+
+def seed_table(results: Results) -> str:
+    """What each seed changed against its start: what the bars speak of."""
+    lines = ["| | held-out CER, % | held-out similarity | tokens per digit, % | missing stops, % |", "|---" * 5 + "|"]
+    for row in [*(["SFT control"] if "SFT control" in next(iter(results.values())) else []), *trained(results)]:
+        cells = [
+            [f"{100 * value:+.1f}" for value in moved(results, row, "held_out_cer", relative=True)],
+            [f"{value:+.3f}" for value in moved(results, row, "held_out_similarity")],
+            [f"{100 * value:+.1f}" for value in moved(results, row, "tokens_per_unit", relative=True)],
+            [f"{100 * value:.1f}" for value in of(results, row, "missing_stop_rate")],
+        ]
+        lines.append(f"| {row} | " + " | ".join(", ".join(cell) for cell in cells) + " |")
     return "\n".join(lines)
 
 
@@ -132,9 +186,15 @@ def page(kept: dict[str, Any], reading: Path) -> str:
         "## Table",
         table(results),
         "![rows](images/tts_rows.png)",
-        "Against the control:\n\n" + sentence(results),
-        f"In the last tenth of SFT the held-out CER of the starts on dev (100 texts) fell by: {plateau}; at rest is "
+        "## Against the start, seed by seed",
+        seed_table(results),
+        f"In the last tenth of SFT the held-out CER of the starts on dev (1,200 texts) fell by: {plateau}; at rest is "
         "below 3 %.",
+        "## Against the control\n\nDifferences seed by seed, mean ± standard error.",
+        against_control(results),
+        "## Combinations against their halves\n\nMean ± standard error for differences, ± standard deviation for the "
+        "rest.",
+        against_halves(results),
         "## What the logs say",
         "Means over the steps of a run; seconds are those of the whole run on one thread, evaluation included.",
         shares(results),

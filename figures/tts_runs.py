@@ -30,7 +30,7 @@ TEST = {
         part="test",
         num_words=[1, 4],
         prompt_words=[1, 2],
-        num_rows=300,
+        num_rows=1000,
         seed=5,
         with_target=False,
     )
