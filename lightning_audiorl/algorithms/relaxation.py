@@ -25,6 +25,8 @@ class Relaxation:
         num_draws: K draws of noise, averaged.
         stop: "relaxed", the end of speech is one more class, which gets a gradient; or "excluded", a softmax over the
             codes alone, and the stop token is not read.
+        unrolled: how many codes at the start of each sample the language model itself reads relaxed, so that the
+            gradient of the reward also flows through time (`unrolled.unrolled_states`); 0, all are the own sample's.
     """
 
     tau: ops.TauSchedule = field(default_factory=ops.TauSchedule)
@@ -32,14 +34,21 @@ class Relaxation:
     noise: Literal["posterior", "fresh"] = "posterior"
     num_draws: int = 1
     stop: Literal["relaxed", "excluded"] = "relaxed"
+    unrolled: int = 0
 
     def __post_init__(self) -> None:
         known = self.form in ("soft", "straight_through") and self.noise in ("posterior", "fresh")
-        if not known or self.stop not in ("relaxed", "excluded") or self.num_draws < 1:
+        if not known or self.stop not in ("relaxed", "excluded") or self.num_draws < 1 or self.unrolled < 0:
             raise ValueError(
                 "Relaxation: form is soft or straight_through, noise posterior or fresh, stop relaxed or excluded, "
-                f"num_draws >= 1; got {self.form!r}, {self.noise!r}, {self.stop!r}, {self.num_draws}"
+                f"num_draws >= 1, unrolled >= 0; got {self.form!r}, {self.noise!r}, {self.stop!r}, {self.num_draws}, "
+                f"{self.unrolled}"
             )
+
+    @property
+    def keeps_values(self) -> bool:
+        """Whether relaxed codes have the values of the own sample's, and only their gradient is another."""
+        return self.form == "straight_through" and self.noise == "posterior"
 
 
 @dataclass(frozen=True)
@@ -83,14 +92,21 @@ class RelaxedChunk:
     reference: ops.Head | None
 
     def __call__(self, hidden: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
-        """``others``: the reference's hidden states where there is one, and the positions' places in the whole."""
+        """Relax one chunk.
+
+        Args:
+            hidden: [n, D] of the policy.
+            others: where there is a reference, its hidden states and, where ``how.unrolled``, the policy's own after
+                the sample's tokens, which is what the KL is of; then the positions' places in the whole.
+        """
         index = others[-1]
         logits = scaled_logits(self.policy.head(hidden), self.temperature)
         kl = torch.zeros_like(logits[:, 0])
         if self.reference is not None:
             with torch.no_grad():
                 of_reference = scaled_logits(self.reference(others[0]), self.temperature)
-            kl = ops.full_vocabulary_kl(logits, of_reference.masked_fill(logits.isneginf(), -torch.inf))
+            own = scaled_logits(self.policy.head(others[1]), self.temperature) if self.how.unrolled else logits
+            kl = ops.full_vocabulary_kl(own, of_reference.masked_fill(own.isneginf(), -torch.inf))
         embedded = ops.soft_embedding(self._weights(logits, index), self.table)
         return embedded, torch.stack([kl, _entropy(logits.detach())], dim=-1)
 

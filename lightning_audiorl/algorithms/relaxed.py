@@ -17,6 +17,7 @@ from lightning_audiorl.algorithms.ranks import total
 from lightning_audiorl.algorithms.refill import Sampled
 from lightning_audiorl.algorithms.relaxation import ReferenceStates, Relaxation, RelaxedChunk
 from lightning_audiorl.algorithms.sampled import SamplingModule
+from lightning_audiorl.algorithms.unrolled import require_unrollable, unrolled_states
 from lightning_audiorl.models.policy import Context, Policy
 from lightning_audiorl.models.reference import content_hash
 from lightning_audiorl.ops.logprobs import CHUNK_BYTES, over_chunks, scatter
@@ -71,6 +72,8 @@ class RelaxedModule(SamplingModule):
             )
         self.differentiable = differentiable
         self.relaxation = relaxation or Relaxation()
+        if self.relaxation.unrolled:
+            require_unrollable(self.policy, type(self).__name__)
         self.diffro_filters = diffro_filters or []
 
     @abstractmethod
@@ -83,9 +86,16 @@ class RelaxedModule(SamplingModule):
         """As `SamplingModule.setup`.
 
         Raises:
-            ValueError: where Token2Text reads other codes than the policy speaks.
+            ValueError: where Token2Text reads other codes than the policy speaks, or `Relaxation.unrolled` meets
+                ranks that share each layer.
         """
         if stage == "fit":
+            if self.relaxation.unrolled and hasattr(self.trainer.strategy, "shard"):
+                raise ValueError(
+                    f"relaxation.unrolled is {self.relaxation.unrolled}, which takes another number of forward passes "
+                    f"on each rank; under {type(self.trainer.strategy).__name__} all take the same. Set it to 0, or "
+                    "use phase_ddp"
+                )
             codec: Any = self.policy.codec
             self.differentiable.check_codec(codec.cardinality, content_hash(codec))
         super().setup(stage)
@@ -181,9 +191,9 @@ class RelaxedModule(SamplingModule):
         how, mix = self.relaxation, self.differentiable
         used = step.used[index]
         group_size, width = part.tokens.shape[1:]
-        hidden: Tensor = policy.hidden(context, part)
         samples = used.flatten().nonzero().squeeze(-1)
         if not len(samples):
+            hidden: Tensor = policy.hidden(context, part)
             return ops.masked_sum(hidden, torch.zeros_like(hidden, dtype=torch.bool)), {}
         read = part.keep.flatten(0, 1) & used.flatten()[:, None]
         own = policy.token_to_code[part.tokens.flatten(0, 1)]
@@ -194,13 +204,19 @@ class RelaxedModule(SamplingModule):
             ("relax", self.seed, self.rl_step, names[row // group_size], row % group_size, place)
             for row, place in read.nonzero().tolist()
         ]
-        states, reference = [hidden[read]], None
-        if step.reference is not None:
-            reference = step.reference.head
-            states.append(step.reference.hidden[index][:, :, :width].flatten(0, 1)[read].to(hidden.device))
+        reference = None if step.reference is None else step.reference.head
         chunk = RelaxedChunk(
             policy, self.decoding.temperature, mix.network.table, how, tau, keys, own[read], spoken[read], reference
         )
+        if how.unrolled:
+            hidden = unrolled_states(chunk, context, part.tokens, read, self._chunk_size)
+        else:
+            hidden = policy.hidden(context, part)
+        states = [hidden[read]]
+        if step.reference is not None:
+            states.append(step.reference.hidden[index][:, :, :width].flatten(0, 1)[read].to(hidden.device))
+            if how.unrolled:
+                states.append(policy.hidden(context, part)[read])
         parts = over_chunks(chunk, states, self._chunk_size(states[0]))
         embedded, measured = (torch.cat(pieces) for pieces in zip(*parts, strict=True))
         sequence = embedded.new_zeros(*spoken.shape, embedded.shape[-1]).index_put(

@@ -88,7 +88,10 @@ class CachedPromptPolicy(Policy):
 
     def hidden(self, context: Context, rollout: Rollout) -> Tensor:
         assert isinstance(context, PrefixContext)
-        layout, inputs = self.packed(context, rollout.tokens[:, :, :-1])
+        return self._predicting(*self.packed(context, rollout.tokens[:, :, :-1]))
+
+    def _predicting(self, layout: Layout, inputs: dict[str, Tensor]) -> Tensor:
+        """[B*G, T + 1, D] states of packed rows."""
         return layout.predicting(self.backbone(**inputs, **packed_arguments(layout)).last_hidden_state)
 
     def head(self, hidden: Tensor) -> Tensor:

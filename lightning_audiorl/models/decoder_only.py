@@ -13,6 +13,7 @@ from transformers import DynamicCache
 from lightning_audiorl.models.cache import make_room
 from lightning_audiorl.models.cached_prompt import CachedPromptPolicy, PrefixContext
 from lightning_audiorl.models.packed import Layout
+from lightning_audiorl.models.policy import Context
 
 Side = Literal["left", "right"]
 
@@ -75,6 +76,31 @@ class DecoderOnlyPolicy(CachedPromptPolicy):
         return _CachedPrefix(self.backbone, self.embed, out.last_hidden_state[:, -1], mask, mask.sum(-1), cache)
 
     def packed(self, context: PrefixContext, completions: Tensor) -> tuple[Layout, dict[str, Tensor]]:
-        embeds, mask = self.prompt(context, "right")
-        embeds = torch.cat([embeds, self.embed(completions.flatten(1))], dim=1)
-        return Layout(mask.bool(), *completions.shape[1:]), {"inputs_embeds": embeds}
+        prompt = self.prompt(context, "right")  # before the completions: gradients add up in that order
+        return _joined(*prompt, self.embed(completions.flatten(1)), completions.shape[1])
+
+    # --- completions that are points between tokens
+
+    def embedded(self, tokens: Tensor) -> Tensor:
+        """Token ids [...] -> [..., D], as the language model reads them."""
+        return self.embed(tokens)
+
+    def hidden_of(self, context: Context, embedded: Tensor) -> Tensor:
+        """As `hidden`, of completions that are given as the language model reads them.
+
+        Args:
+            context: B prompts.
+            embedded: [B, G, T, D] of `embedded`, or means of its rows; with a graph gradients reach it.
+
+        Returns:
+            [B*G, T + 1, D]; the state at t has read the prompt and ``embedded[:, :, :t]``.
+        """
+        assert isinstance(context, PrefixContext)
+        prompt = self.prompt(context, "right")
+        return self._predicting(*_joined(*prompt, embedded.flatten(1, 2), embedded.shape[1]))
+
+
+def _joined(embeds: Tensor, mask: Tensor, completions: Tensor, group_size: int) -> tuple[Layout, dict[str, Tensor]]:
+    """Prompts [B, P, D] with their keep mask, and behind them embedded completions [B, G*T, D]."""
+    layout = Layout(mask.bool(), group_size, completions.shape[1] // group_size)
+    return layout, {"inputs_embeds": torch.cat([embeds, completions], dim=1)}

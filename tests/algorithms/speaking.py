@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -72,6 +74,21 @@ def make_module(kind: type[RelaxedModule] = DiffRO, policy: SpeechLMPolicy | Non
     return kind(make("speech_lm") if policy is None else policy, **settings)
 
 
+def make_double(**settings: Any) -> Any:
+    """As `make_module`, policy and Token2Text in float64."""
+    policy = make("speech_lm").double()
+    for norm in policy.modules():
+        if type(norm).__name__ == "LlamaRMSNorm":  # which computes in float32, whatever it is given
+            norm.forward = partial(_rms_norm, norm)
+    module = make_module(policy=policy, **settings)
+    module.differentiable.network.double()
+    return module
+
+
+def _rms_norm(norm: Any, x: Tensor) -> Tensor:
+    return torch.nn.functional.rms_norm(x, x.shape[-1:], norm.weight, norm.variance_epsilon)
+
+
 def sampled(module: Any, names: str = "abc") -> tuple[Any, Rollout, RelaxedStep]:
     """Context, a random rollout with ends of speech in it, and a step that uses all of its samples."""
     batch, policy = make_batch(names), module.policy
@@ -92,3 +109,21 @@ def gradient(module: Any, loss: Tensor) -> Tensor:
     return torch.cat(
         [(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(parameters, grads, strict=True)]
     )
+
+
+def assert_numerical_gradient(module: Any, loss: Callable[[], Tensor]) -> None:
+    """The gradient of ``loss`` agrees with differences of its values along random directions; wants float64."""
+    analytic = gradient(module, loss())
+    parameters = list(module.policy.trainable().values())
+    start = [p.detach().clone() for p in parameters]
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        directions = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in start]
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                for p, value, direction in zip(parameters, start, directions, strict=True):
+                    p.copy_(value + sign * 1e-6 * direction)
+                values.append(float(loss()))
+        numeric = (values[0] - values[1]) / 2e-6
+        assert float(analytic @ torch.cat([d.flatten() for d in directions])) == pytest.approx(numeric, rel=1e-5)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import pytest
@@ -15,7 +14,17 @@ from lightning_audiorl.ops import TauSchedule
 from lightning_audiorl.rewards import DifferentiableMix, RewardMix
 from lightning_audiorl.strategies import PhaseSingleDevice
 from lightning_audiorl.types import Decoding
-from tests.algorithms.speaking import Codes, gradient, make_batch, make_mix, make_module, make_network, sampled
+from tests.algorithms.speaking import (
+    Codes,
+    assert_numerical_gradient,
+    gradient,
+    make_batch,
+    make_double,
+    make_mix,
+    make_module,
+    make_network,
+    sampled,
+)
 from tests.algorithms.tiny import Recorder, fit, make_policy, trainable
 from tests.helpers import assert_close, assert_gradients_close
 from tests.models.families import make
@@ -38,35 +47,13 @@ def hard_score(module: Any) -> Tensor:
     return mix.score(mix.network.embed(classes), rollout.lengths.flatten(), rows)[0].sum()
 
 
-def _rms_norm(norm: Any, x: Tensor) -> Tensor:
-    return torch.nn.functional.rms_norm(x, x.shape[-1:], norm.weight, norm.variance_epsilon)
-
-
 # --- the gradient
 
 
 def test_soft_gradient_is_the_numerical_one() -> None:
     """Through head, relaxation at fixed noise, embedding and Token2Text, in float64, along random directions."""
-    policy = make("speech_lm").double()
-    for norm in policy.modules():
-        if type(norm).__name__ == "LlamaRMSNorm":  # which computes in float32, whatever it is given
-            norm.forward = partial(_rms_norm, norm)
-    module = make_module(policy=policy, relaxation=Relaxation(form="soft", noise="fresh", num_draws=2))
-    module.differentiable.network.double()
-    loss, _ = whole_loss(module, tau=0.7)
-    analytic = gradient(module, loss)
-    start = [p.detach().clone() for p in policy.trainable().values()]
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(3):
-        directions = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in start]
-        values = []
-        for sign in (1, -1):
-            with torch.no_grad():
-                for p, value, direction in zip(policy.trainable().values(), start, directions, strict=True):
-                    p.copy_(value + sign * 1e-6 * direction)
-                values.append(float(whole_loss(module, tau=0.7)[0]))
-        numeric = (values[0] - values[1]) / 2e-6
-        assert float(analytic @ torch.cat([d.flatten() for d in directions])) == pytest.approx(numeric, rel=1e-5)
+    module = make_double(relaxation=Relaxation(form="soft", noise="fresh", num_draws=2))
+    assert_numerical_gradient(module, lambda: whole_loss(module, tau=0.7)[0])
 
 
 @pytest.mark.parametrize("tau", [0.1, 1.0, 3.0])
@@ -288,6 +275,6 @@ def test_bad_settings(settings: dict[str, Any], message: str) -> None:
 
 
 def test_bad_relaxation() -> None:
-    for bad in ({"form": "hard"}, {"noise": "none"}, {"stop": "kept"}, {"num_draws": 0}):
+    for bad in ({"form": "hard"}, {"noise": "none"}, {"stop": "kept"}, {"num_draws": 0}, {"unrolled": -1}):
         with pytest.raises(ValueError, match="Relaxation: form is soft or straight_through"):
             Relaxation(**bad)  # type: ignore[arg-type]
