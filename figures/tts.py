@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import tts_runs
-from figure_runs import Spec, made_with, side_by_side, spec
+from figure_runs import Spec, last_figures, made_with, side_by_side, spec
 from tts_page import curves, page, plot
 from tts_token2text import validated
 
@@ -63,7 +63,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "both + filter, R1+R2+R3": ("grpo_diffro", {REWARDS: mix(R2, R3)}),
 }
 #: Rows that are also run long, with evaluations on dev on the way.
-LONG = ("both + filter, R1+R2", "both, no filter, R1", "GRPO R1+R2", "DiffRO")
+LONG = ("both + filter, R1+R2", "GRPO R1+R2", "DiffRO")
 
 
 def folder_name(row: str) -> str:
@@ -74,18 +74,19 @@ def folder_name(row: str) -> str:
 def short(out: Path, seed: int, row: str) -> dict[str, Any]:
     """One row of one seed: figures on the evaluation set, seconds of training, and what the log says on average."""
     config, changes = ROWS[row]
-    folder = tts_runs.run(out, seed, folder_name(row), config, changes)
-    figures = tts_runs.evaluated(out, seed, f"{folder_name(row)}/test", folder / "export")["test"]
+    folder = tts_runs.run(out, seed, folder_name(row), config, changes | {"data.init_args.val": tts_runs.TEST})
+    figures = last_figures(folder / "report" / "report.json")["test"]
     return {"figures": figures, **tts_runs.log_means(folder)}
 
 
 def long(out: Path, row: str, num_steps: int) -> dict[str, list[float]]:
-    """Dev figures along a long run of seed 0, at a constant learning rate."""
+    """Dev figures along a long run of seed 0, at a constant learning rate and with half the prompts a step."""
     config, changes = ROWS[row]
     changes = changes | {
         f"{MODEL}.num_steps": num_steps,
         f"{MODEL}.optim.schedule": "constant",
-        "data.init_args.val.dev": tts_runs.dev(300),
+        "data.init_args.batch_size": 4,
+        "data.init_args.val.dev": tts_runs.dev(200),
         "trainer.val_check_interval": num_steps // 8,
         "trainer.num_sanity_val_steps": -1,
     }

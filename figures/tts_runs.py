@@ -162,7 +162,7 @@ def evaluated(out: Path, seed: int, name: str, model: Path) -> Figures:
         f"{MODEL}.eval_decodings": SAMPLED,
         f"{MODEL}.policy.init_args.init_from": str(model),
     }
-    settings = in_folder(placed(changed(shipped("grpo"), changes), parts(out)), folder, 0)
+    settings = in_folder(placed(changed(shipped("grpo"), changes), parts(out)), folder, seed)
     settings["trainer"]["logger"] = False
     audiorl("validate", settings, folder)
     return last_figures(folder / "report" / "validate.json")
