@@ -28,7 +28,7 @@ HEAD = """# Speech synthesis: SFT, GRPO, DiffRO and both
 
 The paper's Table 2 in miniature, on real recordings of digits (FSDD): a language model of 1 million parameters over a
 codec of 1,000 codes at 25 per second, all parts trained from nothing. Every row starts from the same model of its seed;
-seeds differ in initial weights, labelled utterances, order and draws. Figures on 1,000 texts of 1 to 4 digits of the
+seeds differ in initial weights, labelled utterances, order and draws. Figures on 800 texts of 1 to 4 digits of the
 test part, one sample each at temperature 1 (the paper's), judged by models of another architecture and other features,
 trained on recordings that the reward's judges never heard. Mean ± standard deviation over the seeds; in brackets the
 change against the start of the same seed, mean (lowest to highest). R1: accuracy by the reward judge; R2: duration; R3:

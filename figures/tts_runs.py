@@ -30,8 +30,8 @@ TEST = {
         part="test",
         num_words=[1, 4],
         prompt_words=[1, 2],
-        num_rows=1000,
-        seed=5,
+        num_rows=800,
+        seed=6,
         with_target=False,
     )
 }
