@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import astuple, dataclass, fields
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torchmetrics import Metric
 
 from lightning_audiorl.judges.base import AsrJudge, Judge, SpeakerEncoder, speech_of
 from lightning_audiorl.judges.pitch import f0_spread_semitones, voiced_f0_hz
+from lightning_audiorl.judges.sharing import shared
 from lightning_audiorl.metrics.evaluation import SetEvaluation
 from lightning_audiorl.metrics.functional import align
 from lightning_audiorl.text.normalise import Normaliser, normaliser_for
@@ -259,6 +261,12 @@ class SpeechEvaluation(SetEvaluation):
 
     def judges(self) -> Sequence[nn.Module]:
         return self.listeners.present()
+
+    def with_judges(self, known: Sequence[nn.Module]) -> Self:
+        listeners = Listeners(*(shared(listener, known) for listener in vars(self.listeners).values()))
+        other = copy(self)
+        other.listeners = listeners
+        return other
 
 
 def gap_alerts(history: Mapping[str, Sequence[float]], tolerance: float = 0.05) -> list[str]:
