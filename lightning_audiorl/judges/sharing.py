@@ -17,7 +17,9 @@ _PLAIN = (str, bytes, bool, int, float, list, tuple, dict, set, frozenset, type(
 
 def settings_of(judge: Judge) -> dict[str, Any]:
     """What a judge was told: its plain, public attributes."""
-    return {k: v for k, v in vars(judge).items() if not k.startswith("_") and (isinstance(v, _PLAIN) or is_dataclass(v))}
+    return {
+        k: v for k, v in vars(judge).items() if not k.startswith("_") and (isinstance(v, _PLAIN) or is_dataclass(v))
+    }
 
 
 def difference(one: Judge, other: Judge) -> str:
