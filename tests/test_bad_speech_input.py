@@ -1,4 +1,4 @@
-"""Bad input of speech synthesis on its way through Trainer or command line: what is wrong, where, and how to mend it."""
+"""Bad input of speech synthesis on its way through Trainer or command line: what, where, and how to mend it."""
 
 from __future__ import annotations
 

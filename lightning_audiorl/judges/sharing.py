@@ -30,15 +30,15 @@ def difference(one: Judge, other: Judge) -> str:
     for key in sorted(mine.keys() | theirs.keys()):
         if mine.get(key) != theirs.get(key):
             return f"{key} is {mine.get(key)!r} in one and {theirs.get(key)!r} in the other"
+    return "" if same_weights(one, other) else "their weights differ"
+
+
+def same_weights(one: Judge, other: Judge) -> bool:
+    """Whether two judges hold the same tensors under the same names; so do two that hold none."""
     ours, others = one.state_dict(), other.state_dict()
-    for key in sorted(ours.keys() | others.keys()):
-        if key not in ours or key not in others or not _same(ours[key], others[key]):
-            return f"their weights differ, {key} among them"
-    return ""
-
-
-def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return one.dtype == other.dtype and torch.equal(one, other)
+    return ours.keys() == others.keys() and all(
+        ours[key].dtype == others[key].dtype and torch.equal(ours[key], others[key]) for key in ours
+    )
 
 
 def shared(judge: _M, known: Iterable[nn.Module]) -> _M:
