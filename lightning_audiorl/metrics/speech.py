@@ -259,7 +259,7 @@ class SpeechEvaluation(SetEvaluation):
         for one, other in ((judge, held_out_judge), (encoder, held_out_encoder)):
             if one is not None and other is not None and one.state_dict() and same_weights(one, other):
                 raise ValueError(
-                    f"SpeechEvaluation: '{other.name}' is held out, but has the weights of '{one.name}', which rewards: "
+                    f"SpeechEvaluation: '{other.name}' is held out, but has the weights of '{one.name}' that rewards: "
                     "give another model"
                 )
 
