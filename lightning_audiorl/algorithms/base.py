@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_audiorl.algorithms.evaluated import EvaluatedModule
 from lightning_audiorl.algorithms.evaluation import EvalDecoding, Evaluator
@@ -121,8 +121,13 @@ class AudioRLModule(EvaluatedModule):
         if self.reference is not None:
             parts.append(Part("reference", NEEDED["reference"], self.reference.tensors, frozen=True))
         keep = self.keep_context
-        parts += module_parts("judge of the evaluation", self.evaluation.judges(), "judge")
+        others = [judge for judge in self.evaluation.judges() if judge not in self.reward_judges()]
+        parts += module_parts("judge of the evaluation", others, "judge")
         return [*parts, Part("context", NEEDED["context"], self._context_tensors, always=keep)]
+
+    def reward_judges(self) -> Sequence[nn.Module]:
+        """Models that rewards judge with; an algorithm that has such places them as the part ``judge``."""
+        return ()
 
     def _context_tensors(self) -> list[Tensor]:
         return [] if self.context is None else self.context.tensors()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ class SamplingModule(AudioRLModule):
     """Samples G hypotheses per prompt and rewards them; a subclass learns from them.
 
     Args:
-        rewards: the weighted rewards.
+        rewards: the weighted rewards. A judge of theirs that the evaluation names too is held and placed once.
         group_size: G.
         decoding: of the rollout; temperature above 0.
         rollout_batch_size: prompts (whole groups) per sampling pass; 0 takes all at once.
@@ -44,6 +45,7 @@ class SamplingModule(AudioRLModule):
     ) -> None:
         super().__init__(*args, **kwargs)
         self.rewards = rewards
+        self.evaluation = self.evaluation.with_judges(rewards.judges())
         self.group_size = group_size
         self.decoding = decoding or Decoding()
         self.rollout_batch_size = rollout_batch_size
@@ -61,12 +63,13 @@ class SamplingModule(AudioRLModule):
 
     def parts(self) -> list[Part]:
         """As `AudioRLModule.parts`, and the models that rewards judge with."""
-        judges = [
-            held for reward in self.rewards.rewards for held in vars(reward).values() if isinstance(held, nn.Module)
-        ]
-        for judge in judges:
+        for judge in self.reward_judges():
             judge.requires_grad_(False)
-        return [*super().parts(), *module_parts("judge", judges)]
+        return [*super().parts(), *module_parts("judge", self.reward_judges())]
+
+    def reward_judges(self) -> Sequence[nn.Module]:
+        """The models that rewards judge with, each once; the evaluation listens with the same instances."""
+        return self.rewards.judges()
 
     def setup(self, stage: str) -> None:
         """As `AudioRLModule.setup`.

@@ -54,7 +54,8 @@ class HackingWatch(Callback):
     step is the mean over the first steps, when the policy has hardly moved.
 
     Of a policy that speaks it also says when a gap between the judges that reward and those held out opens, and when
-    pitch, pace or length drift from those of the first validation, whatever the reward does.
+    pitch, pace or length drift from those of the first validation, whatever the reward does. Where nothing is rewarded
+    (supervised training) it says nothing: there is nobody to please, and to leave the start behind is the point.
 
     Args:
         tolerance: how much worse than at its best a figure may be, absolute (0.02 is two points of WER).
@@ -87,15 +88,17 @@ class HackingWatch(Callback):
         self.alerts: list[dict[str, Any]] = []
         self._first: list[float] = []
         self._recent: list[float] = []
+        self._rewarded = False
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("rewards", "alerts", "_first", "_recent")}
+        return {name: getattr(self, name) for name in ("rewards", "alerts", "_first", "_recent", "_rewarded")}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         for name, value in state_dict.items():
             setattr(self, name, value)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        self._rewarded = self._rewarded or any(name.startswith("reward/") for name in pl_module.step_metrics)
         reward = pl_module.step_metrics.get("reward/mean")
         if reward is None:
             return
@@ -115,11 +118,10 @@ class HackingWatch(Callback):
             rewards[0] = _mean(self._first)
         flat = [flat_figures(one["results"]) for one in evaluations]
         series = {key: [figures.get(key, math.nan) for figures in flat] for key in flat[-1]}
-        for text in (
-            *reward_hacking_alerts(rewards, series, self.tolerance, self.reward_tolerance),
-            *gap_alerts(series, self.gap_tolerance),
-            *drift_alerts(series, self.drift_tolerance),
-        ):
+        texts = reward_hacking_alerts(rewards, series, self.tolerance, self.reward_tolerance)
+        if self._rewarded:
+            texts += [*gap_alerts(series, self.gap_tolerance), *drift_alerts(series, self.drift_tolerance)]
+        for text in texts:
             self.alerts.append({"rl_step": pl_module.rl_step, "text": text})
             if trainer.is_global_zero:
                 _log.warning("RL step %d: %s", pl_module.rl_step, text)

@@ -6,6 +6,7 @@ from lightning_audiorl.judges.ctc_training import CtcTraining
 from lightning_audiorl.judges.pitch import f0_spread_semitones, voiced_f0_hz
 from lightning_audiorl.judges.pretrained import PolicyJudge, TransformersJudge, TransformersSpeakerEncoder
 from lightning_audiorl.judges.quality import QualityPredictor, SquimQuality, TorchmetricsQuality
+from lightning_audiorl.judges.sharing import shared
 from lightning_audiorl.judges.speaker_training import SpeakerTraining
 from lightning_audiorl.judges.speakers import EcapaEncoder, EcapaNetwork, XvectorEncoder, XvectorNetwork
 
@@ -30,5 +31,6 @@ __all__ = [
     "XvectorEncoder",
     "XvectorNetwork",
     "f0_spread_semitones",
+    "shared",
     "voiced_f0_hz",
 ]

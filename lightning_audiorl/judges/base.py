@@ -72,23 +72,26 @@ class Judge(nn.Module):
         """``listen`` over passes of ``batch_size``; None, with a warning, for an item that it raises on.
 
         A pass that raises is repeated item by item, so that one bad clip takes no other with it.
+
+        Raises:
+            JudgeError: for a pass with more or fewer answers than clips: nobody knows whose they are.
         """
         answers: list[Any] = []
         for first in range(0, len(items), self.batch_size):
             piece = items[first : first + self.batch_size]
             try:
-                answers += listen(piece)
+                heard = listen(piece)
             except Exception as error:  # noqa: BLE001 - any model, any failure: it is logged and counted
                 if len(piece) == 1:
                     _log.warning("judge '%s' failed on the speech for row '%s': %r", self.name, names[first], error)
                     answers.append(None)
                     continue
-                for i, item in enumerate(piece, start=first):
-                    answers += self.each([item], listen, [names[i]])
-        if len(answers) != len(items):
-            raise JudgeError(
-                f"judge '{self.name}' gave {len(answers)} answers to {len(items)} clips; expected one each"
-            )
+                heard = [self.each([item], listen, [names[i]])[0] for i, item in enumerate(piece, start=first)]
+            if len(heard) != len(piece):
+                raise JudgeError(
+                    f"judge '{self.name}' gave {len(heard)} answers to {len(piece)} clips; expected one each"
+                )
+            answers += heard
         return answers
 
 
@@ -130,18 +133,15 @@ class AsrJudge(Judge, ABC):
         """
         speeches = [speech_of(hypothesis, self.name) for hypothesis in hypotheses]
         new = [i for i, speech in enumerate(speeches) if self.name not in speech.heard]
-        for i in new:
-            speeches[i].heard[self.name] = ""
         spoken = [i for i in new if speeches[i].waveform.numel()]
 
         def listen(index: list[int]) -> list[str | None]:
             waveforms = [self.audible(speeches[i].waveform, speeches[i].sample_rate_hz) for i in index]
             return list(self.listen(waveforms, [hypotheses[i].row for i in index]))
 
-        for i, transcript in zip(
-            spoken, self.each(spoken, listen, [hypotheses[i].row.id for i in spoken]), strict=True
-        ):
-            speeches[i].heard[self.name] = transcript
+        found = dict(zip(spoken, self.each(spoken, listen, [hypotheses[i].row.id for i in spoken]), strict=True))
+        for i in new:
+            speeches[i].heard[self.name] = found.get(i, "")
         return [speech.heard[self.name] for speech in speeches]
 
 

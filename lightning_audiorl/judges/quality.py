@@ -38,16 +38,14 @@ class QualityPredictor(Judge, ABC):
         """
         speeches = [speech_of(hypothesis, self.name) for hypothesis in hypotheses]
         new = [i for i, speech in enumerate(speeches) if self.name not in speech.heard]
-        for i in new:
-            speeches[i].heard[self.name] = self.range[0]
         spoken = [i for i in new if speeches[i].waveform.numel()]
 
         def listen(index: list[int]) -> list[float]:
             return [self.predict(self.audible(speeches[i].waveform, speeches[i].sample_rate_hz)) for i in index]
 
-        values = self.each(spoken, listen, [hypotheses[i].row.id for i in spoken])
-        for i, value in zip(spoken, values, strict=True):
-            speeches[i].heard[self.name] = value
+        found = dict(zip(spoken, self.each(spoken, listen, [hypotheses[i].row.id for i in spoken]), strict=True))
+        for i in new:
+            speeches[i].heard[self.name] = found.get(i, self.range[0])
         return [speech.heard[self.name] for speech in speeches]
 
 

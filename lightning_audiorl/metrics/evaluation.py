@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Self
 
 from torch import nn
 from torchmetrics import Metric
@@ -22,6 +23,10 @@ class SetEvaluation(ABC):
     def judges(self) -> Sequence[nn.Module]:
         """Models that the metrics listen with; a strategy parks them outside the reward phase."""
         return ()
+
+    def with_judges(self, known: Sequence[nn.Module]) -> Self:
+        """The same evaluation with those of ``known`` that are its own judges in their place; see `judges.shared`."""
+        return self
 
 
 class AsrEvaluation(SetEvaluation):

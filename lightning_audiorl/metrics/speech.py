@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import astuple, dataclass, fields
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torchmetrics import Metric
 
 from lightning_audiorl.judges.base import AsrJudge, Judge, SpeakerEncoder, speech_of
 from lightning_audiorl.judges.pitch import f0_spread_semitones, voiced_f0_hz
+from lightning_audiorl.judges.sharing import same_weights, shared
 from lightning_audiorl.metrics.evaluation import SetEvaluation
 from lightning_audiorl.metrics.functional import align
 from lightning_audiorl.text.normalise import Normaliser, normaliser_for
@@ -233,7 +235,8 @@ class SpeechEvaluation(SetEvaluation):
         normalisers: by language code, in place of the built-in table.
 
     Raises:
-        ValueError: when a judge and its held-out counterpart have one name, which would make them listen as one.
+        ValueError: when a judge and its held-out counterpart have one name, which would make them listen as one, or the
+            same weights: the gap between them would always be 0.
     """
 
     def __init__(
@@ -253,12 +256,24 @@ class SpeechEvaluation(SetEvaluation):
                 f"SpeechEvaluation: {len(names)} judges, but the name '{twice[0]}' comes more than once, and what a "
                 "judge hears is kept by its name; set init_args.name"
             )
+        for one, other in ((judge, held_out_judge), (encoder, held_out_encoder)):
+            if one is not None and other is not None and one.state_dict() and same_weights(one, other):
+                raise ValueError(
+                    f"SpeechEvaluation: '{other.name}' is held out, but has the weights of '{one.name}' that rewards: "
+                    "give another model"
+                )
 
     def new(self) -> SpeechMetrics:
         return SpeechMetrics(self.listeners, self.normalisers)
 
     def judges(self) -> Sequence[nn.Module]:
         return self.listeners.present()
+
+    def with_judges(self, known: Sequence[nn.Module]) -> Self:
+        listeners = Listeners(*(shared(listener, known) for listener in vars(self.listeners).values()))
+        other = copy(self)
+        other.listeners = listeners
+        return other
 
 
 def gap_alerts(history: Mapping[str, Sequence[float]], tolerance: float = 0.05) -> list[str]:

@@ -71,12 +71,13 @@ class SpeechLimits:
         if not self.min_prompt_s <= seconds <= self.max_prompt_s:
             raise ValueError(
                 f"row {row.id!r}: a speaker prompt of {seconds:.3f} s; this policy takes {self.min_prompt_s} to "
-                f"{self.max_prompt_s} s (limits.min_prompt_s, limits.max_prompt_s)"
+                f"{self.max_prompt_s} s; give another prompt, or set policy.init_args.limits (min_prompt_s, "
+                "max_prompt_s) where the model can do with it"
             )
         power = float(clip.float().square().mean())
         level = -math.inf if power == 0 else 10 * math.log10(power)
         if not self.min_prompt_dbfs <= level < math.inf:
             raise ValueError(
                 f"row {row.id!r}: its speaker prompt is silent or not finite ({level:.0f} dBFS; at least "
-                f"{self.min_prompt_dbfs} is wanted, limits.min_prompt_dbfs); choose another prompt"
+                f"{self.min_prompt_dbfs} is wanted, policy.init_args.limits.min_prompt_dbfs); choose another prompt"
             )

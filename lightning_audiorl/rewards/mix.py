@@ -9,7 +9,9 @@ from numbers import Real
 from typing import Literal
 
 import torch
+from torch import nn
 
+from lightning_audiorl.judges.sharing import shared
 from lightning_audiorl.rewards.base import Reward, RewardError
 from lightning_audiorl.types import Hypothesis, Scores
 
@@ -22,6 +24,8 @@ class RewardMix:
     A sample that a reward cannot score (it raises, or gives NaN, infinity or no number) is marked invalid and counted;
     the other samples keep their values. A reward that returns the wrong number of values, or fails on every sample of
     a step, is a broken program: `RewardError`. A failing reward of weight 0 is counted but invalidates nothing.
+
+    Rewards that name the same judge share one instance of it; see `judges.shared`.
 
     Args:
         rewards: the parts; names must differ and some weight must be above 0.
@@ -47,8 +51,17 @@ class RewardMix:
         if not any(reward.weight for reward in rewards):
             raise ValueError(f"RewardMix.rewards: all weights of {names} are 0, so nothing would be learnt")
         self.rewards = list(rewards)
+        for reward in self.rewards:
+            for name, held in list(vars(reward).items()):
+                if isinstance(held, nn.Module):
+                    setattr(reward, name, shared(held, self.judges()))
         self.on_error = on_error
         self._warned: set[str] = set()
+
+    def judges(self) -> list[nn.Module]:
+        """The models that the rewards judge with, each once."""
+        held = [value for reward in self.rewards for value in vars(reward).values() if isinstance(value, nn.Module)]
+        return list(dict.fromkeys(held))
 
     def score(self, groups: Sequence[Sequence[Hypothesis]]) -> Scores:
         """Score B groups of G hypotheses.

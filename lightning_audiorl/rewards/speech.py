@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from lightning_audiorl.judges.base import AsrJudge, SpeakerEncoder
+from lightning_audiorl.judges.base import AsrJudge, Judge, JudgeError, SpeakerEncoder
 from lightning_audiorl.judges.quality import QualityPredictor
 from lightning_audiorl.rewards.base import Reward
 from lightning_audiorl.text.errors import ErrorCounts, count_errors
@@ -46,6 +46,20 @@ def spoken_errors(row: Utterance, transcript: str, unit: ErrorUnit, normaliser: 
         return count_errors(*texts, normaliser.unit)
     reference, heard = (text.replace(" ", "") for text in texts)
     return count_errors(reference, heard, "char")
+
+
+def judged(values: list[float], judge: Judge) -> list[float]:
+    """``values`` as they are, NaN where the judge failed.
+
+    Raises:
+        JudgeError: where it failed on all of them: it is not the samples that are at fault.
+    """
+    if values and all(math.isnan(value) for value in values):
+        raise JudgeError(
+            f"judge '{judge.name}' ({type(judge).__name__}) returned nothing for any sample; see its "
+            "warnings, and try it by itself on a recording"
+        )
+    return values
 
 
 class SpeechAccuracy(Reward):
@@ -94,7 +108,8 @@ class SpeechAccuracy(Reward):
 
     def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
         transcripts = self.judge.transcribe(hypotheses)
-        return [self._value(h.row, heard) for h, heard in zip(hypotheses, transcripts, strict=True)]
+        values = [self._value(h.row, heard) for h, heard in zip(hypotheses, transcripts, strict=True)]
+        return judged(values, self.judge)
 
     def _value(self, row: Utterance, transcript: str | None) -> float:
         if transcript is None:
@@ -144,7 +159,7 @@ class SpeakerSimilarity(Reward):
                 values.append(math.nan)
             else:
                 values.append(float(torch.dot(voice, prompt).clamp(-1.0, 1.0)))
-        return values
+        return judged(values, self.encoder)
 
 
 class PredictedQuality(Reward):
@@ -168,6 +183,7 @@ class PredictedQuality(Reward):
     def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
         low, high = self.predictor.range
         values = self.predictor.quality(hypotheses)
-        return [
+        scaled = [
             math.nan if v is None or math.isnan(v) else min(max((v - low) / (high - low), 0.0), 1.0) for v in values
         ]
+        return judged(scaled, self.predictor)

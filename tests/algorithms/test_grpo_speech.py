@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lightning_audiorl.algorithms import GRPO, Optim
 from lightning_audiorl.callbacks import HackingWatch, RLCheckpoint
+from lightning_audiorl.judges import JudgeError
 from lightning_audiorl.rewards import DurationConsistency, RewardMix, SpeechAccuracy
 from lightning_audiorl.strategies import PhaseSingleDevice
 from lightning_audiorl.types import PromptBatch
@@ -172,6 +173,31 @@ def test_placement_changes_no_number(judges: Path, mode: str) -> None:
     assert {phase for phase, held in look.bytes.items() if held["judge"]} == {"reward"}
     first, last = plain.weights
     assert any(not torch.equal(first[name], last[name]) for name in first)
+
+
+def test_a_judge_of_rewards_and_evaluation_is_one(judges: Path) -> None:
+    """One module in one part, moved once; what listens in the evaluation alone is a part of its own."""
+    module = speech.speech_grpo(judges, 1, policy=make(FAMILY), eval_decodings=None, decoding=DECODING)
+    (own,) = module.reward_judges()
+    listeners = list(module.evaluation.judges())
+    assert listeners[0] is own
+    assert len(listeners) == 4
+    placed = [id(tensor) for part in module.parts() for tensor in part.tensors()]
+    assert len(placed) == len(set(placed))
+    of_part = {part.name: {id(tensor) for tensor in part.tensors()} for part in module.parts()}
+    assert of_part["judge"] == {id(tensor) for tensor in (*own.parameters(), *own.buffers())}
+    others = [tensor for judge in listeners[1:] for tensor in (*judge.parameters(), *judge.buffers())]
+    assert of_part["judge of the evaluation"] == {id(tensor) for tensor in others}
+    look = Look()
+    run(module, None, look, strategy=PhaseSingleDevice("offload"))
+    size = sum(tensor.nbytes for tensor in (*own.parameters(), *own.buffers()))
+    assert look.bytes["reward"]["judge"] == pytest.approx(size, rel=0.01)
+
+    other = speech.evaluation(judges)
+    with torch.no_grad():
+        next(other.judges()[0].parameters()).flatten()[0] += 1.0
+    with pytest.raises(JudgeError, match="two judges have the name 'judge', but their weights differ"):
+        speech.speech_grpo(judges, 1, policy=make(FAMILY), evaluation=other)
 
 
 # --- killed and resumed, with everything that has a state

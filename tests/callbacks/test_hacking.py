@@ -75,6 +75,29 @@ def test_an_alert_stands_in_tensorboard(root: str, tmp_path: Path, monkeypatch: 
     assert texts(events(tmp_path), "hacking_watch") == {0: "look at this", 1: "look at this"}
 
 
+@pytest.mark.parametrize(("module", "rl_steps"), [(runs.sft, []), (runs.grpo, [1])])
+def test_gaps_and_drifts_matter_where_something_is_rewarded(
+    module: Any, rl_steps: list[int], root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training from nothing leaves its start behind, which is the point of it."""
+    monkeypatch.setattr("lightning_audiorl.callbacks.hacking.gap_alerts", lambda *_: ["a gap"])
+    monkeypatch.setattr("lightning_audiorl.callbacks.hacking.drift_alerts", lambda *_: ["a drift"])
+    watch = HackingWatch()
+    runs.fit(tmp_path, root, watch, module=module(num_steps=1))
+    assert watch.alerts == [{"rl_step": step, "text": text} for step in rl_steps for text in ("a gap", "a drift")]
+
+
+def test_a_resumed_watch_knows_that_something_is_rewarded() -> None:
+    """DiffRO's reward counts too; the validation right after a resume comes before any step."""
+    watch, resumed = HackingWatch(), HackingWatch()
+    trainer: Any = SimpleNamespace(state=SimpleNamespace(fn="fit"), loggers=[], is_global_zero=True)
+    watch.on_train_batch_end(trainer, SimpleNamespace(step_metrics={"reward/diffro/total": -1.0}))
+    resumed.load_state_dict(watch.state_dict())
+    values = [{"rl_step": s, "kind": "val", "results": {"a": {"f0_mean_hz": hz}}} for s, hz in ((0, 100.0), (9, 150.0))]
+    resumed.on_validation_end(trainer, SimpleNamespace(rl_step=9, evaluations=values))
+    assert [alert["text"].split()[0] for alert in resumed.alerts] == ["val/a/f0_mean_hz"]
+
+
 def test_a_window_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="window must be at least 1, got 0"):
         HackingWatch(window=0)

@@ -52,8 +52,21 @@ def test_wrong_number_of_answers() -> None:
         def listen(self, waveforms: list[Tensor], rows: list[Utterance]) -> list[str | None]:
             return ["one"]
 
+    samples = [said(), said()]
     with pytest.raises(JudgeError, match="gave 1 answers to 2 clips"):
-        Short([]).transcribe([said(), said()])
+        Short([]).transcribe(samples)
+    assert [one.speech.heard for one in samples if one.speech] == [{}, {}], "a failure must not look like silence"
+
+
+def test_passes_that_make_up_for_each_other_are_seen() -> None:
+    """Five answers to five clips, but whose?"""
+
+    class Shifted(FakeJudge):
+        def listen(self, waveforms: list[Tensor], rows: list[Utterance]) -> list[str | None]:
+            return ["one"] * (4 if len(waveforms) == 3 else 1)
+
+    with pytest.raises(JudgeError, match="gave 4 answers to 3 clips"):
+        Shifted([]).transcribe([said() for _ in range(5)])
 
 
 def test_text_is_no_speech() -> None:

@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from lightning_audiorl.judges import JudgeError
+from lightning_audiorl.judges import CtcJudge, EcapaEncoder, JudgeError
 from lightning_audiorl.metrics import SpeechEvaluation, SpeechMetrics, gap_alerts
 from lightning_audiorl.rewards import SpeechAccuracy
 from lightning_audiorl.types import Hypothesis, Utterance
+from tests import speech
 from tests.judges.fakes import FakeEncoder, FakeJudge, heard, said, tone
 
 
@@ -120,6 +122,19 @@ def test_judges_are_placed_by_the_strategy_and_not_by_the_metric() -> None:
 def test_judges_of_one_name_would_listen_as_one() -> None:
     with pytest.raises(ValueError, match=r"2 judges, but the name 'fake' comes more than once.*set init_args.name"):
         SpeechEvaluation(FakeJudge(["one"]), FakeJudge(["two"]))
+
+
+def test_a_judge_held_out_is_another_one(tmp_path: Path) -> None:
+    folders = speech.judge_folders(tmp_path)
+    judges = [CtcJudge(str(folders["judge"]), name) for name in ("asr", "held-out")]
+    with pytest.raises(ValueError, match="'held-out' is held out, but has the weights of 'asr' that rewards"):
+        SpeechEvaluation(*judges)
+    with torch.no_grad():
+        next(judges[1].parameters()).flatten()[0] += 1.0
+    SpeechEvaluation(*judges)
+    voices = [EcapaEncoder(str(folders["encoder"]), name) for name in ("speaker", "held-out")]
+    with pytest.raises(ValueError, match="'held-out' is held out, but has the weights of 'speaker'"):
+        SpeechEvaluation(encoder=voices[0], held_out_encoder=voices[1])
 
 
 def test_text_is_refused() -> None:

@@ -112,7 +112,10 @@ def test_a_saved_character_tokenizer_is_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("prompt_text", "codes"), [("", []), ("What she said. ", [3, 0, 11])])
 def test_llasa_as_on_its_model_card(prompt_text: str, codes: list[int]) -> None:
-    """The card's own calls: one chat, the prompt's codes as text behind the start token, the last message left open."""
+    """The card's own calls: one chat, the prompt's codes as text behind the start token, the last message left open.
+
+    Source: model card HKUSTAudio/Llasa-1B (those of 3B and 8B have the same), "without prompt" and "with prompt".
+    """
     template, tokenizer = KINDS["llasa"]
     text = "Dealing with it, é?"
     formatted = f"<|TEXT_UNDERSTANDING_START|>{prompt_text}{text}<|TEXT_UNDERSTANDING_END|>"
@@ -137,6 +140,7 @@ def test_llasa_has_a_joiner_and_a_fixed_date() -> None:
 
 
 def test_neutts_as_in_its_reference_implementation() -> None:
+    """Source: repository neuphonic/neutts-air, the prompt of its inference for GGUF models."""
     template, tokenizer = KINDS["neutts"]
     codes = [5, 0, 11]
     published = (
@@ -160,6 +164,7 @@ def test_neutts_phonemises_text_by_text() -> None:
 
 @pytest.mark.parametrize(("prompt_text", "codes"), [("", []), ("她说", [3, 0, 11])])
 def test_cosyvoice2_as_the_converted_chat_format(prompt_text: str, codes: list[int]) -> None:
+    """Source: repository FunAudioLLM/CosyVoice, examples/grpo/cosyvoice2/pretrained_to_huggingface.py."""
     template, tokenizer = KINDS["cosyvoice2"]
     published = f"<|sos|>{prompt_text}收到好友<|task_id|>{codes_as_text(codes)}"
     assert template.prompt_ids(tokenizer, "收到好友", prompt_text, codes) == tokenizer.encode(published)

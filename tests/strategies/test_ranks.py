@@ -65,6 +65,8 @@ CASES = [{"family": family, "num_steps": 5} for family in FAMILIES]
 #: Nothing is learnt from the prompts of rank 1; the ranks' passes differ in number; supervised; adapters only.
 CASES += [{"judge": "blind", "num_steps": 2}, {"max_tokens": 60, "micro_batch_size": 0, "num_steps": 2}]
 CASES += [{"algorithm": "SFT", "num_steps": 2}, {"mode": "lora", "num_steps": 2}]
+#: What speaks: its codec, and judges that reward and that evaluate.
+CASES += [{"family": "speech_lm", "num_steps": 3}]
 
 
 @pytest.fixture(scope="module", params=STRATEGIES)
@@ -90,6 +92,11 @@ def test_two_processes_do_what_one_does(runs: list[Witnessed], single: list[Witn
     for name in ("loss", "kl", "reward/mean", "entropy", "grad_norm", "used_share"):
         if name in one["metrics"][0]:
             assert two["metrics"][0][name] == pytest.approx(one["metrics"][0][name], rel=1e-4, abs=1e-6)
+    assert (len(one["evaluations"]) == 2) == ("speech" in str(CASES[number]))
+    for before, after in zip(one["evaluations"], two["evaluations"], strict=True):
+        for figure, value in before["set0"].items():
+            if figure != "rtf":
+                assert after["set0"][figure] == pytest.approx(value, rel=1e-4, abs=1e-6, nan_ok=True)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

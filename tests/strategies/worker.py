@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,10 +22,12 @@ from torch.utils.data import DataLoader, IterableDataset
 from lightning_audiorl.algorithms import GRPO, SFT, Optim
 from lightning_audiorl.models import TextLMPolicy, WhisperPolicy
 from lightning_audiorl.models.cached_prompt import CachedPromptPolicy
-from lightning_audiorl.rewards import RewardMix
+from lightning_audiorl.rewards import DurationConsistency, RewardMix, SpeechAccuracy
 from lightning_audiorl.types import Decoding, Hypothesis, PromptBatch
+from tests import speech
 from tests.algorithms.tiny import FINETUNES, Judge, make_policy
 from tests.models.families import SPECS, batch_of, finetune_of
+from tests.models.families import make as make_lively
 
 NAMES = "abcd"
 DECODING = Decoding(tokens_per_second=8.0, min_cap=6, max_new_tokens=12)
@@ -49,6 +53,12 @@ class Batches(IterableDataset[PromptBatch]):
             yield batch_of(list(NAMES), lengths).select(rows)
 
 
+def said(hypothesis: Hypothesis) -> str:
+    """The text; of a policy that speaks its codes and what each judge heard in them."""
+    heard = hypothesis.speech
+    return hypothesis.text if heard is None else f"{heard.codes.tolist()} {heard.heard}"
+
+
 class Witness(Callback):
     """Gradients at every optimiser step, hypotheses, figures and weights after every RL step; whole tensors."""
 
@@ -66,7 +76,7 @@ class Witness(Callback):
         self.metrics.append(dict(pl_module.step_metrics))
         self.weights.append({name: whole(p) for name, p in pl_module.policy.trainable().items()})
         step = getattr(pl_module, "last_step", None)
-        own = {} if step is None else {group[0].row.id: [h.text for h in group] for group in step.groups}
+        own = {} if step is None else {group[0].row.id: [said(h) for h in group] for group in step.groups}
         ranks: list[Any] = [own]
         if trainer.world_size > 1:
             ranks = [None] * trainer.world_size
@@ -81,6 +91,8 @@ def make(settings: dict[str, Any]) -> GRPO | SFT:
         policy = WhisperPolicy(SPECS[family], finetune_of(family, mode))
     elif family == "text_lm":
         policy = TextLMPolicy(SPECS[family], finetune_of(family, mode))
+    elif family == "speech_lm":
+        policy = make_lively(family, mode)
     else:
         policy = make_policy(FINETUNES[mode])
     common: dict[str, Any] = {
@@ -89,9 +101,15 @@ def make(settings: dict[str, Any]) -> GRPO | SFT:
     }
     if settings.get("algorithm") == "SFT":
         return SFT(policy, micro_batch_size=1, **common)
+    rewards = RewardMix([BlindJudge() if settings.get("judge") == "blind" else Judge()])
+    if family == "speech_lm":
+        with tempfile.TemporaryDirectory() as folder:
+            judge = speech.judge(Path(folder))
+            common["evaluation"] = speech.evaluation(Path(folder))
+        rewards = RewardMix([SpeechAccuracy(judge, "exp"), DurationConsistency(0.5)])
     return GRPO(
         policy,
-        rewards=RewardMix([BlindJudge() if settings.get("judge") == "blind" else Judge()]),
+        rewards=rewards,
         group_size=4,
         decoding=DECODING,
         beta=0.1,
@@ -138,9 +156,11 @@ def run(settings: dict[str, Any], devices: int = 1) -> dict[str, Any]:
         enable_model_summary=False,
     )
     loader = DataLoader(Batches(settings.get("stop_at", module.num_steps), "spoil" in settings), batch_size=None)
-    trainer.fit(module, loader, ckpt_path=settings.get("ckpt_path"))
+    evaluated = DataLoader(Batches(1, False), batch_size=None) if settings.get("family") == "speech_lm" else None
+    trainer.fit(module, loader, evaluated, ckpt_path=settings.get("ckpt_path"))
     names = ("gradients", "weights", "metrics", "texts")
-    return {"start": start} | {name: getattr(witness, name) for name in names}
+    results = [one["results"] for one in module.evaluations]
+    return {"start": start, "evaluations": results} | {name: getattr(witness, name) for name in names}
 
 
 def main() -> None:

@@ -105,8 +105,8 @@ def check_prompt(row: Utterance, waveform: Tensor, sample_rate_hz: int, limits_s
     shortest, longest = limits_s
     if not shortest <= measures.duration_s <= longest:
         raise AudioError(
-            f"{where} is {measures.duration_s:.2f} s long, want {shortest:g} to {longest:g} s (prompt_s); give another "
-            "prompt, or change these limits where the model can do with it"
+            f"{where} is {measures.duration_s:.2f} s long, want {shortest:g} to {longest:g} s; give another prompt, or "
+            "set data.init_args.prompt_s where the model can do with it"
         )
     if measures.level_db < SILENCE_BELOW_DB:
         raise AudioError(

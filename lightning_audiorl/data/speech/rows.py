@@ -61,7 +61,7 @@ def known_speaker(speaker: str, of_speaker: Mapping[str, list[int]], where: str)
         return of_speaker[speaker]
     known = ", ".join(sorted(name for name in of_speaker if name)[:20]) or "none with a name"
     problem = f"unknown speaker {speaker!r}" if speaker else "names no speaker"
-    raise ValueError(f"{where}: {problem}; the prompts have {known}")
+    raise ValueError(f"{where}: {problem}; the prompts have {known}. Name one of them, or add a prompt of that speaker")
 
 
 class PromptedSpeech(RowSource):
