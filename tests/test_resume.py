@@ -25,7 +25,7 @@ from tests.algorithms.tiny import FINETUNES, TINY, fit, make_grpo, make_policy
 from tests.command import class_of, run, tiny_config, write_manifest
 
 ROOT = Path(__file__).parents[1]
-TIMES = ("seconds", "real_time_factor", "rtf", "hp_metric")
+MEASURED = ("seconds", "real_time_factor", "rtf", "hp_metric", "moving/", "peak_mib/")
 
 
 class KillAt(Callback):
@@ -75,7 +75,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def scalars(folder: Path) -> dict[tuple[str, int], set[float]]:
-    """Every value of every TensorBoard curve, by name and step; times left out."""
+    """Every value of every TensorBoard curve, by name and step; measured times and memory left out."""
     points: dict[tuple[str, int], set[float]] = defaultdict(set)
     files = sorted(folder.glob("events.out.tfevents.*"))
     assert files
@@ -83,7 +83,7 @@ def scalars(folder: Path) -> dict[tuple[str, int], set[float]]:
         events = EventAccumulator(str(file), size_guidance={"scalars": 0})
         events.Reload()
         for tag in events.Tags()["scalars"]:
-            if not any(word in tag for word in TIMES):
+            if not any(word in tag for word in MEASURED):
                 for event in events.Scalars(tag):
                     points[tag, event.step].add(event.value)
     return points
