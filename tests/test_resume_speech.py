@@ -15,7 +15,7 @@ from lightning_audiorl.codecs import TinyCodec
 from lightning_audiorl.models import SampleKey
 from lightning_audiorl.models.reference import content_hash
 from lightning_audiorl.token2text import Token2Text
-from tests import speech
+from tests import speech, test_predict_speech
 from tests.command import class_of, run
 from tests.data.fakes import fake_fsdd
 from tests.helpers import assert_close
@@ -36,28 +36,30 @@ STOP = {"monitor": "val/digits/held_out_cer", "patience": 2, "min_delta": 9.0}
 
 
 def parts(folder: Path) -> None:
-    """What a run needs beside its policy: recordings, judges, Token2Text."""
+    """What a run needs: recordings, judges, Token2Text, and a start that says different things."""
     fake_fsdd(folder, num_index=11)
     speech.judge_folders(folder)
     codec_hash = content_hash(TinyCodec(speech.CODEC))
     sizes: dict[str, Any] = {"width": 16, "dilations": (1,), "heads": 2, "decoder_layers": 1}
     Token2Text(16, speech.LETTERS, codec_hash=codec_hash, **sizes).save(str(folder / "token2text"))
+    test_predict_speech.policy().export(str(folder / "start"))
 
 
 def config(folder: Path, name: str, algorithm: str) -> dict[str, Any]:
     """A run of four steps, by its length or by an early stop."""
     codec = class_of("codecs.TinyCodec", init_from=asdict(speech.CODEC))
-    lm = class_of("models.TinySpeechLM", **asdict(speech.LM))
     judge = class_of("judges.CtcJudge", folder=str(folder / "judge"), name="asr")
     held_out = class_of("judges.CtcJudge", folder=str(folder / "held_out_judge"), name="held_out_asr")
     model: dict[str, Any] = {
-        "policy": class_of("models.SpeechLMPolicy", init_from=lm, codec=codec, limits={"min_prompt_s": 0.05}),
+        "policy": class_of(
+            "models.SpeechLMPolicy", init_from=str(folder / "start"), codec=codec, limits={"min_prompt_s": 0.05}
+        ),
         "num_steps": 4,
         "num_updates": 2,
         "group_size": 3,
         "beta": 0.1,
         "micro_batch_size": 1,
-        "optim": {"lr": 0.01, "schedule": "cosine", "warmup_steps": 2},
+        "optim": {"lr": 0.003, "schedule": "cosine", "warmup_steps": 2},
         "decoding": {"max_new_tokens": 12, "min_cap": 12},
         "differentiable": class_of("rewards.DifferentiableMix", token2text=str(folder / "token2text")),
         "evaluation": class_of("metrics.SpeechEvaluation", judge=judge, held_out_judge=held_out),
