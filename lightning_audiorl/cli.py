@@ -13,7 +13,15 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from lightning_audiorl.algorithms import AudioRLModule
-from lightning_audiorl.callbacks import Export, HackingWatch, PhaseProgressBar, RLCheckpoint, RunReport, SampleLogger
+from lightning_audiorl.callbacks import (
+    EarlyStop,
+    Export,
+    HackingWatch,
+    PhaseProgressBar,
+    RLCheckpoint,
+    RunReport,
+    SampleLogger,
+)
 from lightning_audiorl.commands import COMMANDS
 
 # With no length of the training data, Lightning wants a whole number here; every run ends with an evaluation anyway.
@@ -34,6 +42,7 @@ _CALLBACKS: dict[str, type[Callback]] = {
     "samples": SampleLogger,
     "checkpoint": RLCheckpoint,
     "hacking_watch": HackingWatch,
+    "early_stop": EarlyStop,
     "export": Export,
     "report": RunReport,
 }

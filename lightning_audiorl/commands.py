@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from lightning_audiorl.calibration import calibrate
 from lightning_audiorl.models.policy import Policy
 from lightning_audiorl.planner.command import plan
 from lightning_audiorl.prediction import predict
@@ -27,4 +28,9 @@ def export(policy: Policy, folder: str, dtype: str | None = None) -> None:
     print(f"exported to {folder}")
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"export": export, "plan": plan, "predict": predict}
+COMMANDS: dict[str, Callable[..., None]] = {
+    "calibrate": calibrate,
+    "export": export,
+    "plan": plan,
+    "predict": predict,
+}

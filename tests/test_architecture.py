@@ -80,7 +80,8 @@ ROOMS |= {
     "": Room(inside=EVERY_ROOM),
     "cli": Room(inside=(*EVERY_ROOM, "commands", "__version__"), outside=("torch", "lightning", "jsonargparse")),
     "prediction": Room(inside=EVERY_ROOM, outside=("torch", "lightning")),
-    "commands": Room(inside=(*EVERY_ROOM, "prediction"), outside=("torch", "lightning")),
+    "calibration": Room(inside=EVERY_ROOM, outside=("torch",)),
+    "commands": Room(inside=(*EVERY_ROOM, "prediction", "calibration"), outside=("torch", "lightning")),
     "__main__": Room(inside=("cli",)),
 }
 

@@ -17,7 +17,7 @@ from tests.command import parser, tiny_config
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 DOCUMENTS = [*CONFIGS, *ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "Makefile"]
-COMMAND = re.compile(r"audiorl (fit|validate|test|predict) (.+?)[ \t]*(?:#.*|`.*)?$", re.MULTILINE)
+COMMAND = re.compile(r"audiorl (fit|validate|test|predict|calibrate) (.+?)[ \t]*(?:#.*|`.*)?$", re.MULTILINE)
 
 
 def commands() -> dict[str, list[str]]:

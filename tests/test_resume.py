@@ -25,7 +25,7 @@ from tests.algorithms.tiny import FINETUNES, TINY, fit, make_grpo, make_policy
 from tests.command import class_of, run, tiny_config, write_manifest
 
 ROOT = Path(__file__).parents[1]
-TIMES = ("seconds", "real_time_factor", "hp_metric")
+MEASURED = ("seconds", "real_time_factor", "rtf", "hp_metric", "moving/", "peak_mib/")
 
 
 class KillAt(Callback):
@@ -54,11 +54,13 @@ def long_config(folder: Path, name: str) -> dict[str, Any]:
     return config
 
 
-def start(folder: Path, name: str, *args: str, kill_at: int | None = None) -> subprocess.Popen[str]:
+def start(
+    folder: Path, config: dict[str, Any], name: str, *args: str, kill_at: int | None = None
+) -> subprocess.Popen[str]:
     """``audiorl fit`` in a process of its own."""
-    config = long_config(folder, name)
     if kill_at is not None:
-        config["trainer"]["callbacks"] = [class_of("tests.test_resume.KillAt", rl_step=kill_at)]
+        killer = class_of("tests.test_resume.KillAt", rl_step=kill_at)
+        config = config | {"trainer": config["trainer"] | {"callbacks": [killer]}}
     path = folder / f"{name}{len(args)}.yaml"
     path.write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "lightning_audiorl", "fit", "--config", str(path), *args]
@@ -73,7 +75,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def scalars(folder: Path) -> dict[tuple[str, int], set[float]]:
-    """Every value of every TensorBoard curve, by name and step; times left out."""
+    """Every value of every TensorBoard curve, by name and step; measured times and memory left out."""
     points: dict[tuple[str, int], set[float]] = defaultdict(set)
     files = sorted(folder.glob("events.out.tfevents.*"))
     assert files
@@ -81,7 +83,7 @@ def scalars(folder: Path) -> dict[tuple[str, int], set[float]]:
         events = EventAccumulator(str(file), size_guidance={"scalars": 0})
         events.Reload()
         for tag in events.Tags()["scalars"]:
-            if not any(word in tag for word in TIMES):
+            if not any(word in tag for word in MEASURED):
                 for event in events.Scalars(tag):
                     points[tag, event.step].add(event.value)
     return points
@@ -99,20 +101,35 @@ def timeless(evaluations: list[dict[str, Any]]) -> list[Any]:
     figures = copy.deepcopy(evaluations)
     for record in figures:
         for by_name in record["results"].values():
-            by_name.pop("real_time_factor")
+            for figure in ("real_time_factor", "rtf"):
+                by_name.pop(figure, None)
     return [repr(record) for record in figures]
+
+
+def assert_same_checkpoints(one: Path, other: Path) -> None:
+    """Weights, optimiser, schedule, place in the data and evaluations, bit for bit."""
+    first, second = load(one), load(other)
+    ours, theirs = tensors(first), tensors(second)
+    assert ours.keys() == theirs.keys()
+    assert any("optimizer_states" in path for path in ours)
+    assert all(torch.equal(ours[path], theirs[path]) for path in ours)
+    (data,) = (key for key in first if key.endswith("DataModule"))
+    for key in ("lr_schedulers", data):
+        assert first[key] == second[key]
+    assert timeless(first["audiorl"]["evaluations"]) == timeless(second["audiorl"]["evaluations"])
 
 
 def test_killed_and_resumed_is_bit_for_bit_the_whole_run(tmp_path: Path) -> None:
     """Killed in step 6 (of 7), after the checkpoint of step 4: losses, rewards, figures, weights, optimiser."""
     write_manifest(tmp_path)
-    whole, killed = start(tmp_path, "whole"), start(tmp_path, "cut", kill_at=5)
+    whole, cut = long_config(tmp_path, "whole"), long_config(tmp_path, "cut")
+    undisturbed, killed = start(tmp_path, whole, "whole"), start(tmp_path, cut, "cut", kill_at=5)
     assert killed.wait() == -signal.SIGKILL, killed.communicate()[1]
     checkpoints = tmp_path / "cut" / "checkpoints"
     assert load(checkpoints / "last.ckpt")["audiorl"]["rl_step"] == 4
     before = scalars(tmp_path / "cut")
     assert max(step for tag, step in before if tag == "loss") == 5
-    for process in (whole, start(tmp_path, "cut", "--ckpt_path", "last")):
+    for process in (undisturbed, start(tmp_path, cut, "cut", "--ckpt_path", "last")):
         _, errors = process.communicate()
         assert process.returncode == 0, errors
 
@@ -123,14 +140,8 @@ def test_killed_and_resumed_is_bit_for_bit_the_whole_run(tmp_path: Path) -> None
     assert all(len(values) == 1 for values in curves.values())
     assert again == curves
     for name in ("step-000006", "last"):
-        first, second = (load(tmp_path / run / "checkpoints" / f"{name}.ckpt") for run in ("whole", "cut"))
-        ours, theirs = tensors(first), tensors(second)
-        assert ours.keys() == theirs.keys()
-        assert any("optimizer_states" in path for path in ours)
-        assert all(torch.equal(ours[path], theirs[path]) for path in ours)
-        assert first["lr_schedulers"] == second["lr_schedulers"]
-        assert first["AsrDataModule"] == second["AsrDataModule"]
-        assert timeless(first["audiorl"]["evaluations"]) == timeless(second["audiorl"]["evaluations"])
+        paths = (tmp_path / run / "checkpoints" / f"{name}.ckpt" for run in ("whole", "cut"))
+        assert_same_checkpoints(*paths)
 
 
 @pytest.fixture(scope="module")

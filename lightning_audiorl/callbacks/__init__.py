@@ -1,17 +1,21 @@
-"""What stands around a run: progress, samples, checkpoints, the hacking watch, export, report."""
+"""What stands around a run: progress, samples, checkpoints, the hacking watch, early stopping, export, report."""
 
 from __future__ import annotations
 
 from lightning_audiorl.callbacks.checkpoint import RLCheckpoint
+from lightning_audiorl.callbacks.early_stop import EarlyStop
 from lightning_audiorl.callbacks.export import Export
 from lightning_audiorl.callbacks.figures import figure_table
+from lightning_audiorl.callbacks.guards import Guard
 from lightning_audiorl.callbacks.hacking import HackingWatch
 from lightning_audiorl.callbacks.progress import PhaseProgressBar
 from lightning_audiorl.callbacks.report import RunReport
 from lightning_audiorl.callbacks.samples import SampleLogger
 
 __all__ = [
+    "EarlyStop",
     "Export",
+    "Guard",
     "HackingWatch",
     "PhaseProgressBar",
     "RLCheckpoint",

@@ -6,12 +6,13 @@ import math
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lightning import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from lightning_audiorl.callbacks.common import flat_figures, run_folder
+from lightning_audiorl.callbacks.common import run_folder
+from lightning_audiorl.callbacks.guards import Guard, Mode, broken_guards, figure, validations
 
 
 def publish(written: Path, target: Path) -> None:
@@ -37,6 +38,7 @@ class RLCheckpoint(Checkpoint):
         dirpath: default ``<default_root_dir>/checkpoints``.
         monitor: figure that decides what is best, such as ``val/long/wer``; None keeps no best.
         mode: whether the lowest or the highest value is best.
+        guards: figures by log key that must hold at the evaluation that is best.
     """
 
     def __init__(
@@ -45,7 +47,8 @@ class RLCheckpoint(Checkpoint):
         keep: int = 2,
         dirpath: str | None = None,
         monitor: str | None = None,
-        mode: Literal["min", "max"] = "min",
+        mode: Mode = "min",
+        guards: dict[str, Guard] | None = None,
     ) -> None:
         super().__init__()
         if every_n_steps < 0 or keep < 0 or mode not in ("min", "max"):
@@ -53,8 +56,10 @@ class RLCheckpoint(Checkpoint):
                 "RLCheckpoint: want every_n_steps >= 0, keep >= 0, mode min or max; got "
                 f"every_n_steps={every_n_steps}, keep={keep}, mode={mode!r}"
             )
+        if guards and monitor is None:
+            raise ValueError("RLCheckpoint.guards say which evaluation may be best; set monitor too, or leave them out")
         self.every_n_steps, self.keep, self.dirpath = every_n_steps, keep, dirpath
-        self.monitor, self.mode = monitor, mode
+        self.monitor, self.mode, self.guards = monitor, mode, guards or {}
         self.kept: list[str] = []
         self.saved_step = -1
         self.best_value = math.nan
@@ -97,15 +102,12 @@ class RLCheckpoint(Checkpoint):
             self._save(trainer, pl_module.rl_step)
 
     def _monitored(self, pl_module: Any) -> float:
+        """NaN without a monitor, and where a guard does not hold."""
         if self.monitor is None:
             return math.nan
-        figures = flat_figures(pl_module.evaluations[-1]["results"])
-        if self.monitor not in figures:
-            raise ValueError(
-                f"RLCheckpoint.monitor: no figure {self.monitor!r} among {', '.join(sorted(figures)) or 'none'}; "
-                "write it as val/<set>/<figure>"
-            )
-        return figures[self.monitor]
+        evaluations = validations(pl_module)
+        value = figure(evaluations[-1], self.monitor, "RLCheckpoint.monitor")
+        return math.nan if broken_guards(evaluations, self.guards, "RLCheckpoint.guards") else value
 
     def _save(self, trainer: Trainer, rl_step: int, is_best: bool = False) -> None:
         """Write one file, then give it its names; what is no longer kept goes last."""

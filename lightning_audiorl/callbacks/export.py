@@ -52,7 +52,7 @@ class Export(Callback):
             return
         path = checkpoint.path(trainer, "best")
         if checkpoint.best_step < 0:
-            _log.warning("no best checkpoint to export: %s was never a number", checkpoint.monitor)
+            _log.warning("no best checkpoint to export: %s was never a number whose guards hold", checkpoint.monitor)
             return
         last = {f"policy.{k}": v.detach().cpu().clone() for k, v in pl_module.policy.trainable().items()}
         try:

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback
 
 from lightning_audiorl.callbacks import plots, surroundings
 from lightning_audiorl.callbacks.common import run_folder
+from lightning_audiorl.callbacks.early_stop import EarlyStop
 from lightning_audiorl.callbacks.figures import figure_note, figure_table
 from lightning_audiorl.callbacks.hacking import HackingWatch
 from lightning_audiorl.callbacks.history import History
@@ -97,7 +98,9 @@ class RunReport(Callback):
         self._finish(trainer, pl_module, "finished")
 
     def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
-        self._finish(trainer, pl_module, "finished")
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        reasons = [c.reason for c in callbacks if isinstance(c, EarlyStop) and c.reason is not None]
+        self._finish(trainer, pl_module, f"stopped early; {reasons[0]}" if reasons else "finished")
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         if pl_module.evaluations or self.history.steps:

@@ -12,6 +12,7 @@ from lightning import Callback, Trainer
 from lightning_audiorl.algorithms.base import AudioRLModule
 from lightning_audiorl.callbacks import Export, HackingWatch, RLCheckpoint, RunReport
 from tests.callbacks import runs
+from tests.callbacks.runs import Figures
 from tests.helpers import assert_close
 
 
@@ -133,16 +134,6 @@ def test_killed_in_the_last_evaluation(root: str, tmp_path: Path) -> None:
     assert trained(load(last)) == 1
     resumed = runs.fit(tmp_path, root, RLCheckpoint(), module=runs.grpo(num_steps=2), ckpt_path=str(last))
     assert [one["rl_step"] for one in resumed.evaluations] == [0, 2]
-
-
-class Figures(Callback):
-    """Puts numbers of its own in place of a figure, evaluation by evaluation."""
-
-    def __init__(self, values: list[float]) -> None:
-        self.values = values
-
-    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
-        pl_module.evaluations[-1]["results"]["digits"]["wer"] = self.values[len(pl_module.evaluations) - 1]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_audiorl import cli
-from lightning_audiorl.callbacks import PhaseProgressBar, RLCheckpoint, RunReport, SampleLogger
+from lightning_audiorl.callbacks import EarlyStop, Guard, PhaseProgressBar, RLCheckpoint, RunReport, SampleLogger
 
 
 def config(root: str, folder: Path) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def call(root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def run(command: str, *args: str, **changes: Any) -> cli.AudioRLCLI:
         settings = config(root, tmp_path)
         for key, value in changes.items():
-            settings[key] = {**settings[key], **value}
+            settings[key] = {**settings.get(key, {}), **value}
         (tmp_path / "c.yaml").write_text(yaml.safe_dump(settings))
         monkeypatch.setattr(sys, "argv", ["audiorl", command, "--config", str(tmp_path / "c.yaml"), *args])
         return cli.run()
@@ -94,6 +94,21 @@ def test_last_is_where_the_run_goes_on(call: Any, monkeypatch: pytest.MonkeyPatc
     command.fit(ckpt_path="other.ckpt")
     command.fit()
     assert asked == [str(tmp_path / "checkpoints" / "last.ckpt"), "other.ckpt", None]
+
+
+def test_guards_are_written_once_and_read_twice(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By an anchor in the YAML file."""
+    no_fit(monkeypatch)
+    guards = {"val/digits/length_ratio": {"drift": 0.1}, "val/digits/loop_rate": {"high": 0.01}}
+    stop = {"monitor": "val/digits/wer", "patience": 2, "min_delta": 0.01, "guards": guards}
+    callbacks = call(
+        "fit", early_stop=stop, checkpoint={"monitor": "val/digits/wer", "guards": guards}
+    ).trainer.callbacks
+    (stopping,) = (c for c in callbacks if isinstance(c, EarlyStop))
+    (saving,) = (c for c in callbacks if isinstance(c, RLCheckpoint))
+    assert (stopping.monitor, stopping.patience, stopping.min_delta) == ("val/digits/wer", 2, 0.01)
+    expected = {"val/digits/length_ratio": Guard(drift=0.1), "val/digits/loop_rate": Guard(high=0.01)}
+    assert stopping.guards == saving.guards == expected
 
 
 def test_own_callbacks_and_switches_win(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,11 +67,15 @@ CASES += [{"judge": "blind", "num_steps": 2}, {"max_tokens": 60, "micro_batch_si
 CASES += [{"algorithm": "SFT", "num_steps": 2}, {"mode": "lora", "num_steps": 2}]
 #: What speaks: its codec, and judges that reward and that evaluate.
 CASES += [{"family": "speech_lm", "num_steps": 3}]
+#: DiffRO's filter keeps nothing on rank 1; nothing at all.
+CASES += [{"algorithm": name, "keep": "ab", "num_steps": 2} for name in ("DiffRO", "GRPODiffRO")]
+CASES += [{"algorithm": "GRPODiffRO", "keep": "", "num_steps": 2}]
+NOTHING = {"algorithm": "DiffRO", "keep": "", "num_steps": 2}
 
 
 @pytest.fixture(scope="module", params=STRATEGIES)
 def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Witnessed]:
-    settings = [{**case, "strategy": request.param} for case in CASES]
+    settings = [{**case, "strategy": request.param} for case in (*CASES, NOTHING)]
     return in_two(tmp_path_factory.mktemp(request.param), settings)
 
 
@@ -89,14 +93,24 @@ def test_two_processes_do_what_one_does(runs: list[Witnessed], single: list[Witn
     print(f"{CASES[number]}: weights moved {moved:.3g}, two processes end {apart:.2g} apart")
     assert moved > 0
     assert apart < 0.01 * moved
-    for name in ("loss", "kl", "reward/mean", "entropy", "grad_norm", "used_share"):
+    of_diffro = ("diffro/used_share", "reward/diffro/total", "grad_norm/diffro", "dropped/diffro/Only")
+    for name in ("loss", "kl", "reward/mean", "entropy", "grad_norm", "used_share", *of_diffro):
         if name in one["metrics"][0]:
-            assert two["metrics"][0][name] == pytest.approx(one["metrics"][0][name], rel=1e-4, abs=1e-6)
+            assert two["metrics"][0][name] == pytest.approx(one["metrics"][0][name], rel=1e-4, abs=1e-6, nan_ok=True)
     assert (len(one["evaluations"]) == 2) == ("speech" in str(CASES[number]))
     for before, after in zip(one["evaluations"], two["evaluations"], strict=True):
         for figure, value in before["set0"].items():
             if figure != "rtf":
                 assert after["set0"][figure] == pytest.approx(value, rel=1e-4, abs=1e-6, nan_ok=True)
+
+
+def test_a_step_of_diffro_from_which_no_rank_learns_moves_nothing(runs: list[Witnessed]) -> None:
+    nothing = runs[-1]
+    assert nothing["gradients"] == []
+    assert all(distance(nothing["start"], weights) == 0 for weights in nothing["weights"])
+    for metrics in nothing["metrics"]:
+        assert (metrics["skipped_updates"], metrics["used_share"], metrics["reward/mean"] > 0) == (1, 0, True)
+        assert metrics["dropped/diffro/Only"] + metrics["dropped/diffro/no_speech"] == 16
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -132,12 +146,14 @@ def test_an_exception_on_one_rank_is_one_on_all(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_the_command_line_in_two_processes(strategy: str, tmp_path: Path) -> None:
-    """Everything around the step too: evaluation over both ranks, report, checkpoints, export."""
+    """Everything around the step too: evaluation over both ranks, early stop, report, checkpoints, export."""
     write_manifest(tmp_path)
     exported = {}
     for devices in (1, 2):
-        config = tiny_config(tmp_path) | {"report": {"enabled": True}, "export": {"enabled": True}}
+        config = tiny_config(tmp_path, num_steps=4) | {"report": {"enabled": True}, "export": {"enabled": True}}
+        config["early_stop"] = {"monitor": "val/tones/wer", "patience": 1, "min_delta": 99.0}
         config["trainer"] |= {"devices": devices, "default_root_dir": str(tmp_path / str(devices))}
+        config["trainer"] |= {"val_check_interval": 2}
         config["trainer"] |= {"strategy": strategy} if devices == 2 else {}
         file = tmp_path / f"{devices}.yaml"
         file.write_text(yaml.safe_dump(config))
@@ -147,6 +163,7 @@ def test_the_command_line_in_two_processes(strategy: str, tmp_path: Path) -> Non
         exported[devices] = load_file(tmp_path / str(devices) / "export" / "model.safetensors")
     report = json.loads((tmp_path / "2" / "report" / "report.json").read_text())
     assert report["machine"]["processes"] == 2
+    assert (report["rl_step"], report["status"].partition(";")[0]) == (2, "stopped early")
     assert "| optimizer |" in (tmp_path / "2" / "report" / "report.md").read_text()
     alone = json.loads((tmp_path / "1" / "report" / "report.json").read_text())
     for figure, value in alone["before"]["results"]["tones"].items():

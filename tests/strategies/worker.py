@@ -19,12 +19,14 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_audiorl.algorithms import GRPO, SFT, Optim
+from lightning_audiorl.algorithms import GRPO, SFT, AudioRLModule, DiffRO, GRPODiffRO, Optim
+from lightning_audiorl.algorithms.diffro_filters import Candidates, DiffroFilter
 from lightning_audiorl.models import TextLMPolicy, WhisperPolicy
 from lightning_audiorl.models.cached_prompt import CachedPromptPolicy
 from lightning_audiorl.rewards import DurationConsistency, RewardMix, SpeechAccuracy
 from lightning_audiorl.types import Decoding, Hypothesis, PromptBatch
 from tests import speech
+from tests.algorithms.speaking import Codes, make_module
 from tests.algorithms.tiny import FINETUNES, Judge, make_policy
 from tests.models.families import SPECS, batch_of, finetune_of
 from tests.models.families import make as make_lively
@@ -84,7 +86,24 @@ class Witness(Callback):
         self.texts.append({name: texts for part in ranks for name, texts in part.items()})
 
 
-def make(settings: dict[str, Any]) -> GRPO | SFT:
+class Only(DiffroFilter):
+    """Keeps the samples of some prompts."""
+
+    def __init__(self, names: str) -> None:
+        self.names = names
+
+    def keep(self, candidates: Candidates) -> Tensor:
+        kept = torch.tensor([row.id in self.names for row in candidates.rows])
+        return kept[:, None].expand_as(candidates.scores.valid)
+
+
+def make(settings: dict[str, Any]) -> AudioRLModule:
+    if "keep" in settings:
+        kind: Any = {"DiffRO": DiffRO, "GRPODiffRO": GRPODiffRO}[settings["algorithm"]]
+        filters, rewards = [Only(settings["keep"])], RewardMix([Codes()])
+        how = {"num_steps": settings["num_steps"], "beta": 0.1, "micro_batch_size": 1}
+        module: AudioRLModule = make_module(kind, diffro_filters=filters, rewards=rewards, **how)
+        return module
     family, mode = settings.get("family", "fun_asr_nano"), settings.get("mode", "all")
     policy: CachedPromptPolicy
     if family == "whisper":

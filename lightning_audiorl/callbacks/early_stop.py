@@ -1,0 +1,86 @@
+"""Ends a run that no longer gains by a judge held out, or that pays for its gain with something else."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback
+
+from lightning_audiorl.callbacks.common import tensorboard_writers
+from lightning_audiorl.callbacks.guards import Guard, Mode, broken_guards, figure, since_best, validations
+
+_log = logging.getLogger(__name__)
+
+
+class EarlyStop(Callback):
+    """Ends a fit after an evaluation, when a figure has stood still too long or a guard does not hold.
+
+    The end is the usual one: checkpoint, report, export; the evaluation at hand is the last. Off without ``monitor``
+    and ``guards``.
+
+    The decision is a function of the run's evaluations, which every checkpoint holds: a resumed run decides as one that
+    was never killed, and a run that was stopped takes no further step when it is resumed with the same settings.
+
+    Args:
+        monitor: figure that should improve, such as ``val/dev/held_out_cer``; None watches none.
+        mode: whether lower or higher is better.
+        patience: evaluations in a row without an improvement after which the run ends. The first evaluation, before
+            the first step, is the first to improve on.
+        min_delta: an improvement is better than the best so far by more than this, absolute.
+        guards: figures by log key that must hold; the first evaluation at which one does not is the last.
+
+    Attributes:
+        reason: why the run was ended; None where it was not.
+    """
+
+    def __init__(
+        self,
+        monitor: str | None = None,
+        mode: Mode = "min",
+        patience: int = 3,
+        min_delta: float = 0.0,
+        guards: dict[str, Guard] | None = None,
+    ) -> None:
+        if patience < 1 or not 0 <= min_delta < math.inf or mode not in ("min", "max"):
+            raise ValueError(
+                "EarlyStop: want patience >= 1, a finite min_delta >= 0, mode min or max; got "
+                f"patience={patience}, min_delta={min_delta}, mode={mode!r}"
+            )
+        self.monitor, self.mode, self.patience, self.min_delta = monitor, mode, patience, min_delta
+        self.guards = guards or {}
+        self.reason: str | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self._decide(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        if trainer.state.fn == "fit":
+            self._decide(trainer, pl_module)
+
+    def _decide(self, trainer: Trainer, pl_module: Any) -> None:
+        """All ranks do what rank 0 says."""
+        if (self.monitor is None and not self.guards) or pl_module.rl_step >= pl_module.num_steps:
+            return
+        self.reason = trainer.strategy.broadcast(self._why(pl_module))
+        if self.reason is None:
+            return
+        trainer.should_stop = True
+        if trainer.is_global_zero:
+            _log.warning("RL step %d: the run ends here; %s", pl_module.rl_step, self.reason)
+        for writer in tensorboard_writers(trainer):
+            writer.add_text("early_stop", self.reason, pl_module.rl_step)
+
+    def _why(self, pl_module: Any) -> str | None:
+        evaluations = validations(pl_module)
+        if not evaluations:
+            return None
+        broken = broken_guards(evaluations, self.guards, "EarlyStop.guards")
+        if self.monitor is not None:
+            values = [figure(one, self.monitor, "EarlyStop.monitor") for one in evaluations]
+            waited = since_best(values, self.mode, self.min_delta)
+            if waited >= self.patience:
+                broken.append(f"{self.monitor} has not improved for {waited} evaluations, now {values[-1]:.4g}")
+        return "; ".join(broken) or None
