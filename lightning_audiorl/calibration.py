@@ -151,7 +151,7 @@ def _codec(policy: Policy | None, codec: Codec | None) -> Codec:
 
 
 def recordings(codec: Codec, batch: PromptBatch) -> Iterator[Hypothesis]:
-    """The recordings of a batch's texts, encoded and decoded again; rows without one are left out."""
+    """The recordings of a batch's texts, encoded and decoded again; no code where a row has none."""
     if batch.target_waveform is None or batch.target_num_samples is None:
         return
     codes, lengths = codec.encode(batch.target_waveform, batch.target_num_samples)
@@ -159,8 +159,7 @@ def recordings(codec: Codec, batch: PromptBatch) -> Iterator[Hypothesis]:
     for row, wave, num, ids, length in zip(
         batch.rows, waveform, num_samples.tolist(), codes.cpu(), lengths.tolist(), strict=True
     ):
-        if length:
-            yield Hypothesis(row, "", length, True, Speech(wave[:num], codec.output_sample_rate_hz, ids[:length]))
+        yield Hypothesis(row, "", length, True, Speech(wave[:num], codec.output_sample_rate_hz, ids[:length]))
 
 
 def _samples(

@@ -125,6 +125,9 @@ def test_recordings_alone_and_samples_alone(folder: Path, tmp_path: Path) -> Non
     assert "decoding" not in json.loads((tmp_path / "a.json").read_text())["settings"]
     said = run(folder, tmp_path / "c.json", rows=rows(folder, with_target=False))
     assert said == {SAMPLES: both[SAMPLES]}
+    some = Listed([*rows(folder, num_rows=3), *rows(folder, num_rows=2, seed=1, with_target=False)])
+    said = run(folder, tmp_path / "d.json", rows=some)
+    assert said[RECORDINGS]["num_samples"] == 3 < said[SAMPLES]["num_samples"]
 
 
 def test_a_correlation_of_a_constant_is_null(folder: Path, tmp_path: Path) -> None:
@@ -159,7 +162,9 @@ def test_what_does_not_go_together_is_refused(folder: Path, tmp_path: Path) -> N
     other = TinyCodec(replace(speech.CODEC, seed=1))
     with pytest.raises(ValueError, match="trained with another codec of 16 codes"):
         run(folder, out, policy=None, codec=other)
+    policy = test_predict_speech.policy()
     with pytest.raises(ValueError, match="characters, Token2Text knows texts of up to 3"):
-        run(folder, out, token2text=str(folder / "short"), policy=None, codec=TinyCodec(speech.CODEC))
+        run(folder, out, token2text=str(folder / "short"), policy=policy)
+    assert policy.num_encoded == 0
     with pytest.raises(ValueError, match="no row has a recording of its text, and there is no policy"):
         run(folder, out, policy=None, codec=TinyCodec(speech.CODEC), rows=rows(folder, with_target=False))

@@ -99,34 +99,47 @@ def config(folder: Path, name: str, algorithm: str) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("algorithm", ["DiffRO", "GRPODiffRO"])
-def test_killed_and_resumed_is_the_whole_run_and_loads_in_transformers(algorithm: str, tmp_path: Path) -> None:
-    """Killed in step 4, after the checkpoint of step 2. GRPODiffRO parks its parts, DiffRO is ended before step 5."""
-    parts(tmp_path)
-    cut = config(tmp_path, "cut", algorithm)
-    killed = start(tmp_path, cut, "cut", kill_at=3)
-    whole = run(tmp_path, config(tmp_path, "whole", algorithm))
-    assert killed.wait() == -signal.SIGKILL, killed.communicate()[1]
-    assert load(tmp_path / "cut" / "checkpoints" / "last.ckpt")["audiorl"]["rl_step"] == 2
-    resumed = start(tmp_path, cut, "cut", "--ckpt_path", "last")
-    _, errors = resumed.communicate()
-    assert resumed.returncode == 0, errors
-    assert ("val/digits/held_out_cer has not improved for 2 evaluations" in errors) == (algorithm == "DiffRO")
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Any, str]]:
+    """By algorithm: the folder, the whole run, and what the resumed one said. All of them go at the same time.
 
-    curves = scalars(tmp_path / "whole")
+    Killed in step 4, after the checkpoint of step 2. GRPODiffRO parks its parts, DiffRO is ended before step 5.
+    """
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("DiffRO", "GRPODiffRO")}
+    cut = {name: config(folder, "cut", name) for name, folder in folders.items()}
+    for folder in folders.values():
+        parts(folder)
+    killed = {name: start(folders[name], settings, "cut", kill_at=3) for name, settings in cut.items()}
+    whole = {name: run(folder, config(folder, "whole", name)) for name, folder in folders.items()}
+    resumed = {}
+    for name, process in killed.items():
+        assert process.wait() == -signal.SIGKILL, process.communicate()[1]
+        assert load(folders[name] / "cut" / "checkpoints" / "last.ckpt")["audiorl"]["rl_step"] == 2
+        resumed[name] = start(folders[name], cut[name], "cut", "--ckpt_path", "last")
+    errors = {name: process.communicate()[1] for name, process in resumed.items()}
+    assert [process.returncode for process in resumed.values()] == [0, 0], errors
+    return {name: (folders[name], whole[name], errors[name]) for name in folders}
+
+
+@pytest.mark.parametrize("algorithm", ["DiffRO", "GRPODiffRO"])
+def test_killed_and_resumed_is_the_whole_run(algorithm: str, runs: dict[str, tuple[Path, Any, str]]) -> None:
+    folder, _, said = runs[algorithm]
+    assert ("val/digits/held_out_cer has not improved for 2 evaluations" in said) == (algorithm == "DiffRO")
+    curves = scalars(folder / "whole")
     assert {step for tag, step in curves if tag == "grad_norm"} == {1, 2, 3, 4}
     assert {step for tag, step in curves if tag.startswith("val/digits")} == {0, 2, 4}
     assert len({tag for tag, _ in curves}) > 20
-    assert scalars(tmp_path / "cut") == curves
+    assert scalars(folder / "cut") == curves
     for name in ("step-000004", "last"):
-        assert_same_checkpoints(*(tmp_path / run / "checkpoints" / f"{name}.ckpt" for run in ("whole", "cut")))
-    assert_exported(tmp_path / "cut" / "export", whole)
+        assert_same_checkpoints(*(folder / which / "checkpoints" / f"{name}.ckpt" for which in ("whole", "cut")))
 
 
-def assert_exported(folder: Path, whole: Any) -> None:
-    """The folder's weights, logits and greedy tokens are those of the policy."""
+@pytest.mark.parametrize("algorithm", ["DiffRO", "GRPODiffRO"])
+def test_the_export_is_the_policy_in_transformers(algorithm: str, runs: dict[str, tuple[Path, Any, str]]) -> None:
+    """Weights, logits and greedy tokens; the folder is the resumed run's, the policy the whole run's."""
+    folder, whole, _ = runs[algorithm]
     policy, data = whole.model.policy.eval(), whole.datamodule
-    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder / "cut" / "export").eval()
     for name, value in policy.model.state_dict().items():
         assert_close(model.state_dict()[name], value, "exact")
     context = policy.encode(data.load(list(data.val["digits"])))
