@@ -31,7 +31,7 @@ TEST = {
         num_words=[1, 4],
         prompt_words=[1, 2],
         num_rows=800,
-        seed=6,
+        seed=7,
         with_target=False,
     )
 }
