@@ -80,14 +80,14 @@ def against_control(results: Results) -> str:
     if "SFT control" not in next(iter(results.values())):
         return ""
     lines = []
-    control = of(results, "SFT control", "held_out_cer")
     for row in trained(results):
-        mine = of(results, row, "held_out_cer")
-        better = sum(a < b for a, b in zip(mine, control, strict=True))
-        verdict = "better than" if max(mine) < min(control) else "worse than" if min(mine) > max(control) else None
-        said = f"{verdict} the control, and the seeds separate" if verdict else "the ranges of the seeds overlap"
+        pairs = list(zip(of(results, row, "held_out_cer"), of(results, "SFT control", "held_out_cer"), strict=True))
+        better = sum(mine < control for mine, control in pairs)
+        verdict = {0: "worse in every seed", len(pairs): "better in every seed"}.get(
+            better, "the seeds do not separate"
+        )
         difference = paired(results, row, "SFT control")
-        lines.append(f"- {row}: {difference} points; below the control in {better} of {len(mine)} seeds; {said}.")
+        lines.append(f"- {row}: {difference} points; below the control in {better} of {len(pairs)} seeds: {verdict}.")
     return "\n".join(lines)
 
 
@@ -126,7 +126,8 @@ def against_halves(results: Results) -> str:
         share = spread([each[row]["diffro_share"] for each in results.values()], 2)
         differences = [paired(results, row, half) for half in (grpo, diffro)]
         lines.append(f"| {row} | " + " | ".join([*differences, *lost, share]) + " |")
-    return "\n".join(lines) if len(lines) > 2 else ""
+    head = "## Combinations against their halves\n\nDifferences: mean ± standard error; the rest: ± standard deviation."
+    return head + "\n\n" + "\n".join(lines) if len(lines) > 2 else ""
 
 
 def moved(results: Results, row: str, figure: str, relative: bool = False) -> list[float]:
@@ -192,8 +193,6 @@ def page(kept: dict[str, Any], reading: Path) -> str:
         "below 3 %.",
         "## Against the control\n\nDifferences seed by seed, mean ± standard error.",
         against_control(results),
-        "## Combinations against their halves\n\nMean ± standard error for differences, ± standard deviation for the "
-        "rest.",
         against_halves(results),
         "## What the logs say",
         "Means over the steps of a run; seconds are those of the whole run on one thread, evaluation included.",
@@ -203,6 +202,7 @@ def page(kept: dict[str, Any], reading: Path) -> str:
     ]
     if kept["long"]:
         parts += ["## Long runs (seed 0, dev set)", "![long](images/tts_long.png)", long_table(kept["long"])]
+    parts = [part for part in parts if part]
     parts.append("*" + "; ".join(f"{key} {value}" for key, value in kept["made_with"].items()) + "*")
     return "\n\n".join(parts) + "\n"
 
