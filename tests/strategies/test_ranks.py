@@ -65,9 +65,9 @@ CASES = [{"family": family, "num_steps": 5} for family in FAMILIES]
 #: Nothing is learnt from the prompts of rank 1; the ranks' passes differ in number; supervised; adapters only.
 CASES += [{"judge": "blind", "num_steps": 2}, {"max_tokens": 60, "micro_batch_size": 0, "num_steps": 2}]
 CASES += [{"algorithm": "SFT", "num_steps": 2}, {"mode": "lora", "num_steps": 2}]
-#: DiffRO's filter keeps nothing on rank 1; nothing at all.
-CASES += [{"algorithm": name, "keep": "ab", "num_steps": 2} for name in ("DiffRO", "GRPODiffRO")]
-CASES += [{"algorithm": "GRPODiffRO", "keep": "", "num_steps": 2}]
+#: DiffRO's filter keeps less on rank 1; nothing there; nothing at all.
+CASES += [{"algorithm": "DiffRO", "keep": names, "num_steps": 2} for names in ("abc", "ab")]
+CASES += [{"algorithm": "GRPODiffRO", "keep": names, "num_steps": 2} for names in ("ab", "")]
 NOTHING = {"algorithm": "DiffRO", "keep": "", "num_steps": 2}
 
 
