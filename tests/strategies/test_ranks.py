@@ -67,9 +67,9 @@ CASES += [{"judge": "blind", "num_steps": 2}, {"max_tokens": 60, "micro_batch_si
 CASES += [{"algorithm": "SFT", "num_steps": 2}, {"mode": "lora", "num_steps": 2}]
 #: What speaks: its codec, and judges that reward and that evaluate.
 CASES += [{"family": "speech_lm", "num_steps": 3}]
-#: DiffRO's filter keeps nothing on rank 1; nothing at all.
-CASES += [{"algorithm": name, "keep": "ab", "num_steps": 2} for name in ("DiffRO", "GRPODiffRO")]
-CASES += [{"algorithm": "GRPODiffRO", "keep": "", "num_steps": 2}]
+#: DiffRO's filter keeps less on rank 1; nothing there; nothing at all.
+CASES += [{"algorithm": "DiffRO", "keep": names, "num_steps": 2} for names in ("abc", "ab")]
+CASES += [{"algorithm": "GRPODiffRO", "keep": names, "num_steps": 2} for names in ("ab", "")]
 NOTHING = {"algorithm": "DiffRO", "keep": "", "num_steps": 2}
 
 
