@@ -71,7 +71,7 @@ ablation: $(INSTALLED) ## docs/ablation.md, from the warm starts of `make figure
 little-data: $(INSTALLED) ## docs/little_data.md, from the warm starts of `make figures`; set FSDD_ROOT; half an hour
 	$(BIN)/python figures/little_data.py --out runs/little_data --seeds 0
 
-tts-figures: $(INSTALLED) ## docs/tts_figures.md: GRPO, DiffRO and both; set FSDD_ROOT; about two hours on two cores
+tts-figures: $(INSTALLED) ## docs/tts_figures.md: GRPO, DiffRO and both; set FSDD_ROOT; about three hours on two cores
 	$(BIN)/python figures/tts.py --out runs/tts_figures --seeds 0 1 2
 
 docs: $(INSTALLED) ## API reference from the docstrings, into build/docs
