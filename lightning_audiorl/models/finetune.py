@@ -91,6 +91,10 @@ def _checkpoint_layers(parts: Parts) -> None:
         layer.forward = _Checkpointed(layer.forward)
 
 
+#: What a layer calls its key-value cache: up to transformers 5.23, and since.
+_CACHE_NAMES = ("past_key_values", "cache")
+
+
 @dataclass
 class _Checkpointed:
     """A layer's forward, recomputed in the backward pass.
@@ -102,7 +106,7 @@ class _Checkpointed:
     forward: Callable[..., Any]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if torch.is_grad_enabled() and kwargs.get("past_key_values") is None:
+        if torch.is_grad_enabled() and all(kwargs.get(name) is None for name in _CACHE_NAMES):
             return checkpoint(self.forward, *args, use_reentrant=False, **kwargs)
         return self.forward(*args, **kwargs)
 
