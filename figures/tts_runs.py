@@ -16,6 +16,8 @@ MODEL = "model.init_args"
 CONFIGS = Path(__file__).parents[1] / "configs" / "tts" / "fsdd"
 #: Parts that come with the configurations, and are not trained again.
 SHIPPED = CONFIGS / "parts"
+#: A start is at rest when its dev error falls by no more than this share of itself over a tenth of its steps.
+AT_REST = 0.03
 #: In the order in which they need each other.
 PARTS = (
     "codec",
@@ -94,14 +96,21 @@ def parts(out: Path) -> dict[str, Path]:
 
 def parts_and_start(out: Path, seed: int) -> dict[str, Path]:
     """Where the parts and the start of one seed are."""
-    return parts(out) | {"sft": out / f"seed{seed}" / "start" / "export"}
+    return parts(out) | {"sft": started(out, seed)[-1] / "export"}
+
+
+def started(out: Path, seed: int) -> list[Path]:
+    """The runs, one after the other, that made the start of one seed: SFT, and what it took to come to rest."""
+    first = out / f"seed{seed}" / "start"
+    return [first, *sorted(first.parent.glob("start_more_*"))]
 
 
 def start(out: Path, seed: int) -> tuple[Path, float]:
     """The language model that everything starts from, and how much its dev error still fell in the last tenth.
 
-    Each seed has its own initial weights, labelled utterances and order. The two evaluations are on 1,200
-    texts of the dev part, heard by the held-out judge alone.
+    Each seed has its own initial weights, labelled utterances and order. A start whose error fell by more than
+    `AT_REST` goes on for another tenth of the steps at the last learning rate, and so on until it does not. The
+    evaluations are on 1,200 texts of the dev part, heard by the held-out judge alone.
     """
     folder = out / f"seed{seed}" / "start"
     settings = placed(shipped("sft"), parts(out))
@@ -115,13 +124,42 @@ def start(out: Path, seed: int) -> tuple[Path, float]:
             ],
             "model.init_args.evaluation": held_out_alone(settings["model"]["init_args"]["evaluation"]),
             "data.init_args.val": {"dev": dev(1200)},
-            "trainer.val_check_interval": num_steps - num_steps // 10,
         },
     )
-    audiorl("fit", in_folder(settings, folder, seed), folder)
-    evaluations = json.loads((folder / "report" / "report.json").read_text())["evaluations"]
-    before, after = (evaluations[i]["results"]["dev"]["held_out_cer"] for i in (-2, -1))
+    watched = changed(settings, {"trainer.val_check_interval": num_steps - num_steps // 10})
+    audiorl("fit", in_folder(watched, folder, seed), folder)
+    before, after = dev_errors(folder)[-2:]
+    for number in range(1, 6):
+        if before - after <= AT_REST * before:
+            break
+        model, folder = folder / "export", folder.parent / f"start_more_{number}"
+        audiorl("fit", in_folder(one_more_tenth(settings, model), folder, seed + 100 * number), folder)
+        before, after = after, dev_errors(folder)[-1]
     return folder / "export", (before - after) / before
+
+
+def one_more_tenth(settings: Spec, model: Path) -> Spec:
+    """SFT of ``settings`` from where it ended: its last mix and learning rate, a tenth of its steps."""
+    init = settings["model"]["init_args"]
+    last_mix = [
+        subset | {"share": list(subset["share"].values())[-1]} for subset in settings["data"]["init_args"]["train"]
+    ]
+    optim = {"lr": init["optim"]["lr"] * init["optim"]["min_lr_ratio"], "weight_decay": init["optim"]["weight_decay"]}
+    return changed(
+        settings,
+        {
+            "model.init_args.policy.init_args.init_from": str(model),
+            "model.init_args.num_steps": init["num_steps"] // 10,
+            "model.init_args.optim": optim | {"schedule": "constant"},
+            "data.init_args.train": last_mix,
+        },
+    )
+
+
+def dev_errors(folder: Path) -> list[float]:
+    """The held-out judge's CER on dev at each evaluation of a run."""
+    evaluations = json.loads((folder / "report" / "report.json").read_text())["evaluations"]
+    return [evaluation["results"]["dev"]["held_out_cer"] for evaluation in evaluations]
 
 
 def dev(num_rows: int) -> Spec:
