@@ -33,7 +33,7 @@ test part, one sample each at temperature 1 (the paper's), judged by models of a
 trained on recordings that the reward's judges never heard. Mean ± standard deviation over the seeds; in brackets the
 change against the start of the same seed, mean (lowest to highest). R1: accuracy by the reward judge; R2: duration; R3:
 diversity; SIM: speaker similarity; every row with rewards has the hard bounds on length and stop beside them (weight
-0.5). Made by `python figures/tts.py`."""
+0.5); both: GRPO and, with the speaker head, DiffRO at once. Made by `python figures/tts.py`."""
 
 
 def of(results: Results, row: str, figure: str) -> list[float]:
@@ -105,26 +105,32 @@ def paired(results: Results, row: str, other: str) -> str:
     return f"{statistics.fmean(differences):+.1f} ± {error:.1f}"
 
 
-#: Combination -> its two halves.
+#: Combination -> its half by GRPO; the other is DiffRO with the speaker head, as in every combination.
 HALVES = {
-    "both, no filter, R1": ("GRPO R1", "DiffRO"),
-    "both + filter, R1": ("GRPO R1", "DiffRO"),
-    "both + filter, R1+R2": ("GRPO R1+R2", "DiffRO"),
-    "both + filter, R1+R2+R3": ("GRPO R1+R2+R3", "DiffRO"),
+    "both, no filter, R1": "GRPO R1",
+    "both + filter, R1": "GRPO R1",
+    "both + filter, R1+R2": "GRPO R1+R2",
+    "both + filter, R1+R2+R3": "GRPO R1+R2+R3",
 }
 
 
 def against_halves(results: Results) -> str:
     """Every combination against the two methods that it is made of: CER and similarity."""
     here = set(trained(results))
-    lines = ["| | CER, points, less GRPO | less DiffRO | similarity lost | by GRPO | by DiffRO | DiffRO's share |"]
-    lines.append("|---" * 7 + "|")
-    for row, (grpo, diffro) in HALVES.items():
-        if not {row, grpo, diffro} <= here:
+    titles = ["", "CER, points, less GRPO", "less DiffRO + speaker head", "similarity lost", "by GRPO", "by DiffRO"]
+    titles += ["by DiffRO + speaker head", "DiffRO's share"]
+    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
+    diffro = "DiffRO + speaker head"
+    for row, grpo in HALVES.items():
+        if row not in here:
             continue
-        lost = [spread([-d for d in moved(results, r, "held_out_similarity")], 3) for r in (row, grpo, diffro)]
+        halves = [half if half in here else None for half in (grpo, diffro)]
+        differences = [paired(results, row, half) if half else "-" for half in halves]
+        lost = [
+            spread([-d for d in moved(results, r, "held_out_similarity")], 3) if r in here else "-"
+            for r in (row, grpo, "DiffRO", diffro)
+        ]
         share = spread([each[row]["diffro_share"] for each in results.values()], 2)
-        differences = [paired(results, row, half) for half in (grpo, diffro)]
         lines.append(f"| {row} | " + " | ".join([*differences, *lost, share]) + " |")
     head = "## Combinations against their halves\n\nDifferences: mean ± standard error; the rest: ± standard deviation."
     return head + "\n\n" + "\n".join(lines) if len(lines) > 2 else ""
