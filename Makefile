@@ -40,8 +40,8 @@ quickstart: $(INSTALLED) ## GRPO on the embedded default, ends with the before/a
 quickstart-tts: $(INSTALLED) ## GRPO for speech synthesis on a tiny system that ships with it; table, report, wav files
 	$(BIN)/audiorl fit --config configs/quickstart_tts.yaml
 
-test: $(INSTALLED) ## all tests but the slow ones, offline
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --durations=10
+test: $(INSTALLED) ## all tests but the slow ones, offline, in as many processes as there are cores, at most four
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --durations=10
 
 test-slow: $(INSTALLED) ## the tests that take minutes
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow --timeout=1800 --durations=10
