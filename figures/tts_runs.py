@@ -81,16 +81,15 @@ def in_folder(settings: Spec, folder: Path, seed: int) -> Spec:
 
 def part(name: str, out: Path) -> Path:
     """The folder of a trained part (codec, judge, ...): as shipped, or else trained if it is not there."""
-    if (SHIPPED / name).is_dir():
-        return SHIPPED / name
-    folder = out / "parts" / name
-    settings = placed(shipped(name), parts(out))
-    audiorl("fit", in_folder(settings, folder, settings["seed_everything"]), folder)
-    return folder / "export"
+    export = parts(out)[name]
+    if export.parent != SHIPPED:
+        settings = placed(shipped(name), parts(out))
+        audiorl("fit", in_folder(settings, export.parent, settings["seed_everything"]), export.parent)
+    return export
 
 
 def parts(out: Path) -> dict[str, Path]:
-    """Where the parts are."""
+    """Where the parts are: as shipped, or as trained here."""
     return {name: SHIPPED / name if (SHIPPED / name).is_dir() else out / "parts" / name / "export" for name in PARTS}
 
 
