@@ -17,7 +17,8 @@ from typing import Any
 
 import tts_runs
 from figure_runs import Spec, last_figures, made_with, side_by_side, spec
-from tts_page import curves, page, plot
+from tts_page import DIFFRO, HALVES, page
+from tts_plots import curves, plot
 from tts_token2text import validated
 
 MODEL = "model.init_args"
@@ -62,6 +63,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "both + filter, R1": ("grpo_diffro", {REWARDS: mix()}),
     "both + filter, R1+R2": ("grpo_diffro", {REWARDS: mix(R2)}),
     "both + filter, R1+R2+R3": ("grpo_diffro", {REWARDS: mix(R2, R3)}),
+    "both + filter, R1+R2, no head": ("grpo_diffro", {REWARDS: mix(R2), HEADS: heads(0.0)}),
 }
 #: Rows that are also run long, with evaluations on dev on the way.
 LONG = ("both + filter, R1+R2", "GRPO R1+R2", "DiffRO")
@@ -78,6 +80,17 @@ def short(out: Path, seed: int, row: str) -> dict[str, Any]:
     folder = tts_runs.run(out, seed, folder_name(row), config, changes | {"data.init_args.val": tts_runs.TEST})
     figures = last_figures(folder / "report" / "report.json")["test"]
     return {"figures": figures, **tts_runs.log_means(folder)}
+
+
+def once_more(out: Path, seed: int, row: str) -> dict[str, Any]:
+    """The figures of a start or a finished row on the second draw of the evaluation set."""
+    if row == "start":
+        name, model, log = "start", tts_runs.started(out, seed)[-1] / "export", {}
+    else:
+        name = folder_name(row)
+        model, log = out / f"seed{seed}" / name / "export", tts_runs.log_means(out / f"seed{seed}" / name)
+    figures = tts_runs.evaluated(out, seed, f"{name}/more_test", model, tts_runs.MORE_TEST)["test"]
+    return {"figures": figures, **log}
 
 
 def long(out: Path, row: str, num_steps: int) -> dict[str, list[float]]:
@@ -125,6 +138,12 @@ def main() -> None:
     }
     for (seed, row), result in zip(todo, done, strict=True):
         results[seed][row] = result
+    halves = {"start", *HALVES, *HALVES.values(), *DIFFRO}
+    todo = [(seed, row) for row in ["start", *rows] if row in halves for seed in args.seeds]
+    done = side_by_side([lambda s=s, r=r: once_more(out, s, r) for s, r in todo], args.jobs)
+    more: dict[int, dict[str, Any]] = {seed: {} for seed in args.seeds}
+    for (seed, row), result in zip(todo, done, strict=True):
+        more[seed][row] = result
     watched = [row for row in LONG if row in rows] if args.long_steps else []
     long_runs = dict(
         zip(watched, side_by_side([lambda r=r: long(out, r, args.long_steps) for r in watched], args.jobs), strict=True)
@@ -132,6 +151,7 @@ def main() -> None:
     plateau = {seed: fell for seed, (_, fell) in zip(args.seeds, starts, strict=True)}
     kept = {
         "results": results,
+        "more": more,
         "plateau": plateau,
         "long": long_runs,
         "token2text": validated(out, args.seeds[0]),

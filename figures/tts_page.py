@@ -1,4 +1,4 @@
-"""The page and the plots of figures/tts.py."""
+"""The page of figures/tts.py."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import math
 import statistics
 from pathlib import Path
 from typing import Any
-
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 Results = dict[int, dict[str, Any]]
 """By seed and row of the table."""
@@ -33,7 +30,7 @@ test part, one sample each at temperature 1 (the paper's), judged by models of a
 trained on recordings that the reward's judges never heard. Mean ± standard deviation over the seeds; in brackets the
 change against the start of the same seed, mean (lowest to highest). R1: accuracy by the reward judge; R2: duration; R3:
 diversity; SIM: speaker similarity; every row with rewards has the hard bounds on length and stop beside them (weight
-0.5); both: GRPO and, with the speaker head, DiffRO at once. Made by `python figures/tts.py`."""
+0.5); both: GRPO and DiffRO at once, with the speaker head but in the last row. Made by `python figures/tts.py`."""
 
 
 def of(results: Results, row: str, figure: str) -> list[float]:
@@ -98,42 +95,67 @@ def trained(results: Results) -> list[str]:
 
 
 def paired(results: Results, row: str, other: str) -> str:
-    """Held-out CER of one row less that of another, seed by seed: mean +- standard error, in points."""
+    """Held-out CER of one row less that of another: mean over the seeds +- standard error, in points."""
+    points = differences(results, row, other)
+    error = statistics.stdev(points) / math.sqrt(len(points)) if len(points) > 1 else math.nan
+    return f"{statistics.fmean(points):+.1f} ± {error:.1f}"
+
+
+def differences(results: Results, row: str, other: str) -> list[float]:
+    """Held-out CER of one row less that of another, of each seed, in points."""
     pairs = zip(of(results, row, "held_out_cer"), of(results, other, "held_out_cer"), strict=True)
-    differences = [100 * (a - b) for a, b in pairs]
-    error = statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else math.nan
-    return f"{statistics.fmean(differences):+.1f} ± {error:.1f}"
+    return [100 * (a - b) for a, b in pairs]
 
 
-#: Combination -> its half by GRPO; the other is DiffRO with the speaker head, as in every combination.
+#: Combination -> its half by GRPO.
 HALVES = {
     "both, no filter, R1": "GRPO R1",
     "both + filter, R1": "GRPO R1",
     "both + filter, R1+R2": "GRPO R1+R2",
     "both + filter, R1+R2+R3": "GRPO R1+R2+R3",
+    "both + filter, R1+R2, no head": "GRPO R1+R2",
 }
+#: The half by DiffRO, with the head of the combinations and without.
+DIFFRO = ("DiffRO", "DiffRO + speaker head")
 
 
 def against_halves(results: Results) -> str:
-    """Every combination against the two methods that it is made of: CER and similarity."""
+    """Every combination against the methods that it is made of: CER and similarity; empty without one."""
     here = set(trained(results))
-    titles = ["", "CER, points, less GRPO", "less DiffRO + speaker head", "similarity lost", "by GRPO", "by DiffRO"]
-    titles += ["by DiffRO + speaker head", "DiffRO's share"]
+    titles = ["", "CER, points, less GRPO", *(f"less {row}" for row in DIFFRO), "similarity lost", "by GRPO"]
+    titles += [*(f"by {row}" for row in DIFFRO), "DiffRO's share"]
     lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
-    diffro = "DiffRO + speaker head"
     for row, grpo in HALVES.items():
         if row not in here:
             continue
-        halves = [half if half in here else None for half in (grpo, diffro)]
-        differences = [paired(results, row, half) if half else "-" for half in halves]
+        less = [paired(results, row, half) if half in here else "-" for half in (grpo, *DIFFRO)]
         lost = [
             spread([-d for d in moved(results, r, "held_out_similarity")], 3) if r in here else "-"
-            for r in (row, grpo, "DiffRO", diffro)
+            for r in (row, grpo, *DIFFRO)
         ]
         share = spread([each[row]["diffro_share"] for each in results.values()], 2)
-        lines.append(f"| {row} | " + " | ".join([*differences, *lost, share]) + " |")
-    head = "## Combinations against their halves\n\nDifferences: mean ± standard error; the rest: ± standard deviation."
-    return head + "\n\n" + "\n".join(lines) if len(lines) > 2 else ""
+        lines.append(f"| {row} | " + " | ".join([*less, *lost, share]) + " |")
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def halves(results: Results, more: Results) -> list[str]:
+    """The comparison on the evaluation set and on its second draw, with what each seed says; empty without one."""
+    if not against_halves(results):
+        return []
+    seeds = ["| | of each seed, evaluation set | second draw |", "|---|---|---|"]
+    for row, half in HALVES.items():
+        if {row, half} <= set(trained(results)):
+            cells = [", ".join(f"{d:+.1f}" for d in differences(each, row, half)) for each in (results, more)]
+            seeds.append(f"| {row}, less {half} | " + " | ".join(cells) + " |")
+    return [
+        "## Combinations against their halves",
+        "Differences: mean ± standard error; the rest: ± standard deviation. On the evaluation set, 800 texts:",
+        against_halves(results),
+        "On a second draw of 1,600 texts and prompts from the same recordings, for this comparison alone:",
+        against_halves(more),
+        "Held-out CER of a combination less that of its half by GRPO, points:",
+        "\n".join(seeds),
+    ]
 
 
 def moved(results: Results, row: str, figure: str, relative: bool = False) -> list[float]:
@@ -199,7 +221,7 @@ def page(kept: dict[str, Any], reading: Path) -> str:
         "below 3 %.",
         "## Against the control\n\nDifferences seed by seed, mean ± standard error.",
         against_control(results),
-        against_halves(results),
+        *halves(results, kept["more"]),
         "## What the logs say",
         "Means over the steps of a run; seconds are those of the whole run on one thread, evaluation included.",
         shares(results),
@@ -209,8 +231,13 @@ def page(kept: dict[str, Any], reading: Path) -> str:
     if kept["long"]:
         parts += ["## Long runs (seed 0, dev set)", "![long](images/tts_long.png)", long_table(kept["long"])]
     parts = [part for part in parts if part]
-    parts.append("*" + "; ".join(f"{key} {value}" for key, value in kept["made_with"].items()) + "*")
+    parts.append(foot(kept["made_with"]))
     return "\n\n".join(parts) + "\n"
+
+
+def foot(surroundings: dict[str, str]) -> str:
+    """What a page was made with."""
+    return "*" + "; ".join(f"{key} {value}" for key, value in surroundings.items()) + "*"
 
 
 def long_table(runs: dict[str, dict[str, list[float]]]) -> str:
@@ -229,44 +256,3 @@ def long_table(runs: dict[str, dict[str, list[float]]]) -> str:
             f"{voice[0]:.3f}, {voice[-1]:.3f} | {pace[0]:.1f}, {pace[-1]:.1f} |"
         )
     return "\n".join(lines)
-
-
-def plot(results: Results, path: Path) -> None:
-    """A panel each for held-out CER and similarity: a bar for each row, a point for each seed."""
-    rows = list(dict.fromkeys(row for each in results.values() for row in each))
-    figure = Figure(figsize=(11, 0.32 * len(rows) + 1.2))
-    FigureCanvasAgg(figure)
-    panels = {"held-out CER, %": ("held_out_cer", 100), "held-out speaker similarity": ("held_out_similarity", 1)}
-    for number, (title, (name, factor)) in enumerate(panels.items(), start=1):
-        axis = figure.add_subplot(1, 2, number)
-        for height, row in enumerate(reversed(rows)):
-            points = [factor * value for value in of(results, row, name)]
-            axis.barh(height, statistics.fmean(points), color="tab:gray" if row == "start" else "tab:blue", alpha=0.5)
-            axis.plot(points, [height] * len(points), "k.", markersize=5)
-        axis.set_title(title, fontsize=10)
-        axis.set_yticks(range(len(rows)), list(reversed(rows)) if number == 1 else [""] * len(rows), fontsize=8)
-        axis.grid(alpha=0.3, axis="x")
-    if panels:
-        low = min(min(of(results, row, "held_out_similarity")) for row in rows)
-        figure.axes[1].set_xlim(left=max(0.0, low - 0.1))
-    figure.tight_layout()
-    figure.savefig(path, dpi=90)
-
-
-def curves(runs: dict[str, dict[str, list[float]]], path: Path) -> None:
-    """Figures of dev along the long runs."""
-    names = {"held_out_cer": "held-out CER", "cer": "reward judge's CER", "held_out_similarity": "held-out similarity"}
-    names |= {"tokens_per_unit": "tokens per digit"}
-    figure = Figure(figsize=(13, 3.2))
-    FigureCanvasAgg(figure)
-    for number, (name, title) in enumerate(names.items(), start=1):
-        axis = figure.add_subplot(1, len(names), number)
-        for row, curve in runs.items():
-            axis.plot(curve["rl_step"], curve[name], label=row, linewidth=1.2)
-        axis.set_title(title, fontsize=9)
-        axis.set_xlabel("RL step", fontsize=8)
-        axis.tick_params(labelsize=7)
-        axis.grid(alpha=0.3)
-    figure.axes[0].legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(path, dpi=90)

@@ -27,18 +27,27 @@ PARTS = (
     "held_out_speaker_encoder",
     "token2text",
 )
-#: The evaluation set: the data set's own test recordings, looked at once, after all settings were fixed on dev.
-TEST = {
-    "test": spec(
-        "data.speech.FsddSpeech",
-        part="test",
-        num_words=[1, 4],
-        prompt_words=[1, 2],
-        num_rows=800,
-        seed=8,
-        with_target=False,
-    )
-}
+
+
+def from_test(num_rows: int, seed: int) -> Spec:
+    """Texts and prompts of the data set's own test recordings."""
+    return {
+        "test": spec(
+            "data.speech.FsddSpeech",
+            part="test",
+            num_words=[1, 4],
+            prompt_words=[1, 2],
+            num_rows=num_rows,
+            seed=seed,
+            with_target=False,
+        )
+    }
+
+
+#: The evaluation set, looked at once, after all settings were fixed on dev.
+TEST = from_test(800, seed=8)
+#: A second draw, for the comparison of each combination with its halves alone: smaller differences show on it.
+MORE_TEST = from_test(1600, seed=11)
 SAMPLED = {"sampled": {"decoding": {"temperature": 1.0, "tokens_per_second": 50.0, "min_cap": 16}}}
 
 
@@ -194,11 +203,11 @@ def run(out: Path, seed: int, name: str, config: str, changes: Mapping[str, Any]
     return folder
 
 
-def evaluated(out: Path, seed: int, name: str, model: Path) -> Figures:
-    """The figures of an exported model on the evaluation set."""
+def evaluated(out: Path, seed: int, name: str, model: Path, rows: Spec = TEST) -> Figures:
+    """The figures of an exported model on the evaluation set, or on other rows."""
     folder = out / f"seed{seed}" / name
     changes = {
-        "data.init_args.val": TEST,
+        "data.init_args.val": rows,
         "data.init_args.train": None,
         f"{MODEL}.eval_decodings": SAMPLED,
         f"{MODEL}.policy.init_args.init_from": str(model),
