@@ -51,7 +51,8 @@ class HackingWatch(Callback):
     """Compares, at each validation, the training reward with every figure of every set.
 
     The reward of a validation is the mean over the RL steps just before it; that of the validation before the first
-    step is the mean over the first steps, when the policy has hardly moved.
+    step is the mean over the first steps, when the policy has hardly moved. Where no waveform is rewarded (DiffRO alone)
+    it is the reward by Token2Text; steps that kept no sample are passed over.
 
     Of a policy that speaks it also says when a gap between the judges that reward and those held out opens, and when
     pitch, pace or length drift from those of the first validation, whatever the reward does. Where nothing is rewarded
@@ -99,8 +100,9 @@ class HackingWatch(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         self._rewarded = self._rewarded or any(name.startswith("reward/") for name in pl_module.step_metrics)
-        reward = pl_module.step_metrics.get("reward/mean")
-        if reward is None:
+        metrics = pl_module.step_metrics
+        reward = metrics.get("reward/mean", metrics.get("reward/diffro/total"))
+        if reward is None or math.isnan(reward):
             return
         if len(self._first) < self.window:
             self._first.append(reward)

@@ -14,14 +14,16 @@ from tests.callbacks import runs
 from tests.callbacks.test_samples import events, texts
 
 
-def run(watch: HackingWatch, rewards: list[list[float]], wer: list[float], rl_step: int = 0) -> None:
+def run(
+    watch: HackingWatch, rewards: list[list[float]], wer: list[float], rl_step: int = 0, name: str = "reward/mean"
+) -> None:
     """Evaluation, steps with these rewards, evaluation, ... without a trainer."""
     trainer: Any = SimpleNamespace(state=SimpleNamespace(fn="fit"), loggers=[], is_global_zero=True)
     module: Any = SimpleNamespace(rl_step=rl_step, evaluations=[], step_metrics={})
     for number, value in enumerate(wer):
         for reward in rewards[number - 1] if number else []:
             module.rl_step += 1
-            module.step_metrics = {"reward/mean": reward}
+            module.step_metrics = {name: reward}
             watch.on_train_batch_end(trainer, module)
         results = {"long": {"wer": value}}
         module.evaluations.append({"rl_step": module.rl_step, "kind": "val", "results": results})
@@ -43,6 +45,12 @@ def test_the_start_counts_with_the_reward_of_the_first_steps() -> None:
     watch = HackingWatch(window=2)
     run(watch, [[0.1, 0.3, 0.6, 0.8]], [0.2, 0.4])
     assert "reward rose from 0.200 to 0.700" in watch.alerts[0]["text"]
+
+
+def test_the_reward_by_token2text_counts_where_it_is_the_only_one() -> None:
+    watch = HackingWatch(window=2)
+    run(watch, [[-3.0, -2.0, math.nan, -1.0]], [0.2, 0.4], name="reward/diffro/total")
+    assert "reward rose from -2.500 to -1.500" in watch.alerts[0]["text"]
 
 
 def test_a_falling_reward_or_better_figures_are_no_hacking() -> None:
