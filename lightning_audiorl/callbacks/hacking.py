@@ -51,8 +51,8 @@ class HackingWatch(Callback):
     """Compares, at each validation, the training reward with every figure of every set.
 
     The reward of a validation is the mean over the RL steps just before it; that of the validation before the first
-    step is the mean over the first steps, when the policy has hardly moved. Where no waveform is rewarded (DiffRO alone)
-    it is the reward by Token2Text; steps that kept no sample are passed over.
+    step is the mean over the first steps, when the policy has hardly moved. Where no waveform is rewarded (DiffRO
+    alone) it is the reward by Token2Text; steps that kept no sample are passed over.
 
     Of a policy that speaks it also says when a gap between the judges that reward and those held out opens, and when
     pitch, pace or length drift from those of the first validation, whatever the reward does. Where nothing is rewarded

@@ -9,14 +9,19 @@ from collections.abc import Callable, Mapping, Sequence
 _BADNESS: dict[str, Callable[[float], float]] = {
     "wer": lambda value: value,
     "cer": lambda value: value,
+    "held_out_cer": lambda value: value,
     "deletion_rate": lambda value: value,
     "insertion_rate": lambda value: value,
     "hallucination_rate": lambda value: value,
     "loop_rate": lambda value: value,
     "nonspeech_text_rate": lambda value: value,
+    "missing_stop_rate": lambda value: value,
+    "empty_rate": lambda value: value,
     "correct_rate": lambda value: -value,
     "exact_match": lambda value: -value,
     "keyword_f1": lambda value: -value,
+    "similarity": lambda value: -value,
+    "held_out_similarity": lambda value: -value,
     "length_ratio": lambda value: abs(value - 1.0),
 }
 

@@ -19,6 +19,9 @@ UP = [0.1, 0.2, 0.3]
         ("length_ratio", [0.98, 1.0, 1.3]),
         ("val/keyword_f1", [math.nan, 0.9, 0.5]),
         ("wer", [0.30, 0.20, 0.28]),
+        ("val/dev/held_out_cer", [0.30, 0.31, 0.40]),
+        ("val/dev/held_out_similarity", [0.80, 0.79, 0.75]),
+        ("val/dev/missing_stop_rate", [0.00, 0.00, 0.05]),
     ],
 )
 def test_reward_up_figure_down(key: str, values: list[float]) -> None:
