@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor, nn
@@ -209,6 +210,7 @@ class AudioRLModule(EvaluatedModule):
             "tensors": sorted(trainable),
             "start": self.policy.start.record(),
             "start_hash": self.start_hash,
+            "finetune": asdict(self.policy.finetune),
             "rl_step": self.rl_step,
             "algorithm": type(self).__name__,
             "evaluations": self.evaluations,

@@ -74,7 +74,7 @@ def apply_finetune(model: nn.Module, parts: Parts, finetune: Finetune) -> None:
         for module in (*parts.layers[-finetune.lm_layers :], *parts.final):
             module.requires_grad_(True)
     elif finetune.lm == "lora":
-        _inject_lora(parts.backbone, finetune)
+        inject_lora(parts.backbone, finetune)
     if not any(p.requires_grad for p in model.parameters()):
         raise ValueError(f"{finetune}: nothing would train in a {type(model).__name__}")
     if finetune.gradient_checkpointing:
@@ -111,7 +111,8 @@ class _Checkpointed:
         return self.forward(*args, **kwargs)
 
 
-def _inject_lora(backbone: nn.Module, finetune: Finetune) -> None:
+def inject_lora(backbone: nn.Module, finetune: Finetune) -> None:
+    """Fresh adapters on the layers that ``finetune`` names; of what was there, what trained goes on training."""
     from peft import LoraConfig, inject_adapter_in_model
 
     config = LoraConfig(
@@ -147,6 +148,16 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer._disable_adapters = False
+
+
+def merge_lora(model: nn.Module) -> None:
+    """Put adapters into the weights they sit on, and take them out; a model without any stays as it is."""
+    merged = merged_state_dict(model)
+    for name, layer in [(name, m) for name, m in model.named_modules() if hasattr(m, "get_delta_weight")]:
+        model.set_submodule(name, layer.base_layer)
+    for module in model.modules():
+        vars(module).pop("peft_config", None)
+    model.load_state_dict(merged)
 
 
 def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:

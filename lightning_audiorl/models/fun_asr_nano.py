@@ -125,7 +125,7 @@ class FunAsrNanoPolicy(DecoderOnlyPolicy):
             inner.language_model.layers,
             [inner.language_model.norm, model.lm_head],
         )
-        self.start.load_into(self)
+        self.start.load_into(self, parts.backbone)
         apply_finetune(model, parts, self.finetune)
 
     def parts(self) -> dict[str, list[nn.Module]]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from lightning_audiorl.models.finetune import Finetune, inject_lora, merge_lora
 from lightning_audiorl.models.reference import content_hash
 from lightning_audiorl.models.tiny import TINY_SPECS, TinySpec
 
@@ -42,23 +43,34 @@ class Start:
             source = TINY_SPECS[sizes.pop("kind", "TinyFunAsrNano")](**sizes)
         return Start(source, list(record["checkpoints"]))
 
-    def load_into(self, policy: nn.Module) -> None:
-        """Put the checkpoints' trainable tensors on top of the source's weights.
+    def load_into(self, policy: nn.Module, backbone: nn.Module) -> None:
+        """Put the checkpoints' trainable tensors on top of the source's weights; adapters are merged into them.
+
+        Args:
+            policy: the whole model.
+            backbone: its part that adapters belong to.
 
         Raises:
-            ValueError: for a checkpoint with adapters or foreign tensors, or whose run began from other weights than
-                these: a folder exported anew would otherwise mix two models without a sign.
+            ValueError: for a checkpoint with foreign tensors, with adapters of unknown rank, or whose run began from
+                other weights than these: a folder exported anew would otherwise mix two models without a sign.
         """
         for path in self.checkpoints:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
             weights: dict[str, Tensor] = {k.removeprefix("policy."): v for k, v in checkpoint["state_dict"].items()}
             if any("lora_" in key for key in weights):
-                raise ValueError(f"{path}: holds LoRA adapters; export it and give the exported folder as init_from")
+                finetune = checkpoint["audiorl"].get("finetune")
+                if finetune is None:
+                    raise ValueError(
+                        f"{path}: holds LoRA adapters and does not say of which rank and scale, as checkpoints of "
+                        "earlier versions; let `audiorl fit --ckpt_path` end that run, and give its export as init_from"
+                    )
+                inject_lora(backbone, Finetune(**finetune))
             unexpected = sorted(set(weights) - set(policy.state_dict()))
             if unexpected:
                 raise ValueError(f"{path}: tensors {unexpected[:3]}... do not belong to this model")
             self._check_base(policy, path, checkpoint["audiorl"]["start_hash"], weights)
             policy.load_state_dict(weights, strict=False)
+            merge_lora(policy)
 
     def _check_base(self, policy: nn.Module, path: str, start_hash: str, weights: dict[str, Tensor]) -> None:
         own = policy.state_dict()

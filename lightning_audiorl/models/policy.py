@@ -11,6 +11,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
+from lightning_audiorl.models.finetune import Finetune
 from lightning_audiorl.types import Decoding, PromptBatch, Rollout, Speech
 
 
@@ -75,6 +76,9 @@ class Policy(nn.Module, ABC):
 
     #: What the weights were before training; a subclass sets it. Checkpoints hold its record instead of frozen weights.
     start: StartingPoint
+
+    #: What trains; a subclass sets it. A checkpoint with adapters is read by it.
+    finetune: Finetune = Finetune()
 
     @abstractmethod
     def encode(self, batch: PromptBatch) -> Context:

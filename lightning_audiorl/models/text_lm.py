@@ -93,7 +93,7 @@ class TextLMPolicy(DecoderOnlyPolicy):
         layers = getattr(self.backbone, "layers", nn.ModuleList())
         norm = getattr(self.backbone, "norm", None)
         final = [self.output] if norm is None else [norm, self.output]
-        self.start.load_into(self)
+        self.start.load_into(self, self.backbone)
         apply_finetune(self.model, Parts([], [], self.backbone, layers, final), self.finetune)
 
     @property

@@ -59,7 +59,7 @@ class WhisperPolicy(EncoderDecoderPolicy):
         self.finetune = finetune or Finetune()
         encoder, decoder = model.model.encoder, model.model.decoder
         parts = Parts([encoder], [], decoder, decoder.layers, [decoder.layer_norm, model.proj_out])
-        self.start.load_into(self)
+        self.start.load_into(self, parts.backbone)
         apply_finetune(model, parts, self.finetune)
         encoder.embed_positions.requires_grad_(False)
 

@@ -23,6 +23,7 @@ from lightning_audiorl.models.loading import Start, read_start
 from lightning_audiorl.models.tiny import TINY_SPECS, word_tokenizer
 from tests.models.families import (
     AUDIO_FAMILIES,
+    CASES,
     DECODING,
     FAMILIES,
     POLICIES,
@@ -154,6 +155,23 @@ def test_fresh_adapters_go_on_top_of_a_checkpoint(tmp_path: Path) -> None:
     assert torch.equal(rollouts[0].log_probs, rollouts[1].log_probs)
 
 
+@pytest.mark.parametrize(("family", "mode"), [case for case in CASES if "lora" in case[1]])
+def test_a_checkpoint_with_adapters_is_a_start_with_them_merged(family: str, mode: str, tmp_path: Path) -> None:
+    finetune = replace(finetune_of(family, mode), lora_rank=3, lora_alpha=12)
+    first = POLICIES[family](SPECS[family], finetune).eval()
+    before = content_hash(first)
+    disturb(first, 0.3)
+    one = save_checkpoint(first, tmp_path / "one.ckpt", before)
+    first.export(str(tmp_path / "export"))
+    second, exported = POLICIES[family](one), POLICIES[family](str(tmp_path / "export"))
+    assert content_hash(second) == content_hash(exported) != content_hash(POLICIES[family](SPECS[family]))
+    assert all(p.requires_grad for p in second.trainable().values())
+    again = POLICIES[family](one, finetune)
+    path = save_checkpoint(again, tmp_path / "two.ckpt")
+    disturb(again, 0.3)
+    assert content_hash(POLICIES[family](path)) == content_hash(second)
+
+
 # --- what is refused
 
 
@@ -177,9 +195,12 @@ def test_foreign_checkpoints_are_refused(tmp_path: Path) -> None:
         FunAsrNanoPolicy(save_checkpoint(make("whisper"), tmp_path / "whisper.ckpt"))
 
 
-def test_checkpoints_with_adapters_want_an_export(tmp_path: Path) -> None:
+def test_checkpoints_with_adapters_of_unknown_rank_are_refused(tmp_path: Path) -> None:
     path = save_checkpoint(make("text_lm", "lora"), tmp_path / "lora.ckpt")
-    with pytest.raises(ValueError, match="holds LoRA adapters; export it"):
+    checkpoint = torch.load(path, weights_only=True)
+    del checkpoint["audiorl"]["finetune"]
+    torch.save(checkpoint, path)
+    with pytest.raises(ValueError, match="LoRA adapters and does not say of which rank"):
         POLICIES["text_lm"](path)
 
 
