@@ -145,7 +145,8 @@ class Decoding:
         top_k: keep the k most likely tokens (0 = off).
         top_p: keep the smallest set of tokens with this mass (1.0 = off).
         max_new_tokens: hard cap on a completion, stop token included.
-        tokens_per_second: length cap in proportion to the audio: ``min_cap + tokens_per_second * seconds``.
+        tokens_per_second: length cap in proportion to the audio: ``min_cap + tokens_per_second * seconds``; None is 15
+            for a model that writes, twice the codec's frame rate for one that speaks.
         min_cap: constant part of that cap, in tokens.
     """
 
@@ -153,7 +154,7 @@ class Decoding:
     top_k: int = 0
     top_p: float = 1.0
     max_new_tokens: int = 448
-    tokens_per_second: float = 15.0
+    tokens_per_second: float | None = None
     min_cap: int = 16
 
     def __post_init__(self) -> None:
@@ -162,12 +163,18 @@ class Decoding:
                 f"Decoding: want temperature >= 0, 0 < top_p <= 1, top_k >= 0; got temperature={self.temperature}, "
                 f"top_p={self.top_p}, top_k={self.top_k}"
             )
-        if self.max_new_tokens < 1 or self.min_cap < 1 or self.tokens_per_second < 0:
+        if self.max_new_tokens < 1 or self.min_cap < 1 or (self.tokens_per_second or 0) < 0:
             raise ValueError("Decoding: max_new_tokens and min_cap must be >= 1, tokens_per_second >= 0")
 
-    def cap(self, duration_s: float) -> int:
-        """Most tokens a completion for ``duration_s`` seconds of audio may have, stop token included."""
-        return max(1, min(self.max_new_tokens, self.min_cap + int(self.tokens_per_second * duration_s)))
+    def cap(self, duration_s: float, usual: float = 15.0) -> int:
+        """Most tokens a completion for ``duration_s`` seconds of audio may have, stop token included.
+
+        Args:
+            duration_s: of the audio, heard or to be spoken.
+            usual: the ``tokens_per_second`` where none is given.
+        """
+        per_second = usual if self.tokens_per_second is None else self.tokens_per_second
+        return max(1, min(self.max_new_tokens, self.min_cap + int(per_second * duration_s)))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from lightning_audiorl import ops
 from lightning_audiorl.algorithms.diffro_filters import DiffroFilter, PositiveAdvantage
 from lightning_audiorl.algorithms.gradients import compare, put_sum, take_gradients
 from lightning_audiorl.algorithms.grpo import GRPO
+from lightning_audiorl.algorithms.ranks import agreed
 from lightning_audiorl.algorithms.refill import Sampled
 from lightning_audiorl.algorithms.relaxed import RelaxedModule, RelaxedStep
 from lightning_audiorl.algorithms.step import Step
@@ -59,8 +60,9 @@ class GRPODiffRO(GRPO, RelaxedModule):
         """As `GRPO.collect`; and what DiffRO learns from."""
         step = super().collect(batch)
         sampled = Sampled(step.batch, step.context, step.rollout, step.scores, step.groups)
-        used, dropped = self.select(self.candidates(sampled, step.advantages))
-        reference = self.reference_states(step.context, step.rollout) if self.diffro_beta else None
+        with agreed(self.trainer.strategy, "DiffRO's filters"):
+            used, dropped = self.select(self.candidates(sampled, step.advantages))
+            reference = self.reference_states(step.context, step.rollout) if self.diffro_beta else None
         self._relaxed = RelaxedStep(step.batch.rows, used, reference, dropped)
         return replace(step, dropped=step.dropped | {f"diffro/{name}": count for name, count in dropped.items()})
 

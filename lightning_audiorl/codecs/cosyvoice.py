@@ -10,6 +10,8 @@ with this library, and this example was not run against its weights):
             super().__init__()
             from cosyvoice.cli.cosyvoice import CosyVoice2
             self.upstream = CosyVoice2(model_dir)
+            # Submodules: strategies move them, and the content hash tells this codec from another.
+            self.flow, self.hift = self.upstream.model.flow, self.upstream.model.hift
 
         def clip(self, waveform):  # a wav file in memory, which upstream's front end reads
             file = io.BytesIO()
@@ -26,14 +28,14 @@ with this library, and this example was not run against its weights):
             return mel, front._extract_spk_embedding(self.clip(waveform))[0]
 
         def speak(self, codes, prompt_codes, prompt_mel, embedding):
-            model, count = self.upstream.model, lambda x: torch.tensor([len(x)], dtype=torch.int32, device=x.device)
-            mel, _ = model.flow.inference(
+            count = lambda x: torch.tensor([len(x)], dtype=torch.int32, device=x.device)
+            mel, _ = self.flow.inference(
                 token=codes[None].int(), token_len=count(codes),
                 prompt_token=prompt_codes[None].int(), prompt_token_len=count(prompt_codes),
                 prompt_feat=prompt_mel[None], prompt_feat_len=count(prompt_mel),
                 embedding=embedding[None], streaming=False, finalize=True,
             )
-            return model.hift.inference(speech_feat=mel, cache_source=torch.zeros(1, 1, 0))[0][0]
+            return self.hift.inference(speech_feat=mel, cache_source=torch.zeros(1, 1, 0))[0][0]
 
 and in YAML, where a policy names its codec:
 

@@ -26,7 +26,12 @@ def voiced_f0_hz(
 
     Returns:
         [num_voiced] float32 in Hz, in order of time; empty for silence, noise, or a clip shorter than one frame.
+
+    Raises:
+        ValueError: for samples that are NaN or infinite.
     """
+    if not bool(waveform.isfinite().all()):
+        raise ValueError("the waveform holds NaN or infinite samples; look for them in the codec's decoder")
     longest, shortest = math.ceil(sample_rate_hz / low_hz), max(2, int(sample_rate_hz / high_hz))
     window = 2 * longest
     size = window + longest + 1
@@ -35,6 +40,8 @@ def voiced_f0_hz(
     frames = waveform.double().unfold(0, size, max(1, round(hop_s * sample_rate_hz)))
     level = frames.square().mean(-1)
     frames = frames[level > level.max() * 10 ** (-_SILENCE_DB / 10)]
+    if not len(frames):  # what little there is lies after the last frame
+        return waveform.new_zeros(0, dtype=torch.float32)
     dips = _normalised_difference(frames, window, longest + 1)
     below = dips[:, shortest:longest] < _THRESHOLD
     lowest = (dips[:, shortest:longest] <= dips[:, shortest - 1 : longest - 1]) & (

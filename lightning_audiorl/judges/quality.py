@@ -80,6 +80,12 @@ class SquimQuality(QualityPredictor):
         return float(self.model(waveform[None])[self._output])
 
 
+#: Without one of these torchmetrics goes to the network.
+_DNSMOS_FILES = tuple(
+    f"DNSMOS/{name}.onnx" for name in ("DNSMOS/model_v8", "DNSMOS/sig_bak_ovr", "pDNSMOS/sig_bak_ovr")
+)
+
+
 class TorchmetricsQuality(QualityPredictor):
     """A predicted mean opinion score of torchmetrics, about 1 to 5.
 
@@ -95,7 +101,7 @@ class TorchmetricsQuality(QualityPredictor):
 
     def __init__(self, predictor: Literal["dnsmos", "nisqa"], name: str | None = None) -> None:
         needs = {
-            "dnsmos": (("librosa", "onnxruntime", "requests"), ("DNSMOS/DNSMOS/sig_bak_ovr.onnx",)),
+            "dnsmos": (("librosa", "onnxruntime", "requests"), _DNSMOS_FILES),
             "nisqa": (("librosa", "requests"), ("NISQA/nisqa.tar",)),
         }
         if predictor not in needs:

@@ -50,7 +50,15 @@ class AsrMetrics(Metric):
         Args:
             hypotheses: one or more per row; each counts as an utterance with the row's whole duration.
             compute_seconds: wall-clock seconds that recognising all of them took.
+
+        Raises:
+            ValueError: for speech, which has no text to compare.
         """
+        if any(hypothesis.speech is not None for hypothesis in hypotheses):
+            raise ValueError(
+                "AsrMetrics compares text, but the policy speaks; set model.init_args.evaluation to "
+                "lightning_audiorl.metrics.SpeechEvaluation with the judges that shall listen"
+            )
         rows = [utterance_counts(hypothesis, self.normalisers, self.keywords).values() for hypothesis in hypotheses]
         rows.append(UtteranceCounts(compute_s=compute_seconds).values())
         self.sums += torch.tensor(rows, dtype=torch.float64).sum(0).to(self.sums.device)

@@ -76,7 +76,8 @@ def speech_counts(
 ) -> SpeechCounts:
     """What one batch of samples adds up to.
 
-    A sample that a judge failed on is left out of that judge's figures and counted. A sample without a prompt is left
+    A sample that a judge failed on is left out of that judge's figures and counted; one with samples that are not
+    finite has no pitch. A sample without a prompt is left
     out of the similarities. A sample that says nothing has as many errors as characters, and a similarity of -1.
     """
     counts = SpeechCounts(samples=len(hypotheses))
@@ -88,7 +89,8 @@ def speech_counts(
         counts.expected_s += row.duration_s
         counts.missing_stops += not hypothesis.finished
         counts.empties += not speech.waveform.numel()
-        f0_hz = voiced_f0_hz(speech.waveform, speech.sample_rate_hz)
+        finite = bool(speech.waveform.isfinite().all())
+        f0_hz = voiced_f0_hz(speech.waveform if finite else speech.waveform[:0], speech.sample_rate_hz)
         if len(f0_hz):
             counts.f0_hz += float(f0_hz.mean())
             counts.f0_spread += f0_spread_semitones(f0_hz)
@@ -293,7 +295,7 @@ def gap_alerts(history: Mapping[str, Sequence[float]], tolerance: float = 0.05) 
         if known[-1] - known[0] > tolerance:
             what = "understands more" if figure == "judge_gap" else "finds the voice closer"
             alerts.append(
-                f"{key} opened from {known[0]:.3f} to {known[-1]:.3f}: the judge that rewards {what} than the judge "
-                "held out; the policy may be learning the judge and not the task"
+                f"{key} opened from {known[0]:.3f} to {known[-1]:.3f}: the first judge {what} than the judge held out; "
+                "where it rewards, the policy may be learning the judge and not the task"
             )
     return alerts

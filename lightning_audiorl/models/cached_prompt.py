@@ -45,11 +45,13 @@ class CachedPromptPolicy(Policy):
         tokenizer: of the text (and special) tokens.
         stop_ids: tokens that end a completion; the first one ends training targets.
         allowed: [V] bool buffer, the tokens that may be sampled.
+        usual_tokens_per_second: of the length cap, where a `Decoding` gives none.
     """
 
     tokenizer: PreTrainedTokenizerBase
     stop_ids: list[int]
     allowed: Tensor
+    usual_tokens_per_second: float = 15.0
 
     @property
     @abstractmethod
@@ -75,7 +77,7 @@ class CachedPromptPolicy(Policy):
 
     def caps(self, context: PrefixContext, decoding: Decoding) -> list[int]:
         """Most tokens that each prompt's completions may have."""
-        return [decoding.cap(seconds) for seconds in context.durations_s]
+        return [decoding.cap(seconds, self.usual_tokens_per_second) for seconds in context.durations_s]
 
     @torch.no_grad()
     def sample(self, context: Context, group_size: int, decoding: Decoding, key: SampleKey) -> Rollout:

@@ -69,4 +69,9 @@ class TextReward(Reward):
         """The value of one hypothesis."""
 
     def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
+        if any(hypothesis.speech is not None for hypothesis in hypotheses):
+            raise RewardError(
+                f"reward '{self.name}' ({type(self).__name__}) reads text, but the policy speaks; take a reward that "
+                "listens, such as SpeechAccuracy"
+            )
         return [self.score_one(hypothesis) for hypothesis in hypotheses]

@@ -96,7 +96,7 @@ class RewardMix:
             raise
         except Exception as error:  # noqa: BLE001 - a user's reward may raise anything; it is logged or re-raised
             self._failed(reward, f"raised {error!r}", error)
-            answers = [self._answer(reward, hypothesis) for hypothesis in flat]
+            answers = self._without_culprits(reward, flat)
         values = [_number(answer) for answer in answers]
         bad = [i for i, value in enumerate(values) if math.isnan(value)]
         if bad:
@@ -109,6 +109,22 @@ class RewardMix:
                     f"it {example}. Expected a finite number per sample: mend the reward or take it out of the mix"
                 ) from (answer if isinstance(answer, Exception) else None)
         return values
+
+    def _without_culprits(self, reward: Reward, flat: list[Hypothesis]) -> list[object]:
+        """The error of each hypothesis that the reward raises on; what it says of the rest, still in their groups."""
+        answers = [self._answer(reward, hypothesis) for hypothesis in flat]
+        rest = [i for i, answer in enumerate(answers) if not isinstance(answer, Exception)]
+        if not rest:
+            return answers
+        try:
+            again = _answers(reward, [flat[i] for i in rest])
+        except RewardError:
+            raise
+        except Exception as error:  # noqa: BLE001 - as above; it raises on these only together
+            again = [error] * len(rest)
+        for i, answer in zip(rest, again, strict=True):
+            answers[i] = answer
+        return answers
 
     def _answer(self, reward: Reward, hypothesis: Hypothesis) -> object:
         try:

@@ -86,7 +86,8 @@ class Diversity(Reward):
     distance: mean edit distance of its speech tokens to those of the others, over the longer length; range [0, 1].
     melody: standard deviation of F0 over its voiced frames in semitones, over ``full_melody_semitones``; range [0, 1].
     The reward is ``distance_weight * distance + melody_weight * melody``. Range: [0, distance_weight + melody_weight].
-    Higher is better. Nothing said: 0. The text plays no part. A sample alone in its group has distance 0.
+    Higher is better. Nothing said: 0. The text plays no part. A sample alone in its group has distance 0. Where the
+    waveform holds samples that are not finite, its melody cannot be measured: NaN, which takes it out of the step.
 
     Args:
         weight: factor in the mix; small, since noise is diverse too.
@@ -130,6 +131,8 @@ class Diversity(Reward):
         ]
 
     def _melody(self, speech: Speech) -> float:
+        if not bool(speech.waveform.isfinite().all()):
+            return math.nan
         spread = f0_spread_semitones(voiced_f0_hz(speech.waveform, speech.sample_rate_hz))
         return min(spread / self.full_melody_semitones, 1.0)
 

@@ -37,10 +37,24 @@ def test_only_voiced_frames_count() -> None:
     assert len(voiced_f0_hz(noise, RATE_HZ)) == 0
 
 
-@pytest.mark.parametrize("waveform", [torch.zeros(0), torch.zeros(8000), torch.ones(100)])
+def click_at_the_end() -> torch.Tensor:
+    waveform = torch.zeros(8005)
+    waveform[-1] = 0.5
+    return waveform
+
+
+@pytest.mark.parametrize("waveform", [torch.zeros(0), torch.zeros(8000), torch.ones(100), click_at_the_end()])
 def test_nothing_voiced(waveform: torch.Tensor) -> None:
     assert len(voiced_f0_hz(waveform, RATE_HZ)) == 0
     assert f0_spread_semitones(voiced_f0_hz(waveform, RATE_HZ)) == 0.0
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_samples_that_are_not_finite_are_refused(bad: float) -> None:
+    waveform = tone(140.0)
+    waveform[2000] = bad
+    with pytest.raises(ValueError, match="NaN or infinite samples"):
+        voiced_f0_hz(waveform, RATE_HZ)
 
 
 def test_difference_against_a_naive_loop() -> None:

@@ -71,5 +71,10 @@ def test_missing_weights_and_packages_are_named(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"no weights at ~/\.torchmetrics/NISQA/nisqa\.tar"):
         TorchmetricsQuality("nisqa")
+    folder = tmp_path / ".torchmetrics" / "DNSMOS" / "DNSMOS"
+    folder.mkdir(parents=True)
+    (folder / "sig_bak_ovr.onnx").touch()
+    with pytest.raises(FileNotFoundError, match=r"no weights at ~/\.torchmetrics/DNSMOS/DNSMOS/model_v8\.onnx"):
+        TorchmetricsQuality("dnsmos")
     with pytest.raises(ValueError, match="expected one of dnsmos, nisqa, got 'mos'"):
         TorchmetricsQuality("mos")  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lightning_audiorl.judges import CtcJudge, EcapaEncoder, JudgeError
-from lightning_audiorl.metrics import SpeechEvaluation, SpeechMetrics, gap_alerts
+from lightning_audiorl.metrics import AsrMetrics, SpeechEvaluation, SpeechMetrics, gap_alerts
 from lightning_audiorl.rewards import SpeechAccuracy
 from lightning_audiorl.types import Hypothesis, Utterance
 from tests import speech
@@ -72,6 +72,12 @@ def test_a_failed_judgement_is_left_out_and_counted() -> None:
     assert math.isnan(found["held_out_cer"])
     assert math.isnan(found["judge_gap"])
     assert math.isnan(figures([said("one", value=heard(1))], judge=judge)["cer"])
+
+
+def test_a_sample_that_is_not_finite_ends_no_evaluation() -> None:
+    broken = said("one", value=math.nan)
+    assert figures([said("one", waveform=tone(200.0)), broken])["f0_mean_hz"] == pytest.approx(200.0, rel=0.01)
+    assert figures([said("one", value=heard(0)), broken], judge=FakeJudge(["one"]))["judge_failure_rate"] == 0.5
 
 
 def test_shape_figures() -> None:
@@ -142,6 +148,11 @@ def test_text_is_refused() -> None:
         figures([Hypothesis(Utterance("r1", (), "one", 1.0), "one")])
 
 
+def test_speech_is_refused_where_text_is_compared() -> None:
+    with pytest.raises(ValueError, match=r"the policy speaks; set model\.init_args\.evaluation to"):
+        AsrMetrics().update([said("one")])
+
+
 def test_gap_alerts() -> None:
     nan = math.nan
     history = {
@@ -155,7 +166,7 @@ def test_gap_alerts() -> None:
     }
     alerts = gap_alerts(history)
     assert [alert.split()[0] for alert in alerts] == ["val/dev/judge_gap", "val/dev/similarity_gap"]
-    assert alerts[0].startswith("val/dev/judge_gap opened from 0.020 to 0.090: the judge that rewards understands more")
+    assert alerts[0].startswith("val/dev/judge_gap opened from 0.020 to 0.090: the first judge understands more")
     assert "finds the voice closer" in alerts[1]
     assert gap_alerts(history, tolerance=0.3) == []
     assert len(gap_alerts(history, tolerance=0.0)) == 3

@@ -261,6 +261,15 @@ def test_the_lower_of_two_caps_counts(tokens_per_char: float, seconds: float, ex
     assert not rollout.finished.any()
 
 
+def test_without_a_setting_the_cap_is_twice_the_frame_rate() -> None:
+    policy = speech_policy(SPECS[FAMILY])
+    rate = policy.codec.frame_rate_hz
+    context = policy.encode(batch_of(["a"]))
+    context.durations_s[0] = 0.5
+    assert policy.caps(context, Decoding(min_cap=3)) == [3 + int(rate)]
+    assert policy.caps(context, Decoding(min_cap=3, tokens_per_second=2.0)) == [4]
+
+
 def test_speech_ends_with_the_models_context() -> None:
     policy = make(FAMILY)
     policy.allowed[policy.stop_ids] = False

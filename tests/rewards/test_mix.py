@@ -73,6 +73,31 @@ def test_a_reward_that_raises_loses_only_its_sample(caplog: pytest.LogCaptureFix
     assert "no answer for 'one'" in caplog.text
 
 
+def test_the_others_of_a_group_keep_their_value_within_it() -> None:
+    """A reward that compares the samples of a group does so for those that it can score."""
+
+    def answer(hypotheses: Sequence[Hypothesis]) -> list[float]:
+        if any(h.text == "broken" for h in hypotheses):
+            raise ValueError("broken")
+        groups = [[h for h in hypotheses if h.row.id == name] for name in dict.fromkeys(h.row.id for h in hypotheses)]
+        return [float(len(group)) for group in groups for _ in group]
+
+    group = [hypothesis("a", text, id="x") for text in ("a", "broken", "b", "c")]
+    scores = RewardMix([Custom(answer)]).score([group, [hypothesis("a", "a", id="y")] * 4])
+    assert scores.valid.tolist() == [[True, False, True, True], [True] * 4]
+    assert scores.total[scores.valid].tolist() == [3.0] * 3 + [4.0] * 4
+
+
+def test_a_reward_that_raises_on_the_rest_together_is_an_error() -> None:
+    def answer(hypotheses: Sequence[Hypothesis]) -> list[float]:
+        if len(hypotheses) > 1:
+            raise MemoryError("too many")
+        return [0.0]
+
+    with pytest.raises(RewardError, match=r"all 4 samples.*MemoryError"):
+        RewardMix([Custom(answer)]).score(GROUPS)
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e39, None, "0.5", torch.tensor(0.5), [0.5]])
 def test_a_value_that_is_no_number_is_a_failure(bad: Any) -> None:
     scores = RewardMix([valued([0.5, bad, 1, np.float32(2)])]).score(GROUPS)

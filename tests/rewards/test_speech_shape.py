@@ -55,6 +55,15 @@ def test_diversity_is_a_weighted_sum_of_distance_and_melody() -> None:
     assert Diversity(distance_weight=0.0, melody_weight=1.0).score([wild, wild]) == [1.0, 1.0]
 
 
+def test_a_sample_that_cannot_be_measured_leaves_the_others_their_group(caplog: pytest.LogCaptureFixture) -> None:
+    group = [said(codes=codes, waveform=tone(150.0)) for codes in ([1, 2], [1, 3], [1, 4])]
+    broken = said(codes=[5, 6], waveform=torch.full((8000,), torch.nan))
+    scores = RewardMix([Diversity()]).score([[*group, broken]])
+    assert scores.valid.tolist() == [[True, True, True, False]]
+    assert scores.failures == {"diversity": 1}
+    assert bool((scores.parts["diversity"][scores.valid] > 0.2).all()), "a lone sample would have no distance"
+
+
 def bounds(num_codes: int, text: str = "one two", finished: bool = True, **settings: Any) -> float:
     (value,) = SpeechBounds(**settings).score([said(text, num_codes=num_codes, finished=finished, duration_s=2.0)])
     return value
