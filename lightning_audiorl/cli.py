@@ -1,8 +1,9 @@
-"""``audiorl fit | validate | test | export``: LightningCLI over YAML class paths, which are the only registry."""
+"""``audiorl``: LightningCLI over YAML class paths, which are the only registry, and the commands of `commands`."""
 
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 import warnings
 from typing import Any
@@ -157,7 +158,12 @@ def run_command(name: str, args: list[str]) -> None:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Entry point of the console script: a command of our own, or one of Lightning's."""
+    """Entry point of the console script: a command of our own, or one of Lightning's.
+
+    Classes of the folder that it is called in can be named by class path, as with ``python -m``.
+    """
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
     given = sys.argv[1:] if args is None else args
     if given and given[0] in COMMANDS:
         run_command(given[0], given[1:])

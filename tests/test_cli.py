@@ -9,6 +9,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+import yaml
 from transformers import FunAsrNanoForConditionalGeneration
 
 from lightning_audiorl import cli, ops
@@ -92,6 +93,27 @@ def test_trained_validated_exported_and_loaded(folder: Path, tmp_path: Path) -> 
     loaded = FunAsrNanoForConditionalGeneration.from_pretrained(tmp_path / "out")
     ours = trained.policy.model.state_dict()
     assert all(torch.equal(value, ours[name]) for name, value in loaded.state_dict().items())
+
+
+def test_classes_of_the_working_folder_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A console script has the folder of its interpreter in the path, not the one that it is called in."""
+    (tmp_path / "my_rewards_here.py").write_text(
+        "from lightning_audiorl.rewards import Reward\n\n\nclass Mine(Reward):\n"
+        "    def __init__(self, weight: float = 1.0) -> None:\n        super().__init__(weight, 'mine')\n\n"
+        "    def score(self, hypotheses):\n        return [1.0 for _ in hypotheses]\n"
+    )
+    write_manifest(tmp_path)
+    rewards = class_of("rewards.RewardMix", rewards=[{"class_path": "my_rewards_here.Mine"}])
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(tiny_config(tmp_path, rewards=rewards)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", str(tmp_path))])
+    monkeypatch.setattr(sys, "argv", ["audiorl", "fit", "--config", "c.yaml", "--print_config"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 0
+    assert "my_rewards_here.Mine" in capsys.readouterr().out
 
 
 def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
