@@ -66,7 +66,9 @@ class AudioRLCLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         commands = LightningCLI.subcommands()
         return {
-            name: skip | ({"verbose"} if name in ("validate", "test") else set()) for name, skip in commands.items()
+            name: skip | ({"verbose"} if name in ("validate", "test") else set())
+            for name, skip in commands.items()
+            if name not in COMMANDS
         }
 
     def instantiate_classes(self) -> None:
@@ -134,8 +136,15 @@ def run(args: ArgsType = None) -> AudioRLCLI:
         auto_configure_optimizers=False,
         trainer_defaults=trainer_defaults(),
         save_config_kwargs={"overwrite": True},
+        parser_kwargs={"description": "Reinforcement learning for speech models.", "epilog": _others()},
         args=args,
     )
+
+
+def _others() -> str:
+    """`COMMANDS` in a line each, for the help."""
+    lines = (f"{name}: {(inspect.getdoc(command) or '').splitlines()[0]}" for name, command in COMMANDS.items())
+    return "Further commands, each with its --help. " + " ".join(lines)
 
 
 def command_parser(name: str) -> ArgumentParser:

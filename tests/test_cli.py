@@ -121,4 +121,5 @@ def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
         cli.main()
     assert stopped.value.code == 0
     shown = capsys.readouterr().out
-    assert all(command in shown for command in ("fit", "validate", "test"))
+    assert all(command in shown for command in ("fit", "validate", "test", "export", "plan"))
+    assert "predict: Decode rows" in " ".join(shown.split())
