@@ -80,7 +80,9 @@ class Judge(nn.Module):
         for first in range(0, len(items), self.batch_size):
             piece = items[first : first + self.batch_size]
             try:
-                heard = listen(piece)
+                # In its own precision, whatever the training's is; feature extractors know no bfloat16 at all.
+                with torch.autocast(self.device.type, enabled=False):
+                    heard = listen(piece)
             except Exception as error:  # noqa: BLE001 - any model, any failure: it is logged and counted
                 if len(piece) == 1:
                     _log.warning("judge '%s' failed on the speech for row '%s': %r", self.name, names[first], error)
