@@ -79,7 +79,7 @@ def short(out: Path, seed: int, row: str) -> dict[str, Any]:
     config, changes = ROWS[row]
     folder = tts_runs.run(out, seed, folder_name(row), config, changes | {"data.init_args.val": tts_runs.TEST})
     figures = last_figures(folder / "report" / "report.json")["test"]
-    return {"figures": figures, **tts_runs.log_means(folder)}
+    return {"figures": figures, "budget": tts_runs.budget(folder), **tts_runs.log_means(folder)}
 
 
 def once_more(out: Path, seed: int, row: str) -> dict[str, Any]:
@@ -114,6 +114,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", choices=list(ROWS), help="rows to run; default all")
     parser.add_argument("--long-steps", type=int, default=320, help="0 leaves the long runs out")
+    parser.add_argument("--more", action="store_true", help="compare combinations and halves on a second draw, too")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, one thread each")
     parser.add_argument("--docs", type=Path, default=Path(__file__).parents[1] / "docs")
     args = parser.parse_args()
@@ -139,7 +140,7 @@ def main() -> None:
     for (seed, row), result in zip(todo, done, strict=True):
         results[seed][row] = result
     halves = {"start", *HALVES, *HALVES.values(), *DIFFRO}
-    todo = [(seed, row) for row in ["start", *rows] if row in halves for seed in args.seeds]
+    todo = [(seed, row) for row in ["start", *rows] if args.more and row in halves for seed in args.seeds]
     done = side_by_side([lambda s=s, r=r: once_more(out, s, r) for s, r in todo], args.jobs)
     more: dict[int, dict[str, Any]] = {seed: {} for seed in args.seeds}
     for (seed, row), result in zip(todo, done, strict=True):

@@ -142,20 +142,21 @@ def halves(results: Results, more: Results) -> list[str]:
     """The comparison on the evaluation set and on its second draw, with what each seed says; empty without one."""
     if not against_halves(results):
         return []
-    seeds = ["| | of each seed, evaluation set | second draw |", "|---|---|---|"]
+    parts = [
+        "## Combinations against their halves",
+        "Differences: mean ± standard error; the rest: ± standard deviation.",
+        against_halves(results),
+    ]
+    if any(more.values()):
+        second = "On a second draw of 1,600 texts and prompts from the same recordings, for this comparison alone:"
+        parts += [second, against_halves(more)]
+    seeds = ["| | of each seed | on the second draw |", "|---|---|---|"]
     for row, half in HALVES.items():
         if {row, half} <= set(trained(results)):
-            cells = [", ".join(f"{d:+.1f}" for d in differences(each, row, half)) for each in (results, more)]
-            seeds.append(f"| {row}, less {half} | " + " | ".join(cells) + " |")
-    return [
-        "## Combinations against their halves",
-        "Differences: mean ± standard error; the rest: ± standard deviation. On the evaluation set, 800 texts:",
-        against_halves(results),
-        "On a second draw of 1,600 texts and prompts from the same recordings, for this comparison alone:",
-        against_halves(more),
-        "Held-out CER of a combination less that of its half by GRPO, points:",
-        "\n".join(seeds),
-    ]
+            drawn = [each for each in (results, more) if any(each.values())]
+            cells = [", ".join(f"{d:+.1f}" for d in differences(each, row, half)) for each in drawn]
+            seeds.append(f"| {row}, less {half} | " + " | ".join([*cells, ""][:2]) + " |")
+    return [*parts, "Held-out CER of a combination less that of its half by GRPO, points:", "\n".join(seeds)]
 
 
 def moved(results: Results, row: str, figure: str, relative: bool = False) -> list[float]:
@@ -166,9 +167,13 @@ def moved(results: Results, row: str, figure: str, relative: bool = False) -> li
 
 def seed_table(results: Results) -> str:
     """What each seed changed against its start: what the bars speak of."""
-    lines = ["| | held-out CER, % | held-out similarity | tokens per digit, % | missing stops, % |", "|---" * 5 + "|"]
+    titles = ["", "held-out CER %", "change, %", "held-out similarity, change", "tokens per digit, change, %"]
+    lines = ["| " + " | ".join([*titles, "missing stops %"]) + " |", "|---" * 6 + "|"]
+    start = ", ".join(f"{100 * value:.1f}" for value in of(results, "start", "held_out_cer"))
+    lines.append(f"| start | {start} | | | | |")
     for row in [*(["SFT control"] if "SFT control" in next(iter(results.values())) else []), *trained(results)]:
         cells = [
+            [f"{100 * value:.1f}" for value in of(results, row, "held_out_cer")],
             [f"{100 * value:+.1f}" for value in moved(results, row, "held_out_cer", relative=True)],
             [f"{value:+.3f}" for value in moved(results, row, "held_out_similarity")],
             [f"{100 * value:+.1f}" for value in moved(results, row, "tokens_per_unit", relative=True)],
@@ -176,6 +181,12 @@ def seed_table(results: Results) -> str:
         ]
         lines.append(f"| {row} | " + " | ".join(", ".join(cell) for cell in cells) + " |")
     return "\n".join(lines)
+
+
+def budgets(results: Results) -> str:
+    """Steps, samples and learning rate of each row; the same for every seed."""
+    runs = {row: run for each in results.values() for row, run in each.items() if "budget" in run}
+    return "\n".join(f"- {row}: {run['budget']}" for row, run in runs.items())
 
 
 def shares(results: Results) -> str:
@@ -222,6 +233,8 @@ def page(kept: dict[str, Any], reading: Path) -> str:
         "## Against the control\n\nDifferences seed by seed, mean ± standard error.",
         against_control(results),
         *halves(results, kept["more"]),
+        "## What each run may do",
+        budgets(results),
         "## What the logs say",
         "Means over the steps of a run; seconds are those of the whole run on one thread, evaluation included.",
         shares(results),

@@ -1,4 +1,4 @@
-"""The runs behind docs/tts.md: shipped configurations of speech synthesis, one folder per run."""
+"""The runs behind docs/tts_figures.md: shipped configurations of speech synthesis, one folder per run."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def from_test(num_rows: int, seed: int) -> Spec:
     }
 
 
-#: The evaluation set, looked at once, after all settings were fixed on dev.
+#: The evaluation set; settings are chosen on dev.
 TEST = from_test(800, seed=8)
 #: A second draw, for the comparison of each combination with its halves alone: smaller differences show on it.
 MORE_TEST = from_test(1600, seed=11)
@@ -228,6 +228,15 @@ def log_means(folder: Path) -> dict[str, float]:
         if any(history.get(name, []))
     }
     return means | {"seconds": float(json.loads((folder / "fit.seconds.json").read_text()))}
+
+
+def budget(folder: Path) -> str:
+    """What one run may do: steps, rows and samples a step, peak learning rate."""
+    settings = yaml.safe_load((folder / "fit.yaml").read_text())
+    model = settings["model"]["init_args"]
+    rows, group = settings["data"]["init_args"]["batch_size"], model.get("group_size", 1)
+    each = f"{rows} texts x {group} samples" if group > 1 else f"{rows} recordings"
+    return f"{model['num_steps']} steps of {each}, peak learning rate {model['optim']['lr']:g}"
 
 
 def dev_curve(folder: Path) -> dict[str, list[float]]:
