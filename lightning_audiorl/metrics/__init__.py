@@ -3,8 +3,8 @@
 from lightning_audiorl.metrics.asr import AsrMetrics
 from lightning_audiorl.metrics.evaluation import AsrEvaluation, SetEvaluation
 from lightning_audiorl.metrics.functional import UtteranceCounts, asr_rates, utterance_counts
-from lightning_audiorl.metrics.speech import SpeechEvaluation, SpeechMetrics, gap_alerts
-from lightning_audiorl.metrics.watch import reward_hacking_alerts
+from lightning_audiorl.metrics.speech import SpeechEvaluation, SpeechMetrics
+from lightning_audiorl.metrics.watch import gap_alerts, reward_hacking_alerts
 
 __all__ = [
     "AsrEvaluation",

@@ -276,26 +276,3 @@ class SpeechEvaluation(SetEvaluation):
         other = copy(self)
         other.listeners = listeners
         return other
-
-
-def gap_alerts(history: Mapping[str, Sequence[float]], tolerance: float = 0.05) -> list[str]:
-    """One sentence per gap between a reward judge and its held-out counterpart that has opened since the start.
-
-    Args:
-        history: value at each validation by log key, oldest first; keys that do not end in ``judge_gap`` or
-            ``similarity_gap`` are ignored, NaN is passed over.
-        tolerance: by how much a gap may grow over that of the first validation, absolute.
-    """
-    alerts = []
-    for key, values in history.items():
-        figure = key.rpartition("/")[2]
-        known = [value for value in values if not math.isnan(value)]
-        if figure not in ("judge_gap", "similarity_gap") or not known or math.isnan(values[-1]):
-            continue
-        if known[-1] - known[0] > tolerance:
-            what = "understands more" if figure == "judge_gap" else "finds the voice closer"
-            alerts.append(
-                f"{key} opened from {known[0]:.3f} to {known[-1]:.3f}: the first judge {what} than the judge held out; "
-                "where it rewards, the policy may be learning the judge and not the task"
-            )
-    return alerts
