@@ -278,3 +278,24 @@ def test_bad_relaxation() -> None:
     for bad in ({"form": "hard"}, {"noise": "none"}, {"stop": "kept"}, {"num_draws": 0}, {"unrolled": -1}):
         with pytest.raises(ValueError, match="Relaxation: form is soft or straight_through"):
             Relaxation(**bad)  # type: ignore[arg-type]
+
+
+# --- memory
+
+
+@pytest.mark.parametrize(("chunk_size", "held"), [(3, False), (0, True)])
+def test_a_micro_batch_holds_no_logits(chunk_size: int, held: bool) -> None:
+    """Neither is vocabulary times positions kept for the backward pass, nor codes; in one chunk both are."""
+    module = make_module(relaxation=Relaxation(num_draws=2), chunk_size=chunk_size)
+    wide = len(module.policy.allowed), 16 + 1
+    saved: list[torch.Size] = []
+
+    def note(x: Tensor) -> Tensor:
+        saved.append(x.shape)
+        return x
+
+    context, rollout, step = sampled(module)
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
+        loss, _ = module._part(step, ALL, context, rollout, 0.0, 1.0)
+    assert loss.requires_grad
+    assert any(len(shape) > 1 and shape[-1] in wide for shape in saved) == held

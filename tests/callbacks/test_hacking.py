@@ -95,6 +95,23 @@ def test_gaps_and_drifts_matter_where_something_is_rewarded(
     assert watch.alerts == [{"rl_step": step, "text": text} for step in rl_steps for text in ("a gap", "a drift")]
 
 
+def test_the_gap_of_two_judges_opens(caplog: pytest.LogCaptureFixture) -> None:
+    """The judge that rewards hears fewer errors, the one held out more: said with the numbers, and not before."""
+    watch = HackingWatch()
+    trainer: Any = SimpleNamespace(state=SimpleNamespace(fn="fit"), loggers=[], is_global_zero=True)
+    module: Any = SimpleNamespace(rl_step=0, evaluations=[], step_metrics={"reward/mean": 0.5})
+    for rl_step, (cer, held_out_cer) in enumerate([(0.30, 0.31), (0.25, 0.28), (0.15, 0.29)]):
+        module.rl_step = rl_step
+        watch.on_train_batch_end(trainer, module)
+        figures = {"cer": cer, "held_out_cer": held_out_cer, "judge_gap": held_out_cer - cer}
+        module.evaluations.append({"rl_step": rl_step, "kind": "val", "results": {"dev": figures}})
+        with caplog.at_level(logging.WARNING):
+            watch.on_validation_end(trainer, module)
+    assert [alert["rl_step"] for alert in watch.alerts] == [2]
+    assert "val/dev/judge_gap opened from 0.010 to 0.140" in watch.alerts[0]["text"]
+    assert watch.alerts[0]["text"] in caplog.text
+
+
 def test_a_resumed_watch_knows_that_something_is_rewarded() -> None:
     """DiffRO's reward counts too; the validation right after a resume comes before any step."""
     watch, resumed = HackingWatch(), HackingWatch()
