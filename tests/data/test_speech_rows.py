@@ -22,6 +22,7 @@ from lightning_audiorl.data.speech import (
     Texts,
     TextSpeech,
 )
+from lightning_audiorl.data.speech.rows import speech_row
 from lightning_audiorl.data.targets import all_segments, target_segments
 from lightning_audiorl.types import Segment, Utterance
 from tests.data.fakes import SPEAKERS, write_tone
@@ -184,6 +185,16 @@ def test_recordings_too_short_for_a_prompt_are_passed_over(tmp_path: Path) -> No
     with pytest.raises(ValueError, match="no other recording"):
         PromptedSpeech(Recorded("aaa", tmp_path, seconds=0.5))[0]
     assert PromptedSpeech(Recorded("aaa", tmp_path, seconds=0.5), min_prompt_s=0.5)[0].segments
+
+
+def test_what_is_known_of_the_voice_comes_with_the_prompt() -> None:
+    """Heads of Token2Text ask for it by the field's name; what the text's own row says counts more."""
+    clip = (Segment("a.wav", 1.0),)
+    extra = {"gender": "f", "emotion": "calm", "sources": ["x"]}
+    prompt = Utterance("p", clip, "hello", 1.0, speaker="anna", extra=extra)
+    made = speech_row(Utterance("t", (), "good bye", 1.0, extra={"emotion": "angry"}), "t+p", prompt, 1.0)
+    assert made.extra == {"gender": "f", "emotion": "angry", "prompt_text": "hello"}
+    assert speech_row(prompt, "p", None, 1.0).extra["gender"] == "f"
 
 
 def test_texts_from_a_file_are_spoken_by_drawn_prompts(tmp_path: Path) -> None:

@@ -24,11 +24,13 @@ def speech_row(
     Args:
         row: text, language, keywords and other fields are taken from it, its audio is not.
         row_id: id of the new row.
-        prompt: a recording with its text; None for a row without speaker prompt.
+        prompt: a recording with its text; None for a row without speaker prompt. Fields that ``row`` lacks, such as
+            the voice's gender or emotion, are the prompt's.
         duration_s: expected length of the speech to be made, in seconds.
         target: a recording of the text.
     """
-    extra = {key: value for key, value in row.extra.items() if key not in (TARGET, PROMPT_TEXT)}
+    of_voice = {} if prompt is None else {key: value for key, value in prompt.extra.items() if key != "sources"}
+    extra = {key: value for key, value in (of_voice | row.extra).items() if key not in (TARGET, PROMPT_TEXT)}
     if prompt is not None:
         extra[PROMPT_TEXT] = prompt.text
     if target:
