@@ -152,8 +152,11 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
 
 def merge_lora(model: nn.Module) -> None:
     """Put adapters into the weights they sit on, and take them out; a model without any stays as it is."""
+    layers = [(name, module) for name, module in model.named_modules() if hasattr(module, "get_delta_weight")]
+    if not layers:
+        return
     merged = merged_state_dict(model)
-    for name, layer in [(name, m) for name, m in model.named_modules() if hasattr(m, "get_delta_weight")]:
+    for name, layer in layers:
         model.set_submodule(name, layer.base_layer)
     for module in model.modules():
         vars(module).pop("peft_config", None)

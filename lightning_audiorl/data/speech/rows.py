@@ -30,7 +30,8 @@ def speech_row(
         target: a recording of the text.
     """
     of_voice = {} if prompt is None else {key: value for key, value in prompt.extra.items() if key != "sources"}
-    extra = {key: value for key, value in (of_voice | row.extra).items() if key not in (TARGET, PROMPT_TEXT)}
+    fields = {**of_voice, **row.extra}
+    extra = {key: value for key, value in fields.items() if key not in (TARGET, PROMPT_TEXT)}
     if prompt is not None:
         extra[PROMPT_TEXT] = prompt.text
     if target:
