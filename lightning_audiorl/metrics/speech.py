@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from copy import copy
@@ -19,6 +20,8 @@ from lightning_audiorl.metrics.evaluation import SetEvaluation
 from lightning_audiorl.metrics.functional import align
 from lightning_audiorl.text.normalise import Normaliser, normaliser_for
 from lightning_audiorl.types import Hypothesis, Utterance
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -259,6 +262,12 @@ class SpeechEvaluation(SetEvaluation):
                 "judge hears is kept by its name; set init_args.name"
             )
         for one, other in ((judge, held_out_judge), (encoder, held_out_encoder)):
+            if one is not None and other is None:
+                _log.warning(
+                    "SpeechEvaluation: nothing is held out beside '%s'; a policy that learns to please what rewards it "
+                    "will look like one that gets better",
+                    one.name,
+                )
             if one is not None and other is not None and one.state_dict() and same_weights(one, other):
                 raise ValueError(
                     f"SpeechEvaluation: '{other.name}' is held out, but has the weights of '{one.name}' that rewards: "

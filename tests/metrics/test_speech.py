@@ -130,6 +130,13 @@ def test_judges_of_one_name_would_listen_as_one() -> None:
         SpeechEvaluation(FakeJudge(["one"]), FakeJudge(["two"]))
 
 
+def test_a_judge_without_another_one_held_out_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    SpeechEvaluation(FakeJudge(["one"]), FakeJudge(["one"], name="b"))
+    assert caplog.text == ""
+    SpeechEvaluation(FakeJudge(["one"]), encoder=FakeEncoder())
+    assert [record.getMessage().split("'")[1] for record in caplog.records] == ["fake", "fake-encoder"]
+
+
 def test_a_judge_held_out_is_another_one(tmp_path: Path) -> None:
     folders = speech.judge_folders(tmp_path)
     judges = [CtcJudge(str(folders["judge"]), name) for name in ("asr", "held-out")]
