@@ -27,7 +27,8 @@ The paper's Table 2 in miniature, on real recordings of digits (FSDD): a languag
 codec of 1,000 codes at 25 per second, all parts trained from nothing. Every row starts from the same model of its seed;
 seeds differ in initial weights, labelled utterances, order and draws. Figures on 800 texts of 1 to 4 digits of the
 test part, one sample each at temperature 1 (the paper's), judged by models of another architecture and other features,
-trained on recordings that the reward's judges never heard. Mean ± standard deviation over the seeds; in brackets the
+trained on recordings that neither the reward's judges nor Token2Text ever heard. Codec, judges, encoders and Token2Text
+are one training each. Mean ± standard deviation over the seeds, which does not hold their spread; in brackets the
 change against the start of the same seed, mean (lowest to highest). R1: accuracy by the reward judge; R2: duration; R3:
 diversity; SIM: speaker similarity; every row with rewards has the hard bounds on length and stop beside them (weight
 0.5); both: GRPO and DiffRO at once, with the speaker head but in the last row. Made by `python figures/tts.py`."""
