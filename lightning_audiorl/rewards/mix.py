@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from itertools import groupby
 from numbers import Real
 from typing import Literal
 
@@ -96,7 +97,7 @@ class RewardMix:
             raise
         except Exception as error:  # noqa: BLE001 - a user's reward may raise anything; it is logged or re-raised
             self._failed(reward, f"raised {error!r}", error)
-            answers = self._without_culprits(reward, flat)
+            answers = self._group_by_group(reward, flat)
         values = [_number(answer) for answer in answers]
         bad = [i for i, value in enumerate(values) if math.isnan(value)]
         if bad:
@@ -110,29 +111,35 @@ class RewardMix:
                 ) from (answer if isinstance(answer, Exception) else None)
         return values
 
-    def _without_culprits(self, reward: Reward, flat: list[Hypothesis]) -> list[object]:
-        """The error of each hypothesis that the reward raises on; what it says of the rest, still in their groups."""
-        answers = [self._answer(reward, hypothesis) for hypothesis in flat]
-        rest = [i for i, answer in enumerate(answers) if not isinstance(answer, Exception)]
-        if not rest:
-            return answers
+    def _group_by_group(self, reward: Reward, flat: list[Hypothesis]) -> list[object]:
+        """What the reward says of the samples of each row; the error where it raises."""
+        groups = [list(group) for _, group in groupby(flat, key=lambda hypothesis: hypothesis.row.id)]
+        return [answer for group in groups for answer in self._of_group(reward, group)]
+
+    def _of_group(self, reward: Reward, group: list[Hypothesis]) -> list[object]:
+        """Of all together; else of those together that it can score alone, since it may compare them.
+
+        A reward that fails on the group, but on no sample alone, is asked one by one.
+        """
         try:
-            again = _answers(reward, [flat[i] for i in rest])
+            return _answers(reward, group)
         except RewardError:
             raise
-        except Exception as error:  # noqa: BLE001 - as above; it raises on these only together
-            again = [error] * len(rest)
-        for i, answer in zip(rest, again, strict=True):
-            answers[i] = answer
+        except Exception:  # noqa: BLE001 - as above; whose fault it is shows below
+            answers = [self._together(reward, [hypothesis])[0] for hypothesis in group]
+        rest = [i for i, answer in enumerate(answers) if not isinstance(answer, Exception)]
+        if 0 < len(rest) < len(group):
+            for i, answer in zip(rest, self._together(reward, [group[i] for i in rest]), strict=True):
+                answers[i] = answer
         return answers
 
-    def _answer(self, reward: Reward, hypothesis: Hypothesis) -> object:
+    def _together(self, reward: Reward, hypotheses: list[Hypothesis]) -> list[object]:
         try:
-            return _answers(reward, [hypothesis])[0]
+            return _answers(reward, hypotheses)
         except RewardError:
             raise
-        except Exception as error:  # noqa: BLE001 - as above; it is kept as this sample's answer
-            return error
+        except Exception as error:  # noqa: BLE001 - as above; it is kept as the answer of all
+            return [error] * len(hypotheses)
 
     def _failed(self, reward: Reward, what: str, error: Exception | None = None) -> None:
         """Raise, or warn the first time."""

@@ -88,14 +88,16 @@ def test_the_others_of_a_group_keep_their_value_within_it() -> None:
     assert scores.total[scores.valid].tolist() == [3.0] * 3 + [4.0] * 4
 
 
-def test_a_reward_that_raises_on_the_rest_together_is_an_error() -> None:
+def test_a_reward_that_fails_on_groups_alone_is_asked_one_by_one_unless_a_sample_is_at_fault() -> None:
     def answer(hypotheses: Sequence[Hypothesis]) -> list[float]:
-        if len(hypotheses) > 1:
+        if len(hypotheses) > 1 or hypotheses[0].text == "broken":
             raise MemoryError("too many")
-        return [0.0]
+        return [0.5]
 
-    with pytest.raises(RewardError, match=r"all 4 samples.*MemoryError"):
-        RewardMix([Custom(answer)]).score(GROUPS)
+    fine, spoiled = [hypothesis("a", "a", id="x")] * 3, [hypothesis("a", t, id="y") for t in ("a", "broken", "b")]
+    scores = RewardMix([Custom(answer)]).score([fine, spoiled])
+    assert scores.valid.tolist() == [[True] * 3, [False] * 3], "nobody knows what the others would get together"
+    assert scores.failures == {"custom": 3}
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e39, None, "0.5", torch.tensor(0.5), [0.5]])
