@@ -31,7 +31,8 @@ trained on recordings that neither the reward's judges nor Token2Text ever heard
 are one training each. Mean ± standard deviation over the seeds, which does not hold their spread; in brackets the
 change against the start of the same seed, mean (lowest to highest). R1: accuracy by the reward judge; R2: duration; R3:
 diversity; SIM: speaker similarity; every row with rewards has the hard bounds on length and stop beside them (weight
-0.5); both: GRPO and DiffRO at once, with the speaker head but in the last row. Made by `python figures/tts.py`."""
+0.5); both: GRPO and DiffRO at once, with the speaker head where the row does not say otherwise. Made by
+`python figures/tts.py`."""
 
 
 def of(results: Results, row: str, figure: str) -> list[float]:
