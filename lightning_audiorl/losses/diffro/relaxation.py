@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from lightning_audiorl import ops
+from lightning_audiorl.models.policy import SpeechPolicy
 from lightning_audiorl.ops.logprobs import scaled_logits
 
 
@@ -27,6 +28,12 @@ class Relaxation:
             codes alone, and the stop token is not read.
         unrolled: how many codes at the start of each sample the language model itself reads relaxed, so that the
             gradient of the reward also flows through time (`unrolled.unrolled_states`); 0, all are the own sample's.
+
+    Example:
+        >>> Relaxation(form="soft").keeps_values
+        False
+        >>> Relaxation().keeps_values
+        True
     """
 
     tau: ops.TauSchedule = field(default_factory=ops.TauSchedule)
@@ -52,19 +59,6 @@ class Relaxation:
 
 
 @dataclass(frozen=True)
-class ReferenceStates:
-    """What a full-vocabulary KL asks of the reference; its logits are made of it a chunk at a time.
-
-    Args:
-        hidden: [B, G, T, D] without a graph.
-        head: [n, D] -> [n, V] logits, forbidden tokens among them.
-    """
-
-    hidden: Tensor
-    head: ops.Head
-
-
-@dataclass(frozen=True)
 class RelaxedChunk:
     """Hidden states [n, D] of some positions -> embedded relaxed codes [spoken of them, width], KL and entropy [n, 2].
 
@@ -74,14 +68,15 @@ class RelaxedChunk:
         policy: that speaks in codes.
         temperature: of the sampler.
         table: [N + 1, width] embeddings of Token2Text.
-        how, tau: of the relaxation.
+        how: the relaxation.
+        tau: its temperature in this step.
         keys: of each position's draws.
         own: class of each position's sampled token, N for the end of speech.
         spoken: bool, the positions that Token2Text reads.
         reference: the reference's head; None without a KL. The KL is then 0.
     """
 
-    policy: Any
+    policy: SpeechPolicy
     temperature: float
     table: Tensor
     how: Relaxation
@@ -99,27 +94,34 @@ class RelaxedChunk:
             others: where there is a reference, its hidden states and, where ``how.unrolled``, the policy's own after
                 the sample's tokens, which is what the KL is of; then the positions' places in the whole.
         """
-        index = others[-1]
+        *states, places = others
         logits = scaled_logits(self.policy.head(hidden), self.temperature)
         kl = torch.zeros_like(logits[:, 0])
+
         if self.reference is not None:
             with torch.no_grad():
-                of_reference = scaled_logits(self.reference(others[0]), self.temperature)
-            own = scaled_logits(self.policy.head(others[1]), self.temperature) if self.how.unrolled else logits
+                of_reference = scaled_logits(self.reference(states[0]), self.temperature)
+            own = scaled_logits(self.policy.head(states[1]), self.temperature) if self.how.unrolled else logits
+            # A token that the policy may not say is none for the reference either.
             kl = ops.full_vocabulary_kl(own, of_reference.masked_fill(own.isneginf(), -torch.inf))
-        embedded = ops.soft_embedding(self._weights(logits, index), self.table)
+
+        embedded = ops.soft_embedding(self._weights(logits, places), self.table)
         return embedded, torch.stack([kl, _entropy(logits.detach())], dim=-1)
 
-    def _weights(self, logits: Tensor, index: Tensor) -> Tensor:
-        """[n, V] logits at the places ``index`` -> [spoken of them, N + 1] relaxed codes."""
-        policy, how, which = self.policy, self.how, self.spoken[index]
-        classes = ops.code_logits(logits[which], policy.code_to_token, policy.stop_ids, with_stop=how.stop == "relaxed")
-        keys = [self.keys[i] for i in index[which].tolist()]
+    def _weights(self, logits: Tensor, places: Tensor) -> Tensor:
+        """[n, V] logits of the positions ``places`` -> [spoken of them, N + 1] relaxed codes."""
+        policy = self.policy
+        how = self.how
+        spoken = self.spoken[places]
+        with_stop = how.stop == "relaxed"
+        classes = ops.code_logits(logits[spoken], policy.code_to_token, policy.stop_ids, with_stop=with_stop)
+
+        keys = [self.keys[i] for i in places[spoken].tolist()]
         draws = ops.keyed_exponentials(keys, how.num_draws, classes.shape[-1]).to(classes.device)
         if how.noise == "fresh":
             noise = ops.gumbel_noise(draws)
         else:
-            noise = ops.posterior_noise(classes.detach(), self.own[index][which], draws)
+            noise = ops.posterior_noise(classes.detach(), self.own[places][spoken], draws)
         return ops.relax(classes, self.tau, noise, how.form)
 
 

@@ -1,0 +1,160 @@
+"""What a loss learns from: the scored samples of one RL step, and the micro-batches that they pass in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from lightning_audiorl import ops
+from lightning_audiorl.models.policy import Context, SampleKey
+from lightning_audiorl.ops.join import join_batches, join_rollouts
+from lightning_audiorl.types import Hypothesis, PromptBatch, Rollout, Scores, Utterance
+
+
+@dataclass(frozen=True)
+class ScoredRollout:
+    """B prompts with their G samples and the rewards of these: what the phases encode, rollout and reward leave.
+
+    Args:
+        batch: B prompts.
+        context: the encoded prompts.
+        rollout: tokens [B, G, T] and their log-probs.
+        scores: rewards [B, G]; zeros, all valid, where nothing is rewarded.
+        hypotheses: B groups of G decoded samples; empty groups where nothing is rewarded.
+    """
+
+    batch: PromptBatch
+    context: Context
+    rollout: Rollout
+    scores: Scores
+    hypotheses: list[list[Hypothesis]]
+
+    def select(self, index: list[int]) -> ScoredRollout:
+        """The groups of the prompts at ``index``."""
+        components = {name: component[index] for name, component in self.scores.parts.items()}
+        scores = Scores(self.scores.total[index], self.scores.valid[index], components, self.scores.failures)
+
+        return ScoredRollout(
+            batch=self.batch.select(index),
+            context=self.context.select(index),
+            rollout=self.rollout.select(index),
+            scores=scores,
+            hypotheses=[self.hypotheses[i] for i in index],
+        )
+
+
+def join_scored_rollouts(pieces: Sequence[ScoredRollout]) -> ScoredRollout:
+    """The groups of several rollouts as those of one, in order; reward failures are added up."""
+    first, *others = pieces
+
+    failures: dict[str, int] = {}
+    for piece in pieces:
+        for name, count in piece.scores.failures.items():
+            failures[name] = failures.get(name, 0) + count
+
+    scores = Scores(
+        torch.cat([piece.scores.total for piece in pieces]),
+        torch.cat([piece.scores.valid for piece in pieces]),
+        {name: torch.cat([piece.scores.parts[name] for piece in pieces]) for name in first.scores.parts},
+        failures,
+    )
+
+    # Each piece is told which places of the whole its groups take.
+    places: list[list[int]] = []
+    start = 0
+    for piece in pieces:
+        places.append(list(range(start, start + len(piece.batch))))
+        start += len(piece.batch)
+
+    return ScoredRollout(
+        batch=join_batches([piece.batch for piece in pieces]),
+        context=first.context.join([piece.context for piece in others]),
+        rollout=join_rollouts([(place, piece.rollout) for place, piece in zip(places, pieces, strict=True)]),
+        scores=scores,
+        hypotheses=[group for piece in pieces for group in piece.hypotheses],
+    )
+
+
+@dataclass(frozen=True)
+class RLStep:
+    """Everything that losses may look at in one RL step.
+
+    Args:
+        samples: the scored rollout of B prompts, G samples each.
+        advantages: [B, G] of the samples, and which of them are used.
+        dropped: number of samples that sample filters took out, by the filter's name.
+        key: seed and RL step; keys every further draw.
+        num_steps: RL steps of the run, for schedules.
+        refill: metrics of dynamic sampling; empty where it is off.
+    """
+
+    samples: ScoredRollout
+    advantages: ops.Advantages
+    dropped: dict[str, int]
+    key: SampleKey
+    num_steps: int
+    refill: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def batch(self) -> PromptBatch:
+        """The B prompts."""
+        return self.samples.batch
+
+    @property
+    def context(self) -> Context:
+        """The encoded prompts."""
+        return self.samples.context
+
+    @property
+    def rollout(self) -> Rollout:
+        """Tokens [B, G, T] of the samples."""
+        return self.samples.rollout
+
+    @property
+    def scores(self) -> Scores:
+        """Rewards [B, G] of the samples."""
+        return self.samples.scores
+
+    @property
+    def hypotheses(self) -> list[list[Hypothesis]]:
+        """B groups of G decoded samples."""
+        return self.samples.hypotheses
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Whole groups that pass forward and backward together.
+
+    Args:
+        index: the numbers of its prompts within the step's batch.
+        rows: the manifest rows of these prompts.
+        context: their encoded prompts.
+        rollout: their samples; None in supervised training.
+        weight: 1; 0 for a pass that only keeps ranks in lockstep.
+    """
+
+    index: list[int]
+    rows: tuple[Utterance, ...]
+    context: Context
+    rollout: Rollout | None
+    weight: float = 1.0
+
+    @property
+    def samples(self) -> Rollout:
+        """The samples of a micro-batch that has some.
+
+        Raises:
+            ValueError: in supervised training, where nothing was sampled.
+        """
+        if self.rollout is None:
+            raise ValueError("this loss learns from samples; supervised training has none")
+        return self.rollout
+
+
+def group_part(values: Tensor, micro_batch: MicroBatch) -> Tensor:
+    """The part of [B, G, T, ...] values that belongs to a micro-batch, cut to its longest completion."""
+    width = micro_batch.samples.tokens.shape[-1]
+    return values[micro_batch.index][:, :, :width]
