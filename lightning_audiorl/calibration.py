@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from lightning_audiorl.algorithms.evaluation import hypotheses
-from lightning_audiorl.algorithms.relaxed import require_codes
+from lightning_audiorl.engine.rollout import hypotheses
+from lightning_audiorl.models.policy import speech_policy
 from lightning_audiorl.callbacks.common import markdown_table
 from lightning_audiorl.callbacks.report import plain
 from lightning_audiorl.codecs.base import Codec
@@ -144,7 +144,7 @@ def _codec(policy: Policy | None, codec: Codec | None) -> Codec:
     if codec is not None:
         return codec
     assert policy is not None
-    require_codes(policy, "calibrate")
+    speech_policy(policy, "calibrate")
     own: Any = policy.codec
     assert isinstance(own, Codec)
     return own

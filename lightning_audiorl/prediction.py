@@ -10,8 +10,8 @@ from typing import Any
 from lightning import Callback, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
-from lightning_audiorl.algorithms.evaluation import EvalDecoding
-from lightning_audiorl.algorithms.prediction import Decoded, DecodedBatch, Prediction
+from lightning_audiorl.engine.evaluator import EvalDecoding
+from lightning_audiorl.engine.predict_module import Decoded, DecodedBatch, Prediction
 from lightning_audiorl.callbacks.prediction_progress import PredictionProgress
 from lightning_audiorl.callbacks.speech import write_wav
 from lightning_audiorl.data.datamodule import AsrDataModule

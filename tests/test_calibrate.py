@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from lightning_audiorl import cli
-from lightning_audiorl.algorithms.evaluation import hypotheses
+from lightning_audiorl.engine.rollout import hypotheses
 from lightning_audiorl.calibration import RECORDINGS, SAMPLES, calibrate
 from lightning_audiorl.codecs import TinyCodec
 from lightning_audiorl.data.speech import TtsDataModule

@@ -14,7 +14,7 @@ from transformers import FunAsrNanoForConditionalGeneration
 
 from lightning_audiorl import cli, ops
 from lightning_audiorl.algorithms import SFT, Optim
-from lightning_audiorl.algorithms.filters import MinRewardSpread
+from lightning_audiorl.losses.sample_filters import MinRewardSpread
 from tests.command import class_of, run, tiny_config, write_manifest
 
 

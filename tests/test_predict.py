@@ -18,8 +18,8 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from lightning_audiorl import cli
-from lightning_audiorl.algorithms.evaluation import EvalDecoding
-from lightning_audiorl.algorithms.prediction import Prediction
+from lightning_audiorl.engine.evaluator import EvalDecoding
+from lightning_audiorl.engine.predict_module import Prediction
 from lightning_audiorl.callbacks.prediction_progress import PredictionProgress
 from lightning_audiorl.data import NonSpeech, RowSource
 from lightning_audiorl.data.fsdd import FsddDigits

@@ -12,7 +12,8 @@ import torch
 import yaml
 
 from lightning_audiorl import cli
-from lightning_audiorl.algorithms.evaluation import EvalDecoding, hypotheses
+from lightning_audiorl.engine.evaluator import EvalDecoding
+from lightning_audiorl.engine.rollout import hypotheses
 from lightning_audiorl.data.hypotheses import HypothesisError, Predicted, read_hypotheses, row_fingerprint
 from lightning_audiorl.data.manifest_lines import to_json
 from lightning_audiorl.data.rl_subsets import RLSubset

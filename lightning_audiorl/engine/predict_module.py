@@ -10,7 +10,8 @@ from typing import Any
 
 from lightning import LightningModule
 
-from lightning_audiorl.algorithms.evaluation import EvalDecoding, hypotheses
+from lightning_audiorl.engine.evaluator import EvalDecoding
+from lightning_audiorl.engine.rollout import hypotheses
 from lightning_audiorl.metrics.speech import Listeners
 from lightning_audiorl.models.policy import Policy, SampleKey
 from lightning_audiorl.strategies import Part, module_parts

@@ -154,9 +154,9 @@ class Loss(ABC, Generic[PreparedT]):
         return False
 
     @property
-    def needs_rewards(self) -> bool:
-        """Whether the samples must be decoded and rewarded."""
-        return False
+    def needs_rewards(self) -> str | None:
+        """What of the loss looks at rewards, for an error message; None where nothing does."""
+        return None
 
     @property
     def passes_vary(self) -> str | None:

@@ -74,8 +74,8 @@ class PolicyGradient(Loss[PreparedPolicyGradient]):
         return self.beta > 0
 
     @property
-    def needs_rewards(self) -> bool:
-        return True
+    def needs_rewards(self) -> str:
+        return type(self).__name__
 
     def has_signal(self, step: RLStep) -> list[bool]:
         """Groups with an advantage that is not 0."""

@@ -23,14 +23,14 @@ class ScoredRollout:
         context: the encoded prompts.
         rollout: tokens [B, G, T] and their log-probs.
         scores: rewards [B, G]; zeros, all valid, where nothing is rewarded.
-        hypotheses: B groups of G decoded samples; empty groups where nothing is rewarded.
+        groups: B groups of G decoded samples; empty groups where nothing is rewarded.
     """
 
     batch: PromptBatch
     context: Context
     rollout: Rollout
     scores: Scores
-    hypotheses: list[list[Hypothesis]]
+    groups: list[list[Hypothesis]]
 
     def select(self, index: list[int]) -> ScoredRollout:
         """The groups of the prompts at ``index``."""
@@ -42,7 +42,7 @@ class ScoredRollout:
             context=self.context.select(index),
             rollout=self.rollout.select(index),
             scores=scores,
-            hypotheses=[self.hypotheses[i] for i in index],
+            groups=[self.groups[i] for i in index],
         )
 
 
@@ -74,7 +74,7 @@ def join_scored_rollouts(pieces: Sequence[ScoredRollout]) -> ScoredRollout:
         context=first.context.join([piece.context for piece in others]),
         rollout=join_rollouts([(place, piece.rollout) for place, piece in zip(places, pieces, strict=True)]),
         scores=scores,
-        hypotheses=[group for piece in pieces for group in piece.hypotheses],
+        groups=[group for piece in pieces for group in piece.groups],
     )
 
 
@@ -119,9 +119,9 @@ class RLStep:
         return self.samples.scores
 
     @property
-    def hypotheses(self) -> list[list[Hypothesis]]:
+    def groups(self) -> list[list[Hypothesis]]:
         """B groups of G decoded samples."""
-        return self.samples.hypotheses
+        return self.samples.groups
 
 
 @dataclass(frozen=True)

@@ -144,3 +144,39 @@ class Policy(nn.Module, ABC):
         finally:
             for module, mode in modes.items():
                 module.training = mode
+
+
+class SpeechPolicy(Policy):
+    """A policy that speaks in the codes of a codec."""
+
+    codec: Any
+    code_to_token: Tensor
+    token_to_code: Tensor
+    stop_ids: list[int]
+
+    @property
+    @abstractmethod
+    def output(self) -> nn.Module:
+        """Head."""
+
+    @abstractmethod
+    def embedded(self, tokens: Tensor) -> Tensor:
+        """Token ids [...] -> [..., D]."""
+
+    @abstractmethod
+    def hidden_of(self, context: Context, embedded: Tensor) -> Tensor:
+        """Hidden."""
+
+
+def speech_policy(policy: Policy, who: str) -> SpeechPolicy:
+    """The policy as one that speaks in the codes of a codec.
+
+    Raises:
+        ValueError: for one that does not.
+    """
+    if not isinstance(policy, SpeechPolicy):
+        raise ValueError(
+            f"{who} wants a policy that speaks in the codes of a codec, such as SpeechLMPolicy; got "
+            f"{type(policy).__name__}"
+        )
+    return policy

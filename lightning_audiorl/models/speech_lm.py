@@ -17,7 +17,7 @@ from lightning_audiorl.models.decoder_only import DecoderOnlyPolicy, Side
 from lightning_audiorl.models.finetune import Finetune, Parts, apply_finetune, merged_state_dict
 from lightning_audiorl.models.loading import build, read_start
 from lightning_audiorl.models.packed import share_prefix
-from lightning_audiorl.models.policy import Context, SampleKey
+from lightning_audiorl.models.policy import Context, SampleKey, SpeechPolicy
 from lightning_audiorl.models.speech_codes import decode_rows, encode_clips
 from lightning_audiorl.models.speech_context import SpeechContext
 from lightning_audiorl.models.speech_limits import SpeechLimits
@@ -45,7 +45,7 @@ class SpeakerPrompt:
     text: str
 
 
-class SpeechLMPolicy(DecoderOnlyPolicy):
+class SpeechLMPolicy(DecoderOnlyPolicy, SpeechPolicy):
     """A causal language model over text and speech tokens, and the codec that its tokens belong to.
 
     The text to speak is ``row.text``; the batch's audio are speaker prompts, ``row.extra["prompt_text"]`` is what they

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_audiorl import ops
-from lightning_audiorl.algorithms.micro_batches import micro_batches
+from lightning_audiorl.engine.micro_batches import micro_batches
 from lightning_audiorl.models import packed
 from lightning_audiorl.models.cache import make_room
 from lightning_audiorl.models.cached_prompt import CachedPromptPolicy, PrefixContext

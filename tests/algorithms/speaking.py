@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_audiorl.algorithms import DiffRO, GRPODiffRO, Optim
-from lightning_audiorl.algorithms.relaxed import RelaxedModule, RelaxedStep
+from lightning_audiorl.losses.diffro.loss import RelaxedModule, RelaxedStep
 from lightning_audiorl.models import SpeechLMPolicy
 from lightning_audiorl.ops.randomness import keyed_generator
 from lightning_audiorl.rewards import DifferentiableMix, Reward, RewardMix, TextLikelihood

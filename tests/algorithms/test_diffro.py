@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_audiorl import ops
 from lightning_audiorl.algorithms import LengthRange, Optim, PositiveAdvantage, Relaxation, StopEmitted
-from lightning_audiorl.algorithms.relaxation import ReferenceStates
+from lightning_audiorl.losses.diffro.relaxation import ReferenceStates
 from lightning_audiorl.ops import TauSchedule
 from lightning_audiorl.rewards import DifferentiableMix, RewardMix
 from lightning_audiorl.strategies import PhaseSingleDevice

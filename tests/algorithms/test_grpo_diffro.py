@@ -18,8 +18,8 @@ from lightning_audiorl.algorithms import (
     StopEmitted,
     TopShare,
 )
-from lightning_audiorl.algorithms.diffro_filters import Candidates, DiffroFilter
-from lightning_audiorl.algorithms.gradients import compare, put_sum, take_gradients
+from lightning_audiorl.losses.diffro.filters import Candidates, DiffroFilter
+from lightning_audiorl.losses.combine import compare, put_sum, take_gradients
 from lightning_audiorl.models import Finetune
 from lightning_audiorl.ops import Schedule, group_advantages
 from lightning_audiorl.rewards import RewardMix

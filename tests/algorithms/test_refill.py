@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader
 
 from lightning_audiorl import ops
 from lightning_audiorl.algorithms import GRPO
-from lightning_audiorl.algorithms.filters import MinRewardSpread
-from lightning_audiorl.algorithms.refill import Sampled, join_sampled
+from lightning_audiorl.losses.sample_filters import MinRewardSpread
+from lightning_audiorl.losses.step import Sampled, join_sampled
 from lightning_audiorl.models import TextLMPolicy, WhisperPolicy
 from lightning_audiorl.rewards import Reward
 from lightning_audiorl.strategies import PhaseSingleDevice

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from lightning_audiorl import ops
 from lightning_audiorl.algorithms import DiffRO, GRPODiffRO, PositiveAdvantage, Relaxation, relaxed
-from lightning_audiorl.algorithms.relaxation import ReferenceStates
-from lightning_audiorl.algorithms.unrolled import unrolled_states
+from lightning_audiorl.losses.diffro.relaxation import ReferenceStates
+from lightning_audiorl.losses.diffro.unrolled import unrolled_states
 from lightning_audiorl.rewards import RewardMix
 from lightning_audiorl.strategies import PhaseSingleDevice
 from tests.algorithms.speaking import (

@@ -9,7 +9,7 @@ import pytest
 import torch
 from lightning import Callback, Trainer
 
-from lightning_audiorl.algorithms.base import AudioRLModule
+from lightning_audiorl.engine.module import AudioRLModule
 from lightning_audiorl.callbacks import Export, HackingWatch, RLCheckpoint, RunReport
 from tests.callbacks import runs
 from tests.callbacks.runs import Figures

@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_audiorl.algorithms import GRPO, SFT, AudioRLModule, DiffRO, GRPODiffRO, Optim
-from lightning_audiorl.algorithms.diffro_filters import Candidates, DiffroFilter
+from lightning_audiorl.losses.diffro.filters import Candidates, DiffroFilter
 from lightning_audiorl.models import TextLMPolicy, WhisperPolicy
 from lightning_audiorl.models.cached_prompt import CachedPromptPolicy
 from lightning_audiorl.rewards import DurationConsistency, RewardMix, SpeechAccuracy

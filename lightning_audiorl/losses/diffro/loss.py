@@ -21,7 +21,7 @@ from lightning_audiorl.losses.diffro.filters import Candidates, DiffroFilter
 from lightning_audiorl.losses.diffro.relaxation import Relaxation, RelaxedChunk
 from lightning_audiorl.losses.diffro.unrolled import unrolled_states
 from lightning_audiorl.losses.step import MicroBatch, RLStep, group_part
-from lightning_audiorl.models.policy import SampleKey, SpeechPolicy
+from lightning_audiorl.models.policy import SampleKey, SpeechPolicy, speech_policy
 from lightning_audiorl.models.reference import content_hash
 from lightning_audiorl.ops.logprobs import CHUNK_BYTES, over_chunks, scatter
 from lightning_audiorl.rewards.differentiable import DifferentiableMix
@@ -99,12 +99,7 @@ class DiffROLoss(Loss[PreparedDiffRO]):
             ValueError: for a policy that does not speak in codes, or a decoding that truncates.
         """
         super().bind(settings)
-        if not isinstance(settings.policy, SpeechPolicy):
-            raise ValueError(
-                f"{settings.algorithm} wants a policy that speaks in the codes of a codec, such as SpeechLMPolicy; got "
-                f"{type(settings.policy).__name__}"
-            )
-        self.policy = settings.policy
+        self.policy = speech_policy(settings.policy, settings.algorithm)
 
         decoding = settings.decoding
         if decoding.top_k or decoding.top_p < 1:
@@ -116,6 +111,11 @@ class DiffROLoss(Loss[PreparedDiffRO]):
     @property
     def needs_reference(self) -> bool:
         return self.beta > 0
+
+    @property
+    def needs_rewards(self) -> str | None:
+        wanting = [type(rule).__name__ for rule in self.filters if rule.needs_rewards]
+        return wanting[0] if wanting else None
 
     @property
     def passes_vary(self) -> str | None:
