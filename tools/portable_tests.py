@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 #: What ATEN_CPU_CAPABILITY may name, each beside the flags that a processor must have for it.
-CAPABILITIES = {
+CAPABILITIES: dict[str, set[str]] = {
     "default": set(),
     "avx2": {"avx2", "fma"},
     "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl"},
@@ -51,9 +51,9 @@ def main(arguments: list[str]) -> int:
             # A kernel that the processor does not know would end the process.
             print(f"== {capability}: skipped, this processor lacks {', '.join(sorted(needed - flags))}", flush=True)
             continue
-        failed += [
-            f"{capability} with {threads} thread(s)" for threads in THREADS if not run(capability, threads, arguments)
-        ]
+        for threads in THREADS:
+            if not run(capability, threads, arguments):
+                failed.append(f"{capability} with {threads} thread(s)")
 
     print("Failed: " + "; ".join(failed) if failed else "All passed.")
     return 1 if failed else 0
