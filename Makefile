@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 IS_SUITABLE := import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart quickstart-tts test test-slow lint format bench gpu-bench figures ablation little-data tts-figures docs notebook clean
+.PHONY: help install quickstart quickstart-tts test test-slow test-portable lint format bench gpu-bench figures ablation little-data tts-figures docs notebook clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.* ## ' Makefile | sed -E 's/:.* ## /\t/' | expand -t 14
@@ -45,6 +45,9 @@ test: $(INSTALLED) ## all tests but the slow ones, offline, in as many processes
 
 test-slow: $(INSTALLED) ## the tests that take minutes
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow --timeout=1800 --durations=10
+
+test-portable: $(INSTALLED) ## all tests under default, AVX2 and AVX-512 kernels, with one thread and two; six times as long as `make test`
+	$(BIN)/python tools/portable_tests.py
 
 lint: $(INSTALLED) ## ruff (rules and format) and mypy, changing nothing
 	$(BIN)/ruff check .

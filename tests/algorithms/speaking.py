@@ -74,13 +74,18 @@ def make_module(kind: type[RelaxedModule] = DiffRO, policy: SpeechLMPolicy | Non
     return kind(make("speech_lm") if policy is None else policy, **settings)
 
 
-def make_double(**settings: Any) -> Any:
-    """As `make_module`, policy and Token2Text in float64."""
+def make_double_policy() -> SpeechLMPolicy:
+    """The tiny policy in float64, its norms too."""
     policy = make("speech_lm").double()
     for norm in policy.modules():
         if type(norm).__name__ == "LlamaRMSNorm":  # which computes in float32, whatever it is given
             norm.forward = partial(_rms_norm, norm)
-    module = make_module(policy=policy, **settings)
+    return policy
+
+
+def make_double(**settings: Any) -> Any:
+    """As `make_module`, policy and Token2Text in float64."""
+    module = make_module(policy=make_double_policy(), **settings)
     module.differentiable.network.double()
     return module
 

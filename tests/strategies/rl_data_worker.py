@@ -50,7 +50,7 @@ class RowsSeen(Callback):
 
 
 def main() -> None:
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     devices, folder, out = int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
     data = AsrRLDataModule(
         {

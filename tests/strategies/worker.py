@@ -183,7 +183,7 @@ def run(settings: dict[str, Any], devices: int = 1) -> dict[str, Any]:
 
 
 def main() -> None:
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     for settings in json.loads(sys.argv[2]):
         seen = run(settings, int(sys.argv[1]))
         if int(os.environ.get("LOCAL_RANK", 0)) == 0:
