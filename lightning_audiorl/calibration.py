@@ -10,15 +10,14 @@ from typing import Any
 
 import torch
 
-from lightning_audiorl.engine.rollout import hypotheses
-from lightning_audiorl.models.policy import speech_policy
 from lightning_audiorl.callbacks.common import markdown_table
 from lightning_audiorl.callbacks.report import plain
 from lightning_audiorl.codecs.base import Codec
 from lightning_audiorl.data.rows import PickedRows, RowSource
 from lightning_audiorl.data.speech.datamodule import TtsDataModule, speech_source
+from lightning_audiorl.engine.rollout import hypotheses
 from lightning_audiorl.judges.base import AsrJudge
-from lightning_audiorl.models.policy import Policy, SampleKey
+from lightning_audiorl.models.policy import Policy, SampleKey, speech_policy
 from lightning_audiorl.models.reference import content_hash
 from lightning_audiorl.rewards.differentiable import DifferentiableMix
 from lightning_audiorl.token2text import Calibration, calibration

@@ -10,8 +10,6 @@ from typing import Any
 from lightning import Callback, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
-from lightning_audiorl.engine.evaluator import EvalDecoding
-from lightning_audiorl.engine.predict_module import Decoded, DecodedBatch, Prediction
 from lightning_audiorl.callbacks.prediction_progress import PredictionProgress
 from lightning_audiorl.callbacks.speech import write_wav
 from lightning_audiorl.data.datamodule import AsrDataModule
@@ -22,6 +20,8 @@ from lightning_audiorl.data.manifest import ManifestRows
 from lightning_audiorl.data.prediction import PredictionData
 from lightning_audiorl.data.rows import PickedRows, RowSource
 from lightning_audiorl.data.speech.datamodule import TtsDataModule, speech_source
+from lightning_audiorl.engine.evaluator import EvalDecoding
+from lightning_audiorl.engine.predict_module import Decoded, DecodedBatch, Prediction
 from lightning_audiorl.judges.base import AsrJudge, SpeakerEncoder
 from lightning_audiorl.metrics.speech import Listeners, character_errors
 from lightning_audiorl.models.policy import Policy

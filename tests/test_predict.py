@@ -18,8 +18,6 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from lightning_audiorl import cli
-from lightning_audiorl.engine.evaluator import EvalDecoding
-from lightning_audiorl.engine.predict_module import Prediction
 from lightning_audiorl.callbacks.prediction_progress import PredictionProgress
 from lightning_audiorl.data import NonSpeech, RowSource
 from lightning_audiorl.data.fsdd import FsddDigits
@@ -30,6 +28,8 @@ from lightning_audiorl.data.hypotheses import (
     read_hypotheses,
     row_fingerprint,
 )
+from lightning_audiorl.engine.evaluator import EvalDecoding
+from lightning_audiorl.engine.predict_module import Prediction
 from lightning_audiorl.models import FunAsrNanoPolicy, TinyFunAsrNano
 from lightning_audiorl.models.policy import SampleKey
 from lightning_audiorl.prediction import predict

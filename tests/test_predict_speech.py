@@ -12,13 +12,13 @@ import torch
 import yaml
 
 from lightning_audiorl import cli
-from lightning_audiorl.engine.evaluator import EvalDecoding
-from lightning_audiorl.engine.rollout import hypotheses
 from lightning_audiorl.data.hypotheses import HypothesisError, Predicted, read_hypotheses, row_fingerprint
 from lightning_audiorl.data.manifest_lines import to_json
 from lightning_audiorl.data.rl_subsets import RLSubset
 from lightning_audiorl.data.speech import Filters, PassRate, Similar, Stops, TokenRate, TtsDataModule, TtsRLDataModule
 from lightning_audiorl.data.subsets import SubsetBuilder
+from lightning_audiorl.engine.evaluator import EvalDecoding
+from lightning_audiorl.engine.rollout import hypotheses
 from lightning_audiorl.judges import JudgeError
 from lightning_audiorl.metrics.speech import character_errors
 from lightning_audiorl.models.policy import SampleKey

@@ -1,4 +1,4 @@
-"""What a checkpoint says of its run, and whether it belongs to another: trainable tensors only, the rest by its hash."""
+"""What a checkpoint says of its run, and whether it belongs to another one."""
 
 from __future__ import annotations
 

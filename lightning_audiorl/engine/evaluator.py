@@ -56,9 +56,7 @@ class Evaluator:
         """Begin the metrics of every set anew."""
         self.set_names = list(set_names)
         self.last_hypotheses = {name: [] for name in set_names}
-        self._metrics = {
-            (name, decoding): self.evaluation.new() for name in set_names for decoding in self.decodings
-        }
+        self._metrics = {(name, decoding): self.evaluation.new() for name in set_names for decoding in self.decodings}
 
     def update(
         self,

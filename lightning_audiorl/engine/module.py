@@ -48,7 +48,7 @@ from lightning_audiorl.models.reference import Reference, content_hash
 from lightning_audiorl.rewards import RewardMix
 from lightning_audiorl.strategies import NEEDED, Part, RLStrategy, module_parts, rl_strategy
 from lightning_audiorl.strategies.phases import Phase, PhaseClock
-from lightning_audiorl.types import Decoding, Hypothesis, PromptBatch, Rollout, Utterance
+from lightning_audiorl.types import Hypothesis, PromptBatch
 
 # Metrics of a loss that is not the first of its run are named after it, but for those that only one loss can have.
 _UNPREFIXED = ("tau", "stop_rate")
@@ -429,7 +429,7 @@ class RLModule(LightningModule):
     # --- a run: its start, what is placed, what is optimised
 
     def setup(self, stage: str) -> None:
-        """See that strategy, precision, data and policy fit, and take the hash of the weights that training begins from.
+        """Check the settings against trainer, data and policy, and hash the weights that training begins from.
 
         Runs before a checkpoint's weights are loaded, so a resumed run has the start of the run that it goes on with.
         """

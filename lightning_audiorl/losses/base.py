@@ -84,7 +84,7 @@ class Scorer(Protocol):
         """Hidden states of all samples under the reference, and its head."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Prepared:
     """What a loss took from a step before its first update; a loss that needs more derives from it.
 
@@ -114,7 +114,7 @@ class Loss(ABC, Generic[PreparedT]):
 
             def prepare(self, step, scorer):
                 self.rewards = step.scores.total
-                return Prepared(step.scores.valid, float(step.scores.valid.sum()))
+                return Prepared(used=step.scores.valid, count=float(step.scores.valid.sum()))
 
             def compute(self, prepared, micro_batch, divisor):
                 log_probs = self.settings.token_log_probs(micro_batch.context, micro_batch.samples).log_probs

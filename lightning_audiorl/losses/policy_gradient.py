@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from lightning_audiorl.losses.step import MicroBatch, RLStep, group_part
 KLEstimator = Literal["k1", "k2", "k3"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PreparedPolicyGradient(Prepared):
     """What the updates of one step need.
 
@@ -29,7 +29,7 @@ class PreparedPolicyGradient(Prepared):
         weights: [B, G, T] truncated importance weights; None when the sampler is the trainer.
     """
 
-    advantages: Tensor = torch.empty(0, 0)
+    advantages: Tensor
     old_log_probs: Tensor | None = None
     reference_log_probs: Tensor | None = None
     weights: Tensor | None = None
@@ -47,7 +47,7 @@ class PolicyGradient(Loss[PreparedPolicyGradient]):
     """
 
     name = "grpo"
-    progress_bar = {"reward": "reward/mean", "kl": "kl"}
+    progress_bar: ClassVar[Mapping[str, str]] = {"reward": "reward/mean", "kl": "kl"}
 
     def __init__(
         self,

@@ -149,12 +149,13 @@ def test_rollout_and_update_score_alike(judges: Path, changes: dict[str, float])
     module = grpo(judges, decoding=decoding, sampler_cap=2.0, rollout_batch_size=1, micro_batch_size=2)
     recorder = run(module)
     step = module.last_step
+    (prepared,) = module.last_prepared
     assert step is not None
-    assert step.old_log_probs is not None
-    assert step.weights is not None
+    assert prepared.old_log_probs is not None
+    assert prepared.weights is not None
     keep = step.rollout.keep
-    assert_close(step.old_log_probs[keep], step.rollout.log_probs[keep], "policy")
-    assert_close(step.weights[keep], torch.ones(int(keep.sum())), "policy")
+    assert_close(prepared.old_log_probs[keep], step.rollout.log_probs[keep], "policy")
+    assert_close(prepared.weights[keep], torch.ones(int(keep.sum())), "policy")
     assert recorder.metrics[0]["clip_low"] == recorder.metrics[0]["clip_high"] == 0
 
 

@@ -9,10 +9,10 @@ from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_audiorl.algorithms import GRPO, SFT, EvalDecoding
-from lightning_audiorl.engine.module import AudioRLModule
-from lightning_audiorl.engine.optim import Optim
 from lightning_audiorl.cli import trainer_defaults
 from lightning_audiorl.data import AsrDataModule, FsddDigits, NonSpeech, Subset
+from lightning_audiorl.engine.module import AudioRLModule
+from lightning_audiorl.engine.optim import Optim
 from lightning_audiorl.models import FunAsrNanoPolicy, TinyFunAsrNano
 from lightning_audiorl.rewards import Accuracy, Hallucination, RewardMix
 from lightning_audiorl.types import Decoding

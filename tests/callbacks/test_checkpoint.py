@@ -9,8 +9,8 @@ import pytest
 import torch
 from lightning import Callback, Trainer
 
-from lightning_audiorl.engine.module import AudioRLModule
 from lightning_audiorl.callbacks import Export, HackingWatch, RLCheckpoint, RunReport
+from lightning_audiorl.engine.module import AudioRLModule
 from tests.callbacks import runs
 from tests.callbacks.runs import Figures
 from tests.helpers import assert_close

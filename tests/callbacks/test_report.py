@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from lightning import Callback, Trainer
 
-from lightning_audiorl.engine.module import AudioRLModule
 from lightning_audiorl.callbacks import Export, HackingWatch, RLCheckpoint, RunReport
 from lightning_audiorl.callbacks.history import History
+from lightning_audiorl.engine.module import AudioRLModule
 from tests.callbacks import runs
 
 SETS = {"digits", "digits/sampled", "noise", "noise/sampled"}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ from lightning_audiorl.rewards.differentiable import DifferentiableMix
 from lightning_audiorl.types import Utterance
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PreparedDiffRO(Prepared):
     """What the updates of one step need.
 
@@ -38,8 +39,8 @@ class PreparedDiffRO(Prepared):
         reference: hidden states and head of the reference; None without a KL term.
     """
 
-    key: SampleKey = SampleKey(0, 0)
-    tau: float = 1.0
+    key: SampleKey
+    tau: float
     reference: ReferenceStates | None = None
 
 
@@ -71,7 +72,7 @@ class DiffROLoss(Loss[PreparedDiffRO]):
     """
 
     name = "diffro"
-    progress_bar = {"reward": "reward/diffro/total", "kl": "kl"}
+    progress_bar: ClassVar[Mapping[str, str]] = {"reward": "reward/diffro/total", "kl": "kl"}
 
     policy: SpeechPolicy
 
