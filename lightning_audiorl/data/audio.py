@@ -11,7 +11,8 @@ from torch import Tensor
 from torchaudio.functional import resample
 
 from lightning_audiorl.data.effects import apply_effects
-from lightning_audiorl.data.nonspeech import PREFIX, render
+from lightning_audiorl.data.manifest_lines import PREFIX
+from lightning_audiorl.data.nonspeech import render
 from lightning_audiorl.types import Segment, Utterance
 
 #: A row may claim this much more audio than its file has (rounded durations, codec delay) and is read to the end.

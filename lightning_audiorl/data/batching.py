@@ -9,9 +9,8 @@ from typing import NamedTuple
 import torch
 
 from lightning_audiorl.data.rows import RowSource
+from lightning_audiorl.data.shares import Share, share_at
 from lightning_audiorl.ops.randomness import keyed_generator, keyed_uniform
-
-Share = float | dict[int, float]
 
 
 class Draw(NamedTuple):
@@ -39,14 +38,6 @@ class MixEntry:
 
 
 TrainMix = Sequence[MixEntry]
-
-
-def share_at(share: Share, step: int) -> float:
-    """The share that holds at ``step``; 0 before the first step named."""
-    if not isinstance(share, Mapping):
-        return float(share)
-    started = [first for first in share if first <= step]
-    return float(share[max(started)]) if started else 0.0
 
 
 def _check_mix(mix: TrainMix) -> None:

@@ -16,7 +16,7 @@ import torch
 
 from lightning_audiorl.data.draws import check_span, seconds, settings_name, whole
 from lightning_audiorl.data.effects import refuse_effects, source_ids
-from lightning_audiorl.data.nonspeech import PREFIX
+from lightning_audiorl.data.manifest_lines import PREFIX
 from lightning_audiorl.data.rows import RowSource, check_index
 from lightning_audiorl.ops.randomness import keyed_generator, keyed_uniform
 from lightning_audiorl.text import normaliser_for

@@ -15,7 +15,7 @@ from typing import NamedTuple, Self
 import soundfile
 
 from lightning_audiorl.data.audio import AudioError
-from lightning_audiorl.data.nonspeech import PREFIX
+from lightning_audiorl.data.manifest_lines import PREFIX
 from lightning_audiorl.data.targets import all_segments
 from lightning_audiorl.types import Segment, Utterance
 

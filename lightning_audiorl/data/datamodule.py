@@ -16,9 +16,10 @@ from torch.utils.data import DataLoader
 
 from lightning_audiorl.data.audio import AudioCache, read_audio
 from lightning_audiorl.data.augment import Augment
-from lightning_audiorl.data.batching import Draw, MixEntry, Share, StepSampler, duration_batches, refill_draws
+from lightning_audiorl.data.batching import Draw, MixEntry, StepSampler, duration_batches, refill_draws
 from lightning_audiorl.data.manifest import IndexedManifest, ManifestRows
 from lightning_audiorl.data.rows import PickedRows, RowSource
+from lightning_audiorl.data.shares import Share
 from lightning_audiorl.data.streams import EvalStream, Position, StepStream
 from lightning_audiorl.types import PromptBatch, Utterance
 

@@ -26,7 +26,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torchaudio.functional import fftconvolve, mu_law_decoding, mu_law_encoding, resample
 
-from lightning_audiorl.data.nonspeech import KINDS, PREFIX, render
+from lightning_audiorl.data.manifest_lines import PREFIX
+from lightning_audiorl.data.nonspeech import KINDS, render
 from lightning_audiorl.data.rows import RowSource, check_index
 from lightning_audiorl.ops.randomness import key_to_seed, keyed_generator
 from lightning_audiorl.types import Utterance

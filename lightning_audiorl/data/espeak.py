@@ -16,7 +16,7 @@ import torchaudio
 
 from lightning_audiorl.data.espeak_engine import SAMPLE_RATE_HZ as ENGINE_RATE_HZ
 from lightning_audiorl.data.espeak_engine import resolve_voice, synthesise
-from lightning_audiorl.data.nonspeech import PREFIX
+from lightning_audiorl.data.manifest_lines import PREFIX
 from lightning_audiorl.data.rows import RowSource, check_index
 from lightning_audiorl.ops.randomness import key_to_seed, keyed_generator, keyed_uniform
 from lightning_audiorl.types import Segment, Utterance

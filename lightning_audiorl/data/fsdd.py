@@ -18,6 +18,7 @@ import soundfile
 
 from lightning_audiorl.data.audio import AudioError
 from lightning_audiorl.data.rows import RowSource, check_index
+from lightning_audiorl.data.targets import length_s
 from lightning_audiorl.ops.randomness import keyed_uniform
 from lightning_audiorl.types import Segment, Utterance
 
@@ -97,11 +98,6 @@ def join_takes(takes: Sequence[Recording], gaps_s: Sequence[float], end_s: float
     """Takes in order, ``gaps_s[i]`` of silence before take i, and ``end_s`` after the last one."""
     segments = [Segment(t.audio_filepath, t.duration_s, gap_s=gap_s) for t, gap_s in zip(takes, gaps_s, strict=True)]
     return tuple(segments) + ((Segment("synthetic:silence", end_s),) if end_s > 0 else ())
-
-
-def length_s(segments: Sequence[Segment]) -> float:
-    """Seconds of segments whose durations are known, silences included."""
-    return round(sum(segment.gap_s + (segment.duration_s or 0.0) for segment in segments), 4)
 
 
 class FsddDigits(RowSource):

@@ -11,8 +11,10 @@ from typing import Any
 
 import soundfile
 
-from lightning_audiorl.data.nonspeech import PREFIX
 from lightning_audiorl.types import Segment, Utterance
+
+# Begins the address of audio that is made, not read: ``synthetic:silence``.
+PREFIX = "synthetic:"
 
 _MISSING = object()
 _KNOWN = frozenset(

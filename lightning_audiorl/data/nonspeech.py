@@ -12,11 +12,10 @@ from urllib.parse import parse_qsl
 import torch
 from torch import Tensor
 
+from lightning_audiorl.data.manifest_lines import PREFIX
 from lightning_audiorl.data.rows import RowSource, check_index
 from lightning_audiorl.ops.randomness import key_to_seed, keyed_generator, keyed_uniform
 from lightning_audiorl.types import Segment, Utterance
-
-PREFIX = "synthetic:"
 
 
 def _uniform(generator: torch.Generator, low: float, high: float) -> float:

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from lightning_audiorl.data.draws import check_span, pick, seconds, settings_name
 from lightning_audiorl.data.effects import refuse_effects, source_ids
-from lightning_audiorl.data.nonspeech import KINDS, PREFIX
+from lightning_audiorl.data.manifest_lines import PREFIX
+from lightning_audiorl.data.nonspeech import KINDS
 from lightning_audiorl.data.rows import RowSource, check_index
 from lightning_audiorl.ops.randomness import key_to_seed, keyed_uniform
 from lightning_audiorl.types import Segment, Utterance

@@ -12,8 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lightning_audiorl.data.batching import Share, share_at
 from lightning_audiorl.data.rows import RowSource
+from lightning_audiorl.data.shares import Share, share_at
 from lightning_audiorl.data.subsets import SubsetBuilder
 
 #: Another number makes every cached mix be built again.

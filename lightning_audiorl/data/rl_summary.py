@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from lightning_audiorl.data.batching import Share
 from lightning_audiorl.data.content import Stretch
+from lightning_audiorl.data.shares import Share
 from lightning_audiorl.types import Utterance
 
 #: Upper edges of the length histogram's bars, in seconds; one more bar holds what is longer.

@@ -18,7 +18,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning_audiorl.data.content import EvaluationContent, Stretch
 from lightning_audiorl.data.hypotheses import HypothesisFiles
 from lightning_audiorl.data.manifest import IndexedManifest, write_manifest
-from lightning_audiorl.data.nonspeech import PREFIX
+from lightning_audiorl.data.manifest_lines import PREFIX
 from lightning_audiorl.data.rl_subsets import RLSubset, building_order, shares
 from lightning_audiorl.data.rl_summary import NUM_NAMED, SubsetSummary, markdown, sources_of, summarise
 from lightning_audiorl.data.rows import RowSource

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lightning_audiorl.data.manifest_lines import segment_to_json
 from lightning_audiorl.types import Segment, Utterance
 
+# Fields of ``extra``: the recording of the row's text, and what the speaker prompt says.
 TARGET = "target"
+PROMPT_TEXT = "prompt_text"
+
+
+def length_s(segments: Sequence[Segment]) -> float:
+    """Seconds of segments whose durations are known, silences included."""
+    return round(sum(segment.gap_s + (segment.duration_s or 0.0) for segment in segments), 4)
 
 
 def target_field(segments: Iterable[Segment]) -> list[dict[str, Any]]:

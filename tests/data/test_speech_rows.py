@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser
 
 from lightning_audiorl.data import FsddDigits, IndexedManifest, ManifestError, RowSource, write_manifest
 from lightning_audiorl.data.espeak import speak_to_file
-from lightning_audiorl.data.fsdd import DIGIT_WORDS, length_s
+from lightning_audiorl.data.fsdd import DIGIT_WORDS
 from lightning_audiorl.data.speech import (
     EspeakSpeech,
     FsddSpeech,
@@ -23,7 +23,7 @@ from lightning_audiorl.data.speech import (
     TextSpeech,
 )
 from lightning_audiorl.data.speech.rows import speech_row
-from lightning_audiorl.data.targets import all_segments, target_segments
+from lightning_audiorl.data.targets import all_segments, length_s, target_segments
 from lightning_audiorl.types import Segment, Utterance
 from tests.data.fakes import SPEAKERS, write_tone
 

@@ -10,9 +10,10 @@ import soundfile
 from lightning_audiorl.data.draws import check_span, pick, seconds, whole
 from lightning_audiorl.data.espeak import SAMPLE_RATE_HZ, EspeakCorpus, draw_sentence, speak_to_file
 from lightning_audiorl.data.espeak import Part as EspeakPart
-from lightning_audiorl.data.fsdd import DIGIT_WORDS, FsddDigits, Part, Recordings, join_takes, length_s
+from lightning_audiorl.data.fsdd import DIGIT_WORDS, FsddDigits, Part, Recordings, join_takes
 from lightning_audiorl.data.rows import RowSource, check_index
 from lightning_audiorl.data.speech.rows import speech_row
+from lightning_audiorl.data.targets import length_s
 from lightning_audiorl.ops.randomness import keyed_generator, keyed_uniform
 from lightning_audiorl.types import Segment, Utterance
 

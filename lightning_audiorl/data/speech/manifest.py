@@ -7,11 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lightning_audiorl.data.fsdd import length_s
 from lightning_audiorl.data.manifest_lines import ManifestError, parse_object, parse_row
 from lightning_audiorl.data.rows import RowSource, check_index
-from lightning_audiorl.data.speech.rows import PROMPT_TEXT
-from lightning_audiorl.data.targets import TARGET, target_field
+from lightning_audiorl.data.targets import PROMPT_TEXT, TARGET, length_s, target_field
 from lightning_audiorl.types import Utterance
 
 

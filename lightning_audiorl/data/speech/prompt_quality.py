@@ -9,7 +9,7 @@ from functools import lru_cache
 from torch import Tensor
 
 from lightning_audiorl.data.audio import AudioError, read_audio
-from lightning_audiorl.data.nonspeech import PREFIX
+from lightning_audiorl.data.manifest_lines import PREFIX
 from lightning_audiorl.data.subsets.base import Candidate, SubsetBuilder, Verdict
 from lightning_audiorl.types import Segment, Utterance
 

@@ -9,11 +9,9 @@ from functools import cached_property
 from lightning_audiorl.data.effects import refuse_effects, source_ids
 from lightning_audiorl.data.manifest import IndexedManifest
 from lightning_audiorl.data.rows import RowSource, check_index
-from lightning_audiorl.data.targets import TARGET, target_field
+from lightning_audiorl.data.targets import PROMPT_TEXT, TARGET, target_field
 from lightning_audiorl.ops.randomness import keyed_uniform
 from lightning_audiorl.types import Segment, Utterance
-
-PROMPT_TEXT = "prompt_text"
 
 
 def speech_row(
