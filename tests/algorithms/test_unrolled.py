@@ -74,7 +74,7 @@ def naive_reward(module: Any) -> Tensor:
             classes = ops.code_logits(logits, policy.code_to_token, policy.stop_ids, how.stop == "relaxed")
             heard_next = policy.embed(token)
             if is_code or how.stop == "relaxed":
-                key = ("relax", module.seed, module.rl_step, step.rows[b].id, g, t)
+                key = ("relax", module.seed, module.rl_step, make_batch().rows[b].id, g, t)
                 draws = ops.keyed_exponentials([key], how.num_draws, 17)
                 fresh = how.noise == "fresh"
                 noise = ops.gumbel_noise(draws) if fresh else ops.posterior_noise(classes, own[None], draws)
@@ -82,7 +82,7 @@ def naive_reward(module: Any) -> Tensor:
                 heard_next = codes[-1][0] @ table if t < how.unrolled else heard_next
             heard = torch.cat([heard, heard_next[None, None]], dim=1)
         embedded = ops.soft_embedding(torch.cat(codes), mix.network.table)[None]
-        rewards.append(mix.score(embedded, torch.tensor([len(codes)]), [step.rows[b]])[0].sum())
+        rewards.append(mix.score(embedded, torch.tensor([len(codes)]), [make_batch().rows[b]])[0].sum())
     return torch.stack(rewards).sum()
 
 
