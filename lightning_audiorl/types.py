@@ -263,6 +263,7 @@ class Hypothesis:
         num_tokens: completion length in tokens, stop token included.
         finished: False where the length cap cut it.
         speech: the sample of a model that speaks.
+        transcripts: of the speech, by the name of the ASR judge that was asked; None where it failed.
     """
 
     row: Utterance
@@ -270,6 +271,7 @@ class Hypothesis:
     num_tokens: int = 0
     finished: bool = True
     speech: Speech | None = None
+    transcripts: Mapping[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
