@@ -58,16 +58,30 @@ ROOMS = {
         outside=("torch", "torchaudio", "torchmetrics", "lightning", "numpy", "matplotlib", "soundfile"),
     ),
     # What a new algorithm is; a loss knows neither rank nor phase nor strategy.
+    "losses.diffro": Room(
+        inside=("types", "ops", "rewards", "losses", "models.policy", "models.reference"), outside=("torch",)
+    ),
     "losses": Room(
         inside=("types", "ops", "rewards", "models.policy", "models.reference"),
         outside=("torch",),
     ),
     "engine": Room(
-        inside=("types", "ops", "losses", "metrics", "rewards", "strategies", *ANY_FAMILY),
+        inside=(
+            "types",
+            "ops",
+            "losses",
+            "metrics",
+            "rewards",
+            "judges.base",
+            "judges.panel",
+            "strategies",
+            *ANY_FAMILY,
+        ),
         outside=("torch", "torchmetrics", "lightning"),
     ),
     "algorithms": Room(
-        inside=("types", "ops", "metrics", "rewards", "losses", "engine", "models.policy"), outside=("torch",)
+        inside=("types", "ops", "metrics", "rewards", "judges.base", "losses", "engine", "models.policy"),
+        outside=("torch",),
     ),
 }
 # Folders of a folder are rooms too: their arrows point one way like those of the house. A module belongs to the room

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lightning_audiorl import ops
 from lightning_audiorl.engine import EvalDecoding, Optim, RLModule, Sampler
+from lightning_audiorl.judges.base import Judge
 from lightning_audiorl.losses import PolicyGradient, SampleFilter
 from lightning_audiorl.losses.policy_gradient import KLEstimator
 from lightning_audiorl.metrics import SetEvaluation
@@ -40,7 +41,7 @@ class GRPO(RLModule):
         decoding: of the rollout; temperature above 0.
         rollout_batch_size: prompts (whole groups) per sampling pass; 0 takes all at once.
         max_refills, num_updates, micro_batch_size, max_tokens, chunk_size, optim, eval_decodings, keywords, evaluation,
-            seed, log_every_n_steps, keep_context: see `RLModule`.
+            judges, seed, log_every_n_steps, keep_context: see `RLModule`.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class GRPO(RLModule):
         eval_decodings: dict[str, EvalDecoding] | None = None,
         keywords: list[str] | None = None,
         evaluation: SetEvaluation | None = None,
+        judges: dict[str, Judge] | None = None,
         seed: int = 0,
         log_every_n_steps: int = 1,
         keep_context: bool = False,
@@ -85,6 +87,7 @@ class GRPO(RLModule):
             eval_decodings=eval_decodings,
             keywords=keywords,
             evaluation=evaluation,
+            judges=judges,
             seed=seed,
             log_every_n_steps=log_every_n_steps,
             keep_context=keep_context,

@@ -8,6 +8,7 @@ import torch
 
 from lightning_audiorl.engine import EvalDecoding, Optim, RLModule
 from lightning_audiorl.engine.distributed import equal_passes
+from lightning_audiorl.judges.base import Judge
 from lightning_audiorl.losses import CrossEntropy, MicroBatch, Prepared
 from lightning_audiorl.metrics import SetEvaluation
 from lightning_audiorl.models.policy import Context, Policy
@@ -26,7 +27,7 @@ class SFT(RLModule):
         num_steps: steps of the run.
         micro_batch_size: prompts per forward and backward pass; 0 takes the whole batch at once.
         chunk_size: positions per call of the head; None keeps one chunk's logits small, 0 takes all at once.
-        optim, eval_decodings, keywords, evaluation, seed, log_every_n_steps, keep_context: see `RLModule`.
+        optim, eval_decodings, keywords, evaluation, judges, seed, log_every_n_steps, keep_context: see `RLModule`.
     """
 
     samples_from_policy = False
@@ -42,6 +43,7 @@ class SFT(RLModule):
         eval_decodings: dict[str, EvalDecoding] | None = None,
         keywords: list[str] | None = None,
         evaluation: SetEvaluation | None = None,
+        judges: dict[str, Judge] | None = None,
         seed: int = 0,
         log_every_n_steps: int = 1,
         keep_context: bool = False,
@@ -56,6 +58,7 @@ class SFT(RLModule):
             eval_decodings=eval_decodings,
             keywords=keywords,
             evaluation=evaluation,
+            judges=judges,
             seed=seed,
             log_every_n_steps=log_every_n_steps,
             keep_context=keep_context,
@@ -67,9 +70,10 @@ class SFT(RLModule):
         # Dropout draws from the global generator; keyed by the step, a resumed run draws the same.
         torch.manual_seed(key_to_seed("dropout", self.seed, self.rl_step))
 
-        metrics = self.accumulate(self.losses[0], Prepared(), self.supervised_micro_batches(batch))
+        updater = self.updater()
+        metrics = updater.accumulate(self.losses[0], Prepared(), self.supervised_micro_batches(batch))
         with self.phase("update"):
-            metrics |= self.clip_and_step(list(self.policy.trainable().values()))
+            metrics |= updater.clip_and_step()
 
         self.show_progress(metrics)
         self.finish_step(metrics, weight=len(batch))

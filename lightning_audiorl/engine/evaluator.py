@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from torchmetrics import Metric
 
 from lightning_audiorl.engine.rollout import hypotheses
+from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.metrics import SetEvaluation
 from lightning_audiorl.models.policy import Policy, SampleKey
 from lightning_audiorl.strategies.phases import Phase
@@ -45,9 +46,10 @@ class Evaluator:
         last_hypotheses: groups by set, the first 64 rows, under the first decoding.
     """
 
-    def __init__(self, decodings: Mapping[str, EvalDecoding], evaluation: SetEvaluation) -> None:
+    def __init__(self, decodings: Mapping[str, EvalDecoding], evaluation: SetEvaluation, panel: JudgePanel) -> None:
         self.decodings = dict(decodings)
         self.evaluation = evaluation
+        self.panel = panel
         self.set_names: list[str] = []
         self.last_hypotheses: dict[str, list[list[Hypothesis]]] = {}
         self._metrics: dict[tuple[str, str], Metric] = {}
@@ -88,7 +90,9 @@ class Evaluator:
             first = first or groups
 
         kept = self.last_hypotheses[name]
-        kept.extend((first or [])[: max(0, MAX_KEPT_ROWS - len(kept))])
+        room = max(0, MAX_KEPT_ROWS - len(kept))
+        kept.extend(self.panel.with_transcripts((first or [])[:room]))
+        self.panel.clear()
 
     def compute(self) -> dict[str, dict[str, float]]:
         """Metrics by "<set>" or "<set>/<decoding>"."""

@@ -18,19 +18,16 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 from lightning_audiorl.engine.checkpointing import check_record, run_record, trainable_keys
-from lightning_audiorl.engine.distributed import (
-    all_reduce,
-    clip_gradients,
-    equal_passes,
-    gather_metrics,
-    raise_on_all_ranks,
-)
+from lightning_audiorl.engine.distributed import gather_metrics, raise_on_all_ranks
 from lightning_audiorl.engine.dynamic_sampling import refill
 from lightning_audiorl.engine.evaluator import EvalDecoding, Evaluator
-from lightning_audiorl.engine.micro_batches import micro_batches
+from lightning_audiorl.engine.micro_batches import step_micro_batches
 from lightning_audiorl.engine.optim import Optim
 from lightning_audiorl.engine.rollout import Sampler, hypotheses, reward_metrics, rollout_metrics, unrewarded
 from lightning_audiorl.engine.scoring import StepScorer
+from lightning_audiorl.engine.update import Updater
+from lightning_audiorl.judges.base import Judge
+from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.losses import (
     GroupAdvantages,
     Loss,
@@ -41,7 +38,6 @@ from lightning_audiorl.losses import (
     ScoredRollout,
     WeightedGradients,
 )
-from lightning_audiorl.losses.combine import take_gradients
 from lightning_audiorl.metrics import AsrEvaluation, SetEvaluation
 from lightning_audiorl.models.policy import Context, Policy, SampleKey
 from lightning_audiorl.models.reference import Reference, content_hash
@@ -49,9 +45,6 @@ from lightning_audiorl.rewards import RewardMix
 from lightning_audiorl.strategies import NEEDED, Part, RLStrategy, module_parts, rl_strategy
 from lightning_audiorl.strategies.phases import Phase, PhaseClock
 from lightning_audiorl.types import Hypothesis, PromptBatch
-
-# Metrics of a loss that is not the first of its run are named after it, but for those that only one loss can have.
-_UNPREFIXED = ("tau", "stop_rate")
 
 _MONITOR = ("wer", "cer", "correct_rate", "insertion_rate", "hallucination_rate", "nonspeech_text_rate")
 
@@ -72,8 +65,8 @@ class RLModule(LightningModule):
         num_steps: RL steps of the run; the schedule ends there, and so does the run.
         losses: what is minimised. The first one names its metrics plainly, the others after themselves.
         combiner: how the gradients of several losses become one; default their sum.
-        rewards: of the samples; None where no loss looks at rewards. A judge of theirs that the evaluation names too is
-            held and placed once.
+        rewards: of the samples; None where no loss looks at rewards.
+        judges: by name, for rewards and evaluation to refer to. Each is held, placed and asked once.
         sampler: how samples are drawn.
         max_refills: rounds in which prompts whose samples have no signal (all advantages 0) are replaced by further
             ones of the training mix (dynamic sampling, DAPO); what is left then stays. 0 is off.
@@ -113,6 +106,7 @@ class RLModule(LightningModule):
         losses: Sequence[Loss[Any]],
         combiner: WeightedGradients | None = None,
         rewards: RewardMix | None = None,
+        judges: dict[str, Judge] | None = None,
         sampler: Sampler | None = None,
         max_refills: int = 0,
         num_updates: int = 1,
@@ -149,8 +143,11 @@ class RLModule(LightningModule):
         self.micro_batch_size = micro_batch_size
         self.max_tokens = max_tokens
         self.optim = optim or Optim()
-        self.evaluation = (evaluation or AsrEvaluation(keywords)).with_judges(self.reward_judges())
-        self.evaluator = Evaluator(eval_decodings or {"greedy": EvalDecoding()}, self.evaluation)
+        self.panel = JudgePanel(judges)
+        self.evaluation = (evaluation or AsrEvaluation(keywords)).with_panel(self.panel)
+        if rewards is not None:
+            rewards.seat_judges(self.panel)
+        self.evaluator = Evaluator(eval_decodings or {"greedy": EvalDecoding()}, self.evaluation, self.panel)
         self.seed = seed
         self.log_every = log_every_n_steps
         self.keep_context = keep_context
@@ -226,7 +223,8 @@ class RLModule(LightningModule):
 
         with self.phase("reward"):
             groups = hypotheses(self.policy, batch, rollout, context)
-            scores = self.rewards.score(groups).to(rollout.tokens.device)
+            scores = self.rewards.score(groups, self.panel).to(rollout.tokens.device)
+            groups = self.panel.with_transcripts(groups)
         return ScoredRollout(batch, context, rollout, scores, groups)
 
     def refilled_step(self, samples: ScoredRollout) -> RLStep:
@@ -266,96 +264,31 @@ class RLModule(LightningModule):
 
     def update(self, step: RLStep, prepared: Sequence[Prepared]) -> dict[str, float]:
         """Phase update: K updates on one rollout; metrics are those of the last, skipped updates are added up."""
+        updater = self.updater()
         metrics: dict[str, float] = {}
         num_skipped = 0.0
         for _ in range(self.num_updates):
             with self.phase("update"):
-                metrics = self.update_once(step, prepared)
+                metrics = updater.step(prepared, lambda: self.micro_batches(step), self.rl_step, self.num_steps)
             num_skipped += metrics["skipped_updates"]
         return metrics | {"skipped_updates": num_skipped}
 
-    def update_once(self, step: RLStep, prepared: Sequence[Prepared]) -> dict[str, float]:
-        """The gradients of all losses, combined; one optimizer step."""
-        parameters = list(self.policy.trainable().values())
-        gradients = []
-        metrics: dict[str, float] = {}
-
-        for loss, ready in zip(self.losses, prepared, strict=True):
-            metrics |= self.accumulate(loss, ready, self.micro_batches(step))
-            if len(self.losses) > 1:
-                gradients.append(take_gradients(parameters))
-
-        if gradients:
-            names = [loss.name for loss in self.losses]
-            metrics |= self.combiner.combine(names, parameters, gradients, self.rl_step, self.num_steps)
-        return metrics | self.clip_and_step(parameters)
-
-    def accumulate(self, loss: Loss[Any], prepared: Prepared, passes: Iterator[MicroBatch]) -> dict[str, float]:
-        """Backward passes of one loss; its gradient over all micro-batches and ranks is left in the parameters.
-
-        Returns:
-            The loss's metrics, by log key.
-        """
-        # Every rank and micro-batch divides by the count of the whole step, so the result does not depend on how the
-        # step was cut.
-        count = None if prepared.count is None else all_reduce(self.strategy, prepared.count)
-        divisor = 1.0 if count is None else max(1.0, count)
-
-        sums = dict.fromkeys(loss.sum_names, 0.0)
-        with raise_on_all_ranks(self.strategy, "the forward and backward passes"):
-            for micro_batch in passes:
-                if self._can_skip(prepared, micro_batch):
-                    continue
-                value, of_micro_batch = loss.compute(prepared, micro_batch, divisor)
-                self.manual_backward(value * (self.strategy.loss_scale * micro_batch.weight))
-                for name, part in of_micro_batch.items():
-                    sums[name] += float(part) * micro_batch.weight
-        sums = {name: all_reduce(self.strategy, value) for name, value in sums.items()}
-
-        parameters = list(self.policy.trainable().values())
-        if count is None:
-            count = sums[loss.count_name]
-            for parameter in parameters:
-                if parameter.grad is not None:
-                    parameter.grad.div_(count)
-        self.strategy.sync_gradients(parameters)
-        return self._named(loss, {**loss.metrics(prepared, sums, count), **prepared.metrics})
-
-    def micro_batches(self, step: RLStep) -> Iterator[MicroBatch]:
-        """The groups of a step in pieces of neighbouring lengths, as many on every rank as its strategy wants."""
-        context = step.context
-        rollout = step.rollout
-        longest = rollout.lengths.amax(-1).tolist()
-        pieces = micro_batches(
-            context.prompt_lengths, longest, self.sampler.group_size, self.max_tokens, self.micro_batch_size
+    def updater(self) -> Updater:
+        """What turns the losses of this run into optimizer steps."""
+        optimizer: Any = self.optimizers()
+        return Updater(
+            self.losses,
+            self.combiner,
+            list(self.policy.trainable().values()),
+            optimizer,
+            self.manual_backward,
+            self.strategy,
+            self.optim.max_grad_norm,
         )
 
-        for index, counts in equal_passes(self.strategy, pieces):
-            whole = index == list(range(len(context)))
-            yield MicroBatch(
-                index,
-                tuple(step.batch.rows[i] for i in index),
-                context if whole else context.select(index),
-                rollout if whole else rollout.select(index),
-                weight=float(counts),
-            )
-
-    def clip_and_step(self, parameters: Sequence[nn.Parameter]) -> dict[str, float]:
-        """Clip by global norm, step, zero the gradients.
-
-        The optimiser stands still where the norm is not finite, and where it is 0: nothing was learnt, but momentum and
-        weight decay would move the weights.
-
-        Returns:
-            ``grad_norm`` before clipping, and ``skipped_updates``, 1 where the optimiser stood still.
-        """
-        optimizer: Any = self.optimizers()
-        norm = clip_gradients(parameters, self.optim.max_grad_norm)
-        moves = math.isfinite(norm) and norm > 0
-        if moves:
-            optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return {"grad_norm": norm, "skipped_updates": float(not moves)}
+    def micro_batches(self, step: RLStep) -> Iterator[MicroBatch]:
+        """The groups of a step in pieces that fit the settings."""
+        return step_micro_batches(step, self.strategy, self.max_tokens, self.micro_batch_size)
 
     def show_progress(self, metrics: Mapping[str, float]) -> None:
         """The first loss's metrics on the progress bar."""
@@ -382,6 +315,7 @@ class RLModule(LightningModule):
             ledger.reset()
 
         self.context = None
+        self.panel.clear()
         self.rl_step += 1
         self.step_metrics = gather_metrics(self.strategy, {k: float(v) for k, v in logged.items()}, weight)
         if self.rl_step % self.log_every == 0:
@@ -401,20 +335,6 @@ class RLModule(LightningModule):
     def strategy(self) -> RLStrategy:
         """The trainer's strategy, as the loop sees it."""
         return rl_strategy(self.trainer.strategy)
-
-    def _can_skip(self, prepared: Prepared, micro_batch: MicroBatch) -> bool:
-        """Whether a micro-batch has no used sample, and no other rank waits for its pass."""
-        if prepared.used is None or self.strategy.lockstep:
-            return False
-        return not bool(prepared.used[micro_batch.index].any())
-
-    def _named(self, loss: Loss[Any], metrics: Mapping[str, float]) -> dict[str, float]:
-        if loss is self.losses[0]:
-            return dict(metrics)
-        return {
-            name if "/" in name or name in _UNPREFIXED else f"{loss.name}/{name}": value
-            for name, value in metrics.items()
-        }
 
     def _datamodule(self) -> Any:
         # Lightning sets it only where one was given.

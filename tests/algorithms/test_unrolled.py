@@ -59,7 +59,7 @@ def with_reference(module: Any) -> Any:
 def naive_reward(module: Any) -> Tensor:
     """The reward of all samples, one by one, each position a forward pass over everything before it."""
     policy, how, mix = module.policy, module.losses[0].relaxation, module.losses[0].differentiable
-    context, rollout, step = sampled(module)
+    context, rollout, _ = sampled(module)
     table = policy.embed.weight[[*policy.code_to_token.tolist(), policy.stop_ids[0]]]
     rewards = []
     for b, g in torch.ones_like(rollout.finished).nonzero().tolist():
