@@ -11,11 +11,10 @@ from lightning import LightningModule
 
 from lightning_audiorl.algorithms.evaluation import EvalDecoding, Evaluator
 from lightning_audiorl.metrics import SetEvaluation
+from lightning_audiorl.metrics.specs import is_monitored
 from lightning_audiorl.models.policy import Policy
 from lightning_audiorl.strategies.phases import Phase, PhaseClock
 from lightning_audiorl.types import Hypothesis, PromptBatch
-
-_MONITOR = ("wer", "cer", "correct_rate", "insertion_rate", "hallucination_rate", "nonspeech_text_rate")
 
 
 class EvaluatedModule(LightningModule):
@@ -75,7 +74,7 @@ class EvaluatedModule(LightningModule):
         self._write(flat)
         if not self.trainer.sanity_checking:
             self.log_dict(
-                {key: value for key, value in flat.items() if key.rsplit("/", 1)[1] in _MONITOR},
+                {key: value for key, value in flat.items() if is_monitored(key)},
                 logger=False,
                 batch_size=1,
             )

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-_SUMS = ("dropped/", "reward_failures/", "refill/")
-_MAXIMA = ("seconds/", "peak_mib/", "resident_mib/", "moving/", "length/max")
+from lightning_audiorl.metrics.specs import reduction_over_ranks
 
 
 def total(strategy: Any, value: Tensor | float, how: str = "sum") -> float:
@@ -88,9 +87,9 @@ def merge_metrics(ranks: Sequence[tuple[float, Mapping[str, float]]]) -> dict[st
         values = [value for _, value in known]
         if not known:
             out[name] = math.nan
-        elif name.startswith(_SUMS):
+        elif reduction_over_ranks(name) == "sum":
             out[name] = math.fsum(values)
-        elif name.startswith(_MAXIMA):
+        elif reduction_over_ranks(name) == "max":
             out[name] = max(values)
         else:
             out[name] = math.fsum(w * v for w, v in known) / math.fsum(w for w, _ in known)
