@@ -10,11 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from lightning_audiorl.metrics.specs import reduction_over_ranks
 from lightning_audiorl.strategies.interface import ReduceOp, RLStrategy
-
-# Metrics that are added over ranks, and those of which the largest counts, by prefix; all others are averaged.
-_SUMS = ("dropped/", "reward_failures/", "refill/")
-_MAXIMA = ("seconds/", "peak_mib/", "resident_mib/", "moving/", "length/max")
 
 
 def all_reduce(strategy: RLStrategy, value: Tensor | float, how: ReduceOp = "sum") -> float:
@@ -138,9 +135,9 @@ def merge_metrics(ranks: Sequence[tuple[float, Mapping[str, float]]]) -> dict[st
 
         if not values:
             out[name] = math.nan
-        elif name.startswith(_SUMS):
+        elif reduction_over_ranks(name) == "sum":
             out[name] = math.fsum(values)
-        elif name.startswith(_MAXIMA):
+        elif reduction_over_ranks(name) == "max":
             out[name] = max(values)
         else:
             weighted = [weight * value for weight, value in zip(weights, values, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -102,3 +103,18 @@ class Evaluator:
             values = {key: float(value) for key, value in metric.compute().items()}
             results[name if label == main else f"{name}/{label}"] = values
         return results
+
+
+def flat_metrics(kind: str, results: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Finite metrics by log key.
+
+    Example:
+        >>> flat_metrics("val", {"long": {"wer": 0.25, "cer": float("nan")}})
+        {'val/long/wer': 0.25}
+    """
+    flat = {}
+    for set_name, metrics in results.items():
+        for name, value in metrics.items():
+            if math.isfinite(value):
+                flat[f"{kind}/{set_name}/{name}"] = value
+    return flat

@@ -8,7 +8,6 @@ losses' business (`lightning_audiorl.losses`); phases, micro-batches, ranks and 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -20,10 +19,11 @@ from torch import Tensor, nn
 from lightning_audiorl.engine.checkpointing import check_record, run_record, trainable_keys
 from lightning_audiorl.engine.distributed import gather_metrics, raise_on_all_ranks
 from lightning_audiorl.engine.dynamic_sampling import refill
-from lightning_audiorl.engine.evaluator import EvalDecoding, Evaluator
+from lightning_audiorl.engine.evaluator import EvalDecoding, Evaluator, flat_metrics
 from lightning_audiorl.engine.micro_batches import step_micro_batches
 from lightning_audiorl.engine.optim import Optim
 from lightning_audiorl.engine.rollout import Sampler, hypotheses, reward_metrics, rollout_metrics, unrewarded
+from lightning_audiorl.engine.run_parts import run_parts
 from lightning_audiorl.engine.scoring import StepScorer
 from lightning_audiorl.engine.update import Updater
 from lightning_audiorl.judges.base import Judge
@@ -39,14 +39,13 @@ from lightning_audiorl.losses import (
     WeightedGradients,
 )
 from lightning_audiorl.metrics import AsrEvaluation, SetEvaluation
+from lightning_audiorl.metrics.specs import is_monitored
 from lightning_audiorl.models.policy import Context, Policy, SampleKey
 from lightning_audiorl.models.reference import Reference, content_hash
 from lightning_audiorl.rewards import RewardMix
-from lightning_audiorl.strategies import NEEDED, Part, RLStrategy, module_parts, rl_strategy
+from lightning_audiorl.strategies import Part, RLStrategy, rl_strategy
 from lightning_audiorl.strategies.phases import Phase, PhaseClock
 from lightning_audiorl.types import Hypothesis, PromptBatch
-
-_MONITOR = ("wer", "cer", "correct_rate", "insertion_rate", "hallucination_rate", "nonspeech_text_rate")
 
 
 @runtime_checkable
@@ -398,25 +397,16 @@ class RLModule(LightningModule):
             self.reference = Reference(self.policy) if needs_reference else None
 
     def parts(self) -> list[Part]:
-        """What the strategy places: the policy's parts, the reference, the encoded prompts of the step at hand, judges
-        of rewards and evaluation, and what losses read."""
-        parts = [part for name, modules in self.policy.parts().items() for part in module_parts(name, modules)]
-        if self.reference is not None:
-            parts.append(Part("reference", NEEDED["reference"], self.reference.tensors, frozen=True))
-
-        own_judges = self.reward_judges()
-        others = [judge for judge in self.evaluation.judges() if judge not in own_judges]
-        parts += module_parts("judge of the evaluation", others, "judge")
-        parts.append(Part("context", NEEDED["context"], self._context_tensors, always=self.keep_context))
-
-        for judge in own_judges:
-            judge.requires_grad_(False)
-        parts += module_parts("judge", own_judges)
-
-        for loss in self.losses:
-            for name, modules in loss.frozen_modules().items():
-                parts += module_parts(name, modules)
-        return parts
+        """What the strategy places; see `run_parts`."""
+        return run_parts(
+            self.policy,
+            self.reference,
+            self._context_tensors,
+            self.keep_context,
+            self.reward_judges(),
+            self.evaluation.judges(),
+            self.losses,
+        )
 
     def reward_judges(self) -> Sequence[nn.Module]:
         """The models that rewards judge with, each once; the evaluation uses the same instances."""
@@ -489,16 +479,12 @@ class RLModule(LightningModule):
         self.clock.reset()
         self.evaluations.append({"rl_step": self.rl_step, "kind": kind, "results": results})
 
-        flat = {}
-        for set_name, metrics in results.items():
-            for name, value in metrics.items():
-                if math.isfinite(value):
-                    flat[f"{kind}/{set_name}/{name}"] = value
+        flat = flat_metrics(kind, results)
         self._write(flat)
 
         # What a checkpoint or an early stop may monitor; the sanity check before training is no evaluation.
         if not self.trainer.sanity_checking:
-            monitored = {key: value for key, value in flat.items() if key.rsplit("/", 1)[1] in _MONITOR}
+            monitored = {key: value for key, value in flat.items() if is_monitored(key)}
             self.log_dict(monitored, logger=False, batch_size=1)
 
     def on_validation_epoch_start(self) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
 
 from lightning import LightningModule
 
@@ -15,7 +15,7 @@ from lightning_audiorl.engine.rollout import hypotheses
 from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.metrics.speech import Judges
 from lightning_audiorl.models.policy import Policy, SampleKey
-from lightning_audiorl.strategies import Part, module_parts
+from lightning_audiorl.strategies import Part, module_parts, rl_strategy
 from lightning_audiorl.strategies.phases import Phase, PhaseClock
 from lightning_audiorl.types import Hypothesis, PromptBatch, Rollout
 
@@ -79,15 +79,13 @@ class Prediction(LightningModule):
         self.judges = judges or Judges()
         self.clock = PhaseClock()
 
-    def phase(self, name: Phase) -> Any:
+    def phase(self, name: Phase) -> AbstractContextManager[None]:
         """Context manager of a phase; see `PhaseClock`."""
         return self.clock.enter(name, self.trainer.strategy)
 
     def configure_model(self) -> None:
         """Shard the policy where the strategy shards."""
-        strategy: Any = self.trainer.strategy
-        if hasattr(strategy, "shard"):
-            strategy.shard(self.policy.parts())
+        rl_strategy(self.trainer.strategy).shard(self.policy.parts())
 
     def parts(self) -> list[Part]:
         """What the strategy places."""

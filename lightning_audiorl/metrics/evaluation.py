@@ -11,11 +11,16 @@ from torchmetrics import Metric
 
 from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.metrics.asr import AsrMetrics
+from lightning_audiorl.metrics.specs import RegistersSpecs
 from lightning_audiorl.text.normalise import Normaliser
 
 
-class SetEvaluation(ABC):
-    """Makes the metric of each set and decoding: ``update(hypotheses, seconds)``, ``compute() -> dict`` of scalars."""
+class SetEvaluation(RegistersSpecs, ABC):
+    """Makes the metric of each set and decoding: ``update(hypotheses, seconds)``, ``compute() -> dict`` of scalars.
+
+    Attributes:
+        specs: of the metrics that are this evaluation's own; see `metrics.specs`.
+    """
 
     @abstractmethod
     def new(self) -> Metric:

@@ -18,6 +18,7 @@ from lightning_audiorl.judges.panel import JudgePanel, same_weights
 from lightning_audiorl.judges.pitch import f0_spread_semitones, voiced_f0_hz
 from lightning_audiorl.metrics.evaluation import SetEvaluation
 from lightning_audiorl.metrics.functional import align
+from lightning_audiorl.metrics.specs import SYNTHESIS, RegistersSpecs
 from lightning_audiorl.text.normalise import Normaliser, normaliser_for
 from lightning_audiorl.types import Hypothesis, Utterance
 
@@ -227,7 +228,7 @@ def speech_figures(counts: SpeechCounts) -> dict[str, float]:
     }
 
 
-class SpeechMetrics(Metric):
+class SpeechMetrics(RegistersSpecs, Metric):
     """All figures of one set of synthesised speech; sums over processes.
 
     The state is one float64 vector (the fields of `SpeechCounts`). ``compute`` gives a dict of scalar tensors with the
@@ -240,6 +241,7 @@ class SpeechMetrics(Metric):
         kwargs: see torchmetrics.Metric.
     """
 
+    specs = SYNTHESIS
     is_differentiable = False
     higher_is_better = None
     full_state_update = False

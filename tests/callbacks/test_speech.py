@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_audiorl.algorithms import GRPO
 from lightning_audiorl.callbacks import HackingWatch, RunReport, SampleLogger, figure_table
-from lightning_audiorl.callbacks.figures import SPEECH_FIGURES
+from lightning_audiorl.callbacks.figures import columns_of
 from lightning_audiorl.callbacks.hacking import drift_alerts
 from lightning_audiorl.callbacks.recordings import Recordings, recordings_page
 from lightning_audiorl.callbacks.speech import (
@@ -232,13 +232,14 @@ def test_silent_samples_have_a_file_and_no_picture(tmp_path: Path) -> None:
 # --- figures of speech
 
 
-START = {"all": dict.fromkeys(SPEECH_FIGURES, 0.5) | {"f0_mean_hz": 120.0, "tokens_per_unit": 10.0, "similarity": 0.9}}
+COLUMNS = columns_of({"all": {"missing_stop_rate": 0.5}})
+START = {"all": dict.fromkeys(COLUMNS, 0.5) | {"f0_mean_hz": 120.0, "tokens_per_unit": 10.0, "similarity": 0.9}}
 END = {"all": START["all"] | {"cer": 0.44, "f0_mean_hz": 126.0, "tokens_per_unit": 9.5, "similarity": math.nan}}
 
 
 def test_speech_has_columns_and_a_line_of_changes() -> None:
     header, _, *lines = figure_table(START, END, ("step 0", "step 9")).splitlines()
-    titles = [column.title for column in SPEECH_FIGURES.values()]
+    titles = [title for title, _ in COLUMNS.values()]
     assert re.split(r"\s{2,}", header) == ["set", *titles]
     first, second, changes = (re.split(r"\s{2,}", line.strip()) for line in lines)
     assert first == ["all", "step 0", "50.0", "50.0", "50.0", "0.900", "0.500", "10.0", "50.0", "120", "0.50"]
