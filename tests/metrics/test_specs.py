@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning_audiorl.algorithms.ranks import merge_metrics
+from lightning_audiorl.engine.distributed import merge_metrics
 from torch import Tensor
 
 from lightning_audiorl.callbacks import figure_table
