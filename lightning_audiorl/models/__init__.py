@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lightning_audiorl.models.finetune import Finetune
 from lightning_audiorl.models.fun_asr_nano import FunAsrNanoPolicy
-from lightning_audiorl.models.policy import Context, Policy, SampleKey
+from lightning_audiorl.models.policy import Context, Policy, SampleKey, SpeechPolicy
 from lightning_audiorl.models.reference import Reference, content_hash
 from lightning_audiorl.models.speech_limits import SpeechLimits
 from lightning_audiorl.models.speech_lm import SpeakerPrompt, SpeechLMPolicy
@@ -35,6 +35,7 @@ __all__ = [
     "SpeakerPrompt",
     "SpeechLMPolicy",
     "SpeechLimits",
+    "SpeechPolicy",
     "SpeechTemplate",
     "TextLMPolicy",
     "TinyCausalLM",
