@@ -33,13 +33,14 @@ class Room:
 ANY_FAMILY = ("models.policy", "models.reference", "models.finetune")
 
 ROOMS = {
-    "types": Room(outside=("torch",)),
+    "fields": Room(outside=("torch",)),
+    "types": Room(inside=("fields",), outside=("torch",)),
     "ops": Room(inside=("types",), outside=("torch",)),
     "text": Room(outside=("jiwer", "rapidfuzz")),
     "metrics": Room(inside=("text", "types", "ops", "judges"), outside=("torch", "torchmetrics", "jiwer")),
     "rewards": Room(inside=("text", "types", "models.policy", "judges", "token2text"), outside=("torch", "rapidfuzz")),
     "codecs": Room(
-        inside=("types", "ops"),
+        inside=("fields", "types", "ops"),
         outside=("torch", "torchaudio", "transformers", "safetensors", "lightning"),
     ),
     "judges": Room(
@@ -62,7 +63,7 @@ ROOMS = {
         inside=("types", "ops", "rewards", "losses", "models.policy", "models.reference"), outside=("torch",)
     ),
     "losses": Room(
-        inside=("types", "ops", "rewards", "models.policy", "models.reference"),
+        inside=("fields", "types", "ops", "rewards", "models.policy", "models.reference"),
         outside=("torch",),
     ),
     "engine": Room(
@@ -117,18 +118,18 @@ ROOMS |= {
         ),
         outside=("torch", "lightning"),
     ),
-    "models.decoding": Room(inside=("types", "ops", "models.policy"), outside=("torch", "transformers")),
+    "models.decoding": Room(inside=("fields", "types", "ops", "models.policy"), outside=("torch", "transformers")),
     # The tiny speech model is made for a template, and `loading` knows the tiny ones by name.
     "models.tiny": Room(inside=("ops", "models.tts.templates"), outside=("torch", "transformers", "tokenizers")),
     "models.asr": Room(
-        inside=("types", "models.policy", *_BASE, "models.decoding", "models.tiny"),
+        inside=("fields", "types", "models.policy", *_BASE, "models.decoding", "models.tiny"),
         outside=("torch", "transformers"),
     ),
     "models.tts": Room(
-        inside=("types", "codecs", "models.policy", *_BASE, "models.decoding", "models.tiny"),
+        inside=("fields", "types", "codecs", "models.policy", *_BASE, "models.decoding", "models.tiny"),
         outside=("torch", "torchaudio", "transformers"),
     ),
-    "models": Room(inside=("types", "ops"), outside=("torch", "transformers", "peft", "safetensors")),
+    "models": Room(inside=("fields", "types", "ops"), outside=("torch", "transformers", "peft", "safetensors")),
     "data": Room(),
 }
 # `audiorl plan` runs what the others hold, on tensors without values.

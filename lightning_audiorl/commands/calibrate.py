@@ -17,7 +17,7 @@ from lightning_audiorl.data.datamodules.tts import TtsDataModule, speech_source
 from lightning_audiorl.data.manifest.source import PickedRows, RowSource
 from lightning_audiorl.engine.rollout import hypotheses
 from lightning_audiorl.judges.base import AsrJudge
-from lightning_audiorl.models.policy import Policy, SampleKey, speech_policy
+from lightning_audiorl.models.policy import Policy, SampleKey, require_speech_policy
 from lightning_audiorl.models.reference import content_hash
 from lightning_audiorl.rewards.differentiable import DifferentiableMix
 from lightning_audiorl.token2text import Calibration, calibration
@@ -143,7 +143,7 @@ def _codec(policy: Policy | None, codec: Codec | None) -> Codec:
     if codec is not None:
         return codec
     assert policy is not None
-    speech_policy(policy, "calibrate")
+    require_speech_policy(policy, "calibrate")
     own: Any = policy.codec
     assert isinstance(own, Codec)
     return own

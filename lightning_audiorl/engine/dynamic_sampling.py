@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from lightning_audiorl.engine.distributed import all_reduce, raise_on_all_ranks
-from lightning_audiorl.losses.step import ScoredRollout, join_scored_rollouts
+from lightning_audiorl.losses import ScoredRollout
 from lightning_audiorl.strategies import RLStrategy
 
 
@@ -71,5 +71,5 @@ def refill(
         "refill/taken": float(len(flat) - missing),
         "refill/left": float(missing),
     }
-    joined = pieces[0] if len(pieces) == 1 else join_scored_rollouts(pieces)
-    return joined, metrics
+    first, *others = pieces
+    return first.join(others) if others else first, metrics

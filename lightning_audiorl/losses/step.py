@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from lightning_audiorl import ops
+from lightning_audiorl.fields import Batched, PerPrompt
 from lightning_audiorl.models.policy import Context, SampleKey
-from lightning_audiorl.ops.join import join_batches, join_rollouts
 from lightning_audiorl.types import Hypothesis, PromptBatch, Rollout, Scores, Utterance
 
 
 @dataclass(frozen=True)
-class ScoredRollout:
+class ScoredRollout(Batched):
     """B prompts with their G samples and the rewards of these: what the phases encode, rollout and reward leave.
+
+    Dynamic sampling selects from it by prompt and joins it with others.
 
     Args:
         batch: B prompts.
@@ -30,52 +30,7 @@ class ScoredRollout:
     context: Context
     rollout: Rollout
     scores: Scores
-    groups: list[list[Hypothesis]]
-
-    def select(self, index: list[int]) -> ScoredRollout:
-        """The groups of the prompts at ``index``."""
-        components = {name: component[index] for name, component in self.scores.parts.items()}
-        scores = Scores(self.scores.total[index], self.scores.valid[index], components, self.scores.failures)
-
-        return ScoredRollout(
-            batch=self.batch.select(index),
-            context=self.context.select(index),
-            rollout=self.rollout.select(index),
-            scores=scores,
-            groups=[self.groups[i] for i in index],
-        )
-
-
-def join_scored_rollouts(pieces: Sequence[ScoredRollout]) -> ScoredRollout:
-    """The groups of several rollouts as those of one, in order; reward failures are added up."""
-    first, *others = pieces
-
-    failures: dict[str, int] = {}
-    for piece in pieces:
-        for name, count in piece.scores.failures.items():
-            failures[name] = failures.get(name, 0) + count
-
-    scores = Scores(
-        torch.cat([piece.scores.total for piece in pieces]),
-        torch.cat([piece.scores.valid for piece in pieces]),
-        {name: torch.cat([piece.scores.parts[name] for piece in pieces]) for name in first.scores.parts},
-        failures,
-    )
-
-    # Each piece is told which places of the whole its groups take.
-    places: list[list[int]] = []
-    start = 0
-    for piece in pieces:
-        places.append(list(range(start, start + len(piece.batch))))
-        start += len(piece.batch)
-
-    return ScoredRollout(
-        batch=join_batches([piece.batch for piece in pieces]),
-        context=first.context.join([piece.context for piece in others]),
-        rollout=join_rollouts([(place, piece.rollout) for place, piece in zip(places, pieces, strict=True)]),
-        scores=scores,
-        groups=[group for piece in pieces for group in piece.groups],
-    )
+    groups: PerPrompt[list[list[Hypothesis]]]
 
 
 @dataclass(frozen=True)

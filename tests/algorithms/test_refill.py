@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader
 from lightning_audiorl import ops
 from lightning_audiorl.algorithms import GRPO
 from lightning_audiorl.losses.sample_filters import MinRewardSpread
-from lightning_audiorl.losses.step import join_scored_rollouts
 from lightning_audiorl.models import TextLMPolicy, WhisperPolicy
 from lightning_audiorl.rewards import Reward
 from lightning_audiorl.strategies import PhaseSingleDevice
@@ -144,7 +143,7 @@ def test_join_keeps_failures_and_parts() -> None:
     step = module.last_step
     assert step is not None
     whole = step.samples
-    back = join_scored_rollouts([whole.select([2]), whole.select([0, 1])])
+    back = whole.select([2]).join([whole.select([0, 1])])
     assert [group[0].row.id for group in back.groups] == ["c", "a", "b"]
     assert torch.equal(back.scores.total, step.scores.total[[2, 0, 1]])
     assert torch.equal(back.scores.parts["picky"], step.scores.parts["picky"][[2, 0, 1]])

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from lightning_audiorl.engine.distributed import merge_metrics
 from torch import Tensor
 
 from lightning_audiorl.callbacks import figure_table
 from lightning_audiorl.callbacks.figures import columns_of, shown_metrics
 from lightning_audiorl.callbacks.hacking import drift_alerts
 from lightning_audiorl.callbacks.plots import panels
+from lightning_audiorl.engine.distributed import merge_metrics
 from lightning_audiorl.metrics import AsrEvaluation, AsrMetrics, Format, MetricSpec, UtteranceCounts, asr_rates, percent
 from lightning_audiorl.metrics.specs import (
     EVALUATION_METRICS,

@@ -22,7 +22,7 @@ from lightning_audiorl.losses.diffro.filters import Candidates, DiffroFilter
 from lightning_audiorl.losses.diffro.relaxation import Relaxation, RelaxedChunk
 from lightning_audiorl.losses.diffro.unrolled import unrolled_states
 from lightning_audiorl.losses.step import MicroBatch, RLStep, group_part
-from lightning_audiorl.models.policy import SampleKey, SpeechPolicy, speech_policy
+from lightning_audiorl.models.policy import SampleKey, SpeechPolicy, require_speech_policy
 from lightning_audiorl.models.reference import content_hash
 from lightning_audiorl.ops.logprobs import CHUNK_BYTES, over_chunks, scatter
 from lightning_audiorl.rewards.differentiable import DifferentiableMix
@@ -100,7 +100,7 @@ class DiffROLoss(Loss[PreparedDiffRO]):
             ValueError: for a policy that does not speak in codes, or a decoding that truncates.
         """
         super().bind(settings)
-        self.policy = speech_policy(settings.policy, settings.algorithm)
+        self.policy = require_speech_policy(settings.policy, settings.algorithm)
 
         decoding = settings.decoding
         if decoding.top_k or decoding.top_p < 1:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from transformers import FunAsrNanoForConditionalGeneration, FunAsrNanoProcessor
 
+from lightning_audiorl.fields import PerPrompt, Shape
 from lightning_audiorl.models.decoding.cached_prompt import PrefixContext
 from lightning_audiorl.models.decoding.clips import check_clips
 from lightning_audiorl.models.decoding.decoder_only import DecoderOnlyPolicy, Side
@@ -34,52 +36,21 @@ class FunAsrContext(PrefixContext):
         tokens: B prompts as token ids, one placeholder per audio frame.
     """
 
-    ids: list[str]
-    durations_s: list[float]
-    features: Tensor
-    keep: Tensor
-    tokens: list[list[int]]
-
-    def select(self, index: list[int]) -> FunAsrContext:
-        longest = int(self.keep[index].sum(-1).max())
-        return FunAsrContext(
-            [self.ids[i] for i in index],
-            [self.durations_s[i] for i in index],
-            self.features[index, :longest],
-            self.keep[index, :longest],
-            [self.tokens[i] for i in index],
-        )
-
-    def join(self, others: Sequence[FunAsrContext]) -> FunAsrContext:
-        every = [self, *others]
-        longest = max(context.features.shape[1] for context in every)
-
-        def together(tensors: list[Tensor]) -> Tensor:
-            ends = [(0, 0) * (tensor.ndim - 2) + (0, longest - tensor.shape[1]) for tensor in tensors]
-            return torch.cat([nn.functional.pad(t, end) for t, end in zip(tensors, ends, strict=True)])
-
-        return FunAsrContext(
-            [name for context in every for name in context.ids],
-            [seconds for context in every for seconds in context.durations_s],
-            together([context.features for context in every]),
-            together([context.keep for context in every]),
-            [row for context in every for row in context.tokens],
-        )
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> FunAsrContext:
-        features = self.features.to(device, non_blocking=non_blocking)
-        return replace(self, features=features, keep=self.keep.to(device, non_blocking=non_blocking))
+    features: Annotated[Tensor, Shape("B F E", pad="F", lengths="num_frames")]
+    keep: Annotated[Tensor, Shape("B F", pad="F", lengths="num_frames")]
+    tokens: PerPrompt[list[list[int]]]
 
     @property
-    def num_bytes(self) -> int:
-        return self.features.untyped_storage().nbytes() + self.keep.untyped_storage().nbytes()
+    def num_frames(self) -> Tensor:
+        """[B] audio frames of each clip."""
+        return self.keep.sum(-1)
 
     @property
     def prompt_lengths(self) -> list[int]:
         return [len(row) for row in self.tokens]
 
 
-class FunAsrNanoPolicy(DecoderOnlyPolicy):
+class FunAsrNanoPolicy(DecoderOnlyPolicy[FunAsrContext]):
     """`FunAsrNanoForConditionalGeneration` behind the policy interface.
 
     Args:
@@ -187,8 +158,7 @@ class FunAsrNanoPolicy(DecoderOnlyPolicy):
             out.append(around[:at] + [audio_id] * num_frames + around[at + 1 :])
         return out
 
-    def prompt(self, context: PrefixContext, side: Side) -> tuple[Tensor, Tensor]:
-        assert isinstance(context, FunAsrContext)
+    def prompt(self, context: FunAsrContext, side: Side) -> tuple[Tensor, Tensor]:
         audio = self.model.model.multi_modal_projector(context.features, context.keep.long())[context.keep]
         ids, mask = padded(context.tokens, self.stop_ids[0], audio.device, side)
         embeds = self.embed(ids)

@@ -14,7 +14,6 @@ from lightning_audiorl.models.decoding.shared_prefix import share_prefix
 from lightning_audiorl.models.decoding.tokens import allowed_tokens
 from lightning_audiorl.models.finetune import Finetune, Parts, apply_finetune, merged_state_dict
 from lightning_audiorl.models.loading import build, read_start, stop_token_ids
-from lightning_audiorl.models.policy import Context
 from lightning_audiorl.models.tiny.asr import TinyWhisper, build_whisper
 from lightning_audiorl.types import PromptBatch, Rollout, Utterance
 
@@ -116,7 +115,7 @@ class WhisperPolicy(EncoderDecoderPolicy):
         no_timestamps = getattr(config, "no_timestamps_token_id", None)
         return tokens if no_timestamps is None else [*tokens, no_timestamps]
 
-    def targets(self, context: Context, texts: Sequence[str]) -> Rollout:
+    def targets(self, context: EncodedContext, texts: Sequence[str]) -> Rollout:
         # Whisper's transcripts begin with a space.
         return super().targets(context, [f" {text}" if text else "" for text in texts])
 

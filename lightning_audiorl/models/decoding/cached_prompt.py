@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from lightning_audiorl.fields import PerPrompt
 from lightning_audiorl.models.decoding import sampling
 from lightning_audiorl.models.decoding.shared_prefix import Layout, packed_arguments
 from lightning_audiorl.models.decoding.tokens import decode_groups, target_rollout
@@ -21,14 +23,18 @@ from lightning_audiorl.models.policy import Context, Policy, SampleKey
 from lightning_audiorl.types import Decoding, Rollout
 
 
+@dataclass(frozen=True)
 class PrefixContext(Context):
     """A context that knows its prompts' ids and the length of what they ask for."""
 
-    ids: list[str]
-    durations_s: list[float]
+    ids: PerPrompt[list[str]]
+    durations_s: PerPrompt[list[float]]
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+PrefixT = TypeVar("PrefixT", bound=PrefixContext)
 
 
 class PromptState(sampling.DecodeState, Protocol):
@@ -38,7 +44,7 @@ class PromptState(sampling.DecodeState, Protocol):
         """Each prompt's row becomes ``repeats`` neighbouring rows."""
 
 
-class CachedPromptPolicy(Policy):
+class CachedPromptPolicy(Policy[PrefixT]):
     """Sampling and scoring over a shared prompt; a family adds `encode`, `prefill`, `packed`, `output`, its loading.
 
     Attributes:
@@ -64,32 +70,30 @@ class CachedPromptPolicy(Policy):
         """Linear layer from hidden states to logits."""
 
     @abstractmethod
-    def prefill(self, context: PrefixContext) -> PromptState:
+    def prefill(self, context: PrefixT) -> PromptState:
         """Compute the prompts once each, without gradients."""
 
     @abstractmethod
-    def packed(self, context: PrefixContext, completions: Tensor) -> tuple[Layout, dict[str, Tensor]]:
+    def packed(self, context: PrefixT, completions: Tensor) -> tuple[Layout, dict[str, Tensor]]:
         """Rows of a prompt and its ``completions`` [B, G, T]; trainable parts of the prompt run here.
 
         Returns:
             The layout, and what the backbone takes beside `packed_arguments`.
         """
 
-    def caps(self, context: PrefixContext, decoding: Decoding) -> list[int]:
+    def caps(self, context: PrefixT, decoding: Decoding) -> list[int]:
         """Most tokens that each prompt's completions may have."""
         return [decoding.cap(seconds, self.usual_tokens_per_second) for seconds in context.durations_s]
 
     @torch.no_grad()
-    def sample(self, context: Context, group_size: int, decoding: Decoding, key: SampleKey) -> Rollout:
-        assert isinstance(context, PrefixContext)
+    def sample(self, context: PrefixT, group_size: int, decoding: Decoding, key: SampleKey) -> Rollout:
         with self.evaluating():
             state = self.prefill(context)
             state.expand(group_size)
             caps = self.caps(context, decoding)
             return sampling.sample(state, self.head, self.stop_ids, context.ids, group_size, caps, decoding, key)
 
-    def hidden(self, context: Context, rollout: Rollout) -> Tensor:
-        assert isinstance(context, PrefixContext)
+    def hidden(self, context: PrefixT, rollout: Rollout) -> Tensor:
         return self._predicting(*self.packed(context, rollout.tokens[:, :, :-1]))
 
     def _predicting(self, layout: Layout, inputs: dict[str, Tensor]) -> Tensor:
@@ -101,9 +105,8 @@ class CachedPromptPolicy(Policy):
         # Added rather than filled in: nothing is copied, and the gradient passes (where -inf stands it is 0 anyway).
         return logits.add_(torch.zeros_like(self.allowed, dtype=logits.dtype).masked_fill_(~self.allowed, -torch.inf))
 
-    def decode(self, rollout: Rollout, context: Context) -> list[list[str]]:
+    def decode(self, rollout: Rollout, context: PrefixT) -> list[list[str]]:
         return decode_groups(self.tokenizer, rollout)
 
-    def targets(self, context: Context, texts: Sequence[str]) -> Rollout:
-        assert isinstance(context, PrefixContext)
+    def targets(self, context: PrefixT, texts: Sequence[str]) -> Rollout:
         return target_rollout(self.tokenizer, self.allowed, context.ids, texts, self.stop_ids[0])

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from lightning_audiorl.models.decoding.cache import make_room
-from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy, PrefixContext
+from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy, PrefixT
 from lightning_audiorl.models.decoding.shared_prefix import Layout
-from lightning_audiorl.models.policy import Context
 
 Side = Literal["left", "right"]
 
@@ -54,7 +53,7 @@ class _CachedPrefix:
         self.hidden, self.mask, self.positions = self.hidden[rows], self.mask[rows], self.positions[rows]
 
 
-class DecoderOnlyPolicy(CachedPromptPolicy):
+class DecoderOnlyPolicy(CachedPromptPolicy[PrefixT]):
     """What decoder-only families share; a family adds `encode`, `prompt` and its loading."""
 
     @property
@@ -63,10 +62,10 @@ class DecoderOnlyPolicy(CachedPromptPolicy):
         """Token embedding of the language model."""
 
     @abstractmethod
-    def prompt(self, context: PrefixContext, side: Side) -> tuple[Tensor, Tensor]:
+    def prompt(self, context: PrefixT, side: Side) -> tuple[Tensor, Tensor]:
         """Prompt embeddings [B, P, D], padded on ``side``, and their keep mask [B, P] int64; trainable parts run."""
 
-    def prefill(self, context: PrefixContext) -> _CachedPrefix:
+    def prefill(self, context: PrefixT) -> _CachedPrefix:
         embeds, mask = self.prompt(context, "left")
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         cache = DynamicCache()
@@ -75,7 +74,7 @@ class DecoderOnlyPolicy(CachedPromptPolicy):
         )
         return _CachedPrefix(self.backbone, self.embed, out.last_hidden_state[:, -1], mask, mask.sum(-1), cache)
 
-    def packed(self, context: PrefixContext, completions: Tensor) -> tuple[Layout, dict[str, Tensor]]:
+    def packed(self, context: PrefixT, completions: Tensor) -> tuple[Layout, dict[str, Tensor]]:
         prompt = self.prompt(context, "right")  # before the completions: gradients add up in that order
         return _joined(*prompt, self.embed(completions.flatten(1)), completions.shape[1])
 
@@ -85,17 +84,8 @@ class DecoderOnlyPolicy(CachedPromptPolicy):
         """Token ids [...] -> [..., D], as the language model reads them."""
         return self.embed(tokens)
 
-    def hidden_of(self, context: Context, embedded: Tensor) -> Tensor:
-        """As `hidden`, of completions that are given as the language model reads them.
-
-        Args:
-            context: B prompts.
-            embedded: [B, G, T, D] of `embedded`, or means of its rows; with a graph gradients reach it.
-
-        Returns:
-            [B*G, T + 1, D]; the state at t has read the prompt and ``embedded[:, :, :t]``.
-        """
-        assert isinstance(context, PrefixContext)
+    def hidden_of(self, context: PrefixT, embedded: Tensor) -> Tensor:
+        """Hidden states [B*G, T + 1, D] of completions [B, G, T, D] that are given as the language model reads them."""
         prompt = self.prompt(context, "right")
         return self._predicting(*_joined(*prompt, embedded.flatten(1, 2), embedded.shape[1]))
 

@@ -11,13 +11,12 @@ from torchaudio.functional import resample
 from transformers import AutoTokenizer
 
 from lightning_audiorl.codecs.base import Codec, SpeakerCondition
-from lightning_audiorl.models.decoding.cached_prompt import PrefixContext
 from lightning_audiorl.models.decoding.decoder_only import DecoderOnlyPolicy, Side
 from lightning_audiorl.models.decoding.shared_prefix import share_prefix
 from lightning_audiorl.models.decoding.tokens import padded
 from lightning_audiorl.models.finetune import Finetune, Parts, apply_finetune, merged_state_dict
 from lightning_audiorl.models.loading import build, read_start
-from lightning_audiorl.models.policy import Context, SampleKey, SpeechPolicy
+from lightning_audiorl.models.policy import SampleKey, SpeechPolicy
 from lightning_audiorl.models.tiny.tts import TinySpeechLM, build_speech_lm
 from lightning_audiorl.models.tts.biased_head import AnyCausalLM
 from lightning_audiorl.models.tts.codes import decode_rows, encode_clips
@@ -45,7 +44,7 @@ class SpeakerPrompt:
     text: str
 
 
-class SpeechLMPolicy(DecoderOnlyPolicy, SpeechPolicy):
+class SpeechLMPolicy(DecoderOnlyPolicy[SpeechContext], SpeechPolicy[SpeechContext]):
     """A causal language model over text and speech tokens, and the codec that its tokens belong to.
 
     The text to speak is ``row.text``; the batch's audio are speaker prompts, ``row.extra["prompt_text"]`` is what they
@@ -162,8 +161,7 @@ class SpeechLMPolicy(DecoderOnlyPolicy, SpeechPolicy):
         self.num_encoded += int((num_samples > 0).sum())
         return encode_clips(self.codec, waveform, num_samples, self.limits.codec_batch_size)
 
-    def prompt(self, context: PrefixContext, side: Side) -> tuple[Tensor, Tensor]:
-        assert isinstance(context, SpeechContext)
+    def prompt(self, context: SpeechContext, side: Side) -> tuple[Tensor, Tensor]:
         ids, mask = padded(context.tokens, self.stop_ids[0], self.allowed.device, side)
         return self.embed(ids), mask
 
@@ -172,21 +170,19 @@ class SpeechLMPolicy(DecoderOnlyPolicy, SpeechPolicy):
         """Twice as slow as the rows say is still heard to its end."""
         return 2 * self.codec.frame_rate_hz
 
-    def caps(self, context: PrefixContext, decoding: Decoding) -> list[int]:
-        assert isinstance(context, SpeechContext)
+    def caps(self, context: SpeechContext, decoding: Decoding) -> list[int]:
         room = [self.max_positions - length for length in context.prompt_lengths]
         by_text = [self.limits.cap(length) or decoding.max_new_tokens for length in context.text_lengths]
         return [min(caps) for caps in zip(super().caps(context, decoding), by_text, room, strict=True)]
 
     # --- from tokens to speech
 
-    def targets(self, context: Context, texts: Sequence[str]) -> Rollout:
+    def targets(self, context: SpeechContext, texts: Sequence[str]) -> Rollout:
         """The recordings that `encode` found, as a rollout of G=1; ``texts`` are in the prompts already.
 
         Raises:
             ValueError: for a row without a recording.
         """
-        assert isinstance(context, SpeechContext)
         for name, codes in zip(context.ids, context.target_codes, strict=True):
             if not codes:
                 raise ValueError(
@@ -199,9 +195,8 @@ class SpeechLMPolicy(DecoderOnlyPolicy, SpeechPolicy):
         return Rollout(tokens, keep, torch.zeros_like(tokens, dtype=torch.float32), torch.ones_like(keep[..., 0]))
 
     @torch.no_grad()
-    def decode(self, rollout: Rollout, context: Context) -> list[list[Speech]]:  # type: ignore[override]
+    def decode(self, rollout: Rollout, context: SpeechContext) -> list[list[Speech]]:  # type: ignore[override]
         """Speech of each sample; an empty waveform where the model said nothing."""
-        assert isinstance(context, SpeechContext)
         group_size = rollout.tokens.shape[1]
         spoken = torch.where(rollout.keep, self.token_to_code[rollout.tokens], -1).flatten(0, 1)
         rows = [[code for code in row if code >= 0] for row in spoken.tolist()]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from lightning_audiorl.fields import PerPrompt
 from lightning_audiorl.models.decoding.cached_prompt import PrefixContext
 from lightning_audiorl.models.decoding.decoder_only import DecoderOnlyPolicy, Side
 from lightning_audiorl.models.decoding.shared_prefix import share_prefix
@@ -26,36 +25,14 @@ _RESCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 class TextContext(PrefixContext):
     """B prompts as token ids."""
 
-    ids: list[str]
-    durations_s: list[float]
-    tokens: list[list[int]]
-
-    def select(self, index: list[int]) -> TextContext:
-        return TextContext(
-            [self.ids[i] for i in index], [self.durations_s[i] for i in index], [self.tokens[i] for i in index]
-        )
-
-    def join(self, others: Sequence[TextContext]) -> TextContext:
-        every = [self, *others]
-        return TextContext(
-            [name for context in every for name in context.ids],
-            [seconds for context in every for seconds in context.durations_s],
-            [row for context in every for row in context.tokens],
-        )
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> TextContext:
-        return self
-
-    @property
-    def num_bytes(self) -> int:
-        return 0
+    tokens: PerPrompt[list[list[int]]]
 
     @property
     def prompt_lengths(self) -> list[int]:
         return [len(row) for row in self.tokens]
 
 
-class TextLMPolicy(DecoderOnlyPolicy):
+class TextLMPolicy(DecoderOnlyPolicy[TextContext]):
     """Any Llama-like causal language model behind the policy interface; the audio of a row is not read.
 
     The prompt is ``row.extra["prompt"]`` where the row has one, else ``row.text``, behind the tokenizer's start token.
@@ -125,8 +102,7 @@ class TextLMPolicy(DecoderOnlyPolicy):
         start = self.tokenizer.bos_token_id
         return tokens if start is None else [start, *tokens]
 
-    def prompt(self, context: PrefixContext, side: Side) -> tuple[Tensor, Tensor]:
-        assert isinstance(context, TextContext)
+    def prompt(self, context: TextContext, side: Side) -> tuple[Tensor, Tensor]:
         ids, mask = padded(context.tokens, self.stop_ids[0], self.allowed.device, side)
         return self.embed(ids), mask
 
