@@ -200,25 +200,30 @@ def without(table: Table, ignored: Sequence[str]) -> Table:
     }
 
 
-def show(name: str, kind: str, result: Comparison) -> None:
-    """One line of the table, and the names that only one build has."""
-    verdict = "equal"
-    if result.num_differing:
-        verdict = f"{result.num_differing} DIFFER, at most by {result.largest:.3g}: {result.where}"
-    elif not result.is_equal:
-        verdict = "OTHER NAMES" if result.num else "NOTHING COMPARED"
-    print(f"{name:28s} {kind:12s} {result.num:6d}  {verdict}")
-    for build, names in (("base", result.only_base), ("present", result.only_present)):
-        if names:
-            shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-            print(f"{'':28s} only in {build}: {shown}")
+def show(name: str, results: dict[str, Comparison]) -> None:
+    """A line for all kinds that are equal, one for each other kind, and the names that only one build has."""
+    equal = [f"{kind} {result.num}" for kind, result in results.items() if result.is_equal]
+    if equal:
+        print(f"{name:24s} equal      {', '.join(equal)}")
+
+    for kind, result in results.items():
+        if result.is_equal:
+            continue
+        said = f"{kind}: {result.num_differing} of {result.num} values"
+        if result.num_differing:
+            said += f", at most by {result.largest:.3g} ({result.where})"
+        print(f"{name:24s} DIFFERENT  {said}")
+        for build, names in (("base", result.only_base), ("present", result.only_present)):
+            if names:
+                more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+                print(f"{'':35s} only in {build}: {', '.join(names[:6])}{more}")
 
 
 def compare_all(
     chosen: Sequence[Scenario], base: Build, present: Build, failed: dict[str, str], ignored: Sequence[str]
 ) -> bool:
     """Print the table; returns whether everything is equal."""
-    print(f"{'scenario':28s} {'what':12s} {'values':>6s}")
+    print(f"{'scenario':24s} {'':10s} values compared, by kind")
     all_equal = True
     for scenario in chosen:
         for suffix in ("", "+resume") if scenario.resume else ("",):
@@ -226,7 +231,7 @@ def compare_all(
             base_run, present_run = base.runs / scenario.name, present.runs / name
             wrong = [(b, str(f)) for b, f in (("base", base_run), ("present", present_run)) if str(f) in failed]
             for build, folder in wrong:
-                print(f"{name:28s} FAILED in {build}:\n{failed[folder]}")
+                print(f"{name:24s} FAILED     in {build}:\n{failed[folder]}")
             if wrong:
                 all_equal = False
                 continue
@@ -234,10 +239,9 @@ def compare_all(
             tables = [without(read(folder / "run"), ignored) for folder in (base_run, present_run)]
             if suffix:
                 tables = [after(table, scenario.resume, scenario.num_steps) for table in tables]
-            for kind in KINDS:
-                result = compare(tables[0][kind], tables[1][kind])
-                show(name, kind, result)
-                all_equal = all_equal and result.is_equal
+            results = {kind: compare(tables[0][kind], tables[1][kind]) for kind in KINDS}
+            show(name, results)
+            all_equal = all_equal and all(result.is_equal for result in results.values())
     return all_equal
 
 
