@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 IS_SUITABLE := import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart quickstart-tts test test-slow lint format bench compare gpu-bench figures ablation little-data tts-figures docs notebook clean
+.PHONY: help install quickstart quickstart-tts test test-slow test-portable lint format bench compare gpu-bench figures ablation little-data tts-figures docs notebook clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.* ## ' Makefile | sed -E 's/:.* ## /\t/' | expand -t 14
@@ -46,6 +46,9 @@ test: $(INSTALLED) ## all tests but the slow ones, offline, in as many processes
 test-slow: $(INSTALLED) ## the tests that take minutes
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow --timeout=1800 --durations=10
 
+test-portable: $(INSTALLED) ## all tests under default, AVX2 and AVX-512 kernels, with one thread and two; six times as long as `make test`
+	$(BIN)/python tools/portable_tests.py
+
 lint: $(INSTALLED) ## ruff (rules and format) and mypy, changing nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -66,16 +69,16 @@ gpu-bench: ## GPU tests and benchmarks in one command; without a registry bring 
 	PYTHON=$(GPU_PYTHON) benchmarks/gpu/run.sh
 
 figures: $(INSTALLED) ## README's table on real recordings; set FSDD_ROOT; hours on two CPU cores
-	$(BIN)/python figures/fsdd_asr.py --out runs/fsdd_figures --seeds 0 1 2
+	$(BIN)/python experiments/fsdd_asr.py --out runs/fsdd_figures --seeds 0 1 2
 
 ablation: $(INSTALLED) ## docs/ablation.md, from the warm starts of `make figures`; set FSDD_ROOT; about an hour on two cores
-	$(BIN)/python figures/asr_ablation.py --out runs/asr_ablation --seeds 0 1 2
+	$(BIN)/python experiments/asr_ablation.py --out runs/asr_ablation --seeds 0 1 2
 
 little-data: $(INSTALLED) ## docs/little_data.md, from the warm starts of `make figures`; set FSDD_ROOT; half an hour
-	$(BIN)/python figures/little_data.py --out runs/little_data --seeds 0
+	$(BIN)/python experiments/little_data.py --out runs/little_data --seeds 0
 
 tts-figures: $(INSTALLED) ## docs/tts_figures.md: GRPO, DiffRO and both; set FSDD_ROOT; about three hours on two cores
-	$(BIN)/python figures/tts.py --out runs/tts_figures --seeds 0 1 2
+	$(BIN)/python experiments/tts.py --out runs/tts_figures --seeds 0 1 2
 
 docs: $(INSTALLED) ## API reference from the docstrings, into build/docs
 	$(BIN)/pdoc --docformat google --output-directory build/docs lightning_audiorl

@@ -8,34 +8,12 @@ A group (the G samples of one prompt) is always contiguous: ``[B, G, ...]``, nev
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Self
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
-import torch
 from torch import Tensor
 
-
-class _Movable:
-    """Moves every tensor field (also inside dicts) to a device; Lightning's batch transfer calls ``to``."""
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """A copy with every tensor on ``device``."""
-
-        def move(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                return value.to(device, non_blocking=non_blocking)
-            if isinstance(value, dict):
-                return {key: move(item) for key, item in value.items()}
-            return value
-
-        own: Any = self  # a dataclass, as every subclass is
-        return replace(own, **{f.name: move(getattr(self, f.name)) for f in fields(own)})
-
-
-def _expect(name: str, value: Tensor, shape: tuple[int | None, ...], kind: type) -> None:
-    fits = value.ndim == len(shape) and all(w is None or w == g for w, g in zip(shape, value.shape, strict=False))
-    if not fits:
-        raise ValueError(f"{kind.__name__}.{name}: expected shape {list(shape)}, got {list(value.shape)}")
+from lightning_audiorl.fields import Batched, Counts, PerPrompt, Shape, Shared
 
 
 @dataclass(frozen=True)
@@ -43,7 +21,7 @@ class Segment:
     """A stretch of one audio source, one piece of a constructed utterance.
 
     Args:
-        audio_filepath: absolute path, or a ``synthetic:`` URI (see ``data/nonspeech.py``).
+        audio_filepath: absolute path, or a ``synthetic:`` URI (see ``data/audio/nonspeech.py``).
         duration_s: length in seconds; None reads to the end of the file.
         offset_s: where the stretch begins, in seconds.
         gap_s: silence put before it, in seconds.
@@ -67,7 +45,7 @@ class Utterance:
         lang: ISO 639-1 code, names the text normaliser and the error unit (word or character).
         speaker: speaker name, or "" when unknown.
         keywords: words of special value in this row (reward R3).
-        effects: what is done to the joined audio, in order, such as ``telephone`` (see ``data/effects.py``).
+        effects: what is done to the joined audio, in order, such as ``telephone`` (see ``data/audio/effects.py``).
         extra: every other field of the manifest row, kept as it was.
     """
 
@@ -83,7 +61,7 @@ class Utterance:
 
 
 @dataclass(frozen=True)
-class PromptBatch(_Movable):
+class PromptBatch(Batched):
     """Audio and reference text of B prompts.
 
     Example: two clips of 1.0 s and 0.5 s at 16 kHz -> ``waveform`` [2, 16000] (zeros after a clip's end),
@@ -94,21 +72,17 @@ class PromptBatch(_Movable):
     there are any, for supervised training.
     """
 
-    waveform: Tensor
-    num_samples: Tensor
-    sample_rate_hz: int
-    rows: tuple[Utterance, ...]
-    target_waveform: Tensor | None = None
-    target_num_samples: Tensor | None = None
+    waveform: Annotated[Tensor, Shape("B S", pad="S", lengths="num_samples")]
+    num_samples: Annotated[Tensor, Shape("B")]
+    sample_rate_hz: Shared[int]
+    rows: PerPrompt[tuple[Utterance, ...]]
+    target_waveform: Annotated[Tensor | None, Shape("B S_target", pad="S_target", lengths="target_num_samples")] = None
+    target_num_samples: Annotated[Tensor | None, Shape("B")] = None
 
     def __post_init__(self) -> None:
-        _expect("waveform", self.waveform, (len(self.rows), None), PromptBatch)
-        _expect("num_samples", self.num_samples, (len(self.rows),), PromptBatch)
+        super().__post_init__()
         if (self.target_waveform is None) != (self.target_num_samples is None):
             raise ValueError("PromptBatch: target_waveform and target_num_samples come together")
-        if self.target_waveform is not None and self.target_num_samples is not None:
-            _expect("target_waveform", self.target_waveform, (len(self.rows), None), PromptBatch)
-            _expect("target_num_samples", self.target_num_samples, (len(self.rows),), PromptBatch)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -122,18 +96,6 @@ class PromptBatch(_Movable):
     def texts(self) -> list[str]:
         """B reference texts."""
         return [row.text for row in self.rows]
-
-    def select(self, index: list[int]) -> PromptBatch:
-        """The prompts at ``index``, trimmed to their longest clip."""
-        num_samples = self.num_samples[index]
-        longest = int(num_samples.max())
-        rows = tuple(self.rows[i] for i in index)
-        target, target_num_samples = self.target_waveform, self.target_num_samples
-        if target is not None and target_num_samples is not None:
-            target_num_samples = target_num_samples[index]
-            target = target[index, : int(target_num_samples.max())]
-        waveform = self.waveform[index, :longest]
-        return PromptBatch(waveform, num_samples, self.sample_rate_hz, rows, target, target_num_samples)
 
 
 @dataclass(frozen=True)
@@ -177,8 +139,12 @@ class Decoding:
         return max(1, min(self.max_new_tokens, self.min_cap + int(per_second * duration_s)))
 
 
+#: Of tensors with an entry for each token of each sample; a completion has one token at least.
+_PER_TOKEN = Shape("B G T", pad="T", lengths="lengths", least=1)
+
+
 @dataclass(frozen=True)
-class Rollout(_Movable):
+class Rollout(Batched):
     """G completions of each of B prompts, without the prompts.
 
     Example: B=1, G=2, completions "a stop" and "b c stop" -> ``tokens`` [1, 2, 3], ``keep``
@@ -192,38 +158,16 @@ class Rollout(_Movable):
         support: [B, G, T, K] int64, -1 padded: the tokens that truncation kept at each step; None without truncation.
     """
 
-    tokens: Tensor
-    keep: Tensor
-    log_probs: Tensor
-    finished: Tensor
-    support: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        shape = tuple(self.tokens.shape)
-        if len(shape) != 3:
-            raise ValueError(f"Rollout.tokens: expected [B, G, T], got {list(shape)}")
-        _expect("keep", self.keep, shape, Rollout)
-        _expect("log_probs", self.log_probs, shape, Rollout)
-        _expect("finished", self.finished, shape[:2], Rollout)
-        if self.support is not None:
-            _expect("support", self.support, (*shape, None), Rollout)
+    tokens: Annotated[Tensor, _PER_TOKEN]
+    keep: Annotated[Tensor, _PER_TOKEN]
+    log_probs: Annotated[Tensor, _PER_TOKEN]
+    finished: Annotated[Tensor, Shape("B G")]
+    support: Annotated[Tensor | None, Shape("B G T K", pad="T K", lengths="lengths", least=1, fill=-1)] = None
 
     @property
     def lengths(self) -> Tensor:
         """[B, G] number of kept tokens, stop token included."""
         return self.keep.sum(-1)
-
-    def select(self, index: list[int]) -> Rollout:
-        """The groups of the prompts at ``index``, trimmed to their longest completion."""
-        longest = max(1, int(self.lengths[index].max()))
-        support = None if self.support is None else self.support[index][:, :, :longest]
-        return Rollout(
-            self.tokens[index][:, :, :longest],
-            self.keep[index][:, :, :longest],
-            self.log_probs[index][:, :, :longest],
-            self.finished[index],
-            support,
-        )
 
 
 @dataclass(frozen=True)
@@ -234,7 +178,6 @@ class Speech:
         waveform: [num_samples] float32 on the CPU; no sample where nothing was said.
         sample_rate_hz: of the waveform.
         codes: [num_codes] int64 speech tokens that it was decoded from, without prompt and stop token.
-        heard: what judges made of it by their name, a transcript or an embedding: each judge listens once.
         prompt: [num_samples] float32 on the CPU: the speaker prompt that the policy was given, which judges of the
             voice compare with; None, or no sample, where there was none.
         prompt_sample_rate_hz: of the prompt; 0 without one.
@@ -243,7 +186,6 @@ class Speech:
     waveform: Tensor
     sample_rate_hz: int
     codes: Tensor
-    heard: dict[str, Any] = field(default_factory=dict, compare=False)
     prompt: Tensor | None = None
     prompt_sample_rate_hz: int = 0
 
@@ -263,6 +205,7 @@ class Hypothesis:
         num_tokens: completion length in tokens, stop token included.
         finished: False where the length cap cut it.
         speech: the sample of a model that speaks.
+        transcripts: of the speech, by the name of the ASR judge that was asked; None where it failed.
     """
 
     row: Utterance
@@ -270,10 +213,11 @@ class Hypothesis:
     num_tokens: int = 0
     finished: bool = True
     speech: Speech | None = None
+    transcripts: Mapping[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Scores(_Movable):
+class Scores(Batched):
     """Rewards of B x G samples. Higher is better.
 
     Args:
@@ -283,13 +227,7 @@ class Scores(_Movable):
         failures: how many samples each part failed on.
     """
 
-    total: Tensor
-    valid: Tensor
-    parts: dict[str, Tensor]
-    failures: dict[str, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        shape = tuple(self.total.shape)
-        _expect("valid", self.valid, shape, Scores)
-        for name, part in self.parts.items():
-            _expect(f"parts[{name}]", part, shape, Scores)
+    total: Annotated[Tensor, Shape("B G")]
+    valid: Annotated[Tensor, Shape("B G")]
+    parts: Annotated[dict[str, Tensor], Shape("B G")]
+    failures: Counts = field(default_factory=dict)

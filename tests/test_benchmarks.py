@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +20,7 @@ from grpo_bench.runner import check_work  # noqa: E402
 
 def run(*args: str) -> str:
     command = [sys.executable, str(ROOT / "benchmarks" / "grpo_step.py"), "--tiny", *args]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 

@@ -14,7 +14,7 @@ from transformers import FunAsrNanoForConditionalGeneration
 
 from lightning_audiorl import cli, ops
 from lightning_audiorl.algorithms import SFT, Optim
-from lightning_audiorl.algorithms.filters import MinRewardSpread
+from lightning_audiorl.losses.sample_filters import MinRewardSpread
 from tests.command import class_of, run, tiny_config, write_manifest
 
 
@@ -44,7 +44,7 @@ def test_every_objective_trains_from_yaml(name: str, folder: Path) -> None:
     config["data"]["init_args"].pop("val")
     config["trainer"] |= {"enable_checkpointing": False}
     model: Any = run(folder, config).model
-    assert model.objective == getattr(ops, name)(**OBJECTIVES[name])
+    assert model.losses[0].objective == getattr(ops, name)(**OBJECTIVES[name])
     assert model.rl_step == 1
     assert model.step_metrics["grad_norm"] > 0
     assert model.step_metrics["skipped_updates"] == 0
@@ -59,11 +59,11 @@ def test_nested_settings_arrive(folder: Path) -> None:
     )
     command = run(folder, config, "--seed_everything", "11", "--model.init_args.beta", "0.5")
     model: Any = command.model
-    assert model.filters == [MinRewardSpread(0.25)]
+    assert list(model.losses[0].advantages.filters) == [MinRewardSpread(0.25)]
     assert model.optim == Optim(0.02, "linear", 3)
-    assert model.beta == 0.5
+    assert model.losses[0].beta == 0.5
     assert model.seed == command.datamodule.seed == 11
-    assert model.decoding.max_new_tokens == 5
+    assert model.sampler.decoding.max_new_tokens == 5
     assert [(r.name, r.weight) for r in model.rewards.rewards] == [("accuracy", 1.0), ("hallucination", 0.5)]
     assert (folder / "run" / "config.yaml").exists()
 

@@ -64,7 +64,7 @@ def start(
     path = folder / f"{name}{len(args)}.yaml"
     path.write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "lightning_audiorl", "fit", "--config", str(path), *args]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=folder
     )

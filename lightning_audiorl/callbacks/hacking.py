@@ -12,33 +12,30 @@ from lightning.pytorch.callbacks import Callback
 
 from lightning_audiorl.callbacks.common import flat_figures, tensorboard_writers
 from lightning_audiorl.metrics import gap_alerts, reward_hacking_alerts
+from lightning_audiorl.metrics.specs import evaluation_spec
 
 _log = logging.getLogger(__name__)
 
-#: Figures of speech that no reward should move, and what it means when they do.
-_DRIFTS = {
-    "f0_mean_hz": "the voice is another",
-    "duration_ratio": "the pace is another",
-    "tokens_per_unit": "it says more or less than the text",
-}
-
 
 def drift_alerts(history: Mapping[str, Sequence[float]], tolerance: float = 0.1) -> list[str]:
-    """One sentence per figure of speech (mean F0, duration ratio, tokens per unit) that has left its start behind.
+    """One sentence per metric that no reward should move, and that has left its start behind.
 
     Args:
-        history: value at each validation by log key, oldest first; other keys are ignored, NaN is passed over.
+        history: value at each validation by log key, oldest first; metrics that are not watched for a drift (of the
+            shipped ones mean F0, duration ratio and tokens per unit are) are ignored, NaN is passed over.
         tolerance: how far a value may be from that of the first validation, as a share of it.
     """
     alerts = []
     for key, values in history.items():
-        meaning = _DRIFTS.get(key.rpartition("/")[2])
+        spec = evaluation_spec(key)
         known = [value for value in values if not math.isnan(value)]
-        if meaning is None or not known or not known[0] or math.isnan(values[-1]):
+        if spec.watch != "drift" or not known or not known[0] or math.isnan(values[-1]):
             continue
         drift = known[-1] / known[0] - 1
         if abs(drift) > tolerance:
-            alerts.append(f"{key} drifted from {known[0]:.4g} to {known[-1]:.4g} ({100 * drift:+.0f} %): {meaning}")
+            alerts.append(
+                f"{key} drifted from {known[0]:.4g} to {known[-1]:.4g} ({100 * drift:+.0f} %): {spec.meaning}"
+            )
     return alerts
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Annotated, Self
 
 import torch
 from torch import Tensor, nn
+
+from lightning_audiorl.fields import Batched, Shape, Shared
 
 
 class CodecError(ValueError):
@@ -16,8 +17,10 @@ class CodecError(ValueError):
 
 
 @dataclass(frozen=True)
-class SpeakerCondition:
+class SpeakerCondition(Batched):
     """The speaker prompts of B rows, for codecs whose decoder wants more than codes.
+
+    Rows may be selected repeatedly: the G samples of a prompt share it.
 
     Args:
         waveform: [B, S] float32, zeros after a prompt's end.
@@ -28,25 +31,12 @@ class SpeakerCondition:
         embedding: [B, D] speaker embeddings, where the user has an encoder.
     """
 
-    waveform: Tensor
-    num_samples: Tensor
-    sample_rate_hz: int
-    codes: Tensor | None = None
-    lengths: Tensor | None = None
-    embedding: Tensor | None = None
-
-    def select(self, index: list[int]) -> SpeakerCondition:
-        """The prompts of the rows at ``index``, in that order; rows may repeat (G samples of a prompt share it)."""
-        return self._map(lambda value: value[index])
-
-    def to(self, device: torch.device | str) -> SpeakerCondition:
-        """A copy on ``device``."""
-        return self._map(lambda value: value.to(device))
-
-    def _map(self, change: Callable[[Tensor], Tensor]) -> SpeakerCondition:
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
-        changed: dict[str, Any] = {name: change(value) for name, value in tensors.items()}
-        return replace(self, **changed)
+    waveform: Annotated[Tensor, Shape("B S")]
+    num_samples: Annotated[Tensor, Shape("B")]
+    sample_rate_hz: Shared[int]
+    codes: Annotated[Tensor | None, Shape("B T")] = None
+    lengths: Annotated[Tensor | None, Shape("B")] = None
+    embedding: Annotated[Tensor | None, Shape("B D")] = None
 
 
 def valid(num: Tensor, longest: int) -> Tensor:

@@ -10,11 +10,12 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_audiorl.metrics.functional import UtteranceCounts, asr_rates, utterance_counts
+from lightning_audiorl.metrics.specs import RECOGNITION, RegistersSpecs
 from lightning_audiorl.text.normalise import Normaliser
 from lightning_audiorl.types import Hypothesis
 
 
-class AsrMetrics(Metric):
+class AsrMetrics(RegistersSpecs, Metric):
     """All recognition figures of one set; sums over processes.
 
     The state is one float64 vector of sums (the fields of `UtteranceCounts`), so counts stay exact and a sync is one
@@ -27,6 +28,7 @@ class AsrMetrics(Metric):
         kwargs: see torchmetrics.Metric.
     """
 
+    specs = RECOGNITION
     is_differentiable = False
     higher_is_better = None
     full_state_update = False

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,6 +45,7 @@ class Objective(ABC):
     reduction: Reduction
     advantage: AdvantageKind
     drop_zero_variance: bool
+    needs_unique: ClassVar[bool] = False
 
     def surrogate(
         self,
@@ -223,6 +224,7 @@ class MWER(Objective):
     reduction: Reduction = "group_mean"
     advantage: AdvantageKind = "centred"
     drop_zero_variance: bool = False
+    needs_unique: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.reduction != "group_mean":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -67,16 +67,21 @@ class PhaseFSDP(PhaseMixin, ModelParallelStrategy):
         self._units: dict[str, list[Any]] = {}
 
     @property
-    def loss_scale(self) -> float:  # type: ignore[override]
-        """FSDP2 averages over ranks."""
+    def loss_scale(self) -> float:
+        """The world size: FSDP2 averages over ranks."""
         return float(self.world_size)
+
+    @property
+    def lockstep(self) -> bool:
+        """True: a layer is gathered from all ranks."""
+        return True
 
     def setup_environment(self) -> None:
         """All ranks in one data-parallel group."""
         self._data_parallel_size, self._tensor_parallel_size = self.num_nodes * self.num_processes, 1
         super().setup_environment()
 
-    def shard(self, parts: dict[str, list[nn.Module]]) -> None:
+    def shard(self, parts: Mapping[str, list[nn.Module]]) -> None:
         """Shard the modules of a policy's parts, once; called by the module's ``configure_model``."""
         mesh = self.device_mesh["data_parallel"]
         users = weight_users([module for modules in parts.values() for module in modules])
@@ -96,7 +101,7 @@ class PhaseFSDP(PhaseMixin, ModelParallelStrategy):
     @contextmanager
     def phase(self, name: Phase) -> Iterator[None]:
         needed = [part for part in self._units if name in NEEDED[part] or name == "update"]
-        offload = self._placing[0] == "offload"
+        offload = self._policy == "offload"
         if offload:
             self._move([part for part in self._units if part not in needed], "cpu")
             self._move(needed, self.root_device)
@@ -121,7 +126,7 @@ class PhaseFSDP(PhaseMixin, ModelParallelStrategy):
         self._move(self._units, self.root_device)
         return super().lightning_module_state_dict()
 
-    def gather(self) -> None:
+    def gather_weights(self) -> None:
         """Every rank gets the whole model as plain tensors on the CPU, for export; it no longer computes."""
         assert self.lightning_module is not None
         for module in self.lightning_module.modules():

@@ -1,4 +1,4 @@
-"""What there is to place: the parts of a step, and the phases that need each. The one table of DESIGN."""
+"""What there is to place: the parts of a step, and the one table of the phases that need each."""
 
 from __future__ import annotations
 

@@ -12,8 +12,11 @@ import torch
 from torch import Tensor
 
 from lightning_audiorl.algorithms import DiffRO, GRPODiffRO, Optim
-from lightning_audiorl.algorithms.relaxed import RelaxedModule, RelaxedStep
+from lightning_audiorl.engine import RLModule
+from lightning_audiorl.losses import MicroBatch
+from lightning_audiorl.losses.diffro.loss import PreparedDiffRO
 from lightning_audiorl.models import SpeechLMPolicy
+from lightning_audiorl.models.policy import SampleKey
 from lightning_audiorl.ops.randomness import keyed_generator
 from lightning_audiorl.rewards import DifferentiableMix, Reward, RewardMix, TextLikelihood
 from lightning_audiorl.token2text import Token2Text
@@ -60,7 +63,7 @@ class Codes(Reward):
         return [float((codes % 3 == 0).float().mean()) if len(codes) else 0.0 for codes in said]
 
 
-def make_module(kind: type[RelaxedModule] = DiffRO, policy: SpeechLMPolicy | None = None, **settings: Any) -> Any:
+def make_module(kind: type[RLModule] = DiffRO, policy: SpeechLMPolicy | None = None, **settings: Any) -> Any:
     """Gradients unclipped, learning rate constant."""
     settings = {
         "num_steps": 1,
@@ -71,17 +74,23 @@ def make_module(kind: type[RelaxedModule] = DiffRO, policy: SpeechLMPolicy | Non
     } | settings
     if kind is GRPODiffRO:
         settings.setdefault("rewards", RewardMix([Codes()]))
-    return kind(make("speech_lm") if policy is None else policy, **settings)
+    module: Any = kind
+    return module(make("speech_lm") if policy is None else policy, **settings)
 
 
-def make_double(**settings: Any) -> Any:
-    """As `make_module`, policy and Token2Text in float64."""
+def make_double_policy() -> SpeechLMPolicy:
+    """The tiny policy in float64, its norms too."""
     policy = make("speech_lm").double()
     for norm in policy.modules():
         if type(norm).__name__ == "LlamaRMSNorm":  # which computes in float32, whatever it is given
             norm.forward = partial(_rms_norm, norm)
-    module = make_module(policy=policy, **settings)
-    module.differentiable.network.double()
+    return policy
+
+
+def make_double(**settings: Any) -> Any:
+    """As `make_module`, policy and Token2Text in float64."""
+    module = make_module(policy=make_double_policy(), **settings)
+    module.losses[0].differentiable.network.double()
     return module
 
 
@@ -89,17 +98,38 @@ def _rms_norm(norm: Any, x: Tensor) -> Tensor:
     return torch.nn.functional.rms_norm(x, x.shape[-1:], norm.weight, norm.variance_epsilon)
 
 
-def sampled(module: Any, names: str = "abc") -> tuple[Any, Rollout, RelaxedStep]:
-    """Context, a random rollout with ends of speech in it, and a step that uses all of its samples."""
+def sampled(module: Any, names: str = "abc") -> tuple[Any, Rollout, PreparedDiffRO]:
+    """Context, a random rollout with ends of speech in it, and what DiffRO learns of it: all of its samples."""
     batch, policy = make_batch(names), module.policy
     context = policy.encode(batch)
-    rollout = random_rollout(policy, len(names), module.group_size)
+    rollout = random_rollout(policy, len(names), module.sampler.group_size)
     last = rollout.lengths - 1
-    finished = torch.arange(module.group_size).expand_as(last) % 2 == 0
+    finished = torch.arange(module.sampler.group_size).expand_as(last) % 2 == 0
     stops = torch.where(finished, policy.stop_ids[0], rollout.tokens.gather(-1, last[..., None])[..., 0])
     tokens = rollout.tokens.scatter(-1, last[..., None], stops[..., None])
     rollout = replace(rollout, tokens=tokens, finished=finished)
-    return context, rollout, RelaxedStep(batch.rows, torch.ones_like(finished), None, {})
+    return (
+        context,
+        rollout,
+        PreparedDiffRO(used=torch.ones_like(finished), key=SampleKey(module.seed, module.rl_step), tau=1.0),
+    )
+
+
+def relaxed_loss(
+    module: Any,
+    prepared: PreparedDiffRO,
+    context: Any,
+    rollout: Rollout,
+    beta: float,
+    tau: float,
+    names: str = "abc",
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """DiffRO's loss of a whole step, summed over its samples, and the sums to be logged."""
+    loss = module.losses[-1]
+    loss.beta = beta
+    micro_batch = MicroBatch(list(range(len(names))), make_batch(names).rows, context, rollout)
+    result: tuple[Tensor, dict[str, Tensor]] = loss.compute(replace(prepared, tau=tau), micro_batch, 1.0)
+    return result
 
 
 def gradient(module: Any, loss: Tensor) -> Tensor:

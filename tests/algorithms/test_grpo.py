@@ -64,13 +64,14 @@ def test_rollout_and_update_score_alike(decoding: Decoding) -> None:
     module = make_grpo(decoding=decoding, sampler_cap=2.0, rollout_batch_size=1, micro_batch_size=2, num_steps=2)
     recorder = fit(module)
     step = module.last_step
+    (prepared,) = module.last_prepared
     assert step is not None
-    assert step.old_log_probs is not None
-    assert step.weights is not None
+    assert prepared.old_log_probs is not None
+    assert prepared.weights is not None
     assert (step.rollout.support is None) == (decoding.top_k == 0 and decoding.top_p == 1)
     keep = step.rollout.keep
-    assert_close(step.old_log_probs[keep], step.rollout.log_probs[keep], "policy")
-    assert_close(step.weights[keep], torch.ones(int(keep.sum())), "policy")
+    assert_close(prepared.old_log_probs[keep], step.rollout.log_probs[keep], "policy")
+    assert_close(prepared.weights[keep], torch.ones(int(keep.sum())), "policy")
     assert recorder.metrics[0]["clip_low"] == recorder.metrics[0]["clip_high"] == 0
 
 
@@ -114,12 +115,13 @@ def test_inner_updates() -> None:
     recorder = fit(module)
     single = fit(make_grpo(**settings))
     step = module.last_step
+    (prepared,) = module.last_prepared
     assert step is not None
-    assert step.old_log_probs is not None
+    assert prepared.old_log_probs is not None
     keep = step.rollout.keep
-    assert_close(step.old_log_probs[keep], step.rollout.log_probs[keep], "policy")
+    assert_close(prepared.old_log_probs[keep], step.rollout.log_probs[keep], "policy")
     with torch.no_grad(), policy.evaluating():
-        after = module._log_probs_of_all(step.context, step.rollout)
+        after = module.loss_settings.token_log_probs(step.context, step.rollout).log_probs
     assert (after - step.rollout.log_probs)[keep].abs().max() > 0.2
     assert recorder.metrics[0]["clip_low"] + recorder.metrics[0]["clip_high"] > 0
     assert single.metrics[0]["clip_low"] + single.metrics[0]["clip_high"] == 0
@@ -180,10 +182,11 @@ def test_dropout_is_off_in_rl() -> None:
     module = make_grpo(policy.train(), sampler_cap=2.0)
     recorder = fit(module)
     step = module.last_step
+    (prepared,) = module.last_prepared
     assert step is not None
-    assert step.old_log_probs is not None
+    assert prepared.old_log_probs is not None
     keep = step.rollout.keep
-    assert_close(step.old_log_probs[keep], step.rollout.log_probs[keep], "policy")
+    assert_close(prepared.old_log_probs[keep], step.rollout.log_probs[keep], "policy")
     assert recorder.metrics[0]["kl"] == 0.0
     assert policy.training
 
@@ -340,8 +343,8 @@ def test_reward_rises_on_a_toy_task() -> None:
 def test_every_step_draws_anew() -> None:
     drawn = []
     module = make_grpo(num_steps=2, optim=Optim(lr=1e-12))
-    collect = module.collect
-    module.collect = lambda batch: (drawn.append(step := collect(batch)), step)[1]  # type: ignore[method-assign]
+    collect = module.collect_rollouts
+    module.collect_rollouts = lambda batch: (drawn.append(samples := collect(batch)), samples)[1]  # type: ignore[method-assign]
     fit(module)
     assert drawn[0].batch.ids == drawn[1].batch.ids
     assert drawn[0].groups != drawn[1].groups

@@ -18,8 +18,8 @@ from lightning_audiorl.algorithms import (
     StopEmitted,
     TopShare,
 )
-from lightning_audiorl.algorithms.diffro_filters import Candidates, DiffroFilter
-from lightning_audiorl.algorithms.gradients import compare, put_sum, take_gradients
+from lightning_audiorl.losses.combine import compare, put_sum, take_gradients
+from lightning_audiorl.losses.diffro.filters import Candidates, DiffroFilter
 from lightning_audiorl.models import Finetune
 from lightning_audiorl.ops import Schedule, group_advantages
 from lightning_audiorl.rewards import RewardMix
@@ -39,7 +39,13 @@ def run(num_steps: int = 1, trainer: dict[str, Any] | None = None, **settings: A
 
 def run_grpo() -> Recorder:
     module = GRPO(
-        make("speech_lm"), 1, make_module().optim, rewards=RewardMix([Codes()]), group_size=4, decoding=SHORT, beta=0.1
+        make("speech_lm"),
+        1,
+        optim=make_module().optim,
+        rewards=RewardMix([Codes()]),
+        group_size=4,
+        decoding=SHORT,
+        beta=0.1,
     )
     return fit(module, [make_batch()])
 

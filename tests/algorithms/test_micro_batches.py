@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from lightning_audiorl.algorithms.micro_batches import micro_batches
+from lightning_audiorl.engine.micro_batches import micro_batches
 
 PROMPTS = [100, 20, 110, 25, 30, 105]
 COMPLETIONS = [10, 5, 12, 4, 9, 11]

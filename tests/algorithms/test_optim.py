@@ -11,7 +11,7 @@ import yaml
 from transformers import get_scheduler
 
 from lightning_audiorl.algorithms import Optim
-from lightning_audiorl.algorithms.optim import ScheduleName
+from lightning_audiorl.engine.optim import ScheduleName
 from tests.algorithms.tiny import fit, make_grpo
 from tests.command import run, tiny_config, write_manifest
 

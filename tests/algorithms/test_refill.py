@@ -11,8 +11,7 @@ from torch.utils.data import DataLoader
 
 from lightning_audiorl import ops
 from lightning_audiorl.algorithms import GRPO
-from lightning_audiorl.algorithms.filters import MinRewardSpread
-from lightning_audiorl.algorithms.refill import Sampled, join_sampled
+from lightning_audiorl.losses.sample_filters import MinRewardSpread
 from lightning_audiorl.models import TextLMPolicy, WhisperPolicy
 from lightning_audiorl.rewards import Reward
 from lightning_audiorl.strategies import PhaseSingleDevice
@@ -94,7 +93,7 @@ def test_refilling_is_bounded_and_what_is_left_stays() -> None:
     assert recorder.metrics[0]["zero_variance_share"] == 1
 
 
-def test_nothing_is_asked_for_where_every_group_teaches() -> None:
+def test_nothing_is_asked_for_where_every_group_has_a_signal() -> None:
     _, recorder, stream = run(dull="", further="", max_refills=2)
     assert stream.asked == []
     assert recorder.metrics[0]["refill/prompts"] == 0
@@ -115,7 +114,7 @@ def test_a_refilled_step_learns_as_if_its_prompts_had_come_at_once() -> None:
     assert_close(recorder.gradient(), expected.gradient(), "policy")
 
 
-def test_filters_decide_what_teaches() -> None:
+def test_filters_decide_what_has_a_signal() -> None:
     """A group that a filter empties is as dull as one of equal rewards."""
     _, recorder, _ = run(dull="", further="defgh", max_refills=1, filters=[MinRewardSpread(1e6)])
     assert recorder.metrics[0]["refill/flat"] == 3
@@ -143,8 +142,8 @@ def test_join_keeps_failures_and_parts() -> None:
     module, _, _ = run(dull="", further="", max_refills=1)
     step = module.last_step
     assert step is not None
-    whole = Sampled(step.batch, step.context, step.rollout, step.scores, step.groups)
-    back = join_sampled([whole.select([2]), whole.select([0, 1])])
+    whole = step.samples
+    back = whole.select([2]).join([whole.select([0, 1])])
     assert [group[0].row.id for group in back.groups] == ["c", "a", "b"]
     assert torch.equal(back.scores.total, step.scores.total[[2, 0, 1]])
     assert torch.equal(back.scores.parts["picky"], step.scores.parts["picky"][[2, 0, 1]])

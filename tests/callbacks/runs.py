@@ -9,10 +9,10 @@ from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_audiorl.algorithms import GRPO, SFT, EvalDecoding
-from lightning_audiorl.algorithms.base import AudioRLModule
-from lightning_audiorl.algorithms.optim import Optim
 from lightning_audiorl.cli import trainer_defaults
 from lightning_audiorl.data import AsrDataModule, FsddDigits, NonSpeech, Subset
+from lightning_audiorl.engine import RLModule
+from lightning_audiorl.engine.optim import Optim
 from lightning_audiorl.models import FunAsrNanoPolicy, TinyFunAsrNano
 from lightning_audiorl.rewards import Accuracy, Hallucination, RewardMix
 from lightning_audiorl.types import Decoding
@@ -59,7 +59,7 @@ def trainer(folder: Path, callbacks: list[Callback], **settings: Any) -> Trainer
     return Trainer(callbacks=callbacks, enable_checkpointing=saves, **settings)
 
 
-def fit(folder: Path, root: str, *callbacks: Callback, module: AudioRLModule | None = None, **settings: Any) -> Any:
+def fit(folder: Path, root: str, *callbacks: Callback, module: RLModule | None = None, **settings: Any) -> Any:
     """Fit and return the module, its trainer attached."""
     module = module or grpo()
     ckpt_path = settings.pop("ckpt_path", None)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from lightning import Callback, Trainer
 
-from lightning_audiorl.algorithms.base import AudioRLModule
 from lightning_audiorl.callbacks import Export, HackingWatch, RLCheckpoint, RunReport
+from lightning_audiorl.engine import RLModule
 from tests.callbacks import runs
 from tests.callbacks.runs import Figures
 from tests.helpers import assert_close
@@ -29,7 +29,7 @@ def trained(checkpoint: dict[str, Any]) -> int:
 
 
 @pytest.fixture(scope="module")
-def whole(root: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, AudioRLModule, list[Any]]:
+def whole(root: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RLModule, list[Any]]:
     """A run of four steps that nobody disturbs, with evaluations after steps 2 and 4."""
     folder = tmp_path_factory.mktemp("whole")
     callbacks = [RunReport(enabled=False), HackingWatch(window=1), RLCheckpoint(every_n_steps=2, keep=9)]
@@ -44,13 +44,13 @@ def test_saves_by_rl_step_and_keeps_the_last(root: str, tmp_path: Path) -> None:
     assert saving.kept == ["step-000003", "step-000004"]
 
 
-def test_the_end_is_saved_with_its_evaluation(whole: tuple[Path, AudioRLModule, list[Any]]) -> None:
+def test_the_end_is_saved_with_its_evaluation(whole: tuple[Path, RLModule, list[Any]]) -> None:
     folder = whole[0] / "checkpoints"
     assert [one["rl_step"] for one in load(folder / "last.ckpt")["audiorl"]["evaluations"]] == [0, 2, 4]
     assert [one["rl_step"] for one in load(folder / "step-000002.ckpt")["audiorl"]["evaluations"]] == [0, 2]
 
 
-def test_a_resumed_run_is_the_run(whole: tuple[Path, AudioRLModule, list[Any]], root: str, tmp_path: Path) -> None:
+def test_a_resumed_run_is_the_run(whole: tuple[Path, RLModule, list[Any]], root: str, tmp_path: Path) -> None:
     folder, expected, (report, watch, _) = whole
     new_report, new_watch, saving = (
         RunReport(enabled=False),

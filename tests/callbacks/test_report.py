@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from lightning import Callback, Trainer
 
-from lightning_audiorl.algorithms.base import AudioRLModule
 from lightning_audiorl.callbacks import Export, HackingWatch, RLCheckpoint, RunReport
 from lightning_audiorl.callbacks.history import History
+from lightning_audiorl.engine import RLModule
 from tests.callbacks import runs
 
 SETS = {"digits", "digits/sampled", "noise", "noise/sampled"}
@@ -22,12 +22,12 @@ def read(folder: Path, name: str = "report") -> tuple[dict[str, Any], str]:
 
 
 @pytest.fixture(scope="module")
-def finished(root: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, AudioRLModule]:
+def finished(root: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RLModule]:
     folder = tmp_path_factory.mktemp("finished")
     return folder, runs.fit(folder, root, RunReport(), Export(), module=runs.grpo(num_steps=3))
 
 
-def test_every_set_and_decoding_before_and_after(finished: tuple[Path, AudioRLModule]) -> None:
+def test_every_set_and_decoding_before_and_after(finished: tuple[Path, RLModule]) -> None:
     folder, module = finished
     report, text = read(folder)
     assert (report["before"]["rl_step"], report["after"]["rl_step"]) == (0, 3)
@@ -40,7 +40,7 @@ def test_every_set_and_decoding_before_and_after(finished: tuple[Path, AudioRLMo
     assert text.count("step 3") >= len(SETS)
 
 
-def test_training_curves_and_time(finished: tuple[Path, AudioRLModule]) -> None:
+def test_training_curves_and_time(finished: tuple[Path, RLModule]) -> None:
     report, _ = read(finished[0])
     history = report["history"]
     assert history["rl_step"] == [1, 2, 3]
@@ -53,7 +53,7 @@ def test_training_curves_and_time(finished: tuple[Path, AudioRLModule]) -> None:
     assert report["time"]["total_s"] > report["time"]["evaluation_s"] + sum(phases.values())
 
 
-def test_what_is_needed_to_repeat_it(finished: tuple[Path, AudioRLModule]) -> None:
+def test_what_is_needed_to_repeat_it(finished: tuple[Path, RLModule]) -> None:
     report, _ = read(finished[0])
     assert report["seeds"]["seed"] == 0
     assert {"torch", "lightning", "transformers", "lightning_audiorl", "python"} <= set(report["versions"])
@@ -63,7 +63,7 @@ def test_what_is_needed_to_repeat_it(finished: tuple[Path, AudioRLModule]) -> No
     assert report["model"]["start"]["source"]["width"] == 32
 
 
-def test_plots_are_png_files_that_the_text_names(finished: tuple[Path, AudioRLModule]) -> None:
+def test_plots_are_png_files_that_the_text_names(finished: tuple[Path, RLModule]) -> None:
     folder, _ = finished
     _, text = read(folder)
     plots = sorted(path.name for path in (folder / "report").glob("*.png"))
@@ -74,7 +74,7 @@ def test_plots_are_png_files_that_the_text_names(finished: tuple[Path, AudioRLMo
 
 
 def test_validate_and_test_write_beside_the_report_of_the_fit(
-    finished: tuple[Path, AudioRLModule], root: str, capsys: pytest.CaptureFixture[str]
+    finished: tuple[Path, RLModule], root: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, module = finished
     before = (folder / "report" / "report.json").read_text()

@@ -16,7 +16,7 @@ from lightning import Callback, Trainer
 
 from lightning_audiorl.algorithms import Optim
 from lightning_audiorl.data import AsrRLDataModule, RLSubset
-from lightning_audiorl.data.subsets import Everything, RandomControl
+from lightning_audiorl.data.mix.selection import Everything, RandomControl
 from lightning_audiorl.types import Hypothesis
 from tests.algorithms.tiny import SHORT, Judge, make_grpo, make_policy
 
@@ -50,7 +50,7 @@ class RowsSeen(Callback):
 
 
 def main() -> None:
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     devices, folder, out = int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
     data = AsrRLDataModule(
         {

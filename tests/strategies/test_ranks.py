@@ -16,7 +16,7 @@ import yaml
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lightning_audiorl.algorithms.ranks import clip_gradients, merge_metrics
+from lightning_audiorl.engine.distributed import clip_gradients, merge_metrics
 from tests.command import tiny_config, write_manifest
 from tests.strategies.worker import run
 

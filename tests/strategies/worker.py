@@ -20,9 +20,9 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_audiorl.algorithms import GRPO, SFT, AudioRLModule, DiffRO, GRPODiffRO, Optim
-from lightning_audiorl.algorithms.diffro_filters import Candidates, DiffroFilter
+from lightning_audiorl.losses.diffro.filters import Candidates, DiffroFilter
 from lightning_audiorl.models import TextLMPolicy, WhisperPolicy
-from lightning_audiorl.models.cached_prompt import CachedPromptPolicy
+from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy
 from lightning_audiorl.rewards import DurationConsistency, RewardMix, SpeechAccuracy
 from lightning_audiorl.types import Decoding, Hypothesis, PromptBatch
 from tests import speech
@@ -57,8 +57,8 @@ class Batches(IterableDataset[PromptBatch]):
 
 def said(hypothesis: Hypothesis) -> str:
     """The text; of a policy that speaks its codes and what each judge heard in them."""
-    heard = hypothesis.speech
-    return hypothesis.text if heard is None else f"{heard.codes.tolist()} {heard.heard}"
+    speech = hypothesis.speech
+    return hypothesis.text if speech is None else f"{speech.codes.tolist()} {dict(hypothesis.transcripts)}"
 
 
 class Witness(Callback):
@@ -183,7 +183,7 @@ def run(settings: dict[str, Any], devices: int = 1) -> dict[str, Any]:
 
 
 def main() -> None:
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     for settings in json.loads(sys.argv[2]):
         seen = run(settings, int(sys.argv[1]))
         if int(os.environ.get("LOCAL_RANK", 0)) == 0:
