@@ -45,7 +45,7 @@ def fit(out: Path, seed: int, configs: list[str], start: Path | None, extra: lis
     out.mkdir(parents=True, exist_ok=True)
     args = [arg for name in configs for arg in ("--config", str(CONFIGS / name))]
     args += ["--seed_everything", str(seed), "--trainer.default_root_dir", str(out)]
-    args += ["--trainer.logger.init_args.save_dir", str(out), "--trainer.num_sanity_val_steps", "0", *extra]
+    args += ["--trainer.num_sanity_val_steps", "0", *extra]
     if start is not None:
         args += ["--model.init_args.policy.init_args.init_from", str(start)]
     else:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
 import sys
 import warnings
 from typing import Any
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -49,6 +50,27 @@ _CALLBACKS: dict[str, type[Callback]] = {
 }
 
 
+# What YAML may name by the class alone (``class_path: EspeakCorpus``); jsonargparse finds what is imported.
+_NAMED_ALONE = ("codecs", "data", "judges", "metrics", "models", "rewards", "token2text")
+
+
+def import_named_classes() -> None:
+    """Have every class in memory that a YAML file may name without its module."""
+    for package in _NAMED_ALONE:
+        importlib.import_module(f"lightning_audiorl.{package}")
+
+
+def give_logger(trainer: Namespace) -> None:
+    """TensorBoard in the run's folder, beside its checkpoints and report, where the settings say nothing of a logger.
+
+    Args:
+        trainer: the section of the settings; ``logger: false``, or a logger of the user's, stays.
+    """
+    if trainer.get("logger") is None:
+        arguments = Namespace(save_dir=trainer.default_root_dir, name="", version="")
+        trainer.logger = Namespace(class_path="lightning.pytorch.loggers.TensorBoardLogger", init_args=arguments)
+
+
 def _as_int(seed: Any) -> int:
     return 0 if isinstance(seed, bool) else int(seed)
 
@@ -70,6 +92,10 @@ class AudioRLCLI(LightningCLI):
             for name, skip in commands.items()
             if name not in COMMANDS
         }
+
+    def before_instantiate_classes(self) -> None:
+        """What depends on other settings; the saved settings name it, too."""
+        give_logger(self.config[self.subcommand].trainer)
 
     def instantiate_classes(self) -> None:
         """As Lightning does it, but what a constructor says of its arguments comes out by itself."""
@@ -125,6 +151,7 @@ def trainer_defaults() -> dict[str, Any]:
 
 def run(args: ArgsType = None) -> AudioRLCLI:
     """Parse and run one Lightning command; returns the CLI with its model and trainer."""
+    import_named_classes()
     for message in _NOT_SO:
         warnings.filterwarnings("ignore", message=message)
     return AudioRLCLI(
@@ -149,6 +176,7 @@ def _others() -> str:
 
 def command_parser(name: str) -> ArgumentParser:
     """The parser of one of `COMMANDS`; ``--config`` is a file of its arguments, unless it has one of that name."""
+    import_named_classes()
     command = COMMANDS[name]
     parser = ArgumentParser(prog=f"audiorl {name}", description=inspect.getdoc(command))
     if "config" not in inspect.signature(command).parameters:
