@@ -24,8 +24,8 @@ LONGER: dict[str, str] = {}
 
 # Folders and modules of the package whose code is still packed; what is opened leaves the list, and nothing enters it.
 PACKED = (
-    *("algorithms", "calibration", "callbacks", "codecs", "data", "judges", "metrics", "models", "ops", "planner"),
-    *("prediction", "rewards", "strategies", "text", "token2text"),
+    *("algorithms", "calibration", "callbacks", "codecs", "data", "judges", "metrics", "models", "planner"),
+    *("prediction", "rewards", "strategies", "token2text"),
 )
 
 

@@ -104,6 +104,11 @@ def test_lines_and_nodes() -> None:
     assert measures.num_nodes(read("f(x, y=[i for i in z])\n")) == 10
 
 
+def test_dense_lines() -> None:
+    found = measures.dense_lines(read("x = 1\ny = [\n    i * i for i in z\n]\n"))
+    assert {place.line: place.size for place in found} == {1: 3, 2: 3, 3: 5}
+
+
 Measure = Callable[[SourceFile], list[Place]]
 
 

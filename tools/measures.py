@@ -13,6 +13,7 @@ import ast
 import io
 import re
 import tokenize
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -232,14 +233,27 @@ def figures_for_metrics(file: SourceFile) -> list[Place]:
     return found
 
 
-def num_nodes(file: SourceFile) -> int:
+def counted_nodes(file: SourceFile) -> list[ast.AST]:
     """Statements, expressions, keyword arguments and ``for`` clauses; docstrings and imports left out."""
     docstrings = set()
     for docstring in file.docstrings:
         docstrings |= {id(docstring), id(docstring.value)}
 
-    counted = [node for node in file.nodes if isinstance(node, _COUNTED) and not isinstance(node, _IMPORTS)]
-    return sum(id(node) not in docstrings for node in counted)
+    nodes = [node for node in file.nodes if isinstance(node, _COUNTED) and not isinstance(node, _IMPORTS)]
+    return [node for node in nodes if id(node) not in docstrings]
+
+
+def num_nodes(file: SourceFile) -> int:
+    """How many `counted_nodes` there are."""
+    return len(counted_nodes(file))
+
+
+def dense_lines(file: SourceFile) -> list[Place]:
+    """Every code line; its size is the number of `counted_nodes` that begin on it."""
+    # A ``for`` clause has no place of its own; its target and its iterable have.
+    placed = [node for node in counted_nodes(file) if isinstance(node, ast.stmt | ast.expr | ast.keyword)]
+    lines = [node.lineno for node in placed]
+    return [Place(file.path, line, file.lines[line - 1].strip(), size) for line, size in Counter(lines).items()]
 
 
 def num_code_lines(file: SourceFile) -> int:

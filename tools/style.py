@@ -151,13 +151,14 @@ def _density(files: Sequence[SourceFile]) -> list[Row]:
     tuples = _places(measures.tuple_assignments, files)
     nested = _places(measures.nested_comprehensions, files)
     ternaries = _places(measures.ternaries, files)
+    dense = _places(measures.dense_lines, files)
 
     kloc = num_lines / 1000
     wide = _over(tuples, 2)
     deep = _over(nested, 2)
     return [
         _row("code lines", num_lines),
-        _row("AST nodes per line", num_nodes / num_lines, highest=5.5),
+        _row("AST nodes per line", num_nodes / num_lines, dense, highest=5.5),
         _row("tuple assignments per 1,000 lines", len(tuples) / kloc, tuples, highest=4),
         _row("... of more than two names", len(wide), wide, highest=0),
         _row("nested comprehensions per 1,000 lines", len(nested) / kloc, nested, highest=2),
