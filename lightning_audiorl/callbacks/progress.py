@@ -12,6 +12,8 @@ from typing import Any
 from lightning import Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
+from lightning_audiorl.strategies import Phase, rl_strategy
+
 _SHOWN = {"reward/mean": "reward", "kl": "kl", "loss": "loss"}
 
 
@@ -65,7 +67,7 @@ class PhaseProgressBar(ProgressBar):
         """The present state in one line."""
         module = self._module
         done, total = module.rl_step, module.num_steps
-        phase = module.clock.current or ""
+        phase: Phase | None = module.clock.current
         if self._evaluating:
             return "  ".join(filter(None, [f"evaluating at RL step {done}: {self._evaluating}", phase]))
         filled = self.width * done // total
@@ -77,9 +79,9 @@ class PhaseProgressBar(ProgressBar):
             pieces.append(f"{step_s:.2f} s/step, {_duration(step_s * (total - done))} left")
         return "  ".join(pieces)
 
-    def _held(self, phase: str) -> str:
+    def _held(self, phase: Phase) -> str:
         """What of the model is on the device, where a strategy keeps a ledger."""
-        ledger = getattr(getattr(self._trainer, "strategy", None), "ledger", None)
+        ledger = None if self._trainer is None else rl_strategy(self._trainer.strategy).ledger
         held = {} if ledger is None else ledger.resident_bytes.get(phase, {})
         return f" ({sum(held.values()) / 2**20:.0f} MiB of parts on the device)" if held else ""
 
