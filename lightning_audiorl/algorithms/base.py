@@ -13,6 +13,7 @@ from lightning_audiorl.algorithms.evaluated import EvaluatedModule
 from lightning_audiorl.algorithms.evaluation import EvalDecoding, Evaluator
 from lightning_audiorl.algorithms.optim import Optim
 from lightning_audiorl.algorithms.ranks import clip_gradients, gather_metrics
+from lightning_audiorl.algorithms.step import Step
 from lightning_audiorl.metrics import AsrEvaluation, SetEvaluation
 from lightning_audiorl.models.policy import Context, Policy
 from lightning_audiorl.models.reference import Reference, content_hash
@@ -44,6 +45,7 @@ class AudioRLModule(EvaluatedModule):
         step_metrics: figures of the last RL step by log key.
         evaluations: one record per evaluation: ``rl_step``, ``kind`` ("val" or "test") and ``results``, figures by set.
         last_hypotheses: groups of the last evaluation by set, the first 64 rows, under the first decoding.
+        last_step: samples and rewards of the last RL step; None where nothing is sampled or rewarded.
         clock: the present phase, and the seconds of each in this step.
         reference: the weights that training began from; None where no reference phase runs.
         start_hash: content hash of the policy when training began.
@@ -82,6 +84,7 @@ class AudioRLModule(EvaluatedModule):
         self.start_hash: str | None = None
         self.step_metrics: dict[str, float] = {}
         self.ledger_table: str | None = None
+        self.last_step: Step | None = None
         self._evaluator: Evaluator | None = None
         self.context: Context | None = None
         self._fitted = self._begins = False
