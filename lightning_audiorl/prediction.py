@@ -23,7 +23,8 @@ from lightning_audiorl.data.prediction import PredictionData
 from lightning_audiorl.data.rows import PickedRows, RowSource
 from lightning_audiorl.data.speech.datamodule import TtsDataModule, speech_source
 from lightning_audiorl.judges.base import AsrJudge, SpeakerEncoder
-from lightning_audiorl.metrics.speech import Listeners, character_errors
+from lightning_audiorl.judges.panel import JudgePanel
+from lightning_audiorl.metrics.speech import Judges, character_errors
 from lightning_audiorl.models.policy import Policy
 from lightning_audiorl.models.reference import content_hash
 from lightning_audiorl.text import ErrorCounts, KeywordCounts, count_errors, count_keywords, fired_rules, normaliser_for
@@ -135,14 +136,14 @@ def predict(
             max_eval_batch_size=max_batch_size,
             num_workers=num_workers,
         )
-        listeners = None if speech is None else Listeners(judge=speech.judge, encoder=speech.encoder)
+        judges = None if speech is None else Judges(judge=speech.judge, encoder=speech.encoder)
         folder = None if speech is None or not speech.save_audio else Path(f"{parts.out}.audio")
         for number, (name, policy) in enumerate(models.items()):
             afresh = overwrite and number == 0
             if afresh or not parts.done(number).all():
                 data = PredictionData(source, survey, parts, number, afresh, loader, folder)
                 writer = HypothesisWriter(name, keywords or [], speech)
-                _run(Prediction(policy, decodings, seed, listeners), data, writer, dict(trainer or {}))
+                _run(Prediction(policy, decodings, seed, judges), data, writer, dict(trainer or {}))
     _finish(parts, survey)
 
 
@@ -226,14 +227,17 @@ def predicted(
     """One record per row of a batch: hypotheses with their counts, log-probs and seconds to four decimals."""
     second_s = decoded.seconds / max(sum(row.duration_s for row in rows), 1e-9)
     for row, group in zip(rows, decoded.groups, strict=True):
-        samples = tuple(_sample(row, one, [*keywords, *row.keywords], speech) for one in group)
+        samples = tuple(_sample(row, one, [*keywords, *row.keywords], speech, decoded.panel) for one in group)
         seconds = round(second_s * row.duration_s, 4)
         yield Predicted(row.id, model, row.text, row_fingerprint(row), samples, seconds)
 
 
-def _sample(row: Utterance, decoded: Decoded, keywords: list[str], speech: SpeechPrediction | None) -> Sample:
+def _sample(
+    row: Utterance, decoded: Decoded, keywords: list[str], speech: SpeechPrediction | None, panel: JudgePanel
+) -> Sample:
     normaliser, said = normaliser_for(row.lang), decoded.hypothesis
-    text = said.text if speech is None else _heard(said, speech.judge)
+    # `Prediction` has had the judges asked; here the panel knows their answers.
+    text = said.text if speech is None else panel.ask(speech.judge, [said])[0]
     reference, hypothesis = normaliser.normalise(row.text), normaliser.normalise(text or "")
     failed = text is None
     return Sample(
@@ -246,16 +250,13 @@ def _sample(row: Utterance, decoded: Decoded, keywords: list[str], speech: Speec
         errors=ErrorCounts() if failed else count_errors(reference, hypothesis, normaliser.unit),
         rules=() if failed else tuple(fired_rules(normaliser.units(row.text), normaliser.units(text or ""))),
         keywords=KeywordCounts() if failed else count_keywords(row.text, text or "", keywords, normaliser),
-        speech=None if speech is None else _speech_sample(said, text, speech.encoder),
+        speech=None if speech is None else _speech_sample(said, text, speech.encoder, panel),
     )
 
 
-def _heard(said: Hypothesis, judge: AsrJudge) -> str | None:
-    """The judge's transcript, which `Prediction` has asked it for; None where it failed."""
-    return judge.transcribe([said])[0]
-
-
-def _speech_sample(said: Hypothesis, transcript: str | None, encoder: SpeakerEncoder | None) -> SpeechSample:
+def _speech_sample(
+    said: Hypothesis, transcript: str | None, encoder: SpeakerEncoder | None, panel: JudgePanel
+) -> SpeechSample:
     """What judges made of a sample, to four decimals."""
     assert said.speech is not None
     cer = similarity = None
@@ -263,7 +264,7 @@ def _speech_sample(said: Hypothesis, transcript: str | None, encoder: SpeakerEnc
         errors, characters = character_errors(said.row, transcript, normaliser_for(said.row.lang))
         cer = round(errors / max(characters, 1), 4)
     if encoder is not None and said.speech.prompt is not None and said.speech.prompt.numel():
-        voice, prompt = encoder.voices([said])[0]
+        voice, prompt = panel.ask(encoder, [said])[0]
         if voice is not None and prompt is not None:
             similarity = round(float(voice @ prompt), 4)
         elif not said.speech.waveform.numel():

@@ -234,7 +234,6 @@ class Speech:
         waveform: [num_samples] float32 on the CPU; no sample where nothing was said.
         sample_rate_hz: of the waveform.
         codes: [num_codes] int64 speech tokens that it was decoded from, without prompt and stop token.
-        heard: what judges made of it by their name, a transcript or an embedding: each judge listens once.
         prompt: [num_samples] float32 on the CPU: the speaker prompt that the policy was given, which judges of the
             voice compare with; None, or no sample, where there was none.
         prompt_sample_rate_hz: of the prompt; 0 without one.
@@ -243,7 +242,6 @@ class Speech:
     waveform: Tensor
     sample_rate_hz: int
     codes: Tensor
-    heard: dict[str, Any] = field(default_factory=dict, compare=False)
     prompt: Tensor | None = None
     prompt_sample_rate_hz: int = 0
 
@@ -263,6 +261,7 @@ class Hypothesis:
         num_tokens: completion length in tokens, stop token included.
         finished: False where the length cap cut it.
         speech: the sample of a model that speaks.
+        transcripts: of the speech, by the name of the ASR judge that was asked; None where it failed.
     """
 
     row: Utterance
@@ -270,6 +269,7 @@ class Hypothesis:
     num_tokens: int = 0
     finished: bool = True
     speech: Speech | None = None
+    transcripts: Mapping[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

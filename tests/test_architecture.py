@@ -66,7 +66,10 @@ ROOMS = {
         outside=("torch", "torchaudio", "torchmetrics", "lightning", "numpy", "matplotlib", "soundfile"),
     ),
     "algorithms": Room(
-        inside=("text", "types", "ops", "metrics", "rewards", "strategies", *ANY_FAMILY),
+        inside=(
+            *("text", "types", "ops", "metrics", "rewards", "strategies", "judges.base", "judges.panel"),
+            *ANY_FAMILY,
+        ),
         outside=("torch", "torchmetrics", "lightning"),
     ),
 }

@@ -68,8 +68,13 @@ def config(folder: Path, name: str, algorithm: str) -> dict[str, Any]:
     if algorithm == "DiffRO":
         model |= DIFFRO | {"num_steps": 6}
     else:
-        rewards = [class_of("rewards.SpeechAccuracy", judge=judge), class_of("rewards.DurationConsistency", weight=0.5)]
-        model |= GRPO_DIFFRO | {"rewards": class_of("rewards.RewardMix", rewards=rewards)}
+        # Here judges are named once; rewards and evaluation say which one they mean.
+        rewards = [class_of("rewards.SpeechAccuracy", judge="asr"), class_of("rewards.DurationConsistency", weight=0.5)]
+        model |= GRPO_DIFFRO | {
+            "judges": {"asr": judge, "held_out_asr": held_out},
+            "rewards": class_of("rewards.RewardMix", rewards=rewards),
+            "evaluation": class_of("metrics.SpeechEvaluation", judge="asr", held_out_judge="held_out_asr"),
+        }
     rows = {"root": str(folder), "num_words": [1, 3], "prompt_words": [2, 3], "gap_s": [0, 0.02], "edge_s": [0, 0.02]}
     train = class_of("data.speech.FsddSpeech", num_rows=30, **rows)
     dev = class_of("data.speech.FsddSpeech", part="dev", num_rows=4, **rows)

@@ -14,6 +14,8 @@ from lightning_audiorl.algorithms.evaluation import EvalDecoding, Evaluator
 from lightning_audiorl.algorithms.optim import Optim
 from lightning_audiorl.algorithms.ranks import clip_gradients, gather_metrics
 from lightning_audiorl.algorithms.step import Step
+from lightning_audiorl.judges.base import Judge
+from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.metrics import AsrEvaluation, SetEvaluation
 from lightning_audiorl.models.policy import Context, Policy
 from lightning_audiorl.models.reference import Reference, content_hash
@@ -35,12 +37,14 @@ class AudioRLModule(EvaluatedModule):
         eval_decodings: by name; the first is the one whose figures carry no name. Default: greedy.
         keywords: words of special value in every row, for the keyword figures of `AsrEvaluation`.
         evaluation: what is measured on evaluation sets; default `AsrEvaluation`.
+        judges: of speech, by the name by which rewards and evaluation say which one they mean.
         seed: keys every draw of the run.
         log_every_n_steps: RL steps between two points of a training curve.
         keep_context: encoded prompts stay on the device for the whole step, whatever the strategy's placement.
 
     Attributes:
         context: the encoded prompts of the step at hand; None outside a step.
+        panel: the judges, and what they answered about the samples of the step at hand.
         rl_step: RL steps done.
         step_metrics: figures of the last RL step by log key.
         evaluations: one record per evaluation: ``rl_step``, ``kind`` ("val" or "test") and ``results``, figures by set.
@@ -62,6 +66,7 @@ class AudioRLModule(EvaluatedModule):
         log_every_n_steps: int = 1,
         keep_context: bool = False,
         evaluation: SetEvaluation | None = None,
+        judges: dict[str, Judge] | None = None,
     ) -> None:
         super().__init__()
         if num_steps < 1:
@@ -72,7 +77,8 @@ class AudioRLModule(EvaluatedModule):
         self.num_steps = num_steps
         self.optim = optim or Optim()
         self.eval_decodings = eval_decodings or {"greedy": EvalDecoding()}
-        self.evaluation = evaluation or AsrEvaluation(keywords)
+        self.panel = JudgePanel(judges)
+        self.evaluation = (evaluation or AsrEvaluation(keywords)).with_panel(self.panel)
         self.seed = seed
         self.log_every = log_every_n_steps
         self.keep_context = keep_context
@@ -193,6 +199,7 @@ class AudioRLModule(EvaluatedModule):
             self.ledger_table = ledger.table()
             ledger.reset()
         self.context = None
+        self.panel.clear()
         self.rl_step += 1
         self.step_metrics = gather_metrics(strategy, {k: float(v) for k, v in logged.items()}, weight)
         if self.rl_step % self.log_every == 0:

@@ -13,6 +13,7 @@ from lightning_audiorl.algorithms.ranks import agreed, equal_passes
 from lightning_audiorl.algorithms.refill import Sampled
 from lightning_audiorl.algorithms.relaxed import RelaxedModule, RelaxedStep
 from lightning_audiorl.algorithms.step import Step, rollout_figures
+from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.models.policy import Context, SampleKey
 from lightning_audiorl.rewards import RewardMix
 from lightning_audiorl.types import Hypothesis, PromptBatch, Rollout, Scores
@@ -148,5 +149,5 @@ class _NoRewards(RewardMix):
     def __init__(self) -> None:
         self.rewards = []
 
-    def score(self, groups: Sequence[Sequence[Hypothesis]]) -> Scores:
+    def score(self, groups: Sequence[Sequence[Hypothesis]], panel: JudgePanel | None = None) -> Scores:
         raise NotImplementedError("there are no rewards")

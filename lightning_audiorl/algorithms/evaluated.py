@@ -10,6 +10,7 @@ from typing import Any
 from lightning import LightningModule
 
 from lightning_audiorl.algorithms.evaluation import EvalDecoding, Evaluator
+from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.metrics import SetEvaluation
 from lightning_audiorl.metrics.specs import is_monitored
 from lightning_audiorl.models.policy import Policy
@@ -23,6 +24,7 @@ class EvaluatedModule(LightningModule):
     policy: Policy
     eval_decodings: dict[str, EvalDecoding]
     evaluation: SetEvaluation
+    panel: JudgePanel
     seed: int
     rl_step: int
     clock: PhaseClock
@@ -58,7 +60,8 @@ class EvaluatedModule(LightningModule):
             encode_s = time.perf_counter() - start
             groups = self._evaluator.update(self.policy, batch, context, encode_s, set_index, self.seed, self.phase)
         kept = self.last_hypotheses[self._evaluator.set_names[set_index]]
-        kept.extend(groups[: max(0, 64 - len(kept))])
+        kept.extend(self.panel.with_transcripts(groups[: max(0, 64 - len(kept))]))
+        self.panel.clear()
 
     def _finish_evaluation(self, kind: str) -> None:
         assert self._evaluator is not None

@@ -11,7 +11,8 @@ from typing import Any
 from lightning import LightningModule
 
 from lightning_audiorl.algorithms.evaluation import EvalDecoding, hypotheses
-from lightning_audiorl.metrics.speech import Listeners
+from lightning_audiorl.judges.panel import JudgePanel
+from lightning_audiorl.metrics.speech import Judges
 from lightning_audiorl.models.policy import Policy, SampleKey
 from lightning_audiorl.strategies import Part, module_parts
 from lightning_audiorl.strategies.phases import Phase, PhaseClock
@@ -42,10 +43,12 @@ class DecodedBatch:
     Args:
         groups: B lists of hypotheses, decoding by decoding.
         seconds: wall clock of the batch.
+        panel: what the judges answered about the hypotheses.
     """
 
     groups: list[list[Decoded]]
     seconds: float
+    panel: JudgePanel
 
 
 class Prediction(LightningModule):
@@ -58,7 +61,7 @@ class Prediction(LightningModule):
         policy: the model that decodes.
         decodings: by name.
         seed: keys every draw.
-        listeners: who listens to a policy that speaks, in the reward phase; `Speech.heard` keeps what they hear.
+        judges: of a policy that speaks; they are asked in the reward phase.
     """
 
     def __init__(
@@ -66,13 +69,13 @@ class Prediction(LightningModule):
         policy: Policy,
         decodings: Mapping[str, EvalDecoding],
         seed: int = 0,
-        listeners: Listeners | None = None,
+        judges: Judges | None = None,
     ) -> None:
         super().__init__()
         self.policy = policy
         self.decodings = dict(decodings)
         self.seed = seed
-        self.listeners = listeners or Listeners()
+        self.judges = judges or Judges()
         self.clock = PhaseClock()
 
     def phase(self, name: Phase) -> Any:
@@ -88,17 +91,18 @@ class Prediction(LightningModule):
     def parts(self) -> list[Part]:
         """What the strategy places."""
         parts = [part for name, modules in self.policy.parts().items() for part in module_parts(name, modules)]
-        return [*parts, *module_parts("judge", self.listeners.present())]
+        return [*parts, *module_parts("judge", self.judges.present())]
 
     def predict_step(self, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0) -> DecodedBatch:
         """Decode one batch under every decoding.
 
         Raises:
             ValueError: where a log-prob is not finite, naming the row; for a policy that speaks to nobody.
-            JudgeError: for a policy that writes, where there are listeners.
+            JudgeError: for a policy that writes, where there are judges.
         """
         start = time.perf_counter()
         groups: list[list[Decoded]] = [[] for _ in batch.rows]
+        panel = JudgePanel()
         with self.policy.evaluating():
             with self.phase("encode"):
                 context = self.policy.encode(batch)
@@ -112,24 +116,21 @@ class Prediction(LightningModule):
             with self.phase("reward"):
                 for name, rollout in rollouts.items():
                     of_name = hypotheses(self.policy, batch, rollout, context)
-                    self._listen([hypothesis for group in of_name for hypothesis in group])
+                    self._ask([hypothesis for group in of_name for hypothesis in group], panel)
                     for group, texts, log_probs in zip(groups, of_name, _log_probs(rollout), strict=True):
                         group += [_decoded(h, name, i, log_probs[i]) for i, h in enumerate(texts)]
-        return DecodedBatch(groups, time.perf_counter() - start)
+        return DecodedBatch(groups, time.perf_counter() - start, panel)
 
-    def _listen(self, samples: list[Hypothesis]) -> None:
-        """Have every listener hear every sample."""
-        judges = [judge for judge in (self.listeners.judge, self.listeners.held_out_judge) if judge is not None]
-        if not judges and any(sample.speech is not None for sample in samples):
+    def _ask(self, samples: list[Hypothesis], panel: JudgePanel) -> None:
+        """Have the panel hold every judge's answer about every sample."""
+        judges = self.judges
+        if judges.judge is None and judges.held_out_judge is None and any(s.speech is not None for s in samples):
             raise ValueError(
                 f"{type(self.policy).__name__} speaks, and nobody listens; name a judge (`speech.judge` of `audiorl "
                 "predict`)"
             )
-        for judge in judges:
-            judge.transcribe(samples)
-        for encoder in (self.listeners.encoder, self.listeners.held_out_encoder):
-            if encoder is not None:
-                encoder.voices(samples)
+        for judge in judges.present():
+            panel.ask(judge, samples)
 
 
 def _log_probs(rollout: Rollout) -> list[list[float]]:

@@ -45,7 +45,7 @@ class SamplingModule(AudioRLModule):
     ) -> None:
         super().__init__(*args, **kwargs)
         self.rewards = rewards
-        self.evaluation = self.evaluation.with_judges(rewards.judges())
+        self.rewards.seat_judges(self.panel)
         self.group_size = group_size
         self.decoding = decoding or Decoding()
         self.rollout_batch_size = rollout_batch_size
@@ -123,7 +123,8 @@ class SamplingModule(AudioRLModule):
             rollout = self._sample(batch, context, SampleKey(self.seed, self.rl_step))
         with self.phase("reward"):
             groups = hypotheses(self.policy, batch, rollout, context)
-            scores = self.rewards.score(groups).to(rollout.tokens.device)
+            scores = self.rewards.score(groups, self.panel).to(rollout.tokens.device)
+            groups = self.panel.with_transcripts(groups)
         return Sampled(batch, context, rollout, scores, groups)
 
     def _sample(self, batch: PromptBatch, context: Context, key: SampleKey) -> Rollout:

@@ -61,7 +61,7 @@ class Recordings:
                         "text": said.row.text,
                         "stage": stage,
                         "rl_step": rl_step,
-                        "heard": {judge: transcript(speech, judge) for judge in judges},
+                        "heard": {judge: transcript(said, judge) for judge in judges},
                         "duration_s": speech.duration_s,
                         "wav": f"{stem}.wav",
                         "mel": f"{stem}.png" if speech.waveform.numel() else "",
@@ -85,7 +85,8 @@ def judges_of(evaluation: SetEvaluation | None) -> dict[str, str]:
     """Names of the listeners by their role in an evaluation of speech; empty for any other."""
     if not isinstance(evaluation, SpeechEvaluation):
         return {}
-    return {role: judge.name for role, judge in vars(evaluation.listeners).items() if judge is not None}
+    by_role = vars(evaluation.by_role)
+    return {role: judge.name for role, judge in by_role.items() if judge is not None}
 
 
 def heard_columns(records: Sequence[Record], judges: Mapping[str, str]) -> dict[str, str]:

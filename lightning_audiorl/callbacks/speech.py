@@ -36,13 +36,13 @@ def judge_names(hypotheses: Iterable[Hypothesis]) -> list[str]:
     """The ASR judges that wrote down what they heard in any of the samples, in the order in which they listened."""
     names: dict[str, None] = {}
     for hypothesis in hypotheses:
-        names |= {name: None for name, heard in spoken(hypothesis).heard.items() if isinstance(heard, str)}
+        names |= {name: None for name, heard in hypothesis.transcripts.items() if heard is not None}
     return list(names)
 
 
-def transcript(speech: Speech, judge: str) -> str:
+def transcript(hypothesis: Hypothesis, judge: str) -> str:
     """What a judge heard; says so where it heard nothing, or failed."""
-    heard = speech.heard.get(judge)
+    heard = hypothesis.transcripts.get(judge)
     return heard or ("(nothing)" if heard == "" else "(failed)")
 
 
@@ -57,8 +57,7 @@ def heard_table(groups: Iterable[Sequence[Hypothesis]]) -> str:
     samples = [said for said, *_ in groups]
     judges = judge_names(samples)
     rows = [
-        [said.row.id, said.row.text, *(transcript(spoken(said), judge) for judge in judges), *_length(said)]
-        for said in samples
+        [said.row.id, said.row.text, *(transcript(said, judge) for judge in judges), *_length(said)] for said in samples
     ]
     return markdown_table(["id", "text", *(f"heard by {judge}" for judge in judges), "seconds", "tokens"], rows)
 
@@ -72,7 +71,7 @@ def spoken_group_table(groups: Sequence[Sequence[Hypothesis]], scores: Scores, p
         for label, sample in zip(("best", "worst"), samples, strict=True):
             said = groups[prompt][sample]
             figures = [f"{values[prompt, sample]:.3f}" for values in (scores.total, *scores.parts.values())]
-            heard = [transcript(spoken(said), judge) for judge in judges]
+            heard = [transcript(said, judge) for judge in judges]
             rows.append([said.row.id, said.row.text, label, *heard, *figures, *_length(said)])
     heard_by = [f"heard by {judge}" for judge in judges]
     return markdown_table(["id", "text", "", *heard_by, "reward", *scores.parts, "seconds", "tokens"], rows)

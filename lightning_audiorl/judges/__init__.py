@@ -3,10 +3,10 @@
 from lightning_audiorl.judges.base import AsrJudge, Judge, JudgeError, SpeakerEncoder
 from lightning_audiorl.judges.ctc import CtcJudge, LogMelGru, MfccConv
 from lightning_audiorl.judges.ctc_training import CtcTraining
+from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.judges.pitch import f0_spread_semitones, voiced_f0_hz
 from lightning_audiorl.judges.pretrained import PolicyJudge, TransformersJudge, TransformersSpeakerEncoder
 from lightning_audiorl.judges.quality import QualityPredictor, SquimQuality, TorchmetricsQuality
-from lightning_audiorl.judges.sharing import shared
 from lightning_audiorl.judges.speaker_training import SpeakerTraining
 from lightning_audiorl.judges.speakers import EcapaEncoder, EcapaNetwork, XvectorEncoder, XvectorNetwork
 
@@ -18,6 +18,7 @@ __all__ = [
     "EcapaNetwork",
     "Judge",
     "JudgeError",
+    "JudgePanel",
     "LogMelGru",
     "MfccConv",
     "PolicyJudge",
@@ -31,6 +32,5 @@ __all__ = [
     "XvectorEncoder",
     "XvectorNetwork",
     "f0_spread_semitones",
-    "shared",
     "voiced_f0_hz",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,16 +16,20 @@ from lightning_audiorl.types import Hypothesis, Speech, Utterance
 
 _log = logging.getLogger(__name__)
 
+AnswerT = TypeVar("AnswerT")
+
 
 class JudgeError(ValueError):
     """A judge was asked about something that it cannot judge, or its folder is not what it should be."""
 
 
-class Judge(nn.Module):
-    """A frozen model in eval mode.
+class Judge(nn.Module, Generic[AnswerT]):
+    """A frozen model in eval mode that answers one question about samples of speech.
+
+    A judge remembers nothing: asked twice, it listens twice. `JudgePanel` keeps the answers of a step.
 
     Args:
-        name: under which `Speech.heard` keeps what it heard; judges with other weights want another name.
+        name: by which a panel, tables and log keys know it; judges with other weights want another name.
         sample_rate_hz: of the audio that it listens to; speech is resampled to it.
         batch_size: clips per pass.
         min_duration_s: shorter speech is lengthened by silence, for models that refuse a few samples.
@@ -39,8 +43,18 @@ class Judge(nn.Module):
                 f"got name={name!r}, batch_size={batch_size}, sample_rate_hz={sample_rate_hz}, "
                 f"min_duration_s={min_duration_s}"
             )
-        self.name, self.sample_rate_hz = name, sample_rate_hz
-        self.batch_size, self.min_duration_s = batch_size, min_duration_s
+        self.name = name
+        self.sample_rate_hz = sample_rate_hz
+        self.batch_size = batch_size
+        self.min_duration_s = min_duration_s
+
+    def answers(self, hypotheses: Sequence[Hypothesis]) -> list[AnswerT]:
+        """One answer per sample, in order: a transcript, two embeddings, a quality.
+
+        Raises:
+            JudgeError: for a hypothesis without speech.
+        """
+        raise NotImplementedError(f"{type(self).__name__} answers no question about speech")
 
     def train(self, mode: bool = True) -> Self:
         """As in torch, but a judge stays in eval mode."""
@@ -111,7 +125,7 @@ def speech_of(hypothesis: Hypothesis, judge: str) -> Speech:
     return hypothesis.speech
 
 
-class AsrJudge(Judge, ABC):
+class AsrJudge(Judge[str | None], ABC):
     """Writes down what it hears."""
 
     @abstractmethod
@@ -123,63 +137,71 @@ class AsrJudge(Judge, ABC):
             rows: what each clip is a hypothesis for; a judge may read the language, not the text.
         """
 
+    def answers(self, hypotheses: Sequence[Hypothesis]) -> list[str | None]:
+        """The transcripts of `transcribe`."""
+        return self.transcribe(hypotheses)
+
     @torch.no_grad()
     def transcribe(self, hypotheses: Sequence[Hypothesis]) -> list[str | None]:
-        """What is heard in each sample; None where the judge failed.
+        """The transcript of each sample; None where the judge failed.
 
-        Speech without a sample is not listened to: its transcript is empty. Transcripts stay in ``Speech.heard`` under
-        the judge's name, failures too.
+        Speech without a sample is not listened to: its transcript is empty.
 
         Raises:
             JudgeError: for a hypothesis without speech.
         """
         speeches = [speech_of(hypothesis, self.name) for hypothesis in hypotheses]
-        new = [i for i, speech in enumerate(speeches) if self.name not in speech.heard]
-        spoken = [i for i in new if speeches[i].waveform.numel()]
+        spoken = [i for i, speech in enumerate(speeches) if speech.waveform.numel()]
 
         def listen(index: list[int]) -> list[str | None]:
             waveforms = [self.audible(speeches[i].waveform, speeches[i].sample_rate_hz) for i in index]
             return list(self.listen(waveforms, [hypotheses[i].row for i in index]))
 
-        found = dict(zip(spoken, self.each(spoken, listen, [hypotheses[i].row.id for i in spoken]), strict=True))
-        for i in new:
-            speeches[i].heard[self.name] = found.get(i, "")
-        return [speech.heard[self.name] for speech in speeches]
+        transcripts = self.each(spoken, listen, [hypotheses[i].row.id for i in spoken])
+        by_sample = dict(zip(spoken, transcripts, strict=True))
+        return [by_sample.get(i, "") for i in range(len(speeches))]
 
 
-class SpeakerEncoder(Judge, ABC):
+#: What a `SpeakerEncoder` answers: the embedding of a sample and that of its prompt.
+Voices = tuple[Tensor | None, Tensor | None]
+
+
+class SpeakerEncoder(Judge[Voices], ABC):
     """Tells voices apart: embeddings whose cosine is high for the same speaker."""
 
     @abstractmethod
     def embed(self, waveform: Tensor, num_samples: Tensor, sample_rate_hz: int) -> Tensor:
         """[B, S] clips -> [B, D] embeddings of length 1. A clip's embedding does not depend on the batch."""
 
+    def answers(self, hypotheses: Sequence[Hypothesis]) -> list[Voices]:
+        """The embeddings of `voices`."""
+        return self.voices(hypotheses)
+
     @torch.no_grad()
-    def voices(self, hypotheses: Sequence[Hypothesis]) -> list[tuple[Tensor | None, Tensor | None]]:
+    def voices(self, hypotheses: Sequence[Hypothesis]) -> list[Voices]:
         """([D] of the sample, [D] of its prompt) on the CPU; None where there is no audio or the encoder failed.
 
-        Embeddings stay in ``Speech.heard`` under ``<name>`` and ``<name>/prompt``. A prompt that samples share (the
-        same tensor) is embedded once.
+        A prompt that samples share (the same tensor) is embedded once.
 
         Raises:
             JudgeError: for a hypothesis without speech.
         """
         speeches = [speech_of(hypothesis, self.name) for hypothesis in hypotheses]
+
+        # Each clip once, by the tensor that holds it: (audio, rate, row). A sample comes before its prompt.
         clips: dict[int, tuple[Tensor, int, str]] = {}
-        prompt_key = f"{self.name}/prompt"
         for hypothesis, speech in zip(hypotheses, speeches, strict=True):
-            rates = {self.name: speech.sample_rate_hz, prompt_key: speech.prompt_sample_rate_hz}
-            for key, audio in ((self.name, speech.waveform), (prompt_key, speech.prompt)):
-                if key not in speech.heard and audio is not None and audio.numel():
-                    clips[id(audio)] = (audio, rates[key], hypothesis.row.id)
+            row_id = hypothesis.row.id
+            if speech.waveform.numel():
+                clips[id(speech.waveform)] = (speech.waveform, speech.sample_rate_hz, row_id)
+            if speech.prompt is not None and speech.prompt.numel():
+                clips[id(speech.prompt)] = (speech.prompt, speech.prompt_sample_rate_hz, row_id)
 
         def listen(keys: list[int]) -> list[Tensor]:
             waves = [self.audible(*clips[key][:2]) for key in keys]
             lengths = torch.tensor([len(wave) for wave in waves], device=self.device)
             return list(self.embed(pad_sequence(waves, batch_first=True), lengths, self.sample_rate_hz).float().cpu())
 
-        found = dict(zip(clips, self.each(list(clips), listen, [clip[2] for clip in clips.values()]), strict=True))
-        for speech in speeches:
-            speech.heard.setdefault(self.name, found.get(id(speech.waveform)))
-            speech.heard.setdefault(prompt_key, found.get(id(speech.prompt)))
-        return [(speech.heard[self.name], speech.heard[prompt_key]) for speech in speeches]
+        embeddings = self.each(list(clips), listen, [row_id for _, _, row_id in clips.values()])
+        by_clip = dict(zip(clips, embeddings, strict=True))
+        return [(by_clip.get(id(speech.waveform)), by_clip.get(id(speech.prompt))) for speech in speeches]

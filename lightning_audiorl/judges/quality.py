@@ -16,7 +16,7 @@ from lightning_audiorl.judges.base import Judge, JudgeError, speech_of
 from lightning_audiorl.types import Hypothesis
 
 
-class QualityPredictor(Judge, ABC):
+class QualityPredictor(Judge[float | None], ABC):
     """Predicts how good speech sounds, without a reference.
 
     Attributes:
@@ -29,6 +29,10 @@ class QualityPredictor(Judge, ABC):
     def predict(self, waveform: Tensor) -> float:
         """The quality of one clip [num_samples] at ``sample_rate_hz``."""
 
+    def answers(self, hypotheses: Sequence[Hypothesis]) -> list[float | None]:
+        """The values of `quality`."""
+        return self.quality(hypotheses)
+
     @torch.no_grad()
     def quality(self, hypotheses: Sequence[Hypothesis]) -> list[float | None]:
         """One value per sample, higher is better; None where the predictor failed.
@@ -37,16 +41,14 @@ class QualityPredictor(Judge, ABC):
             JudgeError: for a hypothesis without speech.
         """
         speeches = [speech_of(hypothesis, self.name) for hypothesis in hypotheses]
-        new = [i for i, speech in enumerate(speeches) if self.name not in speech.heard]
-        spoken = [i for i in new if speeches[i].waveform.numel()]
+        spoken = [i for i, speech in enumerate(speeches) if speech.waveform.numel()]
 
         def listen(index: list[int]) -> list[float]:
             return [self.predict(self.audible(speeches[i].waveform, speeches[i].sample_rate_hz)) for i in index]
 
-        found = dict(zip(spoken, self.each(spoken, listen, [hypotheses[i].row.id for i in spoken]), strict=True))
-        for i in new:
-            speeches[i].heard[self.name] = found.get(i, self.range[0])
-        return [speech.heard[self.name] for speech in speeches]
+        values = self.each(spoken, listen, [hypotheses[i].row.id for i in spoken])
+        by_sample = dict(zip(spoken, values, strict=True))
+        return [by_sample.get(i, self.range[0]) for i in range(len(speeches))]
 
 
 class SquimQuality(QualityPredictor):

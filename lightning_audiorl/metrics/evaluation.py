@@ -9,6 +9,7 @@ from typing import Self
 from torch import nn
 from torchmetrics import Metric
 
+from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.metrics.asr import AsrMetrics
 from lightning_audiorl.metrics.specs import RegistersSpecs
 from lightning_audiorl.text.normalise import Normaliser
@@ -29,8 +30,8 @@ class SetEvaluation(RegistersSpecs, ABC):
         """Models that the metrics listen with; a strategy parks them outside the reward phase."""
         return ()
 
-    def with_judges(self, known: Sequence[nn.Module]) -> Self:
-        """The same evaluation with those of ``known`` that are its own judges in their place; see `judges.shared`."""
+    def with_panel(self, panel: JudgePanel) -> Self:
+        """The same evaluation with its judges on a panel, which its metrics ask; itself where it has no judges."""
         return self
 
 

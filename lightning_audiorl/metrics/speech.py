@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lightning_audiorl.judges.base import AsrJudge, Judge, SpeakerEncoder, speech_of
+from lightning_audiorl.judges.base import AsrJudge, Judge, SpeakerEncoder, Voices, speech_of
+from lightning_audiorl.judges.panel import JudgePanel, same_weights
 from lightning_audiorl.judges.pitch import f0_spread_semitones, voiced_f0_hz
-from lightning_audiorl.judges.sharing import same_weights, shared
 from lightning_audiorl.metrics.evaluation import SetEvaluation
 from lightning_audiorl.metrics.functional import align
 from lightning_audiorl.metrics.specs import SYNTHESIS, RegistersSpecs
@@ -26,18 +26,51 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Listeners:
-    """Who listens in an evaluation; a judge that is None leaves its figures NaN."""
+class Judges:
+    """The judges of an evaluation by their role; the metrics of a role that is None are NaN.
 
-    judge: AsrJudge | None = None
-    held_out_judge: AsrJudge | None = None
-    encoder: SpeakerEncoder | None = None
-    held_out_encoder: SpeakerEncoder | None = None
+    Args:
+        judge: the ASR judge of the reward, or its name on a panel.
+        held_out_judge: another one.
+        encoder: the speaker encoder of the reward, or its name.
+        held_out_encoder: another one.
+    """
 
-    def present(self) -> list[Judge]:
-        """Those that are not None."""
-        four = (self.judge, self.held_out_judge, self.encoder, self.held_out_encoder)
-        return [listener for listener in four if listener is not None]
+    judge: AsrJudge | str | None = None
+    held_out_judge: AsrJudge | str | None = None
+    encoder: SpeakerEncoder | str | None = None
+    held_out_encoder: SpeakerEncoder | str | None = None
+
+    def present(self) -> list[Judge[Any]]:
+        """Those that were given as judges, or taken from a panel by `on`."""
+        return [judge for judge in vars(self).values() if isinstance(judge, Judge)]
+
+    @property
+    def complete(self) -> bool:
+        """Whether none of them is a mere name."""
+        return not any(isinstance(judge, str) for judge in vars(self).values())
+
+    def on(self, panel: JudgePanel) -> Judges:
+        """The same roles with the panel's own instances.
+
+        Raises:
+            JudgeError: for a name that the panel does not know, that of another judge, or that of another kind.
+        """
+        kinds: dict[str, type[nn.Module]] = {
+            "judge": AsrJudge,
+            "held_out_judge": AsrJudge,
+            "encoder": SpeakerEncoder,
+            "held_out_encoder": SpeakerEncoder,
+        }
+        seated = {}
+        for role, kind in kinds.items():
+            judge = getattr(self, role)
+            seated[role] = None if judge is None else panel.seat(judge, kind)
+        return Judges(**seated)
+
+
+#: The former name of `Judges`.
+Listeners = Judges
 
 
 @dataclass
@@ -76,14 +109,24 @@ def character_errors(row: Utterance, transcript: str, normaliser: Normaliser) ->
 
 
 def speech_counts(
-    hypotheses: Sequence[Hypothesis], listeners: Listeners, normalisers: Mapping[str, Normaliser]
+    hypotheses: Sequence[Hypothesis],
+    judges: Judges,
+    normalisers: Mapping[str, Normaliser],
+    panel: JudgePanel | None = None,
 ) -> SpeechCounts:
     """What one batch of samples adds up to.
 
-    A sample that a judge failed on is left out of that judge's figures and counted; one with samples that are not
-    finite has no pitch. A sample without a prompt is left
-    out of the similarities. A sample that says nothing has as many errors as characters, and a similarity of -1.
+    A sample that a judge failed on is left out of that judge's metrics and counted; one with samples that are not
+    finite has no pitch. A sample without a prompt is left out of the similarities. A sample that says nothing has as
+    many errors as characters, and a similarity of -1.
+
+    Args:
+        hypotheses: samples with speech.
+        judges: whom to ask.
+        normalisers: by language code, in place of the built-in table.
+        panel: knows what judges have answered already; None asks afresh.
     """
+    panel = panel or JudgePanel()
     counts = SpeechCounts(samples=len(hypotheses))
     for hypothesis in hypotheses:
         row, speech = hypothesis.row, speech_of(hypothesis, "SpeechMetrics")
@@ -99,12 +142,13 @@ def speech_counts(
             counts.f0_hz += float(f0_hz.mean())
             counts.f0_spread += f0_spread_semitones(f0_hz)
             counts.voiced += 1
-    for prefix, judge in (("", listeners.judge), ("held_out_", listeners.held_out_judge)):
+
+    for prefix, judge in (("", judges.judge), ("held_out_", judges.held_out_judge)):
         if judge is not None:
-            _add_errors(counts, prefix, judge, hypotheses, normalisers)
-    for prefix, encoder in (("", listeners.encoder), ("held_out_", listeners.held_out_encoder)):
+            _add_errors(counts, prefix, panel.ask(judge, hypotheses), hypotheses, normalisers)
+    for prefix, encoder in (("", judges.encoder), ("held_out_", judges.held_out_encoder)):
         if encoder is not None:
-            _add_similarities(counts, prefix, encoder, hypotheses)
+            _add_similarities(counts, prefix, panel.ask(encoder, hypotheses), hypotheses)
     return counts
 
 
@@ -115,11 +159,11 @@ def _add(counts: SpeechCounts, name: str, value: float) -> None:
 def _add_errors(
     counts: SpeechCounts,
     prefix: str,
-    judge: AsrJudge,
+    transcripts: Sequence[str | None],
     hypotheses: Sequence[Hypothesis],
     normalisers: Mapping[str, Normaliser],
 ) -> None:
-    for hypothesis, transcript in zip(hypotheses, judge.transcribe(hypotheses), strict=True):
+    for hypothesis, transcript in zip(hypotheses, transcripts, strict=True):
         if transcript is None:
             counts.failures += 1
             continue
@@ -130,9 +174,9 @@ def _add_errors(
 
 
 def _add_similarities(
-    counts: SpeechCounts, prefix: str, encoder: SpeakerEncoder, hypotheses: Sequence[Hypothesis]
+    counts: SpeechCounts, prefix: str, voices: Sequence[Voices], hypotheses: Sequence[Hypothesis]
 ) -> None:
-    for hypothesis, (voice, prompt) in zip(hypotheses, encoder.voices(hypotheses), strict=True):
+    for hypothesis, (voice, prompt) in zip(hypotheses, voices, strict=True):
         speech = speech_of(hypothesis, "SpeechMetrics")
         if speech.prompt is None or not speech.prompt.numel():
             continue
@@ -191,8 +235,9 @@ class SpeechMetrics(RegistersSpecs, Metric):
     keys of `speech_figures`.
 
     Args:
-        listeners: who judges.
+        judges: by role.
         normalisers: by language code, in place of the built-in table.
+        panel: that is asked, so that a judge that rewards hears a sample once; None asks the judges afresh.
         kwargs: see torchmetrics.Metric.
     """
 
@@ -202,10 +247,17 @@ class SpeechMetrics(RegistersSpecs, Metric):
     full_state_update = False
     sums: Tensor
 
-    def __init__(self, listeners: Listeners, normalisers: dict[str, Normaliser] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        judges: Judges,
+        normalisers: dict[str, Normaliser] | None = None,
+        panel: JudgePanel | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
-        self.listeners = listeners
+        self.judges = judges
         self.normalisers = dict(normalisers or {})
+        self.panel = panel
         self.add_state("sums", torch.zeros(len(fields(SpeechCounts)), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, hypotheses: Sequence[Hypothesis], compute_seconds: float = 0.0) -> None:
@@ -218,7 +270,7 @@ class SpeechMetrics(RegistersSpecs, Metric):
         Raises:
             JudgeError: for a hypothesis without speech.
         """
-        counts = speech_counts(hypotheses, self.listeners, self.normalisers)
+        counts = speech_counts(hypotheses, self.judges, self.normalisers, self.panel)
         counts.compute_s = compute_seconds
         self.sums += torch.tensor(astuple(counts), dtype=torch.float64, device=self.sums.device)
 
@@ -235,55 +287,73 @@ class SpeechEvaluation(SetEvaluation):
     that the others never heard: a policy that learns to please a judge shows in the gap between the two.
 
     Args:
-        judge: the ASR judge of the reward.
+        judge: the ASR judge of the reward, or its name in the algorithm's ``judges``.
         held_out_judge: another one.
-        encoder: the speaker encoder of the reward.
+        encoder: the speaker encoder of the reward, or its name.
         held_out_encoder: another one.
         normalisers: by language code, in place of the built-in table.
 
     Raises:
-        ValueError: when a judge and its held-out counterpart have one name, which would make them listen as one, or the
-            same weights: the gap between them would always be 0.
+        ValueError: when a judge and its held-out counterpart have one name or the same weights: the gap between them
+            would always be 0. Judges that were given by name are looked at by `with_panel`.
     """
 
     def __init__(
         self,
-        judge: AsrJudge | None = None,
-        held_out_judge: AsrJudge | None = None,
-        encoder: SpeakerEncoder | None = None,
-        held_out_encoder: SpeakerEncoder | None = None,
+        judge: AsrJudge | str | None = None,
+        held_out_judge: AsrJudge | str | None = None,
+        encoder: SpeakerEncoder | str | None = None,
+        held_out_encoder: SpeakerEncoder | str | None = None,
         normalisers: dict[str, Normaliser] | None = None,
     ) -> None:
-        self.listeners = Listeners(judge, held_out_judge, encoder, held_out_encoder)
+        self.by_role = Judges(judge, held_out_judge, encoder, held_out_encoder)
         self.normalisers = normalisers
-        names = [listener.name for listener in self.listeners.present()]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(
-                f"SpeechEvaluation: {len(names)} judges, but the name '{twice[0]}' comes more than once, and what a "
-                "judge hears is kept by its name; set init_args.name"
-            )
-        for one, other in ((judge, held_out_judge), (encoder, held_out_encoder)):
-            if one is not None and other is None:
-                _log.warning(
-                    "SpeechEvaluation: nothing is held out beside '%s'; a policy that learns to please what rewards it "
-                    "will look like one that gets better",
-                    one.name,
-                )
-            if one is not None and other is not None and one.state_dict() and same_weights(one, other):
-                raise ValueError(
-                    f"SpeechEvaluation: '{other.name}' is held out, but has the weights of '{one.name}' that rewards: "
-                    "give another model"
-                )
+        self.panel: JudgePanel | None = None
+        if self.by_role.complete:
+            check_held_out(self.by_role)
 
     def new(self) -> SpeechMetrics:
-        return SpeechMetrics(self.listeners, self.normalisers)
+        return SpeechMetrics(self.by_role, self.normalisers, self.panel)
 
     def judges(self) -> Sequence[nn.Module]:
-        return self.listeners.present()
+        return self.by_role.present()
 
-    def with_judges(self, known: Sequence[nn.Module]) -> Self:
-        listeners = Listeners(*(shared(listener, known) for listener in vars(self.listeners).values()))
+    def with_panel(self, panel: JudgePanel) -> Self:
+        # A copy: another run may have this evaluation, with a panel of its own.
         other = copy(self)
-        other.listeners = listeners
+        other.panel = panel
+        other.by_role = self.by_role.on(panel)
+        if not self.by_role.complete:
+            check_held_out(other.by_role)
         return other
+
+
+def check_held_out(judges: Judges) -> None:
+    """See that a judge held out is another model than the one that rewards; warn where nothing is held out.
+
+    Raises:
+        ValueError: for two judges of one name, or of the same weights.
+    """
+    names = [judge.name for judge in judges.present()]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(
+            f"SpeechEvaluation: {len(names)} judges, but the name '{twice[0]}' comes more than once, and what a "
+            "judge hears is kept by its name; set init_args.name"
+        )
+
+    pairs = ((judges.judge, judges.held_out_judge), (judges.encoder, judges.held_out_encoder))
+    for one, other in pairs:
+        if not isinstance(one, Judge):
+            continue
+        if not isinstance(other, Judge):
+            _log.warning(
+                "SpeechEvaluation: nothing is held out beside '%s'; a policy that learns to please what rewards it "
+                "will look like one that gets better",
+                one.name,
+            )
+        elif one.state_dict() and same_weights(one, other):
+            raise ValueError(
+                f"SpeechEvaluation: '{other.name}' is held out, but has the weights of '{one.name}' that rewards: "
+                "give another model"
+            )

@@ -10,7 +10,7 @@ from lightning_audiorl.rewards.asr import (
     LengthError,
     SoftOverlong,
 )
-from lightning_audiorl.rewards.base import Reward, RewardError, TextReward
+from lightning_audiorl.rewards.base import JudgedReward, Reward, RewardError, TextReward
 from lightning_audiorl.rewards.differentiable import (
     DifferentiableMix,
     DifferentiableReward,
@@ -32,6 +32,7 @@ __all__ = [
     "ExpAccuracy",
     "Hallucination",
     "HeadLikelihood",
+    "JudgedReward",
     "Keyword",
     "LengthError",
     "PredictedQuality",

@@ -6,6 +6,9 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
+from torch import nn
+
+from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.text.normalise import Normaliser, normaliser_for
 from lightning_audiorl.types import Hypothesis
 
@@ -45,6 +48,35 @@ class Reward(ABC):
     @abstractmethod
     def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
         """One value per hypothesis, in order. A step's hypotheses come in one list, the samples of a row contiguous."""
+
+    def judges(self) -> list[nn.Module]:
+        """The models that this reward judges with: its attributes that are modules. A strategy places them."""
+        return [value for value in vars(self).values() if isinstance(value, nn.Module)]
+
+
+class JudgedReward(Reward):
+    """A reward that asks judges of speech.
+
+    A subclass writes `score_with`, where it asks ``panel.ask(judge, hypotheses)``: rewards and metrics that want the
+    answers of one judge share them. It also writes `seat_judges`, one line per judge:
+    ``self.judge = panel.seat(self.judge, AsrJudge)``.
+    """
+
+    @abstractmethod
+    def score_with(self, hypotheses: Sequence[Hypothesis], panel: JudgePanel) -> list[float]:
+        """One value per hypothesis, in order; NaN where the judge failed."""
+
+    @abstractmethod
+    def seat_judges(self, panel: JudgePanel) -> None:
+        """Put the panel's instances in the place of judges that were given by name, or as copies.
+
+        Raises:
+            JudgeError: for a name that the panel does not know, or that of another judge.
+        """
+
+    def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
+        """As `score_with`, on a panel of its own."""
+        return self.score_with(hypotheses, JudgePanel())
 
 
 class TextReward(Reward):

@@ -12,8 +12,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-from lightning_audiorl.judges.sharing import shared
-from lightning_audiorl.rewards.base import Reward, RewardError
+from lightning_audiorl.judges.panel import JudgePanel
+from lightning_audiorl.rewards.base import JudgedReward, Reward, RewardError
 from lightning_audiorl.types import Hypothesis, Scores
 
 _log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ class RewardMix:
     the other samples keep their values. A reward that returns the wrong number of values, or fails on every sample of
     a step, is a broken program: `RewardError`. A failing reward of weight 0 is counted but invalidates nothing.
 
-    Rewards that name the same judge share one instance of it; see `judges.shared`.
+    Rewards that name the same judge share it, and what it answers; see `judges.JudgePanel`.
 
     Args:
         rewards: the parts; names must differ and some weight must be above 0.
@@ -52,20 +52,30 @@ class RewardMix:
         if not any(reward.weight for reward in rewards):
             raise ValueError(f"RewardMix.rewards: all weights of {names} are 0, so nothing would be learnt")
         self.rewards = list(rewards)
-        for reward in self.rewards:
-            for name, held in list(vars(reward).items()):
-                if isinstance(held, nn.Module):
-                    setattr(reward, name, shared(held, self.judges()))
         self.on_error = on_error
         self._warned: set[str] = set()
 
+    def seat_judges(self, panel: JudgePanel) -> None:
+        """Have every reward take its judges from a panel, the one that `score` is going to get.
+
+        Raises:
+            JudgeError: for a name that the panel does not know, or that two different judges have.
+        """
+        for reward in self.rewards:
+            if isinstance(reward, JudgedReward):
+                reward.seat_judges(panel)
+
     def judges(self) -> list[nn.Module]:
         """The models that the rewards judge with, each once."""
-        held = [value for reward in self.rewards for value in vars(reward).values() if isinstance(value, nn.Module)]
+        held = [judge for reward in self.rewards for judge in reward.judges()]
         return list(dict.fromkeys(held))
 
-    def score(self, groups: Sequence[Sequence[Hypothesis]]) -> Scores:
+    def score(self, groups: Sequence[Sequence[Hypothesis]], panel: JudgePanel | None = None) -> Scores:
         """Score B groups of G hypotheses.
+
+        Args:
+            groups: the samples of each prompt.
+            panel: whom the rewards ask about speech, and what is known of these samples; by default an own one.
 
         Raises:
             ValueError: when the groups differ in size or there are none.
@@ -75,13 +85,18 @@ class RewardMix:
         if len(sizes) != 1 or sizes[0] == 0:
             raise ValueError(f"RewardMix.score: expected groups of one size >= 1, got sizes {sizes}")
         flat = [hypothesis for group in groups for hypothesis in group]
+        panel = panel or JudgePanel()
+
         shape = (len(groups), sizes[0])
         total = torch.zeros(shape, dtype=torch.float64)
         valid = torch.ones(shape, dtype=torch.bool)
-        parts, failures = {}, {}
+        parts: dict[str, torch.Tensor] = {}
+        failures: dict[str, int] = {}
         for reward in self.rewards:
-            part = torch.tensor(self._values(reward, flat), dtype=torch.float64).reshape(shape)
+            part = torch.tensor(self._values(reward, flat, panel), dtype=torch.float64).reshape(shape)
             scored = ~part.isnan()
+
+            # A reward of weight 0 is only watched: its failures take no sample out of the step.
             if reward.weight:
                 total += reward.weight * torch.where(scored, part, 0.0)
                 valid &= scored
@@ -89,76 +104,61 @@ class RewardMix:
             failures[reward.name] = int((~scored).sum())
         return Scores(total.float(), valid, parts, failures)
 
-    def _values(self, reward: Reward, flat: list[Hypothesis]) -> list[float]:
+    def _values(self, reward: Reward, flat: list[Hypothesis], panel: JudgePanel) -> list[float]:
         """One finite value per hypothesis; NaN where the reward failed."""
-        try:
-            answers = _answers(reward, flat)
-        except RewardError:
-            raise
-        except Exception as error:  # noqa: BLE001 - a user's reward may raise anything; it is logged or re-raised
-            self._failed(reward, f"raised {error!r}", error)
-            answers = self._group_by_group(reward, flat)
+        answers = _attempt(reward, flat, panel)
+        if isinstance(answers, Exception):
+            # Some sample is at fault. Rewards may compare the samples of a row, so each row is tried by itself.
+            self._report(reward, f"raised {answers!r}", answers)
+            rows = groupby(flat, key=lambda hypothesis: hypothesis.row.id)
+            answers = [answer for _, row in rows for answer in _without_failing(reward, list(row), panel)]
+
         values = [_number(answer) for answer in answers]
-        bad = [i for i, value in enumerate(values) if math.isnan(value)]
-        if bad:
-            answer = answers[bad[0]]
-            example = f"gave {answer!r} for row '{flat[bad[0]].row.id}'"
-            self._failed(reward, example)
-            if len(bad) == len(flat):
-                raise RewardError(
-                    f"reward '{reward.name}' ({type(reward).__name__}) failed on all {len(flat)} samples of a step; "
-                    f"it {example}. Expected a finite number per sample: mend the reward or take it out of the mix"
-                ) from (answer if isinstance(answer, Exception) else None)
+        failed = [i for i, value in enumerate(values) if math.isnan(value)]
+        if not failed:
+            return values
+
+        first = answers[failed[0]]
+        example = f"gave {first!r} for row '{flat[failed[0]].row.id}'"
+        self._report(reward, example)
+        if len(failed) == len(flat):
+            raise RewardError(
+                f"reward '{reward.name}' ({type(reward).__name__}) failed on all {len(flat)} samples of a step; "
+                f"it {example}. Expected a finite number per sample: mend the reward or take it out of the mix"
+            ) from (first if isinstance(first, Exception) else None)
         return values
 
-    def _group_by_group(self, reward: Reward, flat: list[Hypothesis]) -> list[object]:
-        """What the reward says of the samples of each row; the error where it raises."""
-        groups = [list(group) for _, group in groupby(flat, key=lambda hypothesis: hypothesis.row.id)]
-        return [answer for group in groups for answer in self._of_group(reward, group)]
-
-    def _of_group(self, reward: Reward, group: list[Hypothesis]) -> list[object]:
-        """Of all together; else of those together that it can score alone, since it may compare them.
-
-        A reward that fails on the group, but on no sample alone, is asked one by one.
-        """
-        try:
-            return _answers(reward, group)
-        except RewardError:
-            raise
-        except Exception:  # noqa: BLE001 - as above; whose fault it is shows below
-            answers = [self._together(reward, [hypothesis])[0] for hypothesis in group]
-        rest = [i for i, answer in enumerate(answers) if not isinstance(answer, Exception)]
-        if 0 < len(rest) < len(group):
-            for i, answer in zip(rest, self._together(reward, [group[i] for i in rest]), strict=True):
-                answers[i] = answer
-        return answers
-
-    def _together(self, reward: Reward, hypotheses: list[Hypothesis]) -> list[object]:
-        try:
-            return _answers(reward, hypotheses)
-        except RewardError:
-            raise
-        except Exception as error:  # noqa: BLE001 - as above; it is kept as the answer of all
-            return [error] * len(hypotheses)
-
-    def _failed(self, reward: Reward, what: str, error: Exception | None = None) -> None:
-        """Raise, or warn the first time."""
+    def _report(self, reward: Reward, what: str, error: Exception | None = None) -> None:
+        """Raise where ``on_error`` says so; otherwise warn, the first time."""
         if self.on_error == "raise":
             raise RewardError(f"reward '{reward.name}' ({type(reward).__name__}) {what}") from error
-        if reward.name not in self._warned:
-            self._warned.add(reward.name)
-            _log.warning(
-                "reward '%s' (%s) %s. Samples that it cannot score leave the step; "
-                "the log counts them. This is said once per reward.",
-                reward.name,
-                type(reward).__name__,
-                what,
-            )
+        if reward.name in self._warned:
+            return
+        self._warned.add(reward.name)
+        _log.warning(
+            "reward '%s' (%s) %s. Samples that it cannot score leave the step; "
+            "the log counts them. This is said once per reward.",
+            reward.name,
+            type(reward).__name__,
+            what,
+        )
 
 
-def _answers(reward: Reward, hypotheses: list[Hypothesis]) -> list[object]:
-    """What the reward returned, checked to be one item per hypothesis."""
-    answers: object = reward.score(hypotheses)
+def _attempt(reward: Reward, hypotheses: list[Hypothesis], panel: JudgePanel) -> list[object] | Exception:
+    """One answer per hypothesis, of whatever type; the exception where the reward raises one.
+
+    Raises:
+        RewardError: for a reward that is broken as a program: it returned no list, or one of another length.
+    """
+    try:
+        answers: object = (
+            reward.score_with(hypotheses, panel) if isinstance(reward, JudgedReward) else reward.score(hypotheses)
+        )
+    except RewardError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a user's reward may raise anything; it is logged or re-raised
+        return error
+
     kind = type(reward).__name__
     if not isinstance(answers, (list, tuple)):
         raise RewardError(
@@ -171,6 +171,31 @@ def _answers(reward: Reward, hypotheses: list[Hypothesis]) -> list[object]:
             "expected one each, in order"
         )
     return list(answers)
+
+
+def _without_failing(reward: Reward, group: list[Hypothesis], panel: JudgePanel) -> list[object]:
+    """One answer per sample of a row, those that the reward fails on left out; their answer is its exception."""
+    together = _attempt(reward, group, panel)
+    if not isinstance(together, Exception):
+        return together
+
+    answers: list[object] = []
+    sound = []
+    for i, hypothesis in enumerate(group):
+        alone = _attempt(reward, [hypothesis], panel)
+        if isinstance(alone, Exception):
+            answers.append(alone)
+        else:
+            answers.append(alone[0])
+            sound.append(i)
+
+    # The sound ones are scored together, since a reward may compare them. Where all are sound, the reward fails on
+    # groups as such, and their values one by one are the best there is.
+    if 0 < len(sound) < len(group):
+        again = _attempt(reward, [group[i] for i in sound], panel)
+        for place, i in enumerate(sound):
+            answers[i] = again if isinstance(again, Exception) else again[place]
+    return answers
 
 
 def _number(answer: object) -> float:

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
+from torch import nn
 
-from lightning_audiorl.judges.base import AsrJudge, Judge, JudgeError, SpeakerEncoder
+from lightning_audiorl.judges.base import AsrJudge, JudgeError, SpeakerEncoder
+from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.judges.quality import QualityPredictor
-from lightning_audiorl.rewards.base import Reward
+from lightning_audiorl.rewards.base import JudgedReward
 from lightning_audiorl.text.errors import ErrorCounts, count_errors
 from lightning_audiorl.text.normalise import Normaliser, normaliser_for
 from lightning_audiorl.types import Hypothesis, Utterance
@@ -48,21 +50,21 @@ def spoken_errors(row: Utterance, transcript: str, unit: ErrorUnit, normaliser: 
     return count_errors(reference, heard, "char")
 
 
-def judged(values: list[float], judge: Judge) -> list[float]:
+def judged(values: list[float], judge: nn.Module | str) -> list[float]:
     """``values`` as they are, NaN where the judge failed.
 
     Raises:
         JudgeError: where it failed on all of them: it is not the samples that are at fault.
     """
     if values and all(math.isnan(value) for value in values):
+        who = f"'{judge}'" if isinstance(judge, str) else f"'{judge.name}' ({type(judge).__name__})"
         raise JudgeError(
-            f"judge '{judge.name}' ({type(judge).__name__}) returned nothing for any sample; see its "
-            "warnings, and try it by itself on a recording"
+            f"judge {who} returned nothing for any sample; see its warnings, and try it by itself on a recording"
         )
     return values
 
 
-class SpeechAccuracy(Reward):
+class SpeechAccuracy(JudgedReward):
     """R1: how well an ASR judge understands the waveform (arXiv:2509.18569).
 
     Range: [floor, 1], floor 0 for tanh and exp. Higher is better. Nothing said, or nothing heard where there was a text
@@ -70,7 +72,7 @@ class SpeechAccuracy(Reward):
     is heard. Where the judge failed: NaN, which takes the sample out of the step.
 
     Args:
-        judge: listens; keep another one for evaluation.
+        judge: listens, or its name in the algorithm's ``judges``; keep another one for evaluation.
         form: "linear" (1 - rate), "tanh" (1 - tanh(3 rate)) or "exp" (exp(-2.5 rate)).
         weight: factor in the mix.
         name: log key.
@@ -82,7 +84,7 @@ class SpeechAccuracy(Reward):
 
     def __init__(
         self,
-        judge: AsrJudge,
+        judge: AsrJudge | str,
         form: Form = "linear",
         weight: float = 1.0,
         name: str = "speech_accuracy",
@@ -102,13 +104,20 @@ class SpeechAccuracy(Reward):
             raise ValueError(f"SpeechAccuracy.scale: expected a positive number or None, got {scale}")
         if not floor < 1 or (form != "linear" and floor != 0):
             raise ValueError(f"SpeechAccuracy.floor: below 1 for the linear form, 0 for the others; got {floor}")
-        self.judge, self.form, self.unit, self.scale, self.floor = judge, form, unit, scale, floor
+        self.judge = judge
+        self.form = form
+        self.unit = unit
+        self.scale = scale
+        self.floor = floor
         self.normalisers: Mapping[str, Normaliser] = dict(normalisers or {})
         self.range = (floor, 1.0)
 
-    def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
-        transcripts = self.judge.transcribe(hypotheses)
-        values = [self._value(h.row, heard) for h, heard in zip(hypotheses, transcripts, strict=True)]
+    def seat_judges(self, panel: JudgePanel) -> None:
+        self.judge = panel.seat(self.judge, AsrJudge)
+
+    def score_with(self, hypotheses: Sequence[Hypothesis], panel: JudgePanel) -> list[float]:
+        transcripts = panel.ask(self.judge, hypotheses)
+        values = [self._value(h.row, transcript) for h, transcript in zip(hypotheses, transcripts, strict=True)]
         return judged(values, self.judge)
 
     def _value(self, row: Utterance, transcript: str | None) -> float:
@@ -120,30 +129,33 @@ class SpeechAccuracy(Reward):
         return max(self.floor, bounded_accuracy(counts.rate, self.form, self.scale))
 
 
-class SpeakerSimilarity(Reward):
+class SpeakerSimilarity(JudgedReward):
     """Cosine between the voice of the sample and that of its speaker prompt.
 
     Range: [-1, 1]. Higher is better. Nothing said: -1. Where the encoder failed: NaN. The text plays no part.
 
     Args:
-        encoder: tells voices apart; keep another one for evaluation.
+        encoder: tells voices apart, or its name in the algorithm's ``judges``; keep another one for evaluation.
         weight: factor in the mix.
         name: log key.
     """
 
     range = (-1.0, 1.0)
 
-    def __init__(self, encoder: SpeakerEncoder, weight: float = 1.0, name: str = "speaker_similarity") -> None:
+    def __init__(self, encoder: SpeakerEncoder | str, weight: float = 1.0, name: str = "speaker_similarity") -> None:
         super().__init__(weight, name)
         self.encoder = encoder
 
-    def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
-        """As `Reward.score`.
+    def seat_judges(self, panel: JudgePanel) -> None:
+        self.encoder = panel.seat(self.encoder, SpeakerEncoder)
+
+    def score_with(self, hypotheses: Sequence[Hypothesis], panel: JudgePanel) -> list[float]:
+        """One cosine per sample.
 
         Raises:
             ValueError: for a sample without a speaker prompt; the mix then takes it out of the step.
         """
-        voices = self.encoder.voices(hypotheses)
+        voices = panel.ask(self.encoder, hypotheses)
         values = []
         for hypothesis, (voice, prompt) in zip(hypotheses, voices, strict=True):
             speech = hypothesis.speech
@@ -162,28 +174,36 @@ class SpeakerSimilarity(Reward):
         return judged(values, self.encoder)
 
 
-class PredictedQuality(Reward):
+class PredictedQuality(JudgedReward):
     """What a named predictor says of how the sample sounds; no more than that predictor's opinion.
 
     Range: [0, 1], the predictor's own range scaled and clipped. Higher is better. Nothing said: 0. Where the predictor
     failed: NaN. The text plays no part.
 
     Args:
-        predictor: such as `judges.SquimQuality`, with local weights.
+        predictor: such as `judges.SquimQuality`, with local weights, or its name in the algorithm's ``judges``.
         weight: factor in the mix.
         name: log key.
     """
 
     range = (0.0, 1.0)
 
-    def __init__(self, predictor: QualityPredictor, weight: float = 1.0, name: str = "predicted_quality") -> None:
+    def __init__(self, predictor: QualityPredictor | str, weight: float = 1.0, name: str = "predicted_quality") -> None:
         super().__init__(weight, name)
         self.predictor = predictor
 
-    def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
-        low, high = self.predictor.range
-        values = self.predictor.quality(hypotheses)
-        scaled = [
-            math.nan if v is None or math.isnan(v) else min(max((v - low) / (high - low), 0.0), 1.0) for v in values
-        ]
-        return judged(scaled, self.predictor)
+    def seat_judges(self, panel: JudgePanel) -> None:
+        self.predictor = panel.seat(self.predictor, QualityPredictor)
+
+    def score_with(self, hypotheses: Sequence[Hypothesis], panel: JudgePanel) -> list[float]:
+        # Its range stands on the predictor itself, which may have been given by name.
+        predictor: QualityPredictor = panel.seat(self.predictor, QualityPredictor)
+        low, high = predictor.range
+
+        values = []
+        for quality in panel.ask(predictor, hypotheses):
+            if quality is None or math.isnan(quality):
+                values.append(math.nan)
+            else:
+                values.append(min(max((quality - low) / (high - low), 0.0), 1.0))
+        return judged(values, predictor)

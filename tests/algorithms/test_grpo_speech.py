@@ -15,7 +15,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lightning_audiorl.algorithms import GRPO, Optim
 from lightning_audiorl.callbacks import HackingWatch, RLCheckpoint
-from lightning_audiorl.judges import JudgeError
+from lightning_audiorl.judges import CtcJudge, EcapaEncoder, JudgeError, XvectorEncoder
+from lightning_audiorl.metrics import SpeechEvaluation
 from lightning_audiorl.rewards import DurationConsistency, RewardMix, SpeechAccuracy
 from lightning_audiorl.strategies import PhaseSingleDevice
 from lightning_audiorl.types import PromptBatch
@@ -198,6 +199,45 @@ def test_a_judge_of_rewards_and_evaluation_is_one(judges: Path) -> None:
         next(other.judges()[0].parameters()).flatten()[0] += 1.0
     with pytest.raises(JudgeError, match="two judges have the name 'judge', but their weights differ"):
         speech.speech_grpo(judges, 1, policy=make(FAMILY), evaluation=other)
+
+
+def test_judges_by_name_are_those_given_one_by_one(judges: Path) -> None:
+    """Same weights and figures; each judge hears each sample once, and the panel forgets them with the step."""
+    folders = speech.judge_folders(judges)
+    settings: dict[str, Any] = {"policy": make(FAMILY), "decoding": DECODING, "eval_decodings": None}
+    given = speech.speech_grpo(judges, 2, **settings)
+    named = {
+        "judge": CtcJudge(str(folders["judge"]), "whatever"),
+        "held_out_judge": CtcJudge(str(folders["held_out_judge"])),
+        "encoder": EcapaEncoder(str(folders["encoder"])),
+        "held_out_encoder": XvectorEncoder(str(folders["held_out_encoder"])),
+    }
+    rewards = RewardMix([SpeechAccuracy("judge", "exp"), SpeechAccuracy("judge", weight=0.0, name="rate")])
+    rewards.rewards.append(DurationConsistency(0.5))
+    by_name = speech.speech_grpo(
+        judges,
+        2,
+        **settings | {"policy": make(FAMILY)},
+        judges=named,
+        rewards=rewards,
+        evaluation=SpeechEvaluation(*named),
+    )
+    assert by_name.reward_judges() == [named["judge"]]
+    assert list(by_name.evaluation.judges()) == list(named.values())
+    heard, listen = [], named["judge"].listen
+
+    def counting(waveforms: list[Tensor], rows: Any) -> Any:
+        heard.append(len(waveforms))
+        return listen(waveforms, rows)
+
+    named["judge"].listen = counting  # type: ignore[method-assign]
+    same(run(given), run(by_name))
+    step = by_name.last_step
+    assert step is not None
+    assert sum(heard) <= 2 * len(NAMES) * by_name.group_size
+    assert sum(heard) > len(NAMES) * by_name.group_size
+    assert {name for group in step.groups for one in group for name in one.transcripts} == {"judge"}
+    assert by_name.panel.with_transcripts(step.groups)[0][0].transcripts == {}
 
 
 # --- killed and resumed, with everything that has a state

@@ -28,6 +28,7 @@ from lightning_audiorl.callbacks.speech import (
     spoken_group_table,
     write_wav,
 )
+from lightning_audiorl.judges import JudgePanel
 from lightning_audiorl.types import Scores, Speech
 from tests import speech
 from tests.callbacks import runs
@@ -65,7 +66,7 @@ def test_tensorboard_has_sound_pictures_and_transcripts(finished: tuple[Path, GR
     assert len(table) == 2 + 3
     for line, hypothesis in zip(table[2:], shown, strict=False):
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        transcripts = [hypothesis.speech.heard[name] for name in ("judge", "held_out_judge")]
+        transcripts = [hypothesis.transcripts[name] for name in ("judge", "held_out_judge")]
         assert cells[:4] == [hypothesis.row.id, hypothesis.row.text, *transcripts]
     groups = texts(found, "groups")
     assert sorted(groups) == [1, 2]
@@ -91,9 +92,11 @@ def test_the_report_plays_the_same_texts_before_and_after(finished: tuple[Path, 
         assert (folder / "report" / one["mel"]).read_bytes().startswith(b"\x89PNG")
         assert (folder / "report" / one["wav"]).resolve().is_relative_to((folder / "audio").resolve())
         if one["stage"] == "after":
-            spoken = last[one["id"]].speech
+            shown = last[one["id"]]
+            spoken = shown.speech
             assert abs(torch.from_numpy(wave).float() - spoken.waveform.clamp(-1, 1)).max() < 1e-4
-            assert one["heard"] == {name: spoken.heard[name] or "(nothing)" for name in ("judge", "held_out_judge")}
+            names = ("judge", "held_out_judge")
+            assert one["heard"] == {name: shown.transcripts[name] or "(nothing)" for name in names}
     text, page = ((folder / "report" / f"report.{kind}").read_text() for kind in ("md", "html"))
     assert "- held out judge: held_out_judge" in text
     assert "heard by judge | heard by held_out_judge (held out)" in text
@@ -162,10 +165,10 @@ def test_a_policy_that_writes_leaves_no_sound(root: str, tmp_path: Path) -> None
 def test_what_no_judge_heard_is_said() -> None:
     """One judge hears nothing in the first sample, and fails on the second."""
     samples = [[said("one", value=heard(0))], [said("two", value=heard(1), num_codes=3, finished=False, id="b")]]
-    FakeJudge(["", None]).transcribe([group[0] for group in samples])
-    FakeJudge(["won", "too"], "other").transcribe([group[0] for group in samples])
-    FakeEncoder().voices([group[0] for group in samples])
-    header, _, first, second = heard_table(samples).splitlines()
+    panel = JudgePanel()
+    for judge in (FakeJudge(["", None]), FakeJudge(["won", "too"], "other"), FakeEncoder()):
+        panel.ask(judge, [group[0] for group in samples])
+    header, _, first, second = heard_table(panel.with_transcripts(samples)).splitlines()
     assert header == "| id | text | heard by fake | heard by other | seconds | tokens |"
     assert first == "| row | one | (nothing) | won | 0.40 | 11 |"
     assert second == "| b | two | (failed) | too | 0.12 | 3 (cut) |"
@@ -173,7 +176,9 @@ def test_what_no_judge_heard_is_said() -> None:
 
 def test_best_and_worst_with_what_was_heard() -> None:
     group = [said("one", value=heard(number)) for number in range(2)]
-    FakeJudge(["one", "oh"]).transcribe(group)
+    panel = JudgePanel()
+    panel.ask(FakeJudge(["one", "oh"]), group)
+    (group,) = panel.with_transcripts([group])
     total = torch.tensor([[0.5, -0.25]])
     table = spoken_group_table([group], Scores(total, total > -9, {"accuracy": 2 * total}), [(0, 0, 1)])
     assert table.splitlines()[2:] == [

@@ -89,11 +89,11 @@ def test_parked_values_wait_in_pinned_memory() -> None:
     pinned: list[bool] = []
     score = module.rewards.score
 
-    def look(groups: Any) -> Any:
+    def look(groups: Any, panel: Any) -> Any:
         placement = module.trainer.strategy.placement  # type: ignore[attr-defined]
         with placement.all_values():
             pinned.extend(p.is_pinned() for p in module.policy.parameters())
-        return score(groups)
+        return score(groups, panel)
 
     module.rewards.score = look  # type: ignore[method-assign]
     fit(module, "offload")

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 from torchaudio.models import squim_objective_model
 
-from lightning_audiorl.judges import JudgeError, QualityPredictor, SquimQuality, TorchmetricsQuality, quality
+from lightning_audiorl.judges import (
+    JudgeError,
+    JudgePanel,
+    QualityPredictor,
+    SquimQuality,
+    TorchmetricsQuality,
+    quality,
+)
 from tests.judges.fakes import said, tone
 
 
@@ -28,12 +35,14 @@ class Loudness(QualityPredictor):
         return float(waveform.max())
 
 
-def test_each_sample_is_heard_once_failures_are_none_and_nothing_said_is_the_lowest() -> None:
+def test_failures_are_none_and_nothing_said_is_the_lowest() -> None:
     predictor = Loudness()
     samples = [said(value=0.5), said(value=0.0), said(num_codes=0)]
     assert predictor.quality(samples) == [0.5, None, -1.0]
+    panel = JudgePanel()
+    assert panel.ask(predictor, samples) == [0.5, None, -1.0]
     heard = predictor.num_heard
-    assert predictor.quality(samples) == [0.5, None, -1.0]
+    assert panel.ask(predictor, samples) == [0.5, None, -1.0]
     assert predictor.num_heard == heard
 
 

@@ -57,8 +57,8 @@ class Batches(IterableDataset[PromptBatch]):
 
 def said(hypothesis: Hypothesis) -> str:
     """The text; of a policy that speaks its codes and what each judge heard in them."""
-    heard = hypothesis.speech
-    return hypothesis.text if heard is None else f"{heard.codes.tolist()} {heard.heard}"
+    speech = hypothesis.speech
+    return hypothesis.text if speech is None else f"{speech.codes.tolist()} {dict(hypothesis.transcripts)}"
 
 
 class Witness(Callback):
