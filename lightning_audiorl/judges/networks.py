@@ -94,11 +94,11 @@ class JudgeNetwork(nn.Module, ABC):
     def forward(self, waveform: Tensor, num_samples: Tensor) -> Any:
         """[B, S] at ``sample_rate_hz``, [B]."""
 
-    def save(self, folder: str, figures: Mapping[str, float] | None = None) -> None:
-        """Write ``config.json`` and ``model.safetensors``; ``figures`` say how good it is, for a reader."""
+    def save(self, folder: str, metrics: Mapping[str, float] | None = None) -> None:
+        """Write ``config.json`` and ``model.safetensors``; ``metrics`` say how good it is, for a reader."""
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
-        config = {"kind": type(self).__name__, "sizes": self.sizes, "figures": dict(figures or {})}
+        config = {"kind": type(self).__name__, "sizes": self.sizes, "figures": dict(metrics or {})}
         (path / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         save_file({name: value.contiguous() for name, value in self.state_dict().items()}, path / "model.safetensors")
 
