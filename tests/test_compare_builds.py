@@ -74,6 +74,8 @@ def test_what_differs_is_named() -> None:
     assert (result.num, result.num_differing, result.largest, result.where) == (2, 2, 2.0, "b@1")
     assert (result.only_base, result.only_present) == (["c@1"], ["d@1"])
     assert not compare({}, {}).is_equal
+    assert not compare({"a": 0.0}, {"a": 0.0, "b": 1.0}).is_equal
+    assert compare({"a": 0.0}, {"a": 0.0, "b": 1.0}, may_grow=True).is_equal
     assert not compare({"a": 0.0}, {"a": -0.0}).is_equal
     assert not compare({"a": 1}, {"a": 1.0}).is_equal
     assert not compare({"a": torch.zeros(2)}, {"a": torch.zeros(2, dtype=torch.float64)}).is_equal

@@ -146,6 +146,7 @@ class Comparison:
         num_differing: of these.
         largest, where: the largest difference and whose it is.
         only_base, only_present: names that only one of them has.
+        may_grow: whether names that only the present build has are news and no difference.
     """
 
     num: int = 0
@@ -154,23 +155,31 @@ class Comparison:
     where: str = ""
     only_base: list[str] = field(default_factory=list)
     only_present: list[str] = field(default_factory=list)
+    may_grow: bool = False
 
     @property
     def is_equal(self) -> bool:
         """Whether nothing differs; where nothing was compared, nothing is shown to be equal."""
-        return self.num > 0 and not (self.num_differing or self.only_base or self.only_present)
+        grown = bool(self.only_present) and not self.may_grow
+        return self.num > 0 and not (self.num_differing or self.only_base or grown)
 
 
-def compare(base: dict[str, Value], present: dict[str, Value]) -> Comparison:
+def compare(base: dict[str, Value], present: dict[str, Value], may_grow: bool = False) -> Comparison:
     """One kind of values of two builds.
 
+    Args:
+        base, present: values by name.
+        may_grow: names that only the present build has, such as those of a metric that is new, are no difference.
+
     Example:
-        >>> compare({"loss@1": 1.0, "kl@1": 0.0}, {"loss@1": 1.25})
-        Comparison(num=1, num_differing=1, largest=0.25, where='loss@1', only_base=['kl@1'], only_present=[])
+        >>> result = compare({"loss@1": 1.0, "kl@1": 0.0}, {"loss@1": 1.25})
+        >>> (result.num_differing, result.largest, result.where, result.only_base)
+        (1, 0.25, 'loss@1', ['kl@1'])
     """
     out = Comparison(
         only_base=[name for name in base if name not in present],
         only_present=[name for name in present if name not in base],
+        may_grow=may_grow,
     )
     for name, value in base.items():
         if name not in present:

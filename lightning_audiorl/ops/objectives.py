@@ -55,7 +55,6 @@ class Objective(ABC):
     reduction: Reduction
     advantage: AdvantageKind
     drop_zero_variance: bool
-    needs_unique: ClassVar[bool] = False
 
     def surrogate(
         self,
@@ -297,7 +296,6 @@ class MWER(Objective):
     reduction: Reduction = "group_mean"
     advantage: AdvantageKind = "centred"
     drop_zero_variance: bool = False
-    needs_unique: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.reduction != "group_mean":
