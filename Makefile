@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 IS_SUITABLE := import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart quickstart-tts test test-slow test-portable lint format bench compare gpu-bench figures ablation little-data tts-figures docs notebook clean
+.PHONY: help install quickstart quickstart-tts test test-slow test-portable lint style format bench compare gpu-bench figures ablation little-data tts-figures docs notebook clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.* ## ' Makefile | sed -E 's/:.* ## /\t/' | expand -t 14
@@ -53,6 +53,9 @@ lint: $(INSTALLED) ## ruff (rules and format) and mypy, changing nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+style: $(INSTALLED) ## how openly the package is written, beside other codebases; `.venv/bin/python tools/style.py --help`
+	$(BIN)/python tools/style.py
 
 format: $(INSTALLED) ## let ruff mend what it can
 	$(BIN)/ruff check --fix .

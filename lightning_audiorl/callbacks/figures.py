@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from lightning_audiorl.callbacks.common import Results
+from lightning_audiorl.callbacks.view import Results
 from lightning_audiorl.metrics.specs import EVALUATION_METRICS, Format, MetricSpec, Task, evaluation_spec
 
 _NOTE = "Percent of words or utterances; length is words said per word spoken."

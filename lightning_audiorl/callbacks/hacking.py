@@ -7,10 +7,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from lightning_audiorl.callbacks.common import flat_figures, tensorboard_writers
+from lightning_audiorl.callbacks.common import tensorboard_writers
+from lightning_audiorl.callbacks.view import flat_metrics, run_view, validations
 from lightning_audiorl.metrics import gap_alerts, reward_hacking_alerts
 from lightning_audiorl.metrics.specs import evaluation_spec
 
@@ -95,9 +96,9 @@ class HackingWatch(Callback):
         for name, value in state_dict.items():
             setattr(self, name, value)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-        self._rewarded = self._rewarded or any(name.startswith("reward/") for name in pl_module.step_metrics)
-        metrics = pl_module.step_metrics
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        metrics = run_view(pl_module).step_metrics
+        self._rewarded = self._rewarded or any(name.startswith("reward/") for name in metrics)
         reward = metrics.get("reward/mean", metrics.get("reward/diffro/total"))
         if reward is None or math.isnan(reward):
             return
@@ -105,24 +106,25 @@ class HackingWatch(Callback):
             self._first.append(reward)
         self._recent = [*self._recent, reward][-self.window :]
 
-    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn != "fit":
             return
         self.rewards.append(_mean(self._recent))
         self._recent = []
-        evaluations = [one for one in pl_module.evaluations if one["kind"] == "val"]
+        run = run_view(pl_module)
+        evaluations = validations(run)
         # A watch that joins a resumed run has missed the validations before.
         rewards = ([math.nan] * len(evaluations) + self.rewards)[-len(evaluations) :]
         if evaluations[0]["rl_step"] == 0 and math.isnan(rewards[0]):
             rewards[0] = _mean(self._first)
-        flat = [flat_figures(one["results"]) for one in evaluations]
+        flat = [flat_metrics(one["results"]) for one in evaluations]
         series = {key: [figures.get(key, math.nan) for figures in flat] for key in flat[-1]}
         texts = reward_hacking_alerts(rewards, series, self.tolerance, self.reward_tolerance)
         if self._rewarded:
             texts += [*gap_alerts(series, self.gap_tolerance), *drift_alerts(series, self.drift_tolerance)]
         for text in texts:
-            self.alerts.append({"rl_step": pl_module.rl_step, "text": text})
+            self.alerts.append({"rl_step": run.rl_step, "text": text})
             if trainer.is_global_zero:
-                _log.warning("RL step %d: %s", pl_module.rl_step, text)
+                _log.warning("RL step %d: %s", run.rl_step, text)
             for writer in tensorboard_writers(trainer):
-                writer.add_text("hacking_watch", text, pl_module.rl_step)
+                writer.add_text("hacking_watch", text, run.rl_step)

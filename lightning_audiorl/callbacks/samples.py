@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from lightning_audiorl.callbacks.common import markdown_table, tensorboard_writers
 from lightning_audiorl.callbacks.speech import has_speech, heard_table, spoken, spoken_group_table, write_speech
+from lightning_audiorl.callbacks.view import RunView, run_view
 from lightning_audiorl.text import fired_rules, normaliser_for
-from lightning_audiorl.types import Hypothesis, Scores
+from lightning_audiorl.types import Hypothesis, PromptBatch, Scores
 
 
 def rules_of(hypothesis: Hypothesis) -> str:
@@ -88,8 +89,9 @@ class SampleLogger(Callback):
         self.every_n_steps, self.num_groups, self.num_rows = every_n_steps, num_groups, num_rows
         self.max_audio_s, self.num_spoken = max_audio_s, num_spoken
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-        rl_step, step = pl_module.rl_step, getattr(pl_module, "last_step", None)
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        run = run_view(pl_module)
+        rl_step, step = run.rl_step, run.last_step
         is_due = self.every_n_steps > 0 and (rl_step == 1 or rl_step % self.every_n_steps == 0)
         writers = tensorboard_writers(trainer) if is_due else []
         if step is None or not writers:
@@ -108,26 +110,26 @@ class SampleLogger(Callback):
                         said = spoken(step.groups[prompt][sample])
                         write_speech(writer, f"groups/{number}/{label}", said, rl_step, self.max_audio_s)
 
-    def _write_audio(self, writer: Any, tag: str, batch: Any, prompt: int, rl_step: int) -> None:
+    def _write_audio(self, writer: Any, tag: str, batch: PromptBatch, prompt: int, rl_step: int) -> None:
         rate = batch.sample_rate_hz
         num_samples = min(int(batch.num_samples[prompt]), round(self.max_audio_s * rate))
         if num_samples > 0:
             wave = batch.waveform[prompt, :num_samples].detach().float().cpu().clamp(-1, 1)
             writer.add_audio(tag, wave[None], rl_step, sample_rate=rate)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
-        self._write_hypotheses(trainer, pl_module, "val")
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write_hypotheses(trainer, run_view(pl_module), "val")
 
-    def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
-        self._write_hypotheses(trainer, pl_module, "test")
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write_hypotheses(trainer, run_view(pl_module), "test")
 
-    def _write_hypotheses(self, trainer: Trainer, pl_module: Any, kind: str) -> None:
+    def _write_hypotheses(self, trainer: Trainer, run: RunView, kind: str) -> None:
         writers = tensorboard_writers(trainer) if self.num_rows > 0 else []
         for writer in writers:
-            for name, groups in pl_module.last_hypotheses.items():
+            for name, groups in run.last_hypotheses.items():
                 shown, speaks = groups[: self.num_rows], has_speech(groups)
                 table = (heard_table if speaks else hypothesis_table)(shown)
-                writer.add_text(f"{kind}/{name}", table, pl_module.rl_step)
+                writer.add_text(f"{kind}/{name}", table, run.rl_step)
                 for number, (said, *_) in enumerate(shown[: self.num_spoken] if speaks else ()):
                     tag = f"{kind}/{name}/{number}"
-                    write_speech(writer, tag, spoken(said), pl_module.rl_step, self.max_audio_s)
+                    write_speech(writer, tag, spoken(said), run.rl_step, self.max_audio_s)

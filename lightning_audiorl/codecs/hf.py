@@ -45,6 +45,10 @@ def locate(init_from: str) -> str:
 
     Raises:
         FileNotFoundError: for a path that looks local and is not there, or a folder without config.json.
+
+    Example:
+        >>> locate("HKUSTAudio/xcodec2")
+        'HKUSTAudio/xcodec2'
     """
     path = Path(init_from).expanduser()
     if path.is_dir():
@@ -83,6 +87,7 @@ class AudioTokenizationCodec(Codec):
                 f"{type(self).__name__}: {init_from} is a model of type {config.model_type!r}, expected "
                 f"{self.model_type!r}; take the class of that codec"
             )
+
         declared = self.declared(config)
         super().__init__(
             declared.sample_rate_hz,
@@ -92,6 +97,7 @@ class AudioTokenizationCodec(Codec):
             declared.output_sample_rate_hz,
         )
         self.require_one_codebook()
+
         self.model = self.model_class.from_pretrained(source, revision=revision, use_safetensors=True)
         self.extractor = self.extractor_class.from_pretrained(source, revision=revision)
         self.freeze()
@@ -124,15 +130,19 @@ class AudioTokenizationCodec(Codec):
 
     def _encode(self, waveform: Tensor, num_samples: Tensor) -> tuple[Tensor, Tensor]:
         expected = self.num_codes(num_samples).tolist()
-        rows = [
-            self._codes(wave[:num]) if length else wave.new_zeros(0, dtype=torch.long)
-            for wave, num, length in zip(waveform, num_samples.tolist(), expected, strict=True)
-        ]
+        rows = []
+        for wave, num, length in zip(waveform, num_samples.tolist(), expected, strict=True):
+            # A clip too short for a code is not shown to the model at all.
+            rows.append(self._codes(wave[:num]) if length else wave.new_zeros(0, dtype=torch.long))
+
         codes = pad_sequence(rows, batch_first=True) if rows else waveform.new_zeros(0, 0, dtype=torch.long)
         return codes, torch.tensor([len(row) for row in rows], device=waveform.device, dtype=torch.long)
 
     def _codes(self, wave: Tensor) -> Tensor:
+        """[T] codes of one clip [S]."""
         inputs = self.extractor(wave.cpu().numpy(), sampling_rate=self.sample_rate_hz, return_tensors="pt")
+
+        # Extractors give more than some models take, such as a mask.
         known = inspect.signature(self.model.encode).parameters
         given = {name: value.to(wave.device) for name, value in inputs.items() if name in known}
         codes: Tensor = self.model.encode(**given).audio_codes
@@ -141,11 +151,14 @@ class AudioTokenizationCodec(Codec):
         return codes[0, 0].long()
 
     def _decode(self, codes: Tensor, lengths: Tensor, condition: SpeakerCondition | None) -> tuple[Tensor, Tensor]:
-        per_code, longest = self.output_samples_per_code, int(lengths.max()) if len(lengths) else 0
+        per_code = self.output_samples_per_code
+        longest = int(lengths.max()) if len(lengths) else 0
         waveform = torch.zeros(len(codes), longest * per_code, device=codes.device)
         for length in sorted({int(length) for length in lengths if length}):
             index = (lengths == length).nonzero()[:, 0]
             values = self.model.decode(audio_codes=codes[index, None, :length]).audio_values.flatten(1).float()
+
+            # Upstream may give some samples more or less than declared, but less than a code's worth.
             wanted = length * per_code
             if abs(values.shape[1] - wanted) >= per_code:
                 raise CodecError(

@@ -20,7 +20,9 @@ from lightning_audiorl.codecs.base import Codec, CodecError, SpeakerCondition
 from lightning_audiorl.ops.randomness import key_to_seed
 
 #: log-mel values of speech lie about here; the networks see them with mean 0 and variance 1.
-_MEAN, _STD, _FLOOR = -7.5, 2.5, 1e-5
+_MEAN = -7.5
+_STD = 2.5
+_FLOOR = 1e-5
 #: Standard deviation of what the quantiser reads, over the frames of a batch. It is about that of a logistic
 #: distribution, which uses all levels alike; without it training falls into a few codes.
 _SPREAD = 1.7
@@ -40,6 +42,11 @@ class TinyCodecConfig:
         layers: residual blocks of encoder and of decoder.
         iterations: of Griffin-Lim.
         seed: keys the starting weights.
+
+    Example:
+        >>> config = TinyCodecConfig(sample_rate_hz=8000, frame_rate_hz=25.0)
+        >>> config.hop, config.frames
+        (80, 4)
     """
 
     sample_rate_hz: int = 16000
@@ -82,19 +89,33 @@ def quantise(hidden: Tensor, levels: Tensor) -> Tensor:
 
     Returns:
         [..., C] whole numbers from 0 to ``levels - 1``; their gradient is that of the unrounded values.
+
+    Example:
+        >>> quantise(torch.tensor([-9.0, 0.1, 9.0]), torch.tensor([8.0, 8.0, 8.0]))
+        tensor([0., 4., 7.])
     """
     bounded = torch.sigmoid(hidden) * (levels - 1)
     return bounded + (bounded.round() - bounded).detach()
 
 
 def digits_to_codes(digits: Tensor, levels: Tensor) -> Tensor:
-    """[..., C] digits -> [...] int64 codes, the first digit counting least: (1, 2) of levels (8, 8) is 17."""
+    """[..., C] digits -> [...] int64 codes, the first digit counting least.
+
+    Example:
+        >>> digits_to_codes(torch.tensor([1.0, 2.0]), torch.tensor([8.0, 8.0]))
+        tensor(17)
+    """
     place = torch.cumprod(torch.cat([levels.new_ones(1), levels[:-1]]), 0)
     return (digits.long() * place.long()).sum(-1)
 
 
 def codes_to_digits(codes: Tensor, levels: Tensor) -> Tensor:
-    """[...] codes -> [..., C] digits; undoes `digits_to_codes`."""
+    """[...] codes -> [..., C] digits; undoes `digits_to_codes`.
+
+    Example:
+        >>> codes_to_digits(torch.tensor(17), torch.tensor([8.0, 8.0]))
+        tensor([1, 2])
+    """
     place = torch.cumprod(torch.cat([levels.new_ones(1), levels[:-1]]), 0).long()
     return codes[..., None] // place % levels.long()
 
@@ -126,13 +147,25 @@ class TinyCodec(Codec):
     Raises:
         FileNotFoundError: for a folder without config.json or model.safetensors.
         CodecError: for a folder of another codec, or sizes that do not fit each other.
+
+    Example:
+        >>> codec = TinyCodec(TinyCodecConfig(sample_rate_hz=8000, width=8, layers=1, iterations=1))
+        >>> codec.cardinality, codec.samples_per_code
+        (512, 320)
+        >>> codes, lengths = codec.encode(torch.zeros(1, 1000), torch.tensor([1000]))
+        >>> codes.shape, lengths
+        (torch.Size([1, 4]), tensor([4]))
     """
 
     def __init__(self, init_from: str | TinyCodecConfig = TinyCodecConfig()) -> None:
         config = read_config(init_from) if isinstance(init_from, str) else init_from
         super().__init__(config.sample_rate_hz, config.frame_rate_hz, prod(config.levels))
         self.config = config
-        width, window, frames = config.width, 2 * config.frames, config.frames
+
+        # Encoder and decoder mirror each other: one strided convolution in, one out, overlapping by half a code.
+        width = config.width
+        frames = config.frames
+        window = 2 * frames
         with _seeded(config.seed):
             self.enter = nn.Conv1d(config.num_mels, width, window, frames, padding=frames // 2)
             self.encoder = nn.Sequential(*(_Block(width) for _ in range(config.layers)))
@@ -141,9 +174,15 @@ class TinyCodec(Codec):
             self.from_digits = nn.Conv1d(len(config.levels), width, 1)
             self.decoder = nn.Sequential(*(_Block(width) for _ in range(config.layers)))
             self.leave = nn.ConvTranspose1d(width, config.num_mels, window, frames, padding=frames // 2)
-        num_bins, half_rate = config.n_fft // 2 + 1, config.sample_rate_hz / 2
+
         filters = melscale_fbanks(
-            num_bins, 0.0, half_rate, config.num_mels, config.sample_rate_hz, norm="slaney", mel_scale="slaney"
+            config.n_fft // 2 + 1,
+            0.0,
+            config.sample_rate_hz / 2,
+            config.num_mels,
+            config.sample_rate_hz,
+            norm="slaney",
+            mel_scale="slaney",
         )
         self.levels: Tensor
         self.window: Tensor
@@ -153,6 +192,7 @@ class TinyCodec(Codec):
         self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
         self.register_buffer("filters", filters, persistent=False)
         self.register_buffer("unfilter", torch.linalg.pinv(filters), persistent=False)
+
         if isinstance(init_from, str):
             self.load_state_dict(load_file(Path(init_from).expanduser() / "model.safetensors"))
         self.freeze()
@@ -170,6 +210,8 @@ class TinyCodec(Codec):
         """[B, S] -> normalised log-mel [B, M, F]; silence fills up the last code."""
         samples = waveform.shape[1]
         missing = -samples % self.samples_per_code
+
+        # Zeros at both edges, not torch's reflection: a frame then depends on nothing beyond its clip.
         edge = self.config.n_fft // 2
         padded = F.pad(waveform, (edge, edge + missing))
         spectrum = torch.stft(
@@ -194,6 +236,8 @@ class TinyCodec(Codec):
         """Normalised log-mel [B, M, F] -> [B, S] by Griffin-Lim from phase 0."""
         config = self.config
         magnitudes = torch.einsum("bmt,mf->bft", (mel * _STD + _MEAN).exp(), self.unfilter).clamp(min=0.0)
+
+        # Whole frames of silence around it, cut off again: Griffin-Lim is worst at the edges.
         edge = -(-config.n_fft // config.hop)
         waveform = griffinlim(
             F.pad(magnitudes, (edge, edge)),
@@ -213,23 +257,30 @@ class TinyCodec(Codec):
     # CPU it is no faster in a batch.
 
     def _encode(self, waveform: Tensor, num_samples: Tensor) -> tuple[Tensor, Tensor]:
-        rows = [wave[:num][None] for wave, num in zip(waveform, num_samples.tolist(), strict=True)]
         empty = num_samples.new_zeros(0)
-        codes = [
-            digits_to_codes(self.digits(self.mels(row)), self.levels)[0] if row.shape[1] else empty for row in rows
-        ]
+        codes = []
+        for wave, num in zip(waveform, num_samples.tolist(), strict=True):
+            if num:
+                digits = self.digits(self.mels(wave[:num][None]))
+                codes.append(digits_to_codes(digits, self.levels)[0])
+            else:
+                codes.append(empty)
         return _pad(codes, empty), self.num_codes(num_samples)
 
     def _decode(self, codes: Tensor, lengths: Tensor, condition: SpeakerCondition | None) -> tuple[Tensor, Tensor]:
         empty = self.window.new_zeros(0)
-        waveforms = [
-            self.waveforms_of(self.mels_of(codes_to_digits(row[:num], self.levels)[None].float()))[0] if num else empty
-            for row, num in zip(codes, lengths.tolist(), strict=True)
-        ]
+        waveforms = []
+        for row, num in zip(codes, lengths.tolist(), strict=True):
+            if num:
+                digits = codes_to_digits(row[:num], self.levels)[None].float()
+                waveforms.append(self.waveforms_of(self.mels_of(digits))[0])
+            else:
+                waveforms.append(empty)
         return _pad(waveforms, empty), lengths * self.output_samples_per_code
 
 
 def _pad(rows: list[Tensor], empty: Tensor) -> Tensor:
+    """[B, longest] rows, zeros behind their ends; [0, 0] for no rows."""
     return pad_sequence(rows, batch_first=True) if rows else empty[None, :].expand(0, 0)
 
 
@@ -244,8 +295,9 @@ def read_config(folder: str) -> TinyCodecConfig:
     for name in ("config.json", "model.safetensors"):
         if not (path / name).is_file():
             raise FileNotFoundError(f"TinyCodec: {folder} has no {name}; give a folder that CodecTraining wrote")
+
     values = json.loads((path / "config.json").read_text())
-    known = {f.name for f in fields(TinyCodecConfig)}
+    known = {field.name for field in fields(TinyCodecConfig)}
     if values.pop("codec", None) != "TinyCodec" or set(values) - known:
         raise CodecError(
             f"TinyCodec: {folder}/config.json is that of another model; give a folder that CodecTraining wrote"
@@ -255,6 +307,7 @@ def read_config(folder: str) -> TinyCodecConfig:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
+    """Weights made inside depend on the seed alone; the global random state is as before after."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key_to_seed("tiny codec", seed))
         yield

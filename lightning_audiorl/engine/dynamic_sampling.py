@@ -39,10 +39,11 @@ def refill(
     good = [i for i, has in enumerate(useful) if has]
     flat = [i for i, has in enumerate(useful) if not has]
 
+    # Every rank enters the phase, even one that lacks nothing: under FSDP entering is a collective.
     pieces = [samples]
     without_signal: ScoredRollout | None = None
-    if flat:
-        with on_device():
+    with on_device():
+        if flat:
             pieces = [samples.select(good)] if good else []
             without_signal = samples.select(flat)
 
@@ -57,10 +58,10 @@ def refill(
             further = sample_more(attempt, wanted)
             num_prompts += wanted
             taken = [i for i, has in enumerate(has_signal(further)) if has][:missing]
-            if taken:
-                with on_device():
+            with on_device():
+                if taken:
                     pieces.append(further.select(taken))
-                missing -= len(taken)
+            missing -= len(taken)
 
     if missing and without_signal is not None:
         pieces.append(without_signal.select(list(range(missing))))

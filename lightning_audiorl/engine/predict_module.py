@@ -81,7 +81,7 @@ class Prediction(LightningModule):
 
     def phase(self, name: Phase) -> AbstractContextManager[None]:
         """Context manager of a phase; see `PhaseClock`."""
-        return self.clock.enter(name, self.trainer.strategy)
+        return self.clock.enter(name, rl_strategy(self.trainer.strategy))
 
     def configure_model(self) -> None:
         """Shard the policy where the strategy shards."""

@@ -1,4 +1,4 @@
-"""What a judge of speech is: a frozen model that writes down what it hears, or tells voices apart."""
+"""What a judge of speech is: a frozen model that transcribes it, or tells voices apart."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Judge(nn.Module, Generic[AnswerT]):
         raise NotImplementedError(f"{type(self).__name__} answers no question about speech")
 
     def train(self, mode: bool = True) -> Self:
-        """As in torch, but a judge stays in eval mode."""
+        """Nothing changes: a judge stays in eval mode."""
         return super().train(False)
 
     def freeze(self) -> None:
@@ -71,24 +71,29 @@ class Judge(nn.Module, Generic[AnswerT]):
         return next((tensor.device for tensor in self.parameters()), torch.device("cpu"))
 
     def audible(self, waveform: Tensor, sample_rate_hz: int) -> Tensor:
-        """[num_samples] as this judge listens to it: at its rate, on its device, not too short.
+        """[num_samples] as this judge takes it: at its rate, on its device, not too short.
 
         Raises:
             JudgeError: for samples that are NaN or infinite.
         """
         if not bool(waveform.isfinite().all()):
             raise JudgeError("the waveform holds NaN or infinite samples; look for them in the codec's decoder")
-        heard: Tensor = resample(waveform.float().to(self.device), sample_rate_hz, self.sample_rate_hz)
-        missing = round(self.min_duration_s * self.sample_rate_hz) - len(heard)
-        return nn.functional.pad(heard, (0, max(missing, 0)))
+        clip: Tensor = resample(waveform.float().to(self.device), sample_rate_hz, self.sample_rate_hz)
+        missing = round(self.min_duration_s * self.sample_rate_hz) - len(clip)
+        return nn.functional.pad(clip, (0, max(missing, 0)))
 
     def each(self, items: list[Any], listen: Callable[[list[Any]], list[Any]], names: list[str]) -> list[Any]:
         """``listen`` over passes of ``batch_size``; None, with a warning, for an item that it raises on.
 
         A pass that raises is repeated item by item, so that one bad clip takes no other with it.
 
+        Args:
+            items: one per clip.
+            listen: a pass over some of them, one answer each.
+            names: the row of each, for the warning.
+
         Raises:
-            JudgeError: for a pass with more or fewer answers than clips: nobody knows whose they are.
+            JudgeError: for a pass with more or fewer answers than clips: which answer is whose is not known.
         """
         answers: list[Any] = []
         for first in range(0, len(items), self.batch_size):
@@ -96,18 +101,19 @@ class Judge(nn.Module, Generic[AnswerT]):
             try:
                 # In its own precision, whatever the training's is; feature extractors know no bfloat16 at all.
                 with torch.autocast(self.device.type, enabled=False):
-                    heard = listen(piece)
+                    of_piece = listen(piece)
             except Exception as error:  # noqa: BLE001 - any model, any failure: it is logged and counted
                 if len(piece) == 1:
                     _log.warning("judge '%s' failed on the speech for row '%s': %r", self.name, names[first], error)
                     answers.append(None)
                     continue
-                heard = [self.each([item], listen, [names[i]])[0] for i, item in enumerate(piece, start=first)]
-            if len(heard) != len(piece):
+                of_piece = [self.each([item], listen, [names[i]])[0] for i, item in enumerate(piece, start=first)]
+
+            if len(of_piece) != len(piece):
                 raise JudgeError(
-                    f"judge '{self.name}' gave {len(heard)} answers to {len(piece)} clips; expected one each"
+                    f"judge '{self.name}' gave {len(of_piece)} answers to {len(piece)} clips; expected one each"
                 )
-            answers += heard
+            answers += of_piece
         return answers
 
 
@@ -126,7 +132,17 @@ def speech_of(hypothesis: Hypothesis, judge: str) -> Speech:
 
 
 class AsrJudge(Judge[str | None], ABC):
-    """Writes down what it hears."""
+    """Transcribes speech.
+
+    Example:
+        >>> class Loud(AsrJudge):
+        ...     def listen(self, waveforms, rows):
+        ...         return ["loud" if wave.abs().max() > 0.5 else "quiet" for wave in waveforms]
+        >>> speech = Speech(torch.ones(8000), 8000, torch.zeros(25, dtype=torch.int64))
+        >>> sample = Hypothesis(Utterance("row", (), "loud", 1.0), "", speech=speech)
+        >>> Loud("loud", sample_rate_hz=8000).transcribe([sample])
+        ['loud']
+    """
 
     @abstractmethod
     def listen(self, waveforms: list[Tensor], rows: list[Utterance]) -> Sequence[str | None]:
@@ -167,7 +183,19 @@ Voices = tuple[Tensor | None, Tensor | None]
 
 
 class SpeakerEncoder(Judge[Voices], ABC):
-    """Tells voices apart: embeddings whose cosine is high for the same speaker."""
+    """Tells voices apart: embeddings whose cosine is high for the same speaker.
+
+    Example:
+        >>> class Signs(SpeakerEncoder):
+        ...     def embed(self, waveform, num_samples, sample_rate_hz):
+        ...         return torch.nn.functional.normalize(waveform[:, :2], dim=-1)
+        >>> prompt = torch.tensor([1.0, 0.0])
+        >>> speech = Speech(torch.tensor([3.0, 4.0]), 8000, torch.zeros(1), prompt, 8000)
+        >>> sample = Hypothesis(Utterance("row", (), "one", 1.0), "", speech=speech)
+        >>> ((voice, of_prompt),) = Signs("signs", sample_rate_hz=8000, min_duration_s=0.0).voices([sample])
+        >>> round(float(voice @ of_prompt), 3)
+        0.6
+    """
 
     @abstractmethod
     def embed(self, waveform: Tensor, num_samples: Tensor, sample_rate_hz: int) -> Tensor:

@@ -21,7 +21,12 @@ BLANK = 0
 
 
 def greedy_text(ids: Sequence[int], characters: str) -> str:
-    """Best path of a CTC output: repeats joined, blanks (0) dropped; id i is ``characters[i - 1]``."""
+    """Best path of a CTC output: repeats joined, blanks (0) dropped; id i is ``characters[i - 1]``.
+
+    Example:
+        >>> greedy_text([1, 1, 0, 1, 2], "ab")
+        'aab'
+    """
     kept = [now for now, before in zip(ids, [BLANK, *ids], strict=False) if now not in (BLANK, before)]
     return "".join(characters[i - 1] for i in kept)
 
@@ -46,6 +51,11 @@ class LogMelGru(CtcNetwork):
         width: of the convolutions, and of each direction of the GRU.
         dropout: between the layers, in training.
         seed: of the initial weights.
+
+    Example:
+        >>> log_probs, lengths = LogMelGru("abc", width=8)(torch.randn(1, 8000), torch.tensor([8000]))
+        >>> log_probs.shape, lengths
+        (torch.Size([1, 51, 4]), tensor([51]))
     """
 
     def __init__(
@@ -66,8 +76,10 @@ class LogMelGru(CtcNetwork):
             dropout=dropout,
             seed=seed,
         )
-        self.characters, self.sample_rate_hz = characters, sample_rate_hz
+        self.characters = characters
+        self.sample_rate_hz = sample_rate_hz
         self.frames = Frames(sample_rate_hz, num_mels, window_s=0.032, hop_s=0.01)
+
         with seeded_weights("LogMelGru", seed):
             taps_strides = ((5, 2), (5, 1), (5, 1))
             widths = (num_mels, width, width)
@@ -79,6 +91,7 @@ class LogMelGru(CtcNetwork):
             self.gru = nn.GRU(width, width, batch_first=True, bidirectional=True)
             self.out = nn.Linear(width, 1 + len(characters))
             self.out_context = nn.Linear(2 * width, 1 + len(characters), bias=False)
+
         # The convolutions find the letters first; with the GRU in from the start, blanks win for hundreds of steps.
         nn.init.zeros_(self.out_context.weight)
         self.dropout = nn.Dropout(dropout)
@@ -90,6 +103,8 @@ class LogMelGru(CtcNetwork):
             x = norm(conv(x.transpose(1, 2)).transpose(1, 2)).relu()
             x = torch.where(frame_mask(lengths, x.shape[1]), x, 0.0)
         x = self.dropout(x)
+
+        # Packed: the backward direction starts at a clip's end, not in its padding.
         packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
         context, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True)
         scores = self.out(x) + self.out_context(self.dropout(context))
@@ -123,6 +138,11 @@ class MfccConv(CtcNetwork):
         dilations: one block each.
         dropout: in each block, in training.
         seed: of the initial weights.
+
+    Example:
+        >>> log_probs, lengths = MfccConv("abc", width=8, dilations=(1, 2))(torch.randn(1, 8000), torch.tensor([8000]))
+        >>> log_probs.shape, lengths
+        (torch.Size([1, 51, 4]), tensor([51]))
     """
 
     def __init__(
@@ -145,7 +165,8 @@ class MfccConv(CtcNetwork):
             dropout=dropout,
             seed=seed,
         )
-        self.characters, self.sample_rate_hz = characters, sample_rate_hz
+        self.characters = characters
+        self.sample_rate_hz = sample_rate_hz
         self.frames = Frames(sample_rate_hz, 26, window_s=0.025, hop_s=0.01, num_cepstra=num_cepstra)
         with seeded_weights("MfccConv", seed):
             self.first = nn.Conv1d(num_cepstra, width, 5, stride=2, padding=2)
@@ -157,6 +178,7 @@ class MfccConv(CtcNetwork):
         x, lengths = self.frames(waveform, num_samples)
         x = self.first(x.transpose(1, 2)).transpose(1, 2)
         lengths = (lengths + 1) // 2
+
         keep = frame_mask(lengths, x.shape[1])
         for block in self.blocks:
             x = block(x, keep)
@@ -185,6 +207,8 @@ class CtcJudge(AsrJudge):
         num_samples = torch.tensor([len(wave) for wave in waveforms], device=self.device)
         log_probs, lengths = self.network(pad_sequence(waveforms, batch_first=True), num_samples)
         best = log_probs.argmax(-1).tolist()
-        return [
-            greedy_text(ids[:n], self.network.characters).strip() for ids, n in zip(best, lengths.tolist(), strict=True)
-        ]
+
+        texts: list[str | None] = []
+        for ids, length in zip(best, lengths.tolist(), strict=True):
+            texts.append(greedy_text(ids[:length], self.network.characters).strip())
+        return texts

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_audiorl.codecs.network_training import val_set_name
 from lightning_audiorl.judges.ctc import BLANK, CtcNetwork, greedy_text
 from lightning_audiorl.judges.training import JudgeTraining
 from lightning_audiorl.text.errors import ErrorCounts, count_errors
@@ -21,6 +22,10 @@ def character_ids(row: Utterance, characters: str) -> list[int]:
 
     Raises:
         ValueError: for a character that is not among ``characters``, naming row and character.
+
+    Example:
+        >>> character_ids(Utterance("row", (), "Ab b!", 1.0), "ab ")
+        [1, 2, 3, 2]
     """
     text = normaliser_for(row.lang).normalise(row.text)
     if unknown := sorted(set(text) - set(characters)):
@@ -29,6 +34,16 @@ def character_ids(row: Utterance, characters: str) -> list[int]:
             "give the network more characters, or leave the row out"
         )
     return [1 + characters.index(char) for char in text]
+
+
+def frames_needed(ids: Sequence[int]) -> int:
+    """The fewest frames in which CTC can write ``ids``: one each, and a blank between equal neighbours.
+
+    Example:
+        >>> frames_needed([1, 2, 2])
+        4
+    """
+    return len(ids) + sum(a == b for a, b in pairwise(ids))
 
 
 class CtcTraining(JudgeTraining):
@@ -50,14 +65,17 @@ class CtcTraining(JudgeTraining):
     def loss(self, waveform: Tensor, num_samples: Tensor, rows: Sequence[Utterance]) -> Tensor:
         targets = [character_ids(row, self.network.characters) for row in rows]
         log_probs, lengths = self.network(waveform, num_samples)
+
+        # CTC's loss of a text without an alignment is infinite; its row is wrong, and named.
         for row, ids, length in zip(rows, targets, lengths.tolist(), strict=True):
-            needed = len(ids) + sum(a == b for a, b in pairwise(ids))
+            needed = frames_needed(ids)
             if length < needed:
                 raise ValueError(
                     f"row {row.id!r}: {length} frames of audio for {len(ids)} characters, CTC needs {needed}; is its "
                     "text that of its audio?"
                 )
-        flat = torch.tensor([i for ids in targets for i in ids], device=log_probs.device)
+
+        flat = torch.cat([torch.tensor(ids, dtype=torch.long) for ids in targets]).to(log_probs.device)
         sizes = torch.tensor([len(ids) for ids in targets], device=log_probs.device)
         loss: Tensor = nn.functional.ctc_loss(log_probs.transpose(0, 1), flat, lengths, sizes, BLANK)
         return loss
@@ -68,18 +86,19 @@ class CtcTraining(JudgeTraining):
 
     def validation_step(self, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Count the edits of the best paths."""
-        log_probs, lengths = self.network(*self.heard(batch))
+        of_set = self._counts.setdefault(val_set_name(self, dataloader_idx), [])
+
+        log_probs, lengths = self.network(*self.inputs(batch))
         for row, ids, length in zip(batch.rows, log_probs.argmax(-1).tolist(), lengths.tolist(), strict=True):
             normaliser = normaliser_for(row.lang)
-            said = normaliser.normalise(greedy_text(ids[:length], self.network.characters))
-            wanted = normaliser.normalise(row.text)
-            counts = count_errors(wanted.replace(" ", ""), said.replace(" ", ""), "char")
-            self._counts.setdefault(self._set_name(dataloader_idx), []).append(counts)
+            hypothesis = normaliser.normalise(greedy_text(ids[:length], self.network.characters))
+            reference = normaliser.normalise(row.text)
+            of_set.append(count_errors(reference.replace(" ", ""), hypothesis.replace(" ", ""), "char"))
 
     def on_validation_epoch_end(self) -> None:
         """Log the error rate of every set."""
-        figures = {}
+        metrics = {}
         for name, counts in self._counts.items():
-            figures[f"{name}/cer"] = sum(counts, ErrorCounts()).rate
-            figures[f"{name}/exact"] = sum(one.errors == 0 for one in counts) / len(counts)
-        self._finish_validation(figures)
+            metrics[f"{name}/cer"] = sum(counts, ErrorCounts()).rate
+            metrics[f"{name}/exact"] = sum(one.errors == 0 for one in counts) / len(counts)
+        self.finish_validation(metrics)

@@ -23,7 +23,13 @@ _FLOOR = 10.0
 
 
 def frame_mask(lengths: Tensor, num_frames: int) -> Tensor:
-    """[B] lengths -> [B, num_frames, 1] bool, True up to each length."""
+    """[B] lengths -> [B, num_frames, 1] bool, True up to each length.
+
+    Example:
+        >>> frame_mask(torch.tensor([2, 1]), 3)[..., 0]
+        tensor([[ True,  True, False],
+                [ True, False, False]])
+    """
     return (torch.arange(num_frames, device=lengths.device) < lengths[:, None])[..., None]
 
 
@@ -36,11 +42,18 @@ class Frames(nn.Module):
         window_s, hop_s: in seconds.
         num_cepstra: 0 gives log-mel bands, scaled to mean 0 and deviation 1 over the clip; else this many cepstral
             coefficients (c0 included), each with its mean over the clip taken out.
+
+    Example:
+        >>> log_mel = Frames(8000, num_mels=20, window_s=0.025, hop_s=0.01)
+        >>> frames, lengths = log_mel(torch.randn(1, 800), torch.tensor([800]))
+        >>> frames.shape, lengths
+        (torch.Size([1, 11, 20]), tensor([11]))
     """
 
     def __init__(self, sample_rate_hz: int, num_mels: int, window_s: float, hop_s: float, num_cepstra: int = 0) -> None:
         super().__init__()
-        window, self.hop = round(window_s * sample_rate_hz), round(hop_s * sample_rate_hz)
+        window = round(window_s * sample_rate_hz)
+        self.hop = round(hop_s * sample_rate_hz)
         n_fft = 2 ** (window - 1).bit_length()
         self.mel = MelSpectrogram(
             sample_rate_hz, n_fft, window, self.hop, n_mels=num_mels, pad_mode="constant", mel_scale="slaney"
@@ -59,6 +72,8 @@ class Frames(nn.Module):
         power = self.mel(torch.where(inside, waveform, 0.0)).transpose(1, 2)
         lengths = num_samples // self.hop + 1
         keep = frame_mask(lengths, power.shape[1])
+
+        # A floor below the clip's loudest, not an absolute one: silence of a codec is not that of a recording.
         bands = torch.where(keep, power, 0.0).clamp(min=1e-10).log()
         bands = torch.maximum(bands, bands.amax((1, 2), keepdim=True) - _FLOOR)
         if isinstance(self.dct, Tensor):
@@ -66,6 +81,7 @@ class Frames(nn.Module):
             mean = frames.sum(1, keepdim=True) / lengths[:, None, None]
             # The first coefficients are an order of magnitude larger than the rest.
             return torch.where(keep, (frames - mean) / 5.0, 0.0), lengths
+
         count = lengths[:, None, None] * self.width
         centred = bands - torch.where(keep, bands, 0.0).sum((1, 2), keepdim=True) / count
         variance = torch.where(keep, centred.square(), 0.0).sum((1, 2), keepdim=True) / count
@@ -94,11 +110,11 @@ class JudgeNetwork(nn.Module, ABC):
     def forward(self, waveform: Tensor, num_samples: Tensor) -> Any:
         """[B, S] at ``sample_rate_hz``, [B]."""
 
-    def save(self, folder: str, figures: Mapping[str, float] | None = None) -> None:
-        """Write ``config.json`` and ``model.safetensors``; ``figures`` say how good it is, for a reader."""
+    def save(self, folder: str, metrics: Mapping[str, float] | None = None) -> None:
+        """Write ``config.json`` and ``model.safetensors``; ``metrics`` say how good it is, for a reader."""
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
-        config = {"kind": type(self).__name__, "sizes": self.sizes, "figures": dict(figures or {})}
+        config = {"kind": type(self).__name__, "sizes": self.sizes, "figures": dict(metrics or {})}
         (path / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         save_file({name: value.contiguous() for name, value in self.state_dict().items()}, path / "model.safetensors")
 
@@ -114,11 +130,13 @@ def load_network(folder: str, kinds: tuple[type[JudgeNetwork], ...]) -> JudgeNet
     for name in ("config.json", "model.safetensors"):
         if not (path / name).is_file():
             raise FileNotFoundError(f"{folder}: no {name}; expected a folder written by the training of a judge")
+
     config = json.loads((path / "config.json").read_text())
     by_name = {kind.__name__: kind for kind in kinds}
     kind = config.get("kind") if isinstance(config, dict) else None
     if kind not in by_name:
         raise JudgeError(f"{folder}/config.json: kind is {kind!r}; expected one of {', '.join(by_name)}")
+
     network = by_name[kind](**config["sizes"])
     try:
         network.load_state_dict(load_file(path / "model.safetensors"))

@@ -51,7 +51,8 @@ class PolicyJudge(AsrJudge):
 
     def listen(self, waveforms: list[Tensor], rows: list[Utterance]) -> list[str | None]:
         lengths = [len(wave) for wave in waveforms]
-        # Without the text: a judge must not read what it should have heard.
+
+        # Without the text: a judge must not read what it is to recognise.
         blind = tuple(
             replace(row, segments=(), text="", duration_s=length / self.sample_rate_hz, extra={}, keywords=())
             for row, length in zip(rows, lengths, strict=True)
@@ -62,9 +63,10 @@ class PolicyJudge(AsrJudge):
             self.sample_rate_hz,
             blind,
         )
+
         context = self.policy.encode(batch)
         rollout = self.policy.sample(context, 1, self.decoding, SampleKey(0, 0, "judge"))
-        return [said if isinstance(said, str) else None for (said,) in self.policy.decode(rollout, context)]
+        return [text if isinstance(text, str) else None for (text,) in self.policy.decode(rollout, context)]
 
 
 class TransformersJudge(AsrJudge):
@@ -98,19 +100,26 @@ class TransformersJudge(AsrJudge):
         processor = AutoProcessor.from_pretrained(source, revision=revision)
         rate_hz = processor.feature_extractor.sampling_rate
         super().__init__(name or Path(source).name, rate_hz, batch_size, min_duration_s)
+
         family: Any = AutoModelForCTC if kind == "ctc" else AutoModelForSpeechSeq2Seq
         self.model = family.from_pretrained(
             source, revision=revision, use_safetensors=True, dtype=getattr(torch, dtype)
         )
-        self.processor, self.kind, self.generate = processor, kind, dict(generate or {})
+        self.processor = processor
+        self.kind = kind
+        self.generate = dict(generate or {})
         self.freeze()
 
     def listen(self, waveforms: list[Tensor], rows: list[Utterance]) -> list[str | None]:
-        extractor, tokenizer = self.processor.feature_extractor, self.processor.tokenizer
+        extractor = self.processor.feature_extractor
+        tokenizer = self.processor.tokenizer
+
+        # One clip per pass: padding reaches into the features of some CTC models.
         if self.kind == "ctc":
             passes = [_features(extractor, [wave], self.sample_rate_hz, self.model) for wave in waveforms]
             best = [self.model(**inputs).logits[0].argmax(-1) for inputs in passes]
             return [tokenizer.decode(ids, skip_special_tokens=True) for ids in best]
+
         inputs = _features(extractor, waveforms, self.sample_rate_hz, self.model)
         ids = self.model.generate(**inputs, do_sample=False, **self.generate)
         return list(tokenizer.batch_decode(ids, skip_special_tokens=True))
@@ -139,8 +148,9 @@ class TransformersSpeakerEncoder(SpeakerEncoder):
     def embed(self, waveform: Tensor, num_samples: Tensor, sample_rate_hz: int) -> Tensor:
         found = []
         for wave, length in zip(waveform, num_samples.tolist(), strict=True):
-            heard = resample(wave[:length], sample_rate_hz, self.sample_rate_hz)
-            found.append(self.model(**_features(self.extractor, [heard], self.sample_rate_hz, self.model)).embeddings)
+            clip = resample(wave[:length], sample_rate_hz, self.sample_rate_hz)
+            inputs = _features(self.extractor, [clip], self.sample_rate_hz, self.model)
+            found.append(self.model(**inputs).embeddings)
         return nn.functional.normalize(torch.cat(found).float(), dim=-1)
 
 
@@ -150,6 +160,8 @@ def _features(extractor: Any, waveforms: list[Tensor], sample_rate_hz: int, mode
     how: dict[str, Any] = {} if hasattr(extractor, "chunk_length") else {"padding": True}
     audio = [wave.cpu().numpy() for wave in waveforms]
     inputs = extractor(audio, sampling_rate=sample_rate_hz, return_tensors="pt", **how)
+
+    # Masks stay whole numbers.
     weight = next(model.parameters())
     return {
         key: value.to(weight.device, weight.dtype if value.is_floating_point() else None)

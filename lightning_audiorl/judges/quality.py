@@ -21,6 +21,18 @@ class QualityPredictor(Judge[float | None], ABC):
 
     Attributes:
         range: lowest and highest value, about; speech without a sample gets the lowest.
+
+    Example:
+        >>> from lightning_audiorl.types import Speech, Utterance
+        >>> class Level(QualityPredictor):
+        ...     range = (0.0, 1.0)
+        ...
+        ...     def predict(self, waveform):
+        ...         return float(waveform.square().mean().sqrt())
+        >>> speech = Speech(torch.full((8000,), 0.25), 8000, torch.zeros(25))
+        >>> sample = Hypothesis(Utterance("row", (), "one", 1.0), "", speech=speech)
+        >>> Level("level", sample_rate_hz=8000).quality([sample])
+        [0.25]
     """
 
     range: tuple[float, float]
@@ -69,13 +81,16 @@ class SquimQuality(QualityPredictor):
             raise FileNotFoundError(
                 f"SquimQuality.weights: no file {weights}; see torchaudio.pipelines.SQUIM_OBJECTIVE"
             )
+
         super().__init__(name or f"squim_{measure}", 16000, batch_size=1, min_duration_s=0.5)
         self.model = squim_objective_base()
         try:
             self.model.load_state_dict(torch.load(Path(weights).expanduser(), map_location="cpu", weights_only=True))
         except RuntimeError as error:
             raise JudgeError(f"{weights}: not the weights of SQUIM_OBJECTIVE: {error}") from error
-        self.range, self._output = ranges[measure], list(ranges).index(measure)
+        self.range = ranges[measure]
+        # The model's outputs are (stoi, pesq, si-sdr): `ranges` has their order.
+        self._output = list(ranges).index(measure)
         self.freeze()
 
     def predict(self, waveform: Tensor) -> float:
@@ -108,12 +123,15 @@ class TorchmetricsQuality(QualityPredictor):
         }
         if predictor not in needs:
             raise ValueError(f"TorchmetricsQuality.predictor: expected one of {', '.join(needs)}, got {predictor!r}")
+
+        # Checked here, since torchmetrics would go to the network for weights at the first step.
         packages, files = needs[predictor]
         if missing := [package for package in packages if importlib.util.find_spec(package) is None]:
             raise ImportError(f"TorchmetricsQuality: {predictor} wants the package {missing[0]}; install it")
         for file in files:
             if not (Path("~/.torchmetrics").expanduser() / file).is_file():
                 raise FileNotFoundError(f"TorchmetricsQuality: no weights at ~/.torchmetrics/{file}; put them there")
+
         super().__init__(name or predictor, 16000, batch_size=1, min_duration_s=1.0)
         self.predictor = predictor
 

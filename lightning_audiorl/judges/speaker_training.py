@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_audiorl.codecs.network_training import val_set_name
 from lightning_audiorl.judges.speakers import SpeakerNetwork
 from lightning_audiorl.judges.training import JudgeTraining
 from lightning_audiorl.ops.randomness import keyed_generator
@@ -20,6 +21,10 @@ def speaker_index(speakers: Sequence[str], name: str, row_id: str) -> int:
 
     Raises:
         ValueError: for a speaker that is not in it, naming the row.
+
+    Example:
+        >>> speaker_index(["george", "lucas"], "lucas", "row")
+        1
     """
     if name not in speakers:
         raise ValueError(f"row {row_id!r}: speaker {name!r} is not among {list(speakers)}; add it or leave the row out")
@@ -27,10 +32,23 @@ def speaker_index(speakers: Sequence[str], name: str, row_id: str) -> int:
 
 
 def margin_loss(cosines: Tensor, labels: Tensor, margin: float, scale: float) -> Tensor:
-    """Additive angular margin softmax (ArcFace, arXiv:1801.07698, eq. 3), mean over [B, N] cosines."""
+    """Additive angular margin softmax (ArcFace, arXiv:1801.07698, eq. 3), mean over [B, N] cosines.
+
+    Args:
+        cosines: [B, N] of B embeddings to the centres of N speakers.
+        labels: [B] the speaker of each.
+        margin: angle in radians that is added to the own speaker's.
+        scale: of the cosines.
+
+    Example:
+        >>> round(float(margin_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([0]), margin=0.0, scale=1.0)), 3)
+        0.313
+    """
+    # Away from +-1, where the gradient of acos is infinite.
     angle = cosines.clamp(-1 + 1e-6, 1 - 1e-6).acos()
     own = nn.functional.one_hot(labels, cosines.shape[1]).bool()
-    return nn.functional.cross_entropy(scale * torch.where(own, angle + margin, angle).clamp(max=math.pi).cos(), labels)
+    with_margin = torch.where(own, angle + margin, angle).clamp(max=math.pi)
+    return nn.functional.cross_entropy(scale * with_margin.cos(), labels)
 
 
 class SpeakerTraining(JudgeTraining):
@@ -61,7 +79,10 @@ class SpeakerTraining(JudgeTraining):
         super().__init__(network, num_steps, **kwargs)
         if len(set(speakers)) < 2 or len(set(speakers)) != len(speakers):
             raise ValueError(f"SpeakerTraining.speakers: want two or more names, each once; got {list(speakers)}")
-        self.speakers, self.margin, self.scale = list(speakers), margin, scale
+        self.speakers = list(speakers)
+        self.margin = margin
+        self.scale = scale
+
         generator = keyed_generator("judge centres", self.seed)
         self.centres = nn.Parameter(torch.randn(len(speakers), network.dim, generator=generator))
         self._clips: dict[str, list[tuple[Tensor, int]]] = {}
@@ -82,26 +103,35 @@ class SpeakerTraining(JudgeTraining):
 
     def validation_step(self, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Embed each clip alone, as the judge does."""
-        clips = self._clips.setdefault(self._set_name(dataloader_idx), [])
-        for wave, length, label in zip(*self.heard(batch), self._labels(batch.rows), strict=True):
+        clips = self._clips.setdefault(val_set_name(self, dataloader_idx), [])
+        for wave, length, label in zip(*self.inputs(batch), self._labels(batch.rows), strict=True):
             embedding = self.network(wave[None, :length], length[None])
             clips.append((nn.functional.normalize(embedding[0], dim=-1), label))
 
     def on_validation_epoch_end(self) -> None:
         """Log how well every set's speakers are told apart."""
-        figures = {}
+        metrics = {}
         for name, clips in self._clips.items():
             embeddings = torch.stack([embedding for embedding, _ in clips])
             labels = torch.tensor([label for _, label in clips], device=embeddings.device)
-            figures[f"{name}/accuracy"] = float((self._cosines(embeddings).argmax(-1) == labels).float().mean())
+
+            hits = self._cosines(embeddings).argmax(-1) == labels
             same, different = mean_cosines(embeddings, labels)
-            figures |= {f"{name}/same": same, f"{name}/different": different}
-        self._finish_validation(figures)
+            metrics[f"{name}/accuracy"] = float(hits.float().mean())
+            metrics[f"{name}/same"] = same
+            metrics[f"{name}/different"] = different
+        self.finish_validation(metrics)
 
 
 def mean_cosines(embeddings: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Mean cosine over pairs of [N, D] unit vectors with the same label, and over pairs with different ones."""
+    """Mean cosine over pairs of [N, D] unit vectors with the same label, and over pairs with different ones.
+
+    Example:
+        >>> mean_cosines(torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0, 1]))
+        (1.0, 0.0)
+    """
     cosines = embeddings @ embeddings.T
     same = labels[:, None] == labels
+    # Each pair once, and no clip with itself.
     pairs = torch.ones_like(same).triu(1)
     return float(cosines[same & pairs].mean()), float(cosines[~same & pairs].mean())

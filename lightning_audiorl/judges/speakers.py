@@ -37,6 +37,11 @@ class EcapaNetwork(SpeakerNetwork):
         attention_width, se_width: of the pooling's attention and of squeeze-and-excitation.
         dim: D.
         seed: of the initial weights.
+
+    Example:
+        >>> network = EcapaNetwork(8000, num_mels=20, width=16, attention_width=8, se_width=8, dim=6).eval()
+        >>> network(torch.randn(1, 8000), torch.tensor([8000])).shape
+        torch.Size([1, 6])
     """
 
     def __init__(
@@ -59,7 +64,8 @@ class EcapaNetwork(SpeakerNetwork):
             dim=dim,
             seed=seed,
         )
-        self.sample_rate_hz, self.dim = sample_rate_hz, dim
+        self.sample_rate_hz = sample_rate_hz
+        self.dim = dim
         self.bands = Fbank(sample_rate=sample_rate_hz, n_mels=num_mels)
         with seeded_weights("EcapaNetwork", seed):
             self.ecapa = ECAPA_TDNN(
@@ -74,6 +80,7 @@ class EcapaNetwork(SpeakerNetwork):
         bands = self.bands(waveform)
         lengths = (num_samples / waveform.shape[1] * bands.shape[1]).round().clamp(1, bands.shape[1])
         keep = frame_mask(lengths, bands.shape[1])
+
         mean = torch.where(keep, bands, 0.0).sum(1, keepdim=True) / lengths[:, None, None]
         frames = torch.where(keep, bands - mean, 0.0)
         embedding: Tensor = self.ecapa(frames, lengths / bands.shape[1])
@@ -89,6 +96,11 @@ class XvectorNetwork(SpeakerNetwork):
         width: of the layers.
         dim: D.
         seed: of the initial weights.
+
+    Example:
+        >>> network = XvectorNetwork(8000, num_cepstra=12, width=8, dim=6).eval()
+        >>> network(torch.randn(2, 8000), torch.tensor([8000, 4000])).shape
+        torch.Size([2, 6])
     """
 
     def __init__(
@@ -96,8 +108,10 @@ class XvectorNetwork(SpeakerNetwork):
     ) -> None:
         super().__init__()
         self.remember(sample_rate_hz=sample_rate_hz, num_cepstra=num_cepstra, width=width, dim=dim, seed=seed)
-        self.sample_rate_hz, self.dim = sample_rate_hz, dim
+        self.sample_rate_hz = sample_rate_hz
+        self.dim = dim
         self.frames = Frames(sample_rate_hz, 30, window_s=0.025, hop_s=0.01, num_cepstra=num_cepstra)
+
         taps_and_dilations = ((5, 1), (3, 2), (3, 3), (1, 1))
         widths = [num_cepstra, *[width] * len(taps_and_dilations)]
         with seeded_weights("XvectorNetwork", seed):
@@ -113,6 +127,8 @@ class XvectorNetwork(SpeakerNetwork):
         keep = frame_mask(lengths, x.shape[1])
         for layer, norm in zip(self.layers, self.norms, strict=True):
             x = torch.where(keep, norm(layer(x.transpose(1, 2)).transpose(1, 2)).relu(), 0.0)
+
+        # Mean and deviation over the clip's own frames.
         count = lengths[:, None]
         mean = x.sum(1) / count
         variance = torch.where(keep, (x - mean[:, None]).square(), 0.0).sum(1) / count
@@ -140,8 +156,8 @@ class NetworkEncoder(SpeakerEncoder):
     def embed(self, waveform: Tensor, num_samples: Tensor, sample_rate_hz: int) -> Tensor:
         embeddings = []
         for wave, length in zip(waveform, num_samples.tolist(), strict=True):
-            heard = resample(wave[None, :length].to(self.device), sample_rate_hz, self.sample_rate_hz)
-            embeddings.append(self.network(heard, torch.tensor([heard.shape[1]], device=self.device)))
+            clip = resample(wave[None, :length].to(self.device), sample_rate_hz, self.sample_rate_hz)
+            embeddings.append(self.network(clip, torch.tensor([clip.shape[1]], device=self.device)))
         return nn.functional.normalize(torch.cat(embeddings).float(), dim=-1)
 
 
@@ -172,9 +188,11 @@ class EcapaEncoder(NetworkEncoder):
 
 
 def _ecapa(source: str, revision: str | None) -> JudgeNetwork:
+    """Our network in a folder, or SpeechBrain's weights from a folder or the hub; see `EcapaEncoder`."""
     folder = Path(source).expanduser()
     if (folder / "config.json").is_file():
         return load_network(source, (EcapaNetwork,))
+
     if folder.is_dir():
         file = folder / SPEECHBRAIN_FILE
     elif source.startswith((".", "/", "~")) or source.count("/") != 1:
@@ -183,6 +201,7 @@ def _ecapa(source: str, revision: str | None) -> JudgeNetwork:
         file = Path(hf_hub_download(source, SPEECHBRAIN_FILE, revision=revision))
     if not file.is_file():
         raise FileNotFoundError(f"{source}: holds neither config.json (ours) nor {SPEECHBRAIN_FILE} (SpeechBrain's)")
+
     network = EcapaNetwork()
     try:
         network.ecapa.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))

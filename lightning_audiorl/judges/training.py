@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torchaudio.functional import resample
 
 from lightning_audiorl.codecs.base import Codec
+from lightning_audiorl.codecs.network_training import adamw_with_cosine, stop_when_done, tell_data_position
 from lightning_audiorl.judges.networks import JudgeNetwork
 from lightning_audiorl.judges.vocoded import vocoded
 from lightning_audiorl.ops.randomness import key_to_seed, keyed_uniform
@@ -37,6 +37,9 @@ class JudgeTraining(LightningModule, ABC):
             clips that all do.
         clip_norm: largest norm of the gradient.
         seed: keys dropout and the draws of ``vocoded``.
+
+    Attributes:
+        metrics: of the last validation by "<set>/<metric>"; the written config.json has those of the last step.
     """
 
     def __init__(
@@ -62,96 +65,94 @@ class JudgeTraining(LightningModule, ABC):
             )
         if not 1 <= vocoded_mels[0] <= vocoded_mels[1]:
             raise ValueError(f"{type(self).__name__}.vocoded_mels: want 1 <= low <= high; got {vocoded_mels}")
+
         self.network = network
-        self.num_steps, self.folder, self.seed = num_steps, folder, seed
-        self.lr, self.warmup_steps, self.clip_norm = lr, warmup_steps, clip_norm
-        self.vocoded_probability, self.vocoded_mels = vocoded_probability, vocoded_mels
         self.codec = None if codec is None else codec.freeze()
         self.codec_probability = codec_probability
-        #: Figures of the last validation by "<set>/<figure>"; the written config.json has those of the last step.
-        self.figures: dict[str, float] = {}
-        self._figures_step = -1
+        self.vocoded_probability = vocoded_probability
+        self.vocoded_mels = vocoded_mels
+
+        self.num_steps = num_steps
+        self.folder = folder
+        self.lr = lr
+        self.warmup_steps = warmup_steps
+        self.clip_norm = clip_norm
+        self.seed = seed
+
+        self.metrics: dict[str, float] = {}
+        self._metrics_step = -1
 
     @abstractmethod
     def loss(self, waveform: Tensor, num_samples: Tensor, rows: Sequence[Utterance]) -> Tensor:
         """Mean loss of [B, S] clips at the network's rate."""
 
-    def heard(self, batch: PromptBatch, augmented: bool = False) -> tuple[Tensor, Tensor]:
+    def inputs(self, batch: PromptBatch, augmented: bool = False) -> tuple[Tensor, Tensor]:
         """The batch's clips at the network's rate [B, S] and their lengths [B].
 
         ``augmented`` sends some through mel bands and some through the codec; without it all go through the codec,
         where there is one.
         """
-        rate_hz = self.network.sample_rate_hz
         waves = []
         for wave, length, row in zip(batch.waveform, batch.num_samples.tolist(), batch.rows, strict=True):
-            clip = wave[:length]
-            chance, size = keyed_uniform(2, "vocoded", self.seed, self.global_step, row.id).tolist()
-            if self.codec is not None and (not augmented or chance >= 1 - self.codec_probability):
-                waves.append(_through(self.codec, clip, batch.sample_rate_hz, rate_hz))
-                continue
-            clip = resample(clip, batch.sample_rate_hz, rate_hz)
-            if augmented and chance < self.vocoded_probability:
-                low, high = self.vocoded_mels
-                clip = vocoded(clip, rate_hz, low + int(size * (high - low + 1)))
-            waves.append(clip)
+            waves.append(self._clip(wave[:length], batch.sample_rate_hz, row, augmented))
         lengths = torch.tensor([len(wave) for wave in waves], device=batch.waveform.device)
         return pad_sequence(waves, batch_first=True), lengths
 
+    def _clip(self, clip: Tensor, rate_hz: int, row: Utterance, augmented: bool) -> Tensor:
+        """One clip [num_samples] as the network hears it."""
+        wanted_hz = self.network.sample_rate_hz
+        chance, size = keyed_uniform(2, "vocoded", self.seed, self.global_step, row.id).tolist()
+
+        # One draw decides: its upper end is for the codec, its lower end for mel bands, the rest stays as recorded.
+        if self.codec is not None and (not augmented or chance >= 1 - self.codec_probability):
+            return _through(self.codec, clip, rate_hz, wanted_hz)
+        clip = resample(clip, rate_hz, wanted_hz)
+        if augmented and chance < self.vocoded_probability:
+            low, high = self.vocoded_mels
+            clip = vocoded(clip, wanted_hz, low + int(size * (high - low + 1)))
+        return clip
+
     def on_train_start(self) -> None:
         """A finished run that is resumed takes no further step."""
-        if self.global_step >= self.num_steps:
-            self.trainer.should_stop = True
+        stop_when_done(self, self.num_steps)
 
     def training_step(self, batch: PromptBatch, batch_idx: int) -> Tensor:
         """The loss on one batch."""
         # Dropout draws from the global generator; keyed by the step, a resumed run draws the same.
         torch.manual_seed(key_to_seed("judge dropout", self.seed, self.global_step))
-        loss = self.loss(*self.heard(batch, augmented=True), batch.rows)
+        loss = self.loss(*self.inputs(batch, augmented=True), batch.rows)
         self.log("loss", loss.detach(), prog_bar=True, batch_size=len(batch))
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip the gradient."""
-        nn.utils.clip_grad_norm_([p for p in self.parameters() if p.requires_grad], self.clip_norm)
+        nn.utils.clip_grad_norm_(self._trained(), self.clip_norm)
 
     def on_train_batch_end(self, *_: Any) -> None:
         """Say where the data stand, and end the run after ``num_steps``."""
-        datamodule = getattr(self.trainer, "datamodule", None)
-        if datamodule is not None and hasattr(datamodule, "next_step"):
-            datamodule.next_step = self.global_step
-        if self.global_step >= self.num_steps:
-            self.trainer.should_stop = True
+        tell_data_position(self)
+        stop_when_done(self, self.num_steps)
 
-    def _finish_validation(self, figures: dict[str, float]) -> None:
-        self.figures, self._figures_step = figures, self.global_step
-        self.log_dict({f"val/{key}": value for key, value in figures.items()}, prog_bar=True)
-
-    def _set_name(self, index: int) -> str:
-        names = getattr(getattr(self.trainer, "datamodule", None), "val_names", None)
-        return names[index] if names else f"set{index}"
+    def finish_validation(self, metrics: dict[str, float]) -> None:
+        """Keep and log the metrics of a validation; a subclass calls it at the end of each."""
+        self.metrics = metrics
+        self._metrics_step = self.global_step
+        self.log_dict({f"val/{key}": value for key, value in metrics.items()}, prog_bar=True)
 
     def on_train_end(self) -> None:
-        """Write the network, with the figures of the last step's validation where there was one."""
+        """Write the network, with the metrics of the last step's validation where there was one."""
         folder = self.folder or str(Path(self.trainer.default_root_dir) / "judge")
         if self.trainer.is_global_zero:
-            measured = self.figures if self._figures_step == self.global_step else {}
+            measured = self.metrics if self._metrics_step == self.global_step else {}
             self.network.save(folder, measured | {"steps": float(self.global_step)})
 
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up and cosine decay, stepped with every batch."""
-        optimizer = torch.optim.AdamW(
-            [p for p in self.parameters() if p.requires_grad], lr=self.lr, betas=(0.9, 0.99), weight_decay=0.01
-        )
+        return adamw_with_cosine(self._trained(), self.lr, self.warmup_steps, self.num_steps)
 
-        def factor(step: int) -> float:
-            if step < self.warmup_steps:
-                return (step + 1) / self.warmup_steps
-            done = (step - self.warmup_steps) / max(1, self.num_steps - self.warmup_steps)
-            return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    def _trained(self) -> list[nn.Parameter]:
+        """The network and what a subclass adds to it; the codec is frozen."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
 
 def _through(codec: Codec, clip: Tensor, rate_hz: int, wanted_hz: int) -> Tensor:

@@ -20,15 +20,31 @@ def vocoded(waveform: Tensor, sample_rate_hz: int, num_mels: int = 40, iteration
     """[num_samples] through ``num_mels`` mel bands and back by Griffin-Lim: blurred in frequency, its phase invented.
 
     No draw is made: the phase starts at 0. The length stays; a clip shorter than one window stays as it is.
+
+    Example:
+        >>> vocoded(torch.ones(4000), 8000, num_mels=20, iterations=1).shape
+        torch.Size([4000])
     """
     n_fft = 2 ** (round(0.064 * sample_rate_hz) - 1).bit_length()
     if waveform.shape[0] < n_fft:
         return waveform
+
     window = torch.hann_window(n_fft, device=waveform.device)
-    bank, inverse = (part.to(waveform.device) for part in _bank(n_fft // 2 + 1, num_mels, sample_rate_hz))
+    bank, inverse = (matrix.to(waveform.device) for matrix in _bank(n_fft // 2 + 1, num_mels, sample_rate_hz))
     spectrum = torch.stft(waveform, n_fft, n_fft // 4, window=window, return_complex=True).abs()
+
+    # The pseudo-inverse of the filters may go below 0 where the bands did not.
     blurred = (inverse.T @ (bank.T @ spectrum)).clamp(min=0.0)
     again: Tensor = griffinlim(
-        blurred, window, n_fft, n_fft // 4, n_fft, 1.0, iterations, 0.9, waveform.shape[0], rand_init=False
+        blurred,
+        window=window,
+        n_fft=n_fft,
+        hop_length=n_fft // 4,
+        win_length=n_fft,
+        power=1.0,
+        n_iter=iterations,
+        momentum=0.9,
+        length=waveform.shape[0],
+        rand_init=False,
     )
     return again

@@ -12,16 +12,17 @@ from torch import Tensor, nn
 
 from lightning_audiorl.strategies.ledger import Ledger
 from lightning_audiorl.strategies.mixin import PhaseMixin
-from lightning_audiorl.strategies.phases import Phase
+from lightning_audiorl.strategies.phases import Phase, PhaseHook
 
 #: How one number of each rank becomes one number of all of them.
 ReduceOp = Literal["sum", "max"]
 
 
-class RLStrategy(Protocol):
+class RLStrategy(PhaseHook, Protocol):
     """All that the loop asks of a strategy; `rl_strategy` makes one of any strategy of Lightning.
 
-    A strategy decides where tensors live and how processes work together, never what is computed.
+    A strategy decides where tensors live and how processes work together, never what is computed. It is told of each
+    phase by ``phase(name)``, a context manager.
     """
 
     @property
@@ -47,9 +48,6 @@ class RLStrategy(Protocol):
     @property
     def ledger(self) -> Ledger | None:
         """Bytes on the device by phase and part; None where the strategy places nothing."""
-
-    def phase(self, name: Phase) -> AbstractContextManager[None]:
-        """Everything that the phase ``name`` needs is on the device inside."""
 
     def shard(self, parts: Mapping[str, list[nn.Module]]) -> None:
         """Split the modules of a policy's parts, by name, over the ranks; nothing where each rank holds them whole."""

@@ -121,6 +121,7 @@ class PhaseMixin(Strategy):
 
     @contextmanager
     def _values(self) -> Iterator[None]:
+        """Every parked tensor shows its value inside."""
         if self.placement is None:
             yield
         else:
@@ -130,14 +131,13 @@ class PhaseMixin(Strategy):
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """With the values of parked tensors; they stay in the result when the tensors are parked again."""
         with self._values():
-            state: dict[str, Any] = super().lightning_module_state_dict()
+            state = super().lightning_module_state_dict()
             return {key: value.detach() if isinstance(value, Tensor) else value for key, value in state.items()}
 
     def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Also into parked tensors, where the strategy loads into them by itself."""
         with self._values():
-            loaded: dict[str, Any] = super().load_checkpoint(*args, **kwargs)
-            return loaded
+            return super().load_checkpoint(*args, **kwargs)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Also into parked tensors."""
@@ -147,8 +147,8 @@ class PhaseMixin(Strategy):
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """With the values of parked tensors."""
         with self._values():
-            state: dict[str, Any] = super().optimizer_state(optimizer)
-            return _detached(state)
+            state: dict[str, Any] = _detached(super().optimizer_state(optimizer))
+            return state
 
     def teardown(self) -> None:
         """Everything has its value again before Lightning moves it to the CPU."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from lightning import Callback, Trainer
@@ -15,6 +16,7 @@ from lightning_audiorl.engine import RLModule
 from lightning_audiorl.engine.optim import Optim
 from lightning_audiorl.models import FunAsrNanoPolicy, TinyFunAsrNano
 from lightning_audiorl.rewards import Accuracy, Hallucination, RewardMix
+from lightning_audiorl.strategies.phases import PhaseClock
 from lightning_audiorl.types import Decoding
 
 TINY = TinyFunAsrNano(width=32, encoder_layers=1, lm_layers=1, heads=2)
@@ -65,6 +67,13 @@ def fit(folder: Path, root: str, *callbacks: Callback, module: RLModule | None =
     ckpt_path = settings.pop("ckpt_path", None)
     trainer(folder, list(callbacks), **settings).fit(module, data(root), ckpt_path=ckpt_path)
     return module
+
+
+def view(**shown: Any) -> Any:
+    """A `RunView` without a run: nothing has happened but for what is given."""
+    nothing = {"rl_step": 0, "num_steps": 1000, "seed": 0, "policy": None, "start_hash": None, "clock": PhaseClock()}
+    nothing |= {"step_metrics": {}, "last_step": None, "evaluation": None, "evaluations": [], "last_hypotheses": {}}
+    return SimpleNamespace(**nothing | {"ledger_table": None, "load_state_dict": print} | shown)
 
 
 class Figures(Callback):

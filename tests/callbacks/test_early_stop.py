@@ -139,7 +139,7 @@ def test_a_resumed_run_decides_as_the_whole_one(root: str, tmp_path: Path) -> No
 
 def test_all_ranks_do_what_the_first_says() -> None:
     """Whatever a rank would have made of its own figures."""
-    module = SimpleNamespace(evaluations=evaluations(wer=[0.5, 0.4]), rl_step=1, num_steps=9)
+    module = runs.view(evaluations=evaluations(wer=[0.5, 0.4]), rl_step=1, num_steps=9)
     for said in ("rank 0 says so", None):
         strategy = SimpleNamespace(broadcast=lambda own, said=said: said)
         trainer: Any = SimpleNamespace(

@@ -3,7 +3,8 @@ from __future__ import annotations
 from math import nan
 
 from lightning_audiorl.callbacks import figure_table
-from lightning_audiorl.callbacks.common import flat_figures, markdown_table
+from lightning_audiorl.callbacks.common import markdown_table
+from lightning_audiorl.callbacks.view import flat_metrics
 
 START = {"short": {"wer": 0.1234, "length_ratio": 1.0}, "long/sampled": {"wer": 2.5, "insertion_rate": nan}}
 END = {"short": {"wer": 0.1, "length_ratio": 0.975}, "long/sampled": {"wer": 0.3, "insertion_rate": 0.0}}
@@ -42,8 +43,8 @@ def test_a_set_that_only_the_second_evaluation_has_is_shown() -> None:
     assert "new" in figure_table(START, {**END, "new": {"wer": 0.5}})
 
 
-def test_flat_figures_are_log_keys() -> None:
-    assert flat_figures({"long/sampled": {"wer": 0.5}}) == {"val/long/sampled/wer": 0.5}
+def test_flat_metrics_are_log_keys() -> None:
+    assert flat_metrics({"long/sampled": {"wer": 0.5}}) == {"val/long/sampled/wer": 0.5}
 
 
 def test_markdown_cells_cannot_break_the_table() -> None:

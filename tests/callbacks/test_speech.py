@@ -273,7 +273,7 @@ def watched(watch: HackingWatch, results: list[dict[str, float]]) -> list[dict[s
     from types import SimpleNamespace
 
     trainer: Any = SimpleNamespace(state=SimpleNamespace(fn="fit"), loggers=[], is_global_zero=True)
-    module: Any = SimpleNamespace(rl_step=0, evaluations=[], step_metrics={"reward/mean": 0.5})
+    module = runs.view(step_metrics={"reward/mean": 0.5})
     for figures in results:
         module.evaluations.append({"rl_step": module.rl_step, "kind": "val", "results": {"digits": figures}})
         watch.on_validation_end(trainer, module)

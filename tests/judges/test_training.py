@@ -75,10 +75,10 @@ def test_ctc_learns_two_tones_and_writes_its_folder(tmp_path: Path) -> None:
     network = MfccConv(characters="ab", width=16, dilations=(1, 2), dropout=0.0)
     module = CtcTraining(network, 80, lr=2e-2, warmup_steps=3)
     fit(module, tmp_path)
-    assert module.figures["dev/cer"] < 0.2, "an untrained one has 1.0"
+    assert module.metrics["dev/cer"] < 0.2, "an untrained one has 1.0"
     config = json.loads((tmp_path / "judge" / "config.json").read_text())
     assert config["kind"] == "MfccConv"
-    assert config["figures"] == module.figures | {"steps": 80.0}
+    assert config["figures"] == module.metrics | {"steps": 80.0}
 
 
 def test_speaker_training_tells_two_voices_apart(tmp_path: Path) -> None:
@@ -86,23 +86,23 @@ def test_speaker_training_tells_two_voices_apart(tmp_path: Path) -> None:
         XvectorNetwork(width=16, dim=8), 30, ["low", "high"], lr=1e-2, warmup_steps=3, folder=str(tmp_path / "x")
     )
     fit(module, tmp_path)
-    assert module.figures["dev/accuracy"] == 1.0
-    assert module.figures["dev/same"] > 0.8
-    assert module.figures["dev/different"] < 0.5
+    assert module.metrics["dev/accuracy"] == 1.0
+    assert module.metrics["dev/same"] > 0.8
+    assert module.metrics["dev/different"] < 0.5
     assert (tmp_path / "x" / "model.safetensors").is_file()
 
 
 def test_vocoding_is_keyed_and_keeps_lengths(tmp_path: Path) -> None:
     module = CtcTraining(LogMelGru(characters="ab", width=8), 1, vocoded_probability=0.5)
     batch = ToneData().load([Tones()[i] for i in range(12)])
-    plain, lengths = module.heard(batch)
+    plain, lengths = module.inputs(batch)
     assert_close(plain, batch.waveform, "exact")
-    once, again = (module.heard(batch, augmented=True)[0] for _ in range(2))
+    once, again = (module.inputs(batch, augmented=True)[0] for _ in range(2))
     assert_close(once, again, "exact")
     changed = (once != plain).any(-1)
     assert 0 < int(changed.sum()) < 12
     module.vocoded_probability = 0.0
-    assert_close(module.heard(batch, augmented=True)[0], plain, "exact")
+    assert_close(module.inputs(batch, augmented=True)[0], plain, "exact")
     assert lengths.tolist() == [3200] * 12
 
 
@@ -150,13 +150,13 @@ def test_some_clips_go_through_the_codec() -> None:
     data = ToneData([Subset(Tones())], sample_rate_hz=RATE_HZ, batch_size=8)
     batch = data.load(list(Tones()))
     module = CtcTraining(LogMelGru(characters="ab", width=8), 1, codec=codec, vocoded_probability=0.0)
-    heard, lengths = module.heard(batch, augmented=True)
+    heard, lengths = module.inputs(batch, augmented=True)
     changed = [
         not torch.equal(wave[:num], clip[:num])
         for wave, clip, num in zip(heard, batch.waveform, batch.num_samples, strict=True)
     ]
     assert 8 < sum(changed) < 32  # half of 40
-    every, lengths = module.heard(batch)  # a validation hears the codec alone
+    every, lengths = module.inputs(batch)  # a validation hears the codec alone
     waveform, num_samples = codec.decode(*codec.encode(batch.waveform, batch.num_samples))
     assert_close(every, waveform, "exact")
     assert lengths.tolist() == num_samples.tolist()

@@ -105,10 +105,11 @@ def our_loss(
     terms = surrogate.terms if weights is None else surrogate.terms * weights
     total = reduce_terms(kl_penalised(terms, kl, beta), case.keep, case.used, objective.reduction)
     loss = step_loss(total, loss_divisor(case.keep, case.used, objective.reduction, MAX_LENGTH))
+    num_tokens = case.mask.sum()
     counts = {
-        "clip_ratio/low_mean": float(surrogate.num_clipped_low / surrogate.num_tokens),
-        "clip_ratio/high_mean": float(surrogate.num_clipped_high / surrogate.num_tokens),
-        "kl": float(kl.detach().sum() / surrogate.num_tokens),
+        "clip_ratio/low_mean": float(surrogate.num_clipped_low / num_tokens),
+        "clip_ratio/high_mean": float(surrogate.num_clipped_high / num_tokens),
+        "kl": float(kl.detach().sum() / num_tokens),
     }
     return loss, counts
 

@@ -74,9 +74,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Token2TextTrainin
 def test_it_learns_to_read(trained: tuple[Token2TextTraining, Path]) -> None:
     """Recordings to texts by both forms and to speakers, and the folder says so."""
     training, folder = trained
-    assert training.figures["set0/cer"] == 0
-    assert training.figures["set0/cer_ctc"] == 0
-    assert training.figures["set0/speaker_accuracy"] == 1
+    assert training.metrics["set0/cer"] == 0
+    assert training.metrics["set0/cer_ctc"] == 0
+    assert training.metrics["set0/speaker_accuracy"] == 1
     network = Token2Text.load(str(folder)).eval()
     assert network.codec_hash == content_hash(ToneCodec())
     codes = torch.tensor([codes_of("c a")])
@@ -87,11 +87,11 @@ def test_it_learns_to_read(trained: tuple[Token2TextTraining, Path]) -> None:
 def test_half_of_the_rows_lack_their_end_and_noise_is_keyed() -> None:
     training = make_training(replaced=0.3)
     batch = make_batch()
-    codes, lengths = training.heard(batch)
+    codes, lengths = training.inputs(batch)
     assert [row[:n] for row, n in zip(codes.tolist(), lengths.tolist(), strict=True)] == [
         [*codes_of(text), 16] for text in TEXTS
     ]
-    _, some = training.heard(batch, augmented=True)
+    _, some = training.inputs(batch, augmented=True)
     assert 0 < int((lengths - some).sum()) < 6
     one, other = (training._disturbed(codes, batch.rows) for _ in range(2))
     assert (one == other).all()
@@ -107,7 +107,7 @@ def test_rows_without_label_are_left_out_of_a_head() -> None:
     training = make_training()
     training.log_dict = lambda *_, **__: None  # type: ignore[assignment,method-assign]
     batch = make_batch()
-    codes, lengths = training.heard(batch)
+    codes, lengths = training.inputs(batch)
     nameless = [replace(row, speaker="") for row in batch.rows]
     losses = [float(training.loss(codes, lengths, rows).detach()) for rows in (batch.rows, nameless)]
     assert losses[0] > losses[1]
@@ -162,13 +162,13 @@ def test_rank_correlation() -> None:
 def test_bad_input() -> None:
     batch, training = make_batch(), make_training()
     with pytest.raises(ValueError, match="no recordings of their texts"):
-        training.heard(replace(batch, target_waveform=None, target_num_samples=None))
+        training.inputs(replace(batch, target_waveform=None, target_num_samples=None))
     with pytest.raises(ValueError, match="wants 16000 Hz audio, got 8000"):
-        training.heard(replace(batch, sample_rate_hz=8000))
+        training.inputs(replace(batch, sample_rate_hz=8000))
     lengths = batch.target_num_samples
     assert lengths is not None
     with pytest.raises(ValueError, match="row '1': no recording of its text"):
-        training.heard(replace(batch, target_num_samples=lengths * torch.tensor([1, 0, 1, 1, 1, 1])))
+        training.inputs(replace(batch, target_num_samples=lengths * torch.tensor([1, 0, 1, 1, 1, 1])))
     with pytest.raises(ValueError, match="the codec has 16 codes, the network 8"):
         Token2TextTraining(Token2Text(8), ToneCodec(), 1)
     with pytest.raises(ValueError, match="replaced"):
