@@ -20,6 +20,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -222,8 +223,7 @@ def show(name: str, results: dict[str, Comparison]) -> None:
 def compare_all(
     chosen: Sequence[Scenario], base: Build, present: Build, failed: dict[str, str], ignored: Sequence[str]
 ) -> bool:
-    """Print the table; returns whether everything is equal."""
-    print(f"{'scenario':24s} {'':10s} values compared, by kind")
+    """Print these lines of the table; returns whether everything is equal."""
     all_equal = True
     for scenario in chosen:
         for suffix in ("", "+resume") if scenario.resume else ("",):
@@ -268,11 +268,14 @@ def main() -> None:
             resumes = f" (resumes at step {scenario.resume})" if scenario.resume else ""
             print(f"{scenario.name:22s} {scenario.about}{resumes}")
         return
+
     names = [name for name in known if not args.only or any(fnmatch.fnmatch(name, only) for only in args.only)]
     missing = [only for only in args.only if not fnmatch.filter(known, only)]
     if missing:
         raise SystemExit(f"--only: no scenario {', '.join(missing)}; see --list")
 
+    # A run that is asked to stop takes its workers with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     chosen = [known[name] for name in names]
     root = Path(git(Path(__file__).parent, "rev-parse", "--show-toplevel"))
     commit = git(root, "rev-parse", "--verify", f"{args.base}^{{commit}}")
@@ -283,8 +286,16 @@ def main() -> None:
         present = Build(root, out / "present")
         with locked(base_folder):
             failed = run_base(base, root, commit, chosen)
-        failed |= run_present(present, base, chosen)
-        is_equal = compare_all(chosen, base, present, failed, args.ignore)
+
+        # What is known is said at once, also where the output goes to a file.
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        print(f"{'scenario':24s} {'':10s} values compared, by kind")
+        is_equal = True
+        for devices in sorted({scenario.devices for scenario in chosen}):
+            group = [scenario for scenario in chosen if scenario.devices == devices]
+            failed |= run_present(present, base, group)
+            is_equal &= compare_all(group, base, present, failed, args.ignore)
+
     print("everything is equal" if is_equal else "NOT EQUAL")
     sys.exit(0 if is_equal else 1)
 
