@@ -220,6 +220,11 @@ def show(name: str, results: dict[str, Comparison]) -> None:
                 print(f"{'':35s} only in {build}: {', '.join(names[:6])}{more}")
 
 
+def last_words(error: str, num_lines: int = 12) -> str:
+    """The end of a traceback, where its reason stands."""
+    return "\n".join(f"    {line}" for line in error.splitlines()[-num_lines:])
+
+
 def compare_all(
     chosen: Sequence[Scenario], base: Build, present: Build, failed: dict[str, str], ignored: Sequence[str]
 ) -> bool:
@@ -231,7 +236,7 @@ def compare_all(
             base_run, present_run = base.runs / scenario.name, present.runs / name
             wrong = [(b, str(f)) for b, f in (("base", base_run), ("present", present_run)) if str(f) in failed]
             for build, folder in wrong:
-                print(f"{name:24s} FAILED     in {build}:\n{failed[folder]}")
+                print(f"{name:24s} FAILED     in {build}:\n{last_words(failed[folder])}")
             if wrong:
                 all_equal = False
                 continue

@@ -328,7 +328,7 @@ class RLModule(LightningModule):
 
     def phase(self, name: Phase) -> AbstractContextManager[None]:
         """Context manager of a phase; see `PhaseClock`."""
-        return self.clock.enter(name, self.trainer.strategy)
+        return self.clock.enter(name, self.strategy)
 
     @property
     def strategy(self) -> RLStrategy:
