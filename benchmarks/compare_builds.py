@@ -20,6 +20,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -225,11 +226,15 @@ def show(name: str, results: dict[str, Comparison]) -> None:
                 print(f"{'':35s} only in {build}: {', '.join(names[:6])}{more}")
 
 
+def last_words(error: str, num_lines: int = 12) -> str:
+    """The end of a traceback, where its reason stands."""
+    return "\n".join(f"    {line}" for line in error.splitlines()[-num_lines:])
+
+
 def compare_all(
     chosen: Sequence[Scenario], base: Build, present: Build, failed: dict[str, str], ignored: Sequence[str]
 ) -> bool:
-    """Print the table; returns whether everything is equal."""
-    print(f"{'scenario':24s} {'':10s} values compared, by kind")
+    """Print these lines of the table; returns whether everything is equal."""
     all_equal = True
     for scenario in chosen:
         for suffix in ("", "+resume") if scenario.resume else ("",):
@@ -237,7 +242,7 @@ def compare_all(
             base_run, present_run = base.runs / scenario.name, present.runs / name
             wrong = [(b, str(f)) for b, f in (("base", base_run), ("present", present_run)) if str(f) in failed]
             for build, folder in wrong:
-                print(f"{name:24s} FAILED     in {build}:\n{failed[folder]}")
+                print(f"{name:24s} FAILED     in {build}:\n{last_words(failed[folder])}")
             if wrong:
                 all_equal = False
                 continue
@@ -276,11 +281,14 @@ def main() -> None:
             resumes = f" (resumes at step {scenario.resume})" if scenario.resume else ""
             print(f"{scenario.name:22s} {scenario.about}{resumes}")
         return
+
     names = [name for name in known if not args.only or any(fnmatch.fnmatch(name, only) for only in args.only)]
     missing = [only for only in args.only if not fnmatch.filter(known, only)]
     if missing:
         raise SystemExit(f"--only: no scenario {', '.join(missing)}; see --list")
 
+    # A run that is asked to stop takes its workers with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     chosen = [known[name] for name in names]
     root = Path(git(Path(__file__).parent, "rev-parse", "--show-toplevel"))
     commit = git(root, "rev-parse", "--verify", f"{args.base}^{{commit}}")
@@ -291,8 +299,16 @@ def main() -> None:
         present = Build(root, out / "present")
         with locked(base_folder):
             failed = run_base(base, root, commit, chosen)
-        failed |= run_present(present, base, chosen)
-        is_equal = compare_all(chosen, base, present, failed, args.ignore)
+
+        # What is known is said at once, also where the output goes to a file.
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        print(f"{'scenario':24s} {'':10s} values compared, by kind")
+        is_equal = True
+        for devices in sorted({scenario.devices for scenario in chosen}):
+            group = [scenario for scenario in chosen if scenario.devices == devices]
+            failed |= run_present(present, base, group)
+            is_equal &= compare_all(group, base, present, failed, args.ignore)
+
     print("everything is equal" if is_equal else "NOT EQUAL")
     sys.exit(0 if is_equal else 1)
 

@@ -102,7 +102,7 @@ class RLModule(LightningModule):
         policy: Policy,
         num_steps: int,
         *,
-        losses: Sequence[Loss[Any]],
+        losses: Sequence[Loss],
         combiner: WeightedGradients | None = None,
         rewards: RewardMix | None = None,
         judges: dict[str, Judge] | None = None,
