@@ -74,12 +74,15 @@ def main() -> None:
     if args.worker:
         worker.main(args.worker, args.device)
         return
+
     threads = args.threads or torch.get_num_threads()
     models = args.out.parent / "models"
     settings = {"threads": threads, "max_threads": threads, "warmup": args.warmup, "steps": args.steps}
     plan = tiny_plan(models, args.device) if args.tiny else Plan(models, args.device, **settings)
+
     args.out.parent.mkdir(parents=True, exist_ok=True)
     stored: dict[str, Any] = json.loads(args.out.read_text()) if args.out.is_file() else {}
+
     names = [name for name in args.sections if name in SECTIONS] + ["growth"] * args.sweep
     for name in SECTIONS if "all" in args.sections else dict.fromkeys(names):
         print(f"== {name}", file=sys.stderr, flush=True)
@@ -89,8 +92,10 @@ def main() -> None:
         args.out.write_text(json.dumps(stored, indent=1) + "\n")
         if "ours" in results:
             print(comparison(stored[name], audio=name == "audio"))
+
     for bar in bars(stored):
         print(bar)
+
     if args.write_docs:
         remarks = _ROOT / "benchmarks" / "remarks.md"
         write(stored, _trl_options(), args.write_docs, remarks.read_text() if remarks.is_file() else "")

@@ -140,14 +140,18 @@ def main() -> None:
     if args.child:
         print(json.dumps(measure(args)))
         return
+
     settings = case(args)
     working = trace(replace(settings), audio_s=1.0, text_tokens=args.prompt_tokens)
     planned = plan(working, "resident")
+
+    # A process of its own: what the plan held must not be in its resident set.
     command = [sys.executable, __file__, *sys.argv[1:], "--child"]
     run = subprocess.run(command, env=os.environ | MALLOC, capture_output=True, text=True, check=False)
     if run.returncode:
         raise SystemExit(run.stderr)
     measured = json.loads(run.stdout.splitlines()[-1])
+
     weights = sum(p.nbytes for p in working.policy.parameters())
     print(f"weights {weights / MIB:.0f} MiB on {args.device}; MiB over the process before the model\n")
     print("| phase | planned peak | measured | apart | planned working memory | measured | apart |")

@@ -35,15 +35,19 @@ def main() -> None:
     parser.add_argument("--num-tokens", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
+
     torch.set_num_threads(args.threads)
     policy = FunAsrNanoPolicy(TinyFunAsrNano())
     policy.stop_ids = [0]  # a token that is never drawn: every completion runs to its cap
     decoding = Decoding(max_new_tokens=args.num_tokens, min_cap=args.num_tokens)
+
     print(f"torch {torch.__version__}, {platform.machine()}, {args.threads} thread(s); seconds: median [range]")
     for seconds in args.seconds:
         context = policy.encode(batch(args.num_prompts, seconds))
         times: dict[str, list[float]] = {"grows in place": [], "DynamicCache": []}
         tokens = {}
+
+        # In turn, so that a slow moment of the machine meets both.
         for _ in range(7):
             for name, taken in times.items():
                 target = "lightning_audiorl.models.decoding.decoder_only.make_room"
@@ -52,7 +56,10 @@ def main() -> None:
                     start = time.perf_counter()
                     tokens[name] = policy.sample(context, args.group_size, decoding, SampleKey(0, 0)).tokens
                     taken.append(time.perf_counter() - start)
+
         assert torch.equal(*tokens.values())
+
+        # The first two are the warm-up.
         medians = {}
         for name, taken in times.items():
             kept = taken[2:]

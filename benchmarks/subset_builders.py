@@ -197,17 +197,20 @@ def report(found: dict[str, Any]) -> str:
     for name, builder in found["builders"].items():
         rate = num_rows / seconds[name]
         lines.append(f"{name + ' (' + builder + ')':32}{seconds[name]:8.1f}{rate:12,.0f}{found['kept'][name]:12,}")
+
     rest = {name: seconds[name] for name in seconds if name not in found["builders"]}
     rest |= {"rows read, places drawn": found["work_s"] - sum(seconds.values())}
     rest |= {"imports": found["total_s"] - found["work_s"], "all": found["total_s"]}
     lines += [f"{name:32}{rest_s:8.1f}{num_rows / rest_s:12,.0f}" for name, rest_s in rest.items()]
     lines.append(f"processor time: {found['cpu_s']:.0f} s; where that is far less than the time, others used the cores")
+
     imports_s = found["total_s"] - found["work_s"]
     reached = (
         ("time, builders of rows alone", imports_s + found["rows_alone_s"], BAR_S, "s"),
         ("time, those of hypotheses and a control too", found["total_s"], BAR_S, "s"),
         ("memory", found["peak_bytes"] / 1e6, BAR_BYTES / 1e6, "MB"),
     )
+
     for what, value, bar, unit in reached:
         verdict = "no verdict on fewer rows" if num_rows < BAR_ROWS else "met" if value <= bar else "MISSED"
         lines.append(f"{what}: {value:,.0f} {unit} for {num_rows:,} rows; bar {bar:,.0f} {unit}: {verdict}")
@@ -226,16 +229,19 @@ def main() -> None:
     parser.add_argument("--step", choices=["make", "measure"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
+
     if args.step == "make":
         make(args.folder, args.rows)
     elif args.step == "measure":
         print(json.dumps(measure(args.folder)))
     else:
+        # Each step in a process of its own: peak memory is that of the measured one alone.
         with tempfile.TemporaryDirectory() as folder:
             _fresh("make", args, Path(folder))
             start = time.perf_counter()
             found = json.loads(_fresh("measure", args, Path(folder)).splitlines()[-1])
             found["total_s"] = time.perf_counter() - start
+
         found["cores"] = len(os.sched_getaffinity(0))
         print(report(found))
         if args.out:

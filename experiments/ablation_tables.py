@@ -98,12 +98,14 @@ def page(
 def plot(ground: Ground, by_seed: BySeed, path: Path) -> None:
     """One panel per column: a bar for each row, a point for each seed."""
     rows = list(dict.fromkeys(row for figures in by_seed.values() for row in figures))
+
     columns = 4
     num_lines = math.ceil(len(ground.columns) / columns)
     figure = Figure(figsize=(4.0 * columns, (0.24 * len(rows) + 0.7) * num_lines))
     FigureCanvasAgg(figure)
     for number, (title, place) in enumerate(ground.columns.items()):
         axis = figure.add_subplot(num_lines, columns, number + 1)
+
         for height, row in enumerate(reversed(rows)):
             points = [value for value in values(by_seed, row, place) if not math.isnan(value)]
             if points:
@@ -111,11 +113,13 @@ def plot(ground: Ground, by_seed: BySeed, path: Path) -> None:
                     height, statistics.mean(points), color="tab:gray" if row == "start" else "tab:blue", alpha=0.5
                 )
                 axis.plot(points, [height] * len(points), "k.", markersize=4)
+
         axis.set_title(f"{title}, %", fontsize=9)
         axis.set_yticks(
             range(len(rows)), list(reversed(rows)) if number % columns == 0 else [""] * len(rows), fontsize=7
         )
         axis.tick_params(axis="x", labelsize=7)
         axis.grid(alpha=0.3, axis="x")
+
     figure.tight_layout()
     figure.savefig(path, dpi=90)

@@ -37,18 +37,23 @@ def audiorl(command: str, settings: Spec, folder: Path) -> float:
     """
     done, config = folder / f"{command}.seconds.json", folder / f"{command}.yaml"
     text = yaml.safe_dump(settings, sort_keys=False)
+
+    # A finished run is not repeated.
     if done.is_file():
         if yaml.safe_load(config.read_text()) != yaml.safe_load(text):
             raise ValueError(f"{config}: was run with other settings; remove {folder} or choose another --out")
         return float(json.loads(done.read_text()))
+
     folder.mkdir(parents=True, exist_ok=True)
     config.write_text(text)
     log = folder / f"{command}.log"
+
     start = time.perf_counter()
     with log.open("w") as out:
         args = [sys.executable, "-m", "lightning_audiorl", command, "--config", str(config)]
         environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
         code = subprocess.run(args, stdout=out, stderr=out, check=False, env=environment).returncode
+
     if code != 0:
         raise RuntimeError(f"audiorl {command} failed; see {log}:\n{log.read_text()[-2000:]}")
     seconds = time.perf_counter() - start

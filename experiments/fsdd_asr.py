@@ -103,14 +103,17 @@ def main() -> None:
     args = parser.parse_args()
     if not os.environ.get("FSDD_ROOT"):
         parser.error("set FSDD_ROOT to the folder that holds recordings/")
+
     figures = {seed: chain(args.out, seed, args.control_steps, args.warm) for seed in args.seeds}
     floors = floor()
     seconds = {
         str(path.parent.relative_to(args.out)): json.loads(path.read_text())
         for path in sorted(args.out.glob("seed*/*/seconds.json"))
     }
+
     result = {"figures": figures, "floor": floors, "seconds": seconds}
     (args.out / "table.json").write_text(json.dumps(result, indent=1))
+
     parts = [
         ("Greedy", summary(figures, floors)),
         ("Sampled at temperature 1, mean of 4", summary(figures, floors, "sampled")),

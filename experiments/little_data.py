@@ -127,16 +127,20 @@ def main() -> None:
     args = parser.parse_args()
     if not os.environ.get("FSDD_ROOT"):
         parser.error("set FSDD_ROOT to the folder that holds recordings/")
+
     jobs: dict[tuple[int, str], Callable[[], Any]] = {}
     for seed in args.seeds:
         start, folder = warm_start("fsdd", seed, args.starts), args.out / f"seed{seed}"
         jobs[seed, "rounds"] = partial(rounds, folder / "rounds", seed, start)
         jobs |= {(seed, name): job for name, job in few_labels(folder / "labels", seed, start).items()}
+
     done = dict(zip(jobs, side_by_side(list(jobs.values()), args.jobs), strict=True))
     turns = {seed: done[seed, "rounds"] for seed in args.seeds}
     labels = {seed: {name: done[s, name] for s, name in done if s == seed and name != "rounds"} for seed in args.seeds}
+
     kept = {"labels": labels, "rounds": turns, "made_with": made_with()}
     (args.out / "little_data.json").write_text(json.dumps(kept, indent=1))
+
     (args.docs / "images").mkdir(parents=True, exist_ok=True)
     plot(labels, SHARES, STEPS, args.docs / "images" / "little_data.png")
     text = page(labels, turns, SHARES, STEPS, kept["made_with"], args.docs / "little_data_reading.md")

@@ -92,12 +92,15 @@ def plot(labels: BySeed, shares: Sequence[float], steps: Sequence[int], path: Pa
     shown = list(COLUMNS.items())[:2] + [
         (name, COLUMNS[name]) for name in ("known speakers, medium WER", "text on non-speech")
     ]
+
     figure = Figure(figsize=(4.2 * len(shown), 3.4))
     FigureCanvasAgg(figure)
     for number, (title, (name, key)) in enumerate(shown):
         axis = figure.add_subplot(1, len(shown), number + 1)
+
         start = statistics.mean(figures["start"][name][key] for figures in labels.values())
         axis.axhline(100 * start, color="gray", linestyle=":", label="start")
+
         for colour, kind in (("tab:blue", "GRPO"), ("tab:orange", "SFT")):
             for style, share in zip((":", "--", "-"), shares, strict=True):
                 runs = [f"{kind} {100 * share:g} % {step}" for step in steps]
@@ -105,11 +108,13 @@ def plot(labels: BySeed, shares: Sequence[float], steps: Sequence[int], path: Pa
                 axis.plot(
                     steps, means, style, color=colour, marker="o", markersize=3, label=f"{kind} {100 * share:g} %"
                 )
+
         axis.set_xscale("log")
         axis.set_xticks(steps, [str(step) for step in steps])
         axis.set_xlabel("steps")
         axis.set_title(f"{title}, %", fontsize=9)
         axis.grid(alpha=0.3)
+
     figure.axes[0].legend(fontsize=6)
     figure.tight_layout()
     figure.savefig(path, dpi=90)

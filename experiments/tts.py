@@ -120,10 +120,12 @@ def main() -> None:
     args = parser.parse_args()
     if not os.environ.get("FSDD_ROOT"):
         parser.error("set FSDD_ROOT to the folder that holds recordings/")
+
     out = args.out.absolute()
     rows = args.only or list(ROWS)
     tts_runs.part("codec", out)
     side_by_side([lambda n=n: tts_runs.part(n, out) for n in tts_runs.PARTS if n != "codec"], args.jobs)
+
     starts = side_by_side([lambda s=s: tts_runs.start(out, s) for s in args.seeds], args.jobs)
     base = side_by_side(
         [
@@ -132,6 +134,7 @@ def main() -> None:
         ],
         args.jobs,
     )
+
     todo = [(seed, row) for row in rows for seed in args.seeds]
     done = side_by_side([lambda s=s, r=r: short(out, s, r) for s, r in todo], args.jobs)
     results: dict[int, dict[str, Any]] = {
@@ -139,16 +142,19 @@ def main() -> None:
     }
     for (seed, row), result in zip(todo, done, strict=True):
         results[seed][row] = result
+
     halves = {"start", *HALVES, *HALVES.values(), *DIFFRO}
     todo = [(seed, row) for row in ["start", *rows] if args.more and row in halves for seed in args.seeds]
     done = side_by_side([lambda s=s, r=r: once_more(out, s, r) for s, r in todo], args.jobs)
     more: dict[int, dict[str, Any]] = {seed: {} for seed in args.seeds}
     for (seed, row), result in zip(todo, done, strict=True):
         more[seed][row] = result
+
     watched = [row for row in LONG if row in rows] if args.long_steps else []
     long_runs = dict(
         zip(watched, side_by_side([lambda r=r: long(out, r, args.long_steps) for r in watched], args.jobs), strict=True)
     )
+
     plateau = {seed: fell for seed, (_, fell) in zip(args.seeds, starts, strict=True)}
     kept = {
         "results": results,
@@ -159,6 +165,7 @@ def main() -> None:
         "made_with": made_with(),
     }
     (out / "tts.json").write_text(json.dumps(kept, indent=1))
+
     images = args.docs / "images"
     images.mkdir(parents=True, exist_ok=True)
     plot(results, images / "tts_rows.png")

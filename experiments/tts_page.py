@@ -221,6 +221,7 @@ def page(kept: dict[str, Any], reading: Path) -> str:
     """docs/tts_figures.md; ``reading`` is a human's text that stands behind the head where it exists."""
     results: Results = kept["results"]
     plateau = ", ".join(f"seed {seed}: {100 * fell:.1f} %" for seed, fell in sorted(kept["plateau"].items()))
+
     parts = [HEAD]
     if reading.is_file():
         parts.append("## Reading\n\n" + reading.read_text())
@@ -243,8 +244,10 @@ def page(kept: dict[str, Any], reading: Path) -> str:
         "## Token2Text beside a judge of waveforms (dev part)",
         token2text_table(kept["token2text"]),
     ]
+
     if kept["long"]:
         parts += ["## Long runs (seed 0, dev set)", "![long](images/tts_long.png)", long_table(kept["long"])]
+
     parts = [part for part in parts if part]
     parts.append(foot(kept["made_with"]))
     return "\n\n".join(parts) + "\n"

@@ -134,15 +134,20 @@ def start(out: Path, seed: int) -> tuple[Path, float]:
             "data.init_args.val": {"dev": dev(1200)},
         },
     )
+
+    # The last tenth of the run is watched: one evaluation at its beginning, one at its end.
     watched = changed(settings, {"trainer.val_check_interval": num_steps - num_steps // 10})
     audiorl("fit", in_folder(watched, folder, seed), folder)
     before, after = dev_errors(folder)[-2:]
     for number in range(1, 6):
         if before - after <= AT_REST * before:
             break
-        model, folder = folder / "export", folder.parent / f"start_more_{number}"
+        model = folder / "export"
+        folder = folder.parent / f"start_more_{number}"
         audiorl("fit", in_folder(one_more_tenth(settings, model), folder, seed + 100 * number), folder)
-        before, after = after, dev_errors(folder)[-1]
+        before = after
+        after = dev_errors(folder)[-1]
+
     return folder / "export", (before - after) / before
 
 

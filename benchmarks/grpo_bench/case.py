@@ -66,6 +66,7 @@ def build_model(case: Case, folder: Path) -> Path:
     path = folder / f"llama-{name}"
     if (path / "config.json").is_file():
         return path
+
     tokenizer = word_tokenizer(words_of(case))
     config = LlamaConfig(
         vocab_size=case.vocab_size,
@@ -80,8 +81,10 @@ def build_model(case: Case, folder: Path) -> Path:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
+
     torch.manual_seed(case.seed)
     model = LlamaForCausalLM(config)
+
     path.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(path)
     model.save_pretrained(path, safe_serialization=True)

@@ -124,6 +124,7 @@ def compete(
             rates.append(workers[contestants[0].name].ask(do="rate")["flops_per_s"])
         for started in workers.values():
             started.close()
+
     rate = statistics.median(rates[warmup:])
     return {
         contestant.name: summary(contestant, results[contestant.name], warmup) | {"product_flops_per_s": rate}

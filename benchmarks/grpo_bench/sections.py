@@ -114,6 +114,7 @@ def growth(plan: Plan) -> Results:
     """One axis at a time from the small case: ours everywhere, the naive way as far as memory allows."""
     small = plan.small
     named: dict[str, tuple[Case, int]] = {}
+
     for seconds in plan.seconds_of_audio:
         named[f"audio_s={seconds}"] = (replace(small, prompt_tokens=seconds * TOKENS_PER_SECOND), 0)
     for g in plan.group_sizes:
@@ -125,6 +126,7 @@ def growth(plan: Plan) -> Results:
         named[f"width={width}"] = (case, 0)
     for threads in range(1, plan.max_threads + 1):
         named[f"threads={threads}"] = (small, threads)
+
     out: Results = {}
     for system in ("ours", "naive"):
         contestants = [
