@@ -182,7 +182,10 @@ class ExactMatch(TextReward):
     range = (0.0, 1.0)
 
     def __init__(
-        self, weight: float = 1.0, name: str = "exact_match", normalisers: dict[str, Normaliser] | None = None
+        self,
+        weight: float = 1.0,
+        name: str = "exact_match",
+        normalisers: dict[str, Normaliser] | None = None,
     ) -> None:
         super().__init__(weight, name, normalisers)
 
@@ -221,7 +224,10 @@ class EditCount(_ErrorReward):
     range = (-math.inf, 0.0)
 
     def __init__(
-        self, weight: float = 1.0, name: str = "edit_count", normalisers: dict[str, Normaliser] | None = None
+        self,
+        weight: float = 1.0,
+        name: str = "edit_count",
+        normalisers: dict[str, Normaliser] | None = None,
     ) -> None:
         super().__init__(weight, name, normalisers)
 
@@ -260,7 +266,10 @@ class LengthError(_ErrorReward):
     range = (-1.0, 0.0)
 
     def __init__(
-        self, weight: float = 1.0, name: str = "length_error", normalisers: dict[str, Normaliser] | None = None
+        self,
+        weight: float = 1.0,
+        name: str = "length_error",
+        normalisers: dict[str, Normaliser] | None = None,
     ) -> None:
         super().__init__(weight, name, normalisers)
 
@@ -396,7 +405,11 @@ class SoftOverlong(Reward):
     range = (-1.0, 0.0)
 
     def __init__(
-        self, decoding: Decoding, weight: float = 1.0, name: str = "soft_overlong", buffer_share: float = 0.25
+        self,
+        decoding: Decoding,
+        weight: float = 1.0,
+        name: str = "soft_overlong",
+        buffer_share: float = 0.25,
     ) -> None:
         super().__init__(weight, name)
         if not 0 < buffer_share <= 1:

@@ -105,7 +105,12 @@ class TextReward(Reward):
         [1.0]
     """
 
-    def __init__(self, weight: float, name: str, normalisers: Mapping[str, Normaliser] | None = None) -> None:
+    def __init__(
+        self,
+        weight: float,
+        name: str,
+        normalisers: Mapping[str, Normaliser] | None = None,
+    ) -> None:
         super().__init__(weight, name)
         self.normalisers = dict(normalisers or {})
 

@@ -33,7 +33,12 @@ class DifferentiableReward(ABC):
         self.name = name
 
     @abstractmethod
-    def score(self, network: Token2Text, encoded: Encoded, rows: Sequence[Utterance]) -> Tensor:
+    def score(
+        self,
+        network: Token2Text,
+        encoded: Encoded,
+        rows: Sequence[Utterance],
+    ) -> Tensor:
         """[B] values with their gradient to ``encoded``; a row's value depends on that row alone."""
 
     @abstractmethod
@@ -62,13 +67,23 @@ class TextLikelihood(DifferentiableReward):
         torch.Size([1])
     """
 
-    def __init__(self, form: Literal["decoder", "ctc"] = "decoder", weight: float = 1.0, name: str = "text") -> None:
+    def __init__(
+        self,
+        form: Literal["decoder", "ctc"] = "decoder",
+        weight: float = 1.0,
+        name: str = "text",
+    ) -> None:
         super().__init__(weight, name)
         if form not in ("decoder", "ctc"):
             raise ValueError(f"TextLikelihood.form: expected 'decoder' or 'ctc', got {form!r}")
         self.form = form
 
-    def score(self, network: Token2Text, encoded: Encoded, rows: Sequence[Utterance]) -> Tensor:
+    def score(
+        self,
+        network: Token2Text,
+        encoded: Encoded,
+        rows: Sequence[Utterance],
+    ) -> Tensor:
         targets = network.targets(rows)
         if self.form == "ctc":
             return network.ctc_log_likelihood(encoded, targets)
@@ -89,11 +104,21 @@ class HeadLikelihood(DifferentiableReward):
         name: log key; by default the head's name.
     """
 
-    def __init__(self, head: str = "speaker", weight: float = 1.0, name: str | None = None) -> None:
+    def __init__(
+        self,
+        head: str = "speaker",
+        weight: float = 1.0,
+        name: str | None = None,
+    ) -> None:
         super().__init__(weight, name or head)
         self.head = head
 
-    def score(self, network: Token2Text, encoded: Encoded, rows: Sequence[Utterance]) -> Tensor:
+    def score(
+        self,
+        network: Token2Text,
+        encoded: Encoded,
+        rows: Sequence[Utterance],
+    ) -> Tensor:
         classes = class_ids(rows, self.head, network.labels[self.head])
         return network.head_log_likelihood(self.head, encoded, torch.tensor(classes, device=encoded.states.device))
 
@@ -159,7 +184,12 @@ class DifferentiableMix:
                 f"the policy's is {codec_hash}): the same code would be another sound; train it with the policy's codec"
             )
 
-    def score(self, embedded: Tensor, lengths: Tensor, rows: Sequence[Utterance]) -> tuple[Tensor, dict[str, Tensor]]:
+    def score(
+        self,
+        embedded: Tensor,
+        lengths: Tensor,
+        rows: Sequence[Utterance],
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Score B samples.
 
         Args:

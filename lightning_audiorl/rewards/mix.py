@@ -122,7 +122,12 @@ class RewardMix:
             failures[reward.name] = int((~scored).sum())
         return Scores(total.float(), valid, parts, failures)
 
-    def _values(self, reward: Reward, flat: list[Hypothesis], panel: JudgePanel) -> list[float]:
+    def _values(
+        self,
+        reward: Reward,
+        flat: list[Hypothesis],
+        panel: JudgePanel,
+    ) -> list[float]:
         """One finite value per hypothesis; NaN where the reward failed."""
         answers = _attempt(reward, flat, panel)
         if isinstance(answers, Exception):
@@ -147,7 +152,12 @@ class RewardMix:
             ) from (first if isinstance(first, Exception) else None)
         return values
 
-    def _report(self, reward: Reward, what: str, error: Exception | None = None) -> None:
+    def _report(
+        self,
+        reward: Reward,
+        what: str,
+        error: Exception | None = None,
+    ) -> None:
         """Raise where ``on_error`` says so; otherwise warn, the first time."""
         if self.on_error == "raise":
             raise RewardError(f"reward '{reward.name}' ({type(reward).__name__}) {what}") from error
@@ -163,7 +173,11 @@ class RewardMix:
         )
 
 
-def _attempt(reward: Reward, hypotheses: list[Hypothesis], panel: JudgePanel) -> list[object] | Exception:
+def _attempt(
+    reward: Reward,
+    hypotheses: list[Hypothesis],
+    panel: JudgePanel,
+) -> list[object] | Exception:
     """One answer per hypothesis, of whatever type; the exception where the reward raises one.
 
     Raises:
@@ -192,7 +206,11 @@ def _attempt(reward: Reward, hypotheses: list[Hypothesis], panel: JudgePanel) ->
     return list(answers)
 
 
-def _without_failing(reward: Reward, group: list[Hypothesis], panel: JudgePanel) -> list[object]:
+def _without_failing(
+    reward: Reward,
+    group: list[Hypothesis],
+    panel: JudgePanel,
+) -> list[object]:
     """One answer per sample of a row, those that the reward fails on left out; their answer is its exception."""
     together = _attempt(reward, group, panel)
     if not isinstance(together, Exception):

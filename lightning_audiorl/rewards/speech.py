@@ -39,7 +39,12 @@ def bounded_accuracy(error_rate: float, form: Form, scale: float) -> float:
     return math.exp(-scale * error_rate)
 
 
-def spoken_errors(row: Utterance, transcript: str, unit: ErrorUnit, normaliser: Normaliser) -> ErrorCounts:
+def spoken_errors(
+    row: Utterance,
+    transcript: str,
+    unit: ErrorUnit,
+    normaliser: Normaliser,
+) -> ErrorCounts:
     """Edits between the row's text and a transcript of its speech.
 
     Args:
@@ -198,7 +203,12 @@ class SpeakerSimilarity(JudgedReward):
 
     range = (-1.0, 1.0)
 
-    def __init__(self, encoder: SpeakerEncoder | str, weight: float = 1.0, name: str = "speaker_similarity") -> None:
+    def __init__(
+        self,
+        encoder: SpeakerEncoder | str,
+        weight: float = 1.0,
+        name: str = "speaker_similarity",
+    ) -> None:
         super().__init__(weight, name)
         self.encoder = encoder
 
@@ -259,7 +269,12 @@ class PredictedQuality(JudgedReward):
 
     range = (0.0, 1.0)
 
-    def __init__(self, predictor: QualityPredictor | str, weight: float = 1.0, name: str = "predicted_quality") -> None:
+    def __init__(
+        self,
+        predictor: QualityPredictor | str,
+        weight: float = 1.0,
+        name: str = "predicted_quality",
+    ) -> None:
         super().__init__(weight, name)
         self.predictor = predictor
 

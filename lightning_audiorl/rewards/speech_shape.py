@@ -17,7 +17,9 @@ from lightning_audiorl.types import Hypothesis, Speech
 
 
 def by_group(
-    hypotheses: Sequence[Hypothesis], score: Callable[[Sequence[Speech]], list[float]], name: str
+    hypotheses: Sequence[Hypothesis],
+    score: Callable[[Sequence[Speech]], list[float]],
+    name: str,
 ) -> list[float]:
     """``score`` of each group of samples: neighbours of the same row."""
     values: list[float] = []
@@ -68,7 +70,12 @@ class DurationConsistency(Reward):
         [0.0, -1.0]
     """
 
-    def __init__(self, weight: float = 1.0, name: str = "duration_consistency", floor: float = -1.0) -> None:
+    def __init__(
+        self,
+        weight: float = 1.0,
+        name: str = "duration_consistency",
+        floor: float = -1.0,
+    ) -> None:
         super().__init__(weight, name)
         if not -math.inf < floor <= -1:
             raise ValueError(f"DurationConsistency.floor: expected a finite number at most -1, got {floor}")
