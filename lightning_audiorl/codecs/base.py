@@ -157,7 +157,10 @@ class Codec(nn.Module, ABC):
 
     @torch.no_grad()
     def decode(
-        self, codes: Tensor, lengths: Tensor, condition: SpeakerCondition | None = None
+        self,
+        codes: Tensor,
+        lengths: Tensor,
+        condition: SpeakerCondition | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The waveforms of B rows of codes.
 
@@ -195,7 +198,12 @@ class Codec(nn.Module, ABC):
         """Codes [B, T] and lengths [B] of clips whose waveform is blank behind their end; called by `encode`."""
 
     @abstractmethod
-    def _decode(self, codes: Tensor, lengths: Tensor, condition: SpeakerCondition | None) -> tuple[Tensor, Tensor]:
+    def _decode(
+        self,
+        codes: Tensor,
+        lengths: Tensor,
+        condition: SpeakerCondition | None,
+    ) -> tuple[Tensor, Tensor]:
         """Waveform [B, S] and num_samples [B] of codes in range, 0 behind each row's end; called by `decode`."""
 
     def check_lengths(self, num_samples: Tensor, lengths: Tensor) -> None:

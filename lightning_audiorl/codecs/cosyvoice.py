@@ -79,7 +79,13 @@ class CosyVoice2Codec(Codec):
         """A speaker prompt [S] at 16 kHz -> its mel spectrogram [F, M] at 50 frames per second, its embedding [D]."""
 
     @abstractmethod
-    def speak(self, codes: Tensor, prompt_codes: Tensor, prompt_mel: Tensor, embedding: Tensor) -> Tensor:
+    def speak(
+        self,
+        codes: Tensor,
+        prompt_codes: Tensor,
+        prompt_mel: Tensor,
+        embedding: Tensor,
+    ) -> Tensor:
         """Codes [T] of a row and its prompt, two mel frames per code -> waveform [S] at 24 kHz without the prompt."""
 
     def _encode(self, waveform: Tensor, num_samples: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,7 +95,12 @@ class CosyVoice2Codec(Codec):
             rows.append(self.tokens(wave[:num]).long() if num else empty)
         return pad_sequence(rows, batch_first=True), torch.tensor([len(row) for row in rows], device=waveform.device)
 
-    def _decode(self, codes: Tensor, lengths: Tensor, condition: SpeakerCondition | None) -> tuple[Tensor, Tensor]:
+    def _decode(
+        self,
+        codes: Tensor,
+        lengths: Tensor,
+        condition: SpeakerCondition | None,
+    ) -> tuple[Tensor, Tensor]:
         if condition is None:
             raise CodecError(f"{type(self).__name__}: speaks in the voice of a prompt; give every row a speaker prompt")
 

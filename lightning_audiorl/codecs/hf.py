@@ -150,7 +150,12 @@ class AudioTokenizationCodec(Codec):
             raise CodecError(f"{type(self).__name__}: expected codes [1, 1, T] of one clip, got {list(codes.shape)}")
         return codes[0, 0].long()
 
-    def _decode(self, codes: Tensor, lengths: Tensor, condition: SpeakerCondition | None) -> tuple[Tensor, Tensor]:
+    def _decode(
+        self,
+        codes: Tensor,
+        lengths: Tensor,
+        condition: SpeakerCondition | None,
+    ) -> tuple[Tensor, Tensor]:
         per_code = self.output_samples_per_code
         longest = int(lengths.max()) if len(lengths) else 0
         waveform = torch.zeros(len(codes), longest * per_code, device=codes.device)

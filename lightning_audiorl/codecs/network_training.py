@@ -25,7 +25,10 @@ def warmup_cosine(step: int, warmup_steps: int, num_steps: int) -> float:
 
 
 def adamw_with_cosine(
-    parameters: Iterable[nn.Parameter], lr: float, warmup_steps: int, num_steps: int
+    parameters: Iterable[nn.Parameter],
+    lr: float,
+    warmup_steps: int,
+    num_steps: int,
 ) -> dict[str, Any]:
     """What a LightningModule's ``configure_optimizers`` returns: AdamW, its learning rate stepped with every batch."""
     optimizer = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.99), weight_decay=0.01)

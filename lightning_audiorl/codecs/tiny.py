@@ -215,7 +215,12 @@ class TinyCodec(Codec):
         edge = self.config.n_fft // 2
         padded = F.pad(waveform, (edge, edge + missing))
         spectrum = torch.stft(
-            padded, self.config.n_fft, self.config.hop, window=self.window, center=False, return_complex=True
+            padded,
+            self.config.n_fft,
+            self.config.hop,
+            window=self.window,
+            center=False,
+            return_complex=True,
         )
         magnitudes = spectrum.abs()[..., : (samples + missing) // self.config.hop]
         mel = torch.einsum("bft,fm->bmt", magnitudes, self.filters)
@@ -267,7 +272,12 @@ class TinyCodec(Codec):
                 codes.append(empty)
         return _pad(codes, empty), self.num_codes(num_samples)
 
-    def _decode(self, codes: Tensor, lengths: Tensor, condition: SpeakerCondition | None) -> tuple[Tensor, Tensor]:
+    def _decode(
+        self,
+        codes: Tensor,
+        lengths: Tensor,
+        condition: SpeakerCondition | None,
+    ) -> tuple[Tensor, Tensor]:
         empty = self.window.new_zeros(0)
         waveforms = []
         for row, num in zip(codes, lengths.tolist(), strict=True):

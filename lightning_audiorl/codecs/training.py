@@ -126,7 +126,12 @@ class CodecTraining(LightningModule):
         """Begin the counts of codes."""
         self._counts = {}
 
-    def validation_step(self, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def validation_step(
+        self,
+        batch: PromptBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
         """Mel error over whole clips, weighed by their length, and which codes are used."""
         self._check_rate(batch)
         name = val_set_name(self, dataloader_idx)

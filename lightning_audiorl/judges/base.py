@@ -35,7 +35,13 @@ class Judge(nn.Module, Generic[AnswerT]):
         min_duration_s: shorter speech is lengthened by silence, for models that refuse a few samples.
     """
 
-    def __init__(self, name: str, sample_rate_hz: int, batch_size: int = 16, min_duration_s: float = 0.1) -> None:
+    def __init__(
+        self,
+        name: str,
+        sample_rate_hz: int,
+        batch_size: int = 16,
+        min_duration_s: float = 0.1,
+    ) -> None:
         super().__init__()
         if not name or batch_size < 1 or sample_rate_hz < 1 or min_duration_s < 0:
             raise ValueError(
@@ -82,7 +88,12 @@ class Judge(nn.Module, Generic[AnswerT]):
         missing = round(self.min_duration_s * self.sample_rate_hz) - len(clip)
         return nn.functional.pad(clip, (0, max(missing, 0)))
 
-    def each(self, items: list[Any], listen: Callable[[list[Any]], list[Any]], names: list[str]) -> list[Any]:
+    def each(
+        self,
+        items: list[Any],
+        listen: Callable[[list[Any]], list[Any]],
+        names: list[str],
+    ) -> list[Any]:
         """``listen`` over passes of ``batch_size``; None, with a warning, for an item that it raises on.
 
         A pass that raises is repeated item by item, so that one bad clip takes no other with it.
@@ -198,7 +209,12 @@ class SpeakerEncoder(Judge[Voices], ABC):
     """
 
     @abstractmethod
-    def embed(self, waveform: Tensor, num_samples: Tensor, sample_rate_hz: int) -> Tensor:
+    def embed(
+        self,
+        waveform: Tensor,
+        num_samples: Tensor,
+        sample_rate_hz: int,
+    ) -> Tensor:
         """[B, S] clips -> [B, D] embeddings of length 1. A clip's embedding does not depend on the batch."""
 
     def answers(self, hypotheses: Sequence[Hypothesis]) -> list[Voices]:

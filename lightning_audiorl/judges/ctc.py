@@ -197,7 +197,12 @@ class CtcJudge(AsrJudge):
         batch_size: clips per pass.
     """
 
-    def __init__(self, folder: str, name: str | None = None, batch_size: int = 32) -> None:
+    def __init__(
+        self,
+        folder: str,
+        name: str | None = None,
+        batch_size: int = 32,
+    ) -> None:
         network = cast(CtcNetwork, load_network(folder, CTC_NETWORKS))
         super().__init__(name or Path(folder).name, network.sample_rate_hz, batch_size)
         self.network = network

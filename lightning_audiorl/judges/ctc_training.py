@@ -62,7 +62,12 @@ class CtcTraining(JudgeTraining):
         super().__init__(network, num_steps, **kwargs)
         self._counts: dict[str, list[ErrorCounts]] = {}
 
-    def loss(self, waveform: Tensor, num_samples: Tensor, rows: Sequence[Utterance]) -> Tensor:
+    def loss(
+        self,
+        waveform: Tensor,
+        num_samples: Tensor,
+        rows: Sequence[Utterance],
+    ) -> Tensor:
         targets = [character_ids(row, self.network.characters) for row in rows]
         log_probs, lengths = self.network(waveform, num_samples)
 
@@ -84,7 +89,12 @@ class CtcTraining(JudgeTraining):
         """Begin the counts."""
         self._counts = {}
 
-    def validation_step(self, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def validation_step(
+        self,
+        batch: PromptBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
         """Count the edits of the best paths."""
         of_set = self._counts.setdefault(val_set_name(self, dataloader_idx), [])
 

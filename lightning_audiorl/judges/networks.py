@@ -50,13 +50,26 @@ class Frames(nn.Module):
         (torch.Size([1, 11, 20]), tensor([11]))
     """
 
-    def __init__(self, sample_rate_hz: int, num_mels: int, window_s: float, hop_s: float, num_cepstra: int = 0) -> None:
+    def __init__(
+        self,
+        sample_rate_hz: int,
+        num_mels: int,
+        window_s: float,
+        hop_s: float,
+        num_cepstra: int = 0,
+    ) -> None:
         super().__init__()
         window = round(window_s * sample_rate_hz)
         self.hop = round(hop_s * sample_rate_hz)
         n_fft = 2 ** (window - 1).bit_length()
         self.mel = MelSpectrogram(
-            sample_rate_hz, n_fft, window, self.hop, n_mels=num_mels, pad_mode="constant", mel_scale="slaney"
+            sample_rate_hz,
+            n_fft,
+            window,
+            self.hop,
+            n_mels=num_mels,
+            pad_mode="constant",
+            mel_scale="slaney",
         )
         self.width = num_cepstra or num_mels
         dct = create_dct(num_cepstra, num_mels, norm="ortho") if num_cepstra else None

@@ -14,7 +14,11 @@ _SILENCE_DB = 35.0
 
 
 def voiced_f0_hz(
-    waveform: Tensor, sample_rate_hz: int, low_hz: float = 60.0, high_hz: float = 400.0, hop_s: float = 0.01
+    waveform: Tensor,
+    sample_rate_hz: int,
+    low_hz: float = 60.0,
+    high_hz: float = 400.0,
+    hop_s: float = 0.01,
 ) -> Tensor:
     """F0 of the voiced frames of a clip.
 

@@ -103,7 +103,10 @@ class TransformersJudge(AsrJudge):
 
         family: Any = AutoModelForCTC if kind == "ctc" else AutoModelForSpeechSeq2Seq
         self.model = family.from_pretrained(
-            source, revision=revision, use_safetensors=True, dtype=getattr(torch, dtype)
+            source,
+            revision=revision,
+            use_safetensors=True,
+            dtype=getattr(torch, dtype),
         )
         self.processor = processor
         self.kind = kind
@@ -136,7 +139,11 @@ class TransformersSpeakerEncoder(SpeakerEncoder):
     """
 
     def __init__(
-        self, source: str, name: str | None = None, revision: str | None = None, min_duration_s: float = 0.5
+        self,
+        source: str,
+        name: str | None = None,
+        revision: str | None = None,
+        min_duration_s: float = 0.5,
     ) -> None:
         extractor = AutoFeatureExtractor.from_pretrained(source, revision=revision)
         super().__init__(name or Path(source).name, extractor.sampling_rate, min_duration_s=min_duration_s)
@@ -145,7 +152,12 @@ class TransformersSpeakerEncoder(SpeakerEncoder):
         self.freeze()
 
     @torch.no_grad()
-    def embed(self, waveform: Tensor, num_samples: Tensor, sample_rate_hz: int) -> Tensor:
+    def embed(
+        self,
+        waveform: Tensor,
+        num_samples: Tensor,
+        sample_rate_hz: int,
+    ) -> Tensor:
         found = []
         for wave, length in zip(waveform, num_samples.tolist(), strict=True):
             clip = resample(wave[:length], sample_rate_hz, self.sample_rate_hz)
@@ -154,7 +166,12 @@ class TransformersSpeakerEncoder(SpeakerEncoder):
         return nn.functional.normalize(torch.cat(found).float(), dim=-1)
 
 
-def _features(extractor: Any, waveforms: list[Tensor], sample_rate_hz: int, model: nn.Module) -> dict[str, Tensor]:
+def _features(
+    extractor: Any,
+    waveforms: list[Tensor],
+    sample_rate_hz: int,
+    model: nn.Module,
+) -> dict[str, Tensor]:
     """The model's inputs, on its device and in its precision."""
     # Whisper's pads to its 30 s by default, which is what its encoder takes.
     how: dict[str, Any] = {} if hasattr(extractor, "chunk_length") else {"padding": True}

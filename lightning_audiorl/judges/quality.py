@@ -73,7 +73,12 @@ class SquimQuality(QualityPredictor):
         name: see Judge.
     """
 
-    def __init__(self, weights: str, measure: Literal["pesq", "stoi"] = "pesq", name: str | None = None) -> None:
+    def __init__(
+        self,
+        weights: str,
+        measure: Literal["pesq", "stoi"] = "pesq",
+        name: str | None = None,
+    ) -> None:
         ranges = {"stoi": (0.0, 1.0), "pesq": (1.0, 4.64)}
         if measure not in ranges:
             raise ValueError(f"SquimQuality.measure: expected one of {', '.join(ranges)}, got {measure!r}")

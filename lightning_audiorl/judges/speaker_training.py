@@ -93,7 +93,12 @@ class SpeakerTraining(JudgeTraining):
     def _cosines(self, embeddings: Tensor) -> Tensor:
         return nn.functional.normalize(embeddings, dim=-1) @ nn.functional.normalize(self.centres, dim=-1).T
 
-    def loss(self, waveform: Tensor, num_samples: Tensor, rows: Sequence[Utterance]) -> Tensor:
+    def loss(
+        self,
+        waveform: Tensor,
+        num_samples: Tensor,
+        rows: Sequence[Utterance],
+    ) -> Tensor:
         labels = torch.tensor(self._labels(rows), device=waveform.device)
         return margin_loss(self._cosines(self.network(waveform, num_samples)), labels, self.margin, self.scale)
 
@@ -101,7 +106,12 @@ class SpeakerTraining(JudgeTraining):
         """Begin the embeddings."""
         self._clips = {}
 
-    def validation_step(self, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def validation_step(
+        self,
+        batch: PromptBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
         """Embed each clip alone, as the judge does."""
         clips = self._clips.setdefault(val_set_name(self, dataloader_idx), [])
         for wave, length, label in zip(*self.inputs(batch), self._labels(batch.rows), strict=True):

@@ -104,7 +104,12 @@ class XvectorNetwork(SpeakerNetwork):
     """
 
     def __init__(
-        self, sample_rate_hz: int = 8000, num_cepstra: int = 24, width: int = 128, dim: int = 64, seed: int = 0
+        self,
+        sample_rate_hz: int = 8000,
+        num_cepstra: int = 24,
+        width: int = 128,
+        dim: int = 64,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.remember(sample_rate_hz=sample_rate_hz, num_cepstra=num_cepstra, width=width, dim=dim, seed=seed)
@@ -153,7 +158,12 @@ class NetworkEncoder(SpeakerEncoder):
         self.freeze()
 
     @torch.no_grad()
-    def embed(self, waveform: Tensor, num_samples: Tensor, sample_rate_hz: int) -> Tensor:
+    def embed(
+        self,
+        waveform: Tensor,
+        num_samples: Tensor,
+        sample_rate_hz: int,
+    ) -> Tensor:
         embeddings = []
         for wave, length in zip(waveform, num_samples.tolist(), strict=True):
             clip = resample(wave[None, :length].to(self.device), sample_rate_hz, self.sample_rate_hz)
@@ -183,7 +193,12 @@ class EcapaEncoder(NetworkEncoder):
         revision: of a hub id.
     """
 
-    def __init__(self, source: str, name: str | None = None, revision: str | None = None) -> None:
+    def __init__(
+        self,
+        source: str,
+        name: str | None = None,
+        revision: str | None = None,
+    ) -> None:
         super().__init__(_ecapa(source, revision), name or Path(source).name)
 
 

@@ -83,7 +83,12 @@ class JudgeTraining(LightningModule, ABC):
         self._metrics_step = -1
 
     @abstractmethod
-    def loss(self, waveform: Tensor, num_samples: Tensor, rows: Sequence[Utterance]) -> Tensor:
+    def loss(
+        self,
+        waveform: Tensor,
+        num_samples: Tensor,
+        rows: Sequence[Utterance],
+    ) -> Tensor:
         """Mean loss of [B, S] clips at the network's rate."""
 
     def inputs(self, batch: PromptBatch, augmented: bool = False) -> tuple[Tensor, Tensor]:
@@ -98,7 +103,13 @@ class JudgeTraining(LightningModule, ABC):
         lengths = torch.tensor([len(wave) for wave in waves], device=batch.waveform.device)
         return pad_sequence(waves, batch_first=True), lengths
 
-    def _clip(self, clip: Tensor, rate_hz: int, row: Utterance, augmented: bool) -> Tensor:
+    def _clip(
+        self,
+        clip: Tensor,
+        rate_hz: int,
+        row: Utterance,
+        augmented: bool,
+    ) -> Tensor:
         """One clip [num_samples] as the network hears it."""
         wanted_hz = self.network.sample_rate_hz
         chance, size = keyed_uniform(2, "vocoded", self.seed, self.global_step, row.id).tolist()

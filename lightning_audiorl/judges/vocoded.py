@@ -16,7 +16,12 @@ def _bank(num_bins: int, num_mels: int, sample_rate_hz: int) -> tuple[Tensor, Te
     return bank, torch.linalg.pinv(bank)
 
 
-def vocoded(waveform: Tensor, sample_rate_hz: int, num_mels: int = 40, iterations: int = 8) -> Tensor:
+def vocoded(
+    waveform: Tensor,
+    sample_rate_hz: int,
+    num_mels: int = 40,
+    iterations: int = 8,
+) -> Tensor:
     """[num_samples] through ``num_mels`` mel bands and back by Griffin-Lim: blurred in frequency, its phase invented.
 
     No draw is made: the phase starts at 0. The length stays; a clip shorter than one window stays as it is.

@@ -27,14 +27,25 @@ def bounded_accuracy(error_rate: float, form: Form, scale: float) -> float:
     """An error rate as a reward: 1 without errors.
 
     linear: 1 - scale * rate, no bound below. tanh: 1 - tanh(scale * rate). exp: exp(-scale * rate).
+
+    Example:
+        >>> [round(bounded_accuracy(0.5, form, 2.0), 3) for form in ("linear", "tanh", "exp")]
+        [0.0, 0.238, 0.368]
     """
     if form == "linear":
         return 1.0 - scale * error_rate
-    return 1.0 - math.tanh(scale * error_rate) if form == "tanh" else math.exp(-scale * error_rate)
+    if form == "tanh":
+        return 1.0 - math.tanh(scale * error_rate)
+    return math.exp(-scale * error_rate)
 
 
-def spoken_errors(row: Utterance, transcript: str, unit: ErrorUnit, normaliser: Normaliser) -> ErrorCounts:
-    """Edits between the row's text and what was heard.
+def spoken_errors(
+    row: Utterance,
+    transcript: str,
+    unit: ErrorUnit,
+    normaliser: Normaliser,
+) -> ErrorCounts:
+    """Edits between the row's text and a transcript of its speech.
 
     Args:
         row: whose text was to be spoken.
@@ -42,12 +53,19 @@ def spoken_errors(row: Utterance, transcript: str, unit: ErrorUnit, normaliser: 
         unit: "char" counts characters, spaces left out, since nobody hears where a word ends; "language" counts words,
             or characters where the language has no spaces.
         normaliser: of the row's language.
+
+    Example:
+        >>> row = Utterance("row", (), "one two", 1.0)
+        >>> spoken_errors(row, "onetwo", "char", normaliser_for("en")).errors
+        0
+        >>> spoken_errors(row, "onetwo", "language", normaliser_for("en")).errors
+        2
     """
-    texts = normaliser.normalise(row.text), normaliser.normalise(transcript)
+    reference = normaliser.normalise(row.text)
+    hypothesis = normaliser.normalise(transcript)
     if unit == "language":
-        return count_errors(*texts, normaliser.unit)
-    reference, heard = (text.replace(" ", "") for text in texts)
-    return count_errors(reference, heard, "char")
+        return count_errors(reference, hypothesis, normaliser.unit)
+    return count_errors(reference.replace(" ", ""), hypothesis.replace(" ", ""), "char")
 
 
 def judged(values: list[float], judge: nn.Module | str) -> list[float]:
@@ -55,6 +73,10 @@ def judged(values: list[float], judge: nn.Module | str) -> list[float]:
 
     Raises:
         JudgeError: where it failed on all of them: it is not the samples that are at fault.
+
+    Example:
+        >>> judged([0.5, math.nan], "asr")
+        [0.5, nan]
     """
     if values and all(math.isnan(value) for value in values):
         who = f"'{judge}'" if isinstance(judge, str) else f"'{judge.name}' ({type(judge).__name__})"
@@ -80,6 +102,24 @@ class SpeechAccuracy(JudgedReward):
         scale: steepness of the form; None takes the one above.
         floor: lower clip of the linear form; a babbling sample may have a rate far above 1.
         normalisers: by language code, in place of the built-in table.
+
+    Example:
+        By a judge that always hears "one two". Nothing said is the floor, unless there was nothing to say:
+
+        >>> from lightning_audiorl.types import Speech
+        >>> class Parrot(AsrJudge):
+        ...     def listen(self, waveforms, rows):
+        ...         return ["one two"] * len(waveforms)
+        >>> def sample(text, num_codes=25):
+        ...     speech = Speech(torch.zeros(320 * num_codes), 8000, torch.zeros(num_codes))
+        ...     return Hypothesis(Utterance("row", (), text, 1.0), "", speech=speech)
+        >>> reward = SpeechAccuracy(Parrot("parrot", 8000))
+        >>> reward.range
+        (0.0, 1.0)
+        >>> reward.score([sample("one two"), sample("one too"), sample("one two", num_codes=0)])
+        [1.0, 0.8333333333333334, 0.0]
+        >>> reward.score([sample(""), sample("", num_codes=0)])
+        [0.0, 1.0]
     """
 
     def __init__(
@@ -99,11 +139,13 @@ class SpeechAccuracy(JudgedReward):
                 f"SpeechAccuracy: form must be one of {', '.join(_SCALE)} and unit 'char' or 'language'; got {form!r} "
                 f"and {unit!r}"
             )
+
         scale = _SCALE[form] if scale is None else scale
         if not (math.isfinite(scale) and scale > 0):
             raise ValueError(f"SpeechAccuracy.scale: expected a positive number or None, got {scale}")
         if not floor < 1 or (form != "linear" and floor != 0):
             raise ValueError(f"SpeechAccuracy.floor: below 1 for the linear form, 0 for the others; got {floor}")
+
         self.judge = judge
         self.form = form
         self.unit = unit
@@ -121,8 +163,11 @@ class SpeechAccuracy(JudgedReward):
         return judged(values, self.judge)
 
     def _value(self, row: Utterance, transcript: str | None) -> float:
+        """The value of one transcript; NaN where the judge gave none."""
         if transcript is None:
             return math.nan
+
+        # An empty transcript is the worst of all, not merely as many deletions as characters.
         counts = spoken_errors(row, transcript, self.unit, normaliser_for(row.lang, self.normalisers))
         if counts.reference_length and not counts.hypothesis_length:
             return self.floor
@@ -138,11 +183,32 @@ class SpeakerSimilarity(JudgedReward):
         encoder: tells voices apart, or its name in the algorithm's ``judges``; keep another one for evaluation.
         weight: factor in the mix.
         name: log key.
+
+    Example:
+        >>> from lightning_audiorl.types import Speech
+        >>> class Angles(SpeakerEncoder):
+        ...     def embed(self, waveform, num_samples, sample_rate_hz):
+        ...         return torch.stack([waveform[:, 0].cos(), waveform[:, 0].sin()], -1)
+        >>> prompt = torch.zeros(800)
+        >>> def sample(angle, num_codes=25):
+        ...     waveform = torch.full((320 * num_codes,), angle)
+        ...     speech = Speech(waveform, 8000, torch.zeros(num_codes), prompt, prompt_sample_rate_hz=8000)
+        ...     return Hypothesis(Utterance("row", (), "one", 1.0), "", speech=speech)
+        >>> reward = SpeakerSimilarity(Angles("angles", 8000))
+        >>> reward.range
+        (-1.0, 1.0)
+        >>> [round(value, 3) for value in reward.score([sample(0.0), sample(0.5), sample(0.0, num_codes=0)])]
+        [1.0, 0.878, -1.0]
     """
 
     range = (-1.0, 1.0)
 
-    def __init__(self, encoder: SpeakerEncoder | str, weight: float = 1.0, name: str = "speaker_similarity") -> None:
+    def __init__(
+        self,
+        encoder: SpeakerEncoder | str,
+        weight: float = 1.0,
+        name: str = "speaker_similarity",
+    ) -> None:
         super().__init__(weight, name)
         self.encoder = encoder
 
@@ -156,6 +222,7 @@ class SpeakerSimilarity(JudgedReward):
             ValueError: for a sample without a speaker prompt; the mix then takes it out of the step.
         """
         voices = panel.ask(self.encoder, hypotheses)
+
         values = []
         for hypothesis, (voice, prompt) in zip(hypotheses, voices, strict=True):
             speech = hypothesis.speech
@@ -165,6 +232,7 @@ class SpeakerSimilarity(JudgedReward):
                     f"'{self.name}': row '{hypothesis.row.id}' has no speaker prompt to compare with; give its row "
                     "segments, or take this reward out of the mix"
                 )
+
             if not speech.waveform.numel():
                 values.append(-1.0)
             elif voice is None or prompt is None:
@@ -184,11 +252,29 @@ class PredictedQuality(JudgedReward):
         predictor: such as `judges.SquimQuality`, with local weights, or its name in the algorithm's ``judges``.
         weight: factor in the mix.
         name: log key.
+
+    Example:
+        >>> from lightning_audiorl.types import Speech
+        >>> class Level(QualityPredictor):
+        ...     range = (0.0, 5.0)
+        ...
+        ...     def predict(self, waveform):
+        ...         return 5 * float(waveform.abs().max())
+        >>> def sample(level, num_codes=25):
+        ...     speech = Speech(torch.full((320 * num_codes,), level), 8000, torch.zeros(num_codes))
+        ...     return Hypothesis(Utterance("row", (), "one", 1.0), "", speech=speech)
+        >>> PredictedQuality(Level("level", 8000)).score([sample(0.25), sample(9.0), sample(0.25, num_codes=0)])
+        [0.25, 1.0, 0.0]
     """
 
     range = (0.0, 1.0)
 
-    def __init__(self, predictor: QualityPredictor | str, weight: float = 1.0, name: str = "predicted_quality") -> None:
+    def __init__(
+        self,
+        predictor: QualityPredictor | str,
+        weight: float = 1.0,
+        name: str = "predicted_quality",
+    ) -> None:
         super().__init__(weight, name)
         self.predictor = predictor
 

@@ -18,7 +18,12 @@ def label_of(row: Utterance, head: str) -> str:
     return row.speaker if head == "speaker" else str(row.extra.get(head, ""))
 
 
-def class_ids(rows: Sequence[Utterance], head: str, classes: Sequence[str], missing_ok: bool = False) -> list[int]:
+def class_ids(
+    rows: Sequence[Utterance],
+    head: str,
+    classes: Sequence[str],
+    missing_ok: bool = False,
+) -> list[int]:
     """The rows' classes of one head; -1 for a row without a label, where that is allowed.
 
     Raises:

@@ -261,7 +261,12 @@ class Token2Text(JudgeNetwork):
         return -loss / sizes.clamp(min=1)
 
     @torch.no_grad()
-    def transcribe(self, codes: Tensor, lengths: Tensor, ctc: bool = False) -> list[str]:
+    def transcribe(
+        self,
+        codes: Tensor,
+        lengths: Tensor,
+        ctc: bool = False,
+    ) -> list[str]:
         """Greedy texts of hard codes [B, T], by the attention decoder or by CTC."""
         encoded = self(codes, lengths)
         if ctc:
@@ -289,7 +294,12 @@ class Token2Text(JudgeNetwork):
         mean = encoded.states.sum(1) / encoded.lengths[:, None]
         return scaled_logits(self.heads[head](mean), 1.0).log_softmax(-1)
 
-    def head_log_likelihood(self, head: str, encoded: Encoded, classes: Tensor) -> Tensor:
+    def head_log_likelihood(
+        self,
+        head: str,
+        encoded: Encoded,
+        classes: Tensor,
+    ) -> Tensor:
         """[B] log P(class | speech) in nats; ``classes`` [B] int64."""
         return self.head_log_probs(head, encoded).gather(-1, classes[:, None]).squeeze(-1)
 
@@ -311,7 +321,12 @@ def _decoder_targets(targets: Sequence[Sequence[int]], device: torch.device) -> 
     return pad_sequence(given, batch_first=True), pad_sequence(wanted, batch_first=True, padding_value=-1)
 
 
-def with_end(codes: Tensor, lengths: Tensor, end: int, which: Tensor) -> tuple[Tensor, Tensor]:
+def with_end(
+    codes: Tensor,
+    lengths: Tensor,
+    end: int,
+    which: Tensor,
+) -> tuple[Tensor, Tensor]:
     """Append the end of speech to the rows ``which`` [B] bool: [B, T], [B] -> [B, T + 1], [B].
 
     Example:

@@ -176,7 +176,12 @@ class Token2TextTraining(JudgeTraining):
         self._counts = {}
         self._hits = {}
 
-    def validation_step(self, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def validation_step(
+        self,
+        batch: PromptBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
         """Count the edits of both forms, and the hits of each head."""
         name = val_set_name(self, dataloader_idx)
         codes, lengths = self.inputs(batch)

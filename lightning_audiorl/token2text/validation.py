@@ -101,7 +101,11 @@ class _OfForm:
     counts: list[ErrorCounts] = field(default_factory=list)
 
 
-def _read(hypotheses: Sequence[Hypothesis], network: Token2Text, batch_size: int) -> dict[str, _OfForm]:
+def _read(
+    hypotheses: Sequence[Hypothesis],
+    network: Token2Text,
+    batch_size: int,
+) -> dict[str, _OfForm]:
     """By form, "decoder" and "ctc"; in eval mode."""
     decoder = _OfForm()
     ctc = _OfForm()
@@ -137,7 +141,11 @@ def _codes(network: Token2Text, samples: Sequence[Hypothesis]) -> tuple[Tensor, 
     return with_end(pad_sequence(rows, batch_first=True).to(device), lengths, network.end, finished)
 
 
-def _quantiles(values: list[float], counts: list[ErrorCounts], num: int) -> list[tuple[float, float, int]]:
+def _quantiles(
+    values: list[float],
+    counts: list[ErrorCounts],
+    num: int,
+) -> list[tuple[float, float, int]]:
     """(mean value, error rate, samples) of each of ``num`` parts by value, the lowest first; fewer for few samples."""
     order = sorted(range(len(values)), key=lambda i: values[i])
     edges = [round(len(order) * part / num) for part in range(num + 1)]
