@@ -76,7 +76,7 @@ class JoinedNeighbours(RowSource):
         by: recording joins rows cut from the same file, in order of offset (rows that overlap are not joined); speaker
             joins rows of one speaker in the order of the source.
         gap_s: range of the silence between two rows, in steps of 0.01 s; None keeps the true gap between two rows of a
-            recording (as silence: what was said there is not in the text).
+            recording (as silence: what is spoken there is not in the text).
         num_rows: how many of the stretches, a drawn choice; None takes all.
         seed: another seed gives other stretches.
 
@@ -312,7 +312,7 @@ class PhraseRepeated(RowSource):
 
         if not picks:
             raise ValueError(
-                f"PhraseRepeated: none of {len(self.source)} rows has text and is short enough to be said "
+                f"PhraseRepeated: none of {len(self.source)} rows has text and is short enough to be repeated "
                 f"{self.times[0]} times within max_s={self.max_s}; raise max_s or lower times"
             )
         if len(picks) < len(self.source):

@@ -62,7 +62,7 @@ class Vocabulary:
         numbers: words for numbers.
         alike: groups of words that sound alike, for twisters made by rule; each has two words or more.
         twisters: whole tongue twisters.
-        rare: words that are seldom said.
+        rare: rare words.
         sentences: whether ordinary sentences come from the espeak grammar, instead of words in any order.
     """
 
