@@ -246,7 +246,7 @@ def _true_gap_s(row: Utterance, following: Utterance) -> float:
 
 
 class PhraseRepeated(RowSource):
-    """Rows whose audio and text are repeated: true repetitions, which a looping recogniser takes for its own loop.
+    """Rows whose audio and text are repeated: repetitions that are in the audio, not a loop of the decoder.
 
     Rows without text, and rows too long to be repeated ``times[0]`` times within ``max_s``, are left out (the number is
     logged). The source is read through when a row is first asked for.
