@@ -23,7 +23,6 @@ MOVED = {
     "data.construct": "data.transforms.concatenate",
     "data.content": "data.audio.content_hash",
     "data.datamodule": "data.datamodules.asr",
-    "data.draws": "data.transforms.draws",
     "data.effects": "data.audio.effects",
     "data.espeak": "data.corpora.espeak",
     "data.espeak_digits": "data.corpora.espeak_digits",

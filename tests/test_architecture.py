@@ -98,10 +98,14 @@ ROOMS = {
 _BASE = ("models.finetune", "models.loading")
 ROOMS |= {
     "data.manifest": Room(inside=("types",), outside=("soundfile",)),
-    "data.audio": Room(inside=("types", "ops", "data.manifest"), outside=("torch", "torchaudio", "soundfile")),
-    "data.transforms": Room(inside=("types", "ops", "text", "data.manifest", "data.audio"), outside=("torch",)),
+    "data.audio": Room(
+        inside=("types", "ops", "data.manifest", "data.draws"), outside=("torch", "torchaudio", "soundfile")
+    ),
+    "data.transforms": Room(
+        inside=("types", "ops", "text", "data.draws", "data.manifest", "data.audio"), outside=("torch",)
+    ),
     "data.corpora": Room(
-        inside=("types", "ops", "data.manifest", "data.audio", "data.transforms"),
+        inside=("types", "ops", "data.draws", "data.manifest", "data.audio", "data.transforms"),
         outside=("torch", "torchaudio", "soundfile", "numpy", "espeakng_loader"),
     ),
     "data.hypotheses": Room(inside=("types", "text"), outside=("numpy",)),
@@ -117,9 +121,9 @@ ROOMS |= {
         inside=(
             "types",
             "ops",
+            "data.draws",
             "data.manifest",
             "data.audio",
-            "data.transforms",
             "data.corpora",
             "data.hypotheses",
             "data.mix",

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from lightning_audiorl.data.audio.reading import read_audio
-from lightning_audiorl.data.corpora import espeak, espeak_engine
+from lightning_audiorl.data.corpora import espeak, espeak_engine, espeak_speech
 from lightning_audiorl.data.corpora.espeak import NAMES, TEMPLATES, VOICES, WORDS, EspeakCorpus, Part, sentence_part
 from lightning_audiorl.data.corpora.espeak_engine import resolve_voice, synthesise, voice_names
 from lightning_audiorl.ops.randomness import keyed_generator
@@ -221,7 +221,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytes
     def fail(*_: object, **__: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(espeak.soundfile, "write", fail)
+    monkeypatch.setattr(espeak_speech.soundfile, "write", fail)
     with pytest.raises(OSError, match="disk full"):
         espeak.speak_to_file(tmp_path, SENTENCE, "en-us", 170, 50)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]

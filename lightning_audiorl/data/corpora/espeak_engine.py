@@ -22,9 +22,19 @@ from numpy.typing import NDArray
 
 SAMPLE_RATE_HZ = 22050
 
-_RETRIEVAL, _SYNCHRONOUS, _DONT_EXIT, _UTF8 = 1, 2, 0x8000, 1
-_RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4
-_RATE_LIMITS, _PITCH_LIMITS = (80, 450), (0, 99)
+# Values of the library's header, speak_lib.h.
+_SYNCHRONOUS = 2
+_DONT_EXIT = 0x8000
+_UTF8 = 1
+_RATE = 1
+_VOLUME = 2
+_PITCH = 3
+_RANGE = 4
+
+_RATE_LIMITS = (80, 450)
+_PITCH_LIMITS = (0, 99)
+#: Of a language whose voice file names no priority, as in the library.
+_DEFAULT_PRIORITY = 5
 _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
 _lock = threading.Lock()
 
@@ -54,6 +64,7 @@ def synthesise(text: str, voice: str = "en-us", rate_wpm: int = 170, pitch: int 
             raise ValueError(f"synthesise: want {low} <= {name} <= {high}, got {value}")
     if "\0" in text:
         raise ValueError("synthesise: text holds a NUL character; remove it")
+
     settings = {_RATE: rate_wpm, _VOLUME: 100, _PITCH: pitch, _RANGE: 50}
     with _lock:
         pcm = _speak(text.encode() + b"\0", resolve_voice(voice).encode(), settings)
@@ -64,9 +75,10 @@ def synthesise(text: str, voice: str = "en-us", rate_wpm: int = 170, pitch: int 
 
 
 def resolve_voice(voice: str) -> str:
-    """The library's own name of a voice: ``en-gb+m1`` -> ``en+m1``.
+    """The library's own name of a voice, which is that of its file: ``en-gb+m1`` -> ``en+m1``.
 
     Raises:
+        ImportError: the wheel is not installed.
         ValueError: no such language or variant, with near ones named.
     """
     base, plus, variant = voice.partition("+")
@@ -85,16 +97,27 @@ def voice_names() -> tuple[dict[str, str], tuple[str, ...]]:
     files = sorted(path for path in (data / "lang").rglob("*") if path.is_file())
     ranked: list[tuple[int, int, str, str]] = []
     for path in files:
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            words = line.split()
-            if len(words) > 1 and words[0] == "language":
-                priority = int(words[2]) if len(words) > 2 and words[2].isdigit() else 5
-                ranked.append((-priority, -len(path.name), words[1].lower(), path.name))
+        for code, priority in _languages_of(path):
+            ranked.append((-priority, -len(path.name), code, path.name))
+
     # Of several files for a language the library takes the lowest number; of equals the plainest name is taken here.
     # The best is sorted last, and the last one stays.
     languages = {code: name for _, _, code, name in sorted(ranked)}
     languages |= {path.name.lower(): path.name for path in files}
-    return languages, tuple(sorted(path.name for path in (data / "voices" / "!v").iterdir()))
+
+    variants = sorted(path.name for path in (data / "voices" / "!v").iterdir())
+    return languages, tuple(variants)
+
+
+def _languages_of(path: Path) -> list[tuple[str, int]]:
+    """Language codes (lower case) and priorities of the lines ``language en-gb 2`` in a voice file."""
+    found: list[tuple[str, int]] = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        words = line.split()
+        if len(words) > 1 and words[0] == "language":
+            has_priority = len(words) > 2 and words[2].isdigit()
+            found.append((words[1].lower(), int(words[2]) if has_priority else _DEFAULT_PRIORITY))
+    return found
 
 
 def _unknown(kind: str, name: str, voice: str, known: list[str]) -> str:
@@ -118,6 +141,7 @@ def _speak(text: bytes, voice: bytes, settings: dict[int, int]) -> bytes:
             chunks.append(ctypes.string_at(samples, 2 * count))
         return 0
 
+    # Held in a variable: the library keeps a pointer to it, which does not keep it alive.
     callback = _Callback(collect)
     library = _load()
     try:
@@ -125,13 +149,17 @@ def _speak(text: bytes, voice: bytes, settings: dict[int, int]) -> bytes:
         rate_hz = library.espeak_Initialize(_SYNCHRONOUS, 0, data, _DONT_EXIT)
         if rate_hz != SAMPLE_RATE_HZ:
             raise RuntimeError(f"espeak_Initialize: expected {SAMPLE_RATE_HZ} Hz, got {rate_hz}")
+
         library.espeak_SetSynthCallback(callback)
         library.espeak_ng_SetRandSeed(ctypes.c_long(1))
         if sys.platform != "win32":
-            library.srand(1)  # a few variants (Reed, caleb) take their noise from the C library's rand()
+            # A few variants (Reed, caleb) take their noise from the C library's rand().
+            library.srand(1)
+
         _check("espeak_SetVoiceByName", library.espeak_SetVoiceByName(voice))
         for parameter, value in settings.items():
             _check("espeak_SetParameter", library.espeak_SetParameter(parameter, value, 0))
+
         size = ctypes.c_size_t(len(text))
         _check("espeak_Synth", library.espeak_Synth(text, size, 0, 0, 0, _UTF8, None, None))
         library.espeak_Terminate()
@@ -146,8 +174,10 @@ def _check(call: str, status: int) -> None:
 
 
 def _load() -> ctypes.CDLL:
+    """The library, loaded by this call; RuntimeError where somebody else holds it, with state that we cannot reset."""
     path = _loader().get_library_path()
     if sys.platform != "win32":
+        # NOLOAD finds a library only if it is loaded already.
         try:
             ctypes.CDLL(path, mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
         except OSError:

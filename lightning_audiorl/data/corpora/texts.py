@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 
 from lightning_audiorl.data.corpora.speaker_prompts import known_speaker, speech_row, with_sources
+from lightning_audiorl.data.draws import settings_name
 from lightning_audiorl.data.manifest.files import IndexedManifest
 from lightning_audiorl.data.manifest.schema import ManifestError, parse_object, parse_row
 from lightning_audiorl.data.manifest.source import RowSource, check_index
-from lightning_audiorl.data.transforms.draws import settings_name
 from lightning_audiorl.ops.randomness import keyed_generator
 from lightning_audiorl.types import Utterance
 
@@ -22,7 +22,12 @@ SECONDS_PER_CHAR = 1 / 14
 
 
 def outside(text: str, charset: str) -> str:
-    """The first character of ``text`` that ``charset`` lacks; "" when there is none."""
+    """The first character of ``text`` that ``charset`` lacks; "" when there is none.
+
+    Example:
+        >>> outside("call bob!", "abcdefghijklmnopqrstuvwxyz ")
+        '!'
+    """
     return next((char for char in text if char not in charset), "")
 
 
@@ -54,18 +59,22 @@ class Texts(RowSource):
         ValueError: both or neither of path and lines.
         FileNotFoundError: no such file.
         ManifestError: a line that cannot be used, naming file, line and field; no text at all; an id used twice.
+
+    Example:
+        >>> [row.text for row in Texts(lines=["good morning", "", "good night"])]
+        ['good morning', 'good night']
     """
 
     def __init__(self, path: str | None = None, lang: str = "en", lines: list[str] | None = None) -> None:
         self.lang = lang
         if (path is None) == (lines is None):
             raise ValueError("Texts: give either the path of a file or lines")
+
         if path is not None:
             self._read(path)
         else:
-            texts = list(lines or [])
-            self._where = self._stem = f"texts-{settings_name(*texts)}"
-            self._rows = [self._plain(text, number) for number, text in enumerate(texts, start=1) if text.strip()]
+            self._take(list(lines or []))
+
         if not self._rows:
             raise ManifestError(self._where, "text", "there is no text; give at least one", "no text")
         self._check_ids()
@@ -75,8 +84,16 @@ class Texts(RowSource):
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file of texts")
         numbered = enumerate(path.read_bytes().splitlines(), start=1)
-        self._where, self._stem, self._json = str(path), path.stem, path.suffix == ".jsonl"
+        self._where = str(path)
+        self._stem = path.stem
+        self._json = path.suffix == ".jsonl"
         self._rows = [self._row(line, number) for number, line in numbered if line.strip()]
+
+    def _take(self, texts: list[str]) -> None:
+        # Ids are to differ between two lists, so they hold a name of what is in them.
+        self._stem = f"texts-{settings_name(*texts)}"
+        self._where = self._stem
+        self._rows = [self._plain(text, number) for number, text in enumerate(texts, start=1) if text.strip()]
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -97,10 +114,19 @@ class Texts(RowSource):
                 raise ManifestError(
                     where, "text", f"is not UTF-8 ({error}); write the file again", "encoding"
                 ) from error
+
+        # Whatever audio the line has is passed over.
         fields = {"lang": self.lang, **parse_object(line, where), "segments": []}
         fields.setdefault("duration", len(str(fields.get("text", ""))) * SECONDS_PER_CHAR)
-        default_id = f"{self._stem}:{number}"
-        return parse_row(json.dumps(fields).encode(), where, "", default_id, False, False, allow_no_audio=True)
+        return parse_row(
+            json.dumps(fields).encode(),
+            where,
+            folder="",
+            default_id=f"{self._stem}:{number}",
+            allow_empty_text=False,
+            check_files=False,
+            allow_no_audio=True,
+        )
 
     def _check_ids(self) -> None:
         seen: set[str] = set()
@@ -130,6 +156,11 @@ class TextSpeech(RowSource):
     Raises:
         FileNotFoundError, ManifestError: of ``prompts``.
         ValueError: a text outside ``charset``; an unknown speaker; fewer prompts than ``prompts_per_text``.
+
+    Example:
+        >>> rows = TextSpeech(Texts(lines=["good morning"]), seconds_per_char=0.05)
+        >>> [(row.text, row.segments, row.duration_s) for row in rows]
+        [('good morning', (), 0.6)]
     """
 
     def __init__(
@@ -147,12 +178,17 @@ class TextSpeech(RowSource):
                 f"TextSpeech: want prompts_per_text >= 1, seconds_per_char > 0; got {prompts_per_text=}, "
                 f"{seconds_per_char=}"
             )
+
         self.texts = texts
         self.prompts = IndexedManifest(prompts) if isinstance(prompts, str) else prompts
         if self.prompts is None and (prompts_per_text > 1 or only_speakers):
             raise ValueError("TextSpeech: prompts_per_text and only_speakers choose among prompts; give prompts")
-        self.prompts_per_text, self.only_speakers = prompts_per_text, only_speakers
-        self.seconds_per_char, self.seed = seconds_per_char, seed
+
+        self.prompts_per_text = prompts_per_text
+        self.only_speakers = only_speakers
+        self.seconds_per_char = seconds_per_char
+        self.seed = seed
+
         if charset is not None:
             for row in self.texts:
                 check_charset(row.text, charset, f"TextSpeech: row {row.id!r}")
@@ -164,7 +200,9 @@ class TextSpeech(RowSource):
         number, place = divmod(check_index(index, len(self), self), self.prompts_per_text)
         row = self.texts[number]
         if self.prompts is None:
-            return with_sources(speech_row(row, row.id, None, self._expected_s(row, None)), row)
+            made = speech_row(row, row.id, None, self._expected_s(row, None))
+            return with_sources(made, row)
+
         prompt = self.prompts[self._numbers(row)[place]]
         made = speech_row(row, f"{row.id}+{prompt.id}", prompt, self._expected_s(row, prompt))
         return with_sources(made, row, prompt)
@@ -172,13 +210,17 @@ class TextSpeech(RowSource):
     @cached_property
     def _of_speaker(self) -> dict[str, list[int]]:
         """Row numbers of the prompts that may be used, by speaker; those of all under ""."""
-        assert self.prompts is not None  # asked for by callers
+        assert self.prompts is not None  # without prompts no row asks for numbers
         found: dict[str, list[int]] = {}
         for number, prompt in enumerate(self.prompts):
             found.setdefault(prompt.speaker, []).append(number)
         if self.only_speakers is not None:
             found = {name: known_speaker(name, found, "TextSpeech.only_speakers") for name in self.only_speakers}
-        return {**found, "": sorted(number for numbers in found.values() for number in numbers)}
+
+        everyone: list[int] = []
+        for numbers in found.values():
+            everyone += numbers
+        return {**found, "": sorted(everyone)}
 
     def _numbers(self, row: Utterance) -> list[int]:
         """The prompts of a text, by number."""
@@ -186,16 +228,19 @@ class TextSpeech(RowSource):
             numbers = known_speaker(row.speaker, self._of_speaker, f"TextSpeech: row {row.id!r}")
         else:
             numbers = self._of_speaker[""]
+
         if len(numbers) < self.prompts_per_text:
             raise ValueError(
                 f"TextSpeech: row {row.id!r} is to be spoken with {self.prompts_per_text} different prompts and there "
                 f"are {len(numbers)}; lower prompts_per_text or give more prompts"
             )
+
         generator = keyed_generator("pair", self.seed, row.id)
         order = torch.randperm(len(numbers), generator=generator)[: self.prompts_per_text].tolist()
         return [numbers[place] for place in order]
 
     def _expected_s(self, row: Utterance, prompt: Utterance | None) -> float:
+        """Expected length of the speech to be made, in seconds."""
         if self.seconds_per_char is not None:
             return len(row.text) * self.seconds_per_char
         if prompt is not None and prompt.text.strip():

@@ -14,12 +14,12 @@ from lightning_audiorl.data.corpora.texts import check_charset
 from lightning_audiorl.data.datamodules.asr import AsrDataModule, Subset, collate
 from lightning_audiorl.data.datamodules.asr_rl import AsrRLDataModule
 from lightning_audiorl.data.datamodules.batching import Draw
+from lightning_audiorl.data.draws import check_span
 from lightning_audiorl.data.manifest.source import RowSource
 from lightning_audiorl.data.manifest.targets import target_segments
 from lightning_audiorl.data.manifest.tts import SpeechManifest
 from lightning_audiorl.data.mix.selection.by_prompt_quality import check_prompt
 from lightning_audiorl.data.mix.spec import RLSubset
-from lightning_audiorl.data.transforms.draws import check_span
 from lightning_audiorl.types import PromptBatch, Utterance
 
 
