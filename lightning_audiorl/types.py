@@ -13,12 +13,15 @@ from typing import Annotated, Any
 
 from torch import Tensor
 
-from lightning_audiorl.fields import Batched, Counts, PerPrompt, Shape, Shared
+from lightning_audiorl.fields import Batched, Checked, Counts, PerPrompt, Shape, Shared
 
 
 @dataclass(frozen=True)
 class Segment:
     """A stretch of one audio source, one piece of a constructed utterance.
+
+    Example:
+        >>> half_a_second = Segment("clip.wav", duration_s=0.5, offset_s=2.0)
 
     Args:
         audio_filepath: absolute path, or a ``synthetic:`` URI (see ``data/audio/nonspeech.py``).
@@ -36,6 +39,11 @@ class Segment:
 @dataclass(frozen=True)
 class Utterance:
     """One manifest row: what is spoken in a stretch of audio. No audio in it yet.
+
+    Example:
+        >>> row = Utterance("clip-1", (Segment("clip.wav"),), text="one two", duration_s=1.2)
+        >>> row.lang
+        'en'
 
     Args:
         id: unique within a manifest; keys every random draw made for this row.
@@ -64,12 +72,25 @@ class Utterance:
 class PromptBatch(Batched):
     """Audio and reference text of B prompts.
 
-    Example: two clips of 1.0 s and 0.5 s at 16 kHz -> ``waveform`` [2, 16000] (zeros after a clip's end),
-    ``num_samples`` [16000, 8000], two ``rows``. ``rows[i].id`` keys every random draw made for clip i.
-
     In speech synthesis the rows' texts are to be spoken and the audio is that of the speaker prompts (0 samples where a
-    row has none); ``target_waveform`` and ``target_num_samples``, shaped alike, hold recordings of the texts where
-    there are any, for supervised training.
+    row has none).
+
+    Example: two clips of 1.0 s and 0.5 s at 16 kHz.
+        >>> import torch
+        >>> rows = (Utterance("a", (), "one two", 1.0), Utterance("b", (), "three", 0.5))
+        >>> batch = PromptBatch(torch.zeros(2, 16000), torch.tensor([16000, 8000]), 16000, rows)
+        >>> batch.texts
+        ['one two', 'three']
+        >>> batch.select([1]).waveform.shape
+        torch.Size([1, 8000])
+
+    Args:
+        waveform: [B, S] float32, zeros after a clip's end.
+        num_samples: [B] samples of each clip.
+        sample_rate_hz: of the waveform.
+        rows: B manifest rows; ``rows[i].id`` keys every random draw made for clip i.
+        target_waveform, target_num_samples: shaped alike, recordings of the texts where there are any, for supervised
+            training of speech synthesis.
     """
 
     waveform: Annotated[Tensor, Shape("B S", pad="S", lengths="num_samples")]
@@ -102,6 +123,12 @@ class PromptBatch(Batched):
 class Decoding:
     """How continuations are drawn. Training leaves truncation off (top_k 0, top_p 1).
 
+    Example:
+        >>> Decoding(temperature=0).cap(duration_s=2.0)  # 16 + 15 * 2
+        46
+        >>> Decoding(tokens_per_second=4, min_cap=10, max_new_tokens=20).cap(duration_s=2.0)
+        18
+
     Args:
         temperature: 0 is greedy; log-probs are then taken at temperature 1.
         top_k: keep the k most likely tokens (0 = off).
@@ -120,7 +147,8 @@ class Decoding:
     min_cap: int = 16
 
     def __post_init__(self) -> None:
-        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
+        draws = self.temperature >= 0 and 0 < self.top_p <= 1 and self.top_k >= 0
+        if not draws:
             raise ValueError(
                 f"Decoding: want temperature >= 0, 0 < top_p <= 1, top_k >= 0; got temperature={self.temperature}, "
                 f"top_p={self.top_p}, top_k={self.top_k}"
@@ -136,7 +164,8 @@ class Decoding:
             usual: the ``tokens_per_second`` where none is given.
         """
         per_second = usual if self.tokens_per_second is None else self.tokens_per_second
-        return max(1, min(self.max_new_tokens, self.min_cap + int(per_second * duration_s)))
+        by_duration = self.min_cap + int(per_second * duration_s)
+        return max(1, min(self.max_new_tokens, by_duration))
 
 
 #: Of tensors with an entry for each token of each sample; a completion has one token at least.
@@ -147,8 +176,13 @@ _PER_TOKEN = Shape("B G T", pad="T", lengths="lengths", least=1)
 class Rollout(Batched):
     """G completions of each of B prompts, without the prompts.
 
-    Example: B=1, G=2, completions "a stop" and "b c stop" -> ``tokens`` [1, 2, 3], ``keep``
-    [[[1, 1, 0], [1, 1, 1]]], ``finished`` [[True, True]].
+    Example: one prompt, the completions "a stop" and "b c stop", where a, b, c are 1, 2, 3 and stop is 0.
+        >>> import torch
+        >>> tokens = torch.tensor([[[1, 0, 0], [2, 3, 0]]])
+        >>> keep = torch.tensor([[[True, True, False], [True, True, True]]])
+        >>> rollout = Rollout(tokens, keep, log_probs=torch.zeros(1, 2, 3), finished=torch.tensor([[True, True]]))
+        >>> rollout.lengths
+        tensor([[2, 3]])
 
     Args:
         tokens: [B, G, T] int64; anything valid where ``keep`` is False.
@@ -171,8 +205,13 @@ class Rollout(Batched):
 
 
 @dataclass(frozen=True)
-class Speech:
+class Speech(Checked):
     """One synthesised sample.
+
+    Example:
+        >>> import torch
+        >>> Speech(torch.zeros(8000), 16000, codes=torch.tensor([3, 1, 4])).duration_s
+        0.5
 
     Args:
         waveform: [num_samples] float32 on the CPU; no sample where nothing was said.
@@ -183,10 +222,10 @@ class Speech:
         prompt_sample_rate_hz: of the prompt; 0 without one.
     """
 
-    waveform: Tensor
+    waveform: Annotated[Tensor, Shape("num_samples")]
     sample_rate_hz: int
-    codes: Tensor
-    prompt: Tensor | None = None
+    codes: Annotated[Tensor, Shape("num_codes")]
+    prompt: Annotated[Tensor | None, Shape("num_prompt_samples")] = None
     prompt_sample_rate_hz: int = 0
 
     @property
@@ -198,6 +237,11 @@ class Speech:
 @dataclass(frozen=True)
 class Hypothesis:
     """One decoded sample, as rewards and metrics see it.
+
+    Example:
+        >>> row = Utterance("clip-1", (), text="one two", duration_s=1.2)
+        >>> Hypothesis(row, text="one tool", num_tokens=3).finished
+        True
 
     Args:
         row: the manifest row that it is a hypothesis for.
@@ -219,6 +263,13 @@ class Hypothesis:
 @dataclass(frozen=True)
 class Scores(Batched):
     """Rewards of B x G samples. Higher is better.
+
+    Example: a prompt with two samples, of which one could not be judged.
+        >>> import torch
+        >>> total = torch.tensor([[0.5, float("nan")]])
+        >>> scores = Scores(total, ~total.isnan(), {"accuracy": total}, failures={"accuracy": 1})
+        >>> scores.valid
+        tensor([[ True, False]])
 
     Args:
         total: [B, G] float32 weighted sum; anything where ``valid`` is False.

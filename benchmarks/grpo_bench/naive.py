@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_audiorl.models import FunAsrNanoPolicy, SampleKey, TextLMPolicy, sampling
+from lightning_audiorl.models import FunAsrNanoPolicy, SampleKey, TextLMPolicy
+from lightning_audiorl.models.decoding import sampling
 from lightning_audiorl.models.decoding.cached_prompt import PrefixContext
 from lightning_audiorl.types import Decoding, PromptBatch, Rollout
 

@@ -1,7 +1,7 @@
 """What every family with a tokenizer and a key-value cache shares: the prompt is computed once per group.
 
 In the rollout the prompt is prefilled into a cache, which is then expanded to the group's samples. The update and the
-reference put the prompt and its completions into one row (`models.packed`).
+reference put the prompt and its completions into one row (`shared_prefix`).
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class CachedPromptPolicy(Policy[PrefixT]):
     @property
     @abstractmethod
     def backbone(self) -> nn.Module:
-        """The language model or decoder without its head; it went through `packed.share_prefix`."""
+        """The language model or decoder without its head; it went through `share_prefix`."""
 
     @property
     @abstractmethod

@@ -14,7 +14,7 @@ from lightning_audiorl.models.decoding.shared_prefix import share_prefix
 from lightning_audiorl.models.decoding.tokens import allowed_tokens, padded
 from lightning_audiorl.models.finetune import Finetune, Parts, apply_finetune, merged_state_dict
 from lightning_audiorl.models.loading import build, read_start, stop_token_ids
-from lightning_audiorl.models.tiny.asr import TinyCausalLM, build_causal_lm
+from lightning_audiorl.models.tiny import TinyCausalLM, build_causal_lm
 from lightning_audiorl.types import PromptBatch, Utterance
 
 # What some families do to the logits behind the head, where `head` would not see it.
