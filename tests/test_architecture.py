@@ -78,6 +78,7 @@ ROOMS["planner"] = Room(
     inside=("types", "ops", "models", "strategies", "algorithms"),
     outside=("torch", "transformers", "lightning", "jsonargparse", "yaml"),
 )
+ROOMS["engine"] = Room(inside=("metrics", "strategies"), outside=("torch",))
 EVERY_ROOM = tuple(ROOMS)
 ROOMS |= {
     "": Room(inside=EVERY_ROOM),

@@ -14,6 +14,7 @@ from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.metrics import SetEvaluation
 from lightning_audiorl.metrics.specs import is_monitored
 from lightning_audiorl.models.policy import Policy
+from lightning_audiorl.strategies import rl_strategy
 from lightning_audiorl.strategies.phases import Phase, PhaseClock
 from lightning_audiorl.types import Hypothesis, PromptBatch
 
@@ -34,7 +35,7 @@ class EvaluatedModule(LightningModule):
 
     def phase(self, name: Phase) -> Any:
         """Context manager of a phase; see `PhaseClock`."""
-        return self.clock.enter(name, self.trainer.strategy)
+        return self.clock.enter(name, rl_strategy(self.trainer.strategy))
 
     def _write(self, metrics: dict[str, float]) -> None:
         """Log at the present RL step, and have it on disk: a killed run loses no point that a checkpoint counts."""

@@ -14,7 +14,7 @@ from lightning_audiorl.algorithms.evaluation import EvalDecoding, hypotheses
 from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.metrics.speech import Judges
 from lightning_audiorl.models.policy import Policy, SampleKey
-from lightning_audiorl.strategies import Part, module_parts
+from lightning_audiorl.strategies import Part, module_parts, rl_strategy
 from lightning_audiorl.strategies.phases import Phase, PhaseClock
 from lightning_audiorl.types import Hypothesis, PromptBatch, Rollout
 
@@ -80,13 +80,11 @@ class Prediction(LightningModule):
 
     def phase(self, name: Phase) -> Any:
         """Context manager of a phase; see `PhaseClock`."""
-        return self.clock.enter(name, self.trainer.strategy)
+        return self.clock.enter(name, rl_strategy(self.trainer.strategy))
 
     def configure_model(self) -> None:
         """Shard the policy where the strategy shards."""
-        strategy: Any = self.trainer.strategy
-        if hasattr(strategy, "shard"):
-            strategy.shard(self.policy.parts())
+        rl_strategy(self.trainer.strategy).shard(self.policy.parts())
 
     def parts(self) -> list[Part]:
         """What the strategy places."""

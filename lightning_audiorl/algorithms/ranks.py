@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from lightning_audiorl.metrics.specs import reduction_over_ranks
+from lightning_audiorl.strategies import rl_strategy
 
 
 def total(strategy: Any, value: Tensor | float, how: str = "sum") -> float:
@@ -26,7 +27,7 @@ def equal_passes(strategy: Any, pieces: list[list[int]]) -> list[tuple[list[int]
     Where ranks compute layer by layer together (FSDP), all take as many passes as the one that has most; the passes
     too many repeat a piece and count nothing.
     """
-    num = int(total(strategy, len(pieces), "max")) if hasattr(strategy, "shard") else len(pieces)
+    num = int(total(strategy, len(pieces), "max")) if rl_strategy(strategy).lockstep else len(pieces)
     return [(piece, True) for piece in pieces] + [(pieces[0], False)] * (num - len(pieces))
 
 

@@ -22,7 +22,7 @@ from lightning_audiorl.models.policy import Context, Policy
 from lightning_audiorl.models.reference import content_hash
 from lightning_audiorl.ops.logprobs import CHUNK_BYTES, over_chunks, scatter
 from lightning_audiorl.rewards.differentiable import DifferentiableMix
-from lightning_audiorl.strategies import Part, PhaseMixin, module_parts
+from lightning_audiorl.strategies import Part, PhaseMixin, module_parts, rl_strategy
 from lightning_audiorl.types import PromptBatch, Rollout, Utterance
 
 
@@ -90,7 +90,7 @@ class RelaxedModule(SamplingModule):
                 ranks that share each layer.
         """
         if stage == "fit":
-            if self.relaxation.unrolled and hasattr(self.trainer.strategy, "shard"):
+            if self.relaxation.unrolled and rl_strategy(self.trainer.strategy).lockstep:
                 raise ValueError(
                     f"relaxation.unrolled is {self.relaxation.unrolled}, which takes another number of forward passes "
                     f"on each rank; under {type(self.trainer.strategy).__name__} all take the same. Set it to 0, or "
@@ -165,7 +165,7 @@ class RelaxedModule(SamplingModule):
         scale = getattr(strategy, "loss_scale", 1.0) / max(1.0, num_used)
         tau = self.relaxation.tau.at(self.rl_step, self.num_steps)
         sums = dict.fromkeys(["loss", "tokens", "kl", "entropy", *self._reward_names()], 0.0)
-        together = hasattr(strategy, "shard")  # where ranks compute layer by layer, all of them take part
+        together = rl_strategy(strategy).lockstep  # where ranks compute layer by layer, all of them take part
         for index, counts, part_context, part in self._parts(context, rollout):
             if step.used[index].any() or together:
                 loss, counted = self._part(step, index, part_context, part, beta, tau)

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning_audiorl.callbacks.checkpoint import RLCheckpoint
 from lightning_audiorl.callbacks.common import run_folder
 from lightning_audiorl.callbacks.view import run_view
+from lightning_audiorl.strategies import rl_strategy
 
 _log = logging.getLogger(__name__)
 
@@ -39,9 +40,8 @@ class Export(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.enabled:
             return
-        gather = getattr(trainer.strategy, "gather", None)
-        if gather is not None:
-            gather()  # a sharded policy; every rank takes part
+        # Every rank takes part in putting a sharded policy together.
+        rl_strategy(trainer.strategy).gather_weights()
         if not trainer.is_global_zero:
             return
         run = run_view(pl_module)

@@ -13,7 +13,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
 from lightning_audiorl.callbacks.view import RunView, run_view
-from lightning_audiorl.strategies.phases import PhaseClock
+from lightning_audiorl.strategies import Phase, PhaseClock, rl_strategy
 
 _SHOWN = {"reward/mean": "reward", "kl": "kl", "loss": "loss"}
 
@@ -70,7 +70,7 @@ class PhaseProgressBar(ProgressBar):
         if self._run is None:
             return ""
         done, total = self._run.rl_step, self._run.num_steps
-        phase = self._clock.current or ""
+        phase = self._clock.current
         if self._evaluating:
             return "  ".join(filter(None, [f"evaluating at RL step {done}: {self._evaluating}", phase]))
         filled = self.width * done // total
@@ -82,9 +82,9 @@ class PhaseProgressBar(ProgressBar):
             pieces.append(f"{step_s:.2f} s/step, {_duration(step_s * (total - done))} left")
         return "  ".join(pieces)
 
-    def _held(self, phase: str) -> str:
+    def _held(self, phase: Phase) -> str:
         """What of the model is on the device, where a strategy keeps a ledger."""
-        ledger = getattr(getattr(self._trainer, "strategy", None), "ledger", None)
+        ledger = None if self._trainer is None else rl_strategy(self._trainer.strategy).ledger
         held = {} if ledger is None else ledger.resident_bytes.get(phase, {})
         return f" ({sum(held.values()) / 2**20:.0f} MiB of parts on the device)" if held else ""
 

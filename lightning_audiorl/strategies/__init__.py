@@ -4,6 +4,7 @@ from lightning.pytorch.strategies import StrategyRegistry
 
 from lightning_audiorl.strategies.ddp import PhaseDDP
 from lightning_audiorl.strategies.fsdp import PhaseFSDP
+from lightning_audiorl.strategies.interface import PlainStrategy, RLStrategy, rl_strategy
 from lightning_audiorl.strategies.ledger import Ledger
 from lightning_audiorl.strategies.mixin import PhaseMixin
 from lightning_audiorl.strategies.parts import NEEDED, Part, module_parts
@@ -27,5 +28,8 @@ __all__ = [
     "PhaseMixin",
     "PhaseSingleDevice",
     "Placement",
+    "PlainStrategy",
+    "RLStrategy",
     "module_parts",
+    "rl_strategy",
 ]

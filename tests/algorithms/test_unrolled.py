@@ -303,6 +303,8 @@ def test_a_policy_that_reads_tokens_alone_is_refused(monkeypatch: pytest.MonkeyP
 
 def test_ranks_that_share_layers_are_refused() -> None:
     class Sharing(PhaseSingleDevice):
+        lockstep = True
+
         def shard(self, parts: Any) -> None:
             raise AssertionError("refused before")
 
