@@ -13,8 +13,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
 from lightning_audiorl.callbacks.view import RunView, run_view
-from lightning_audiorl.strategies import Phase, rl_strategy
-from lightning_audiorl.strategies.phases import PhaseClock
+from lightning_audiorl.strategies import Phase, PhaseClock, rl_strategy
 
 _SHOWN = {"reward/mean": "reward", "kl": "kl", "loss": "loss"}
 
@@ -71,7 +70,7 @@ class PhaseProgressBar(ProgressBar):
         if self._run is None:
             return ""
         done, total = self._run.rl_step, self._run.num_steps
-        phase = self._clock.current or ""
+        phase = self._clock.current
         if self._evaluating:
             return "  ".join(filter(None, [f"evaluating at RL step {done}: {self._evaluating}", phase]))
         filled = self.width * done // total

@@ -1,4 +1,4 @@
-"""Evaluation figures, independent of the rewards."""
+"""Evaluation metrics, independent of the rewards."""
 
 from lightning_audiorl.metrics.asr import AsrMetrics
 from lightning_audiorl.metrics.evaluation import AsrEvaluation, SetEvaluation

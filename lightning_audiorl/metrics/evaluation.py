@@ -20,6 +20,13 @@ class SetEvaluation(RegistersSpecs, ABC):
 
     Attributes:
         specs: of the metrics that are this evaluation's own; see `metrics.specs`.
+
+    Example:
+        >>> class Keywords(SetEvaluation):
+        ...     def new(self):
+        ...         return AsrMetrics(keywords=["york"])
+        >>> sorted(Keywords().new().compute())[:3]
+        ['cer', 'correct_rate', 'deletion_rate']
     """
 
     @abstractmethod
@@ -36,15 +43,21 @@ class SetEvaluation(RegistersSpecs, ABC):
 
 
 class AsrEvaluation(SetEvaluation):
-    """`AsrMetrics`.
+    """Recognition quality, see `AsrMetrics`.
 
     Args:
         keywords: looked for in every row, beside ``row.keywords``.
         normalisers: by language code, in place of the built-in table.
+
+    Example:
+        >>> AsrEvaluation(keywords=["york"]).new().keywords
+        ('york',)
     """
 
     def __init__(self, keywords: list[str] | None = None, normalisers: dict[str, Normaliser] | None = None) -> None:
-        self.keywords, self.normalisers = keywords, normalisers
+        self.keywords = keywords
+        self.normalisers = normalisers
 
     def new(self) -> AsrMetrics:
+        """An `AsrMetrics` with nothing counted yet."""
         return AsrMetrics(self.keywords, self.normalisers)

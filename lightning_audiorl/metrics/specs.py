@@ -214,7 +214,7 @@ RECOGNITION = (
     _unlisted("num_reference_words"),
 )
 
-#: Metrics of speech synthesis; see `speech_figures`.
+#: Metrics of speech synthesis; see `speech_rates`.
 SYNTHESIS = (
     _CER,
     MetricSpec("held_out_cer", "lower", percent("held-out CER"), "synthesis", panel="CER (%)", monitor=False),

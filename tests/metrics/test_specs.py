@@ -23,12 +23,12 @@ from lightning_audiorl.metrics.specs import (
     is_monitored,
     reduction_over_ranks,
 )
-from lightning_audiorl.metrics.speech import SpeechCounts, speech_figures
+from lightning_audiorl.metrics.speech import SpeechCounts, speech_rates
 from lightning_audiorl.metrics.watch import gap_alerts, reward_hacking_alerts
 from tests.text.cases import hypothesis
 
 RECOGNITION = set(asr_rates(UtteranceCounts()))
-SYNTHESIS = set(speech_figures(SpeechCounts()))
+SYNTHESIS = set(speech_rates(SpeechCounts()))
 SHIPPED = sorted(RECOGNITION | SYNTHESIS)
 
 
