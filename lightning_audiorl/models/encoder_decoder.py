@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache
 
-from lightning_audiorl.models.cache import make_room
+from lightning_audiorl.models.cache import lengthen, make_room
 from lightning_audiorl.models.cached_prompt import CachedPromptPolicy, PrefixContext
 from lightning_audiorl.models.packed import Layout
 from lightning_audiorl.models.policy import Context
@@ -97,6 +97,9 @@ class _CrossAttending:
     def advance(self, tokens: Tensor) -> None:
         make_room(self.cache.self_attention_cache)
         self.extend(tokens[:, None])
+
+    def lengthen(self, num: int) -> None:
+        lengthen(self.cache.self_attention_cache, num)
 
     def select(self, rows: Tensor) -> None:
         self.cache.batch_select_indices(rows)
