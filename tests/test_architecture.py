@@ -43,12 +43,13 @@ ANY_FAMILY = ("models.policy", "models.reference", "models.finetune")
 ROOMS = {
     "fields": Room(outside=("torch",)),
     "types": Room(inside=("fields",), outside=("torch",)),
+    "outline": Room(outside=("torch",)),
     "ops": Room(inside=("types",), outside=("torch",)),
     "text": Room(outside=("jiwer", "rapidfuzz")),
     "metrics": Room(inside=("text", "types", "ops", "judges"), outside=("torch", "torchmetrics", "jiwer")),
     "rewards": Room(inside=("text", "types", "models.policy", "judges", "token2text"), outside=("torch", "rapidfuzz")),
     "codecs": Room(
-        inside=("fields", "types", "ops"),
+        inside=("fields", "types", "ops", "outline"),
         outside=("torch", "torchaudio", "transformers", "safetensors", "lightning"),
     ),
     "judges": Room(
@@ -142,14 +143,14 @@ ROOMS |= {
         outside=("torch", "torchaudio", "transformers"),
     ),
     "models": Room(
-        inside=("fields", "types", "ops", "codecs"), outside=("torch", "transformers", "peft", "safetensors")
+        inside=("fields", "types", "ops", "codecs", "outline"), outside=("torch", "transformers", "peft", "safetensors")
     ),
     "data": Room(),
 }
 # `audiorl plan` runs what the others hold, on tensors without values.
 ROOMS["commands.plan"] = Room(
-    inside=("types", "ops", "models", "strategies", "engine", "algorithms"),
-    outside=("torch", "transformers", "lightning", "jsonargparse", "yaml"),
+    inside=("types", "ops", "outline", "models", "strategies", "engine", "algorithms"),
+    outside=("torch", "lightning", "jsonargparse", "yaml"),
 )
 EVERY_ROOM = tuple(name for name in ROOMS if "." not in name)
 ROOMS |= {

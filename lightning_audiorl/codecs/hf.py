@@ -26,6 +26,7 @@ from transformers import (
     Xcodec2Model,
 )
 
+from lightning_audiorl import outline
 from lightning_audiorl.codecs.base import Codec, CodecError, SpeakerCondition
 
 
@@ -97,9 +98,11 @@ class AudioTokenizationCodec(Codec):
             declared.output_sample_rate_hz,
         )
         self.require_one_codebook()
-
-        self.model = self.model_class.from_pretrained(source, revision=revision, use_safetensors=True)
-        self.extractor = self.extractor_class.from_pretrained(source, revision=revision)
+        if outline.wanted():
+            self.model = outline.from_config(self.model_class, config)
+        else:
+            self.model = self.model_class.from_pretrained(source, revision=revision, use_safetensors=True)
+            self.extractor = self.extractor_class.from_pretrained(source, revision=revision)
         self.freeze()
 
     @classmethod
