@@ -1,0 +1,287 @@
+"""One line of decoded hypotheses: what it holds, and how it is written and read."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from lightning_audiorl.text import ErrorCounts, KeywordCounts
+
+
+class HypothesisError(ValueError):
+    """Hypotheses that cannot be used: names file, line, what was found, and how to mend it."""
+
+
+class LineError(HypothesisError):
+    """A line that cannot be read.
+
+    Args:
+        field: the field at fault.
+        problem: what was expected and what was found.
+        where: "file, line 3", once it is known.
+
+    Example:
+        >>> print(LineError("seconds", "is missing").at("h.jsonl, line 3"))
+        h.jsonl, line 3, field `seconds`: is missing; `audiorl predict` writes such lines
+    """
+
+    def __init__(self, field: str, problem: str, where: str = "") -> None:
+        place = f"{where}, " if where else ""
+        super().__init__(f"{place}field `{field}`: {problem}; `audiorl predict` writes such lines")
+        self.field = field
+        self.problem = problem
+
+    def at(self, where: str) -> LineError:
+        """The same, with the place of the line: "file, line 3"."""
+        return LineError(self.field, self.problem, where)
+
+
+@dataclass(frozen=True)
+class SpeechSample:
+    """What judges made of a synthesised sample.
+
+    Args:
+        cer: character error rate of the judge's transcript against the text; None where the judge failed.
+        similarity: cosine between the speaker embeddings of sample and prompt, -1 to 1; None where there is no prompt,
+            or where the encoder failed.
+        duration_s: length of the sample, in seconds.
+    """
+
+    cer: float | None
+    similarity: float | None
+    duration_s: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One decoded hypothesis of one row.
+
+    Args:
+        text: decoded text, not normalised; of a model that speaks, the judge's transcript.
+        decoding: name of its decoding, such as "greedy".
+        sample: number among the samples of that decoding.
+        log_prob: sum over its tokens (stop token included), in nats, under the distribution that it was drawn from; at
+            temperature 1 where it is greedy.
+        num_tokens: its tokens, stop token included.
+        finished: False where the length cap cut it.
+        errors: against the reference, in the unit of the row's language.
+        rules: names of the hallucination rules that fired.
+        keywords: occurrences of the row's and the command's keywords.
+        speech: of a model that speaks.
+    """
+
+    text: str
+    decoding: str
+    sample: int
+    log_prob: float
+    num_tokens: int
+    finished: bool
+    errors: ErrorCounts
+    rules: tuple[str, ...]
+    keywords: KeywordCounts
+    speech: SpeechSample | None = None
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """One manifest row, decoded by one model under all decodings: one line of a file.
+
+    Args:
+        id: of the row.
+        model: the name it was given.
+        reference: the row's text when it was decoded.
+        fingerprint: `row_fingerprint` of the row when it was decoded.
+        samples: decoding by decoding, in the order of their numbers.
+        seconds: of wall clock; a batch's seconds are shared out to its rows by their duration.
+
+    Example of a line; ``errors`` are hits, substitutions, deletions, insertions, ``keywords`` are matched, in the
+    reference, in the hypothesis::
+
+        {"id": "a", "model": "base", "reference": "one two", "fingerprint": "5d0c1e6a3f0b9d27", "seconds": 0.1312,
+         "samples": [{"decoding": "greedy", "sample": 0, "text": "one two two", "log_prob": -1.25, "num_tokens": 4,
+                      "finished": true, "errors": [2, 0, 0, 1], "rules": [], "keywords": [0, 0, 0]}]}
+
+    A sample of a model that speaks has also ``"speech": {"cer": 0.25, "similarity": 0.81, "duration_s": 1.24}``, with
+    null where a judge failed.
+    """
+
+    id: str
+    model: str
+    reference: str
+    fingerprint: str
+    samples: tuple[Sample, ...]
+    seconds: float
+
+
+def to_line(predicted: Predicted) -> str:
+    """One line of JSON, without its end; `HypothesisFiles` and `read_hypotheses` read it back the same.
+
+    Example:
+        >>> line = to_line(Predicted("a", "base", "one two", "5d0c1e6a3f0b9d27", samples=(), seconds=0.5))
+        >>> parse_line(line).reference
+        'one two'
+    """
+    # The id stands first: readers that only look for a row's line need not parse the rest.
+    fields = {
+        "id": predicted.id,
+        "model": predicted.model,
+        "reference": predicted.reference,
+        "fingerprint": predicted.fingerprint,
+        "seconds": predicted.seconds,
+        "samples": [_sample_to_json(sample) for sample in predicted.samples],
+    }
+    return json.dumps(fields, ensure_ascii=False)
+
+
+def _sample_to_json(sample: Sample) -> dict[str, Any]:
+    errors = sample.errors
+    keywords = sample.keywords
+    fields: dict[str, Any] = {
+        "decoding": sample.decoding,
+        "sample": sample.sample,
+        "text": sample.text,
+        "log_prob": sample.log_prob,
+        "num_tokens": sample.num_tokens,
+        "finished": sample.finished,
+        "errors": [errors.hits, errors.substitutions, errors.deletions, errors.insertions],
+        "rules": list(sample.rules),
+        "keywords": [keywords.matched, keywords.in_reference, keywords.in_hypothesis],
+    }
+    if sample.speech is not None:
+        fields["speech"] = asdict(sample.speech)
+    return fields
+
+
+def _show(value: Any) -> str:
+    """A value as errors quote it, with its type, at most 60 characters of it."""
+    text = json.dumps(value, ensure_ascii=False)
+    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+
+
+#: Fields of a line and of a sample, and what JSON must hold there.
+_LINE = {"id": str, "model": str, "reference": str, "fingerprint": str, "seconds": float, "samples": list}
+_SAMPLE = {
+    "decoding": str,
+    "sample": int,
+    "text": str,
+    "log_prob": float,
+    "num_tokens": int,
+    "finished": bool,
+    "errors": list,
+    "rules": list,
+    "keywords": list,
+}
+_EXPECTED = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", list: "a list"}
+
+
+def _checked(values: Any, kinds: dict[str, type], place: str) -> dict[str, Any]:
+    """``values`` itself, an object that has all the fields of ``kinds``."""
+    if type(values) is not dict:
+        raise LineError(place or "(whole line)", f"expected an object {{...}}, got {_show(values)}")
+    if {name: type(value) for name, value in values.items()} != kinds:
+        for name, kind in kinds.items():
+            value = values.get(name)
+            if type(value) is not kind and not (kind is float and type(value) is int):
+                found = f"got {_show(value)}" if name in values else "it is missing"
+                raise LineError(f"{place}.{name}".lstrip("."), f"expected {_EXPECTED[kind]}, {found}")
+    return values
+
+
+def _items(values: list[Any], kinds: list[type], expected: str, place: str) -> list[Any]:
+    """``values`` itself, a list of these kinds."""
+    if [type(value) for value in values] != kinds:
+        raise LineError(place, f"expected a list of {expected}, got {_show(values)}")
+    return values
+
+
+def _sample(values: Any, number: int) -> Sample:
+    place = f"samples[{number}]"
+    fields = _checked(values, _SAMPLE, place)
+    errors = _items(fields["errors"], [int] * 4, "4 whole numbers", f"{place}.errors")
+    rules = _items(fields["rules"], [str] * len(fields["rules"]), "strings", f"{place}.rules")
+    keywords = _items(fields["keywords"], [int] * 3, "3 whole numbers", f"{place}.keywords")
+
+    speech = fields.get("speech")
+    return Sample(
+        text=fields["text"],
+        decoding=fields["decoding"],
+        sample=fields["sample"],
+        log_prob=float(fields["log_prob"]),
+        num_tokens=fields["num_tokens"],
+        finished=fields["finished"],
+        errors=ErrorCounts(*errors),
+        rules=tuple(rules),
+        keywords=KeywordCounts(*keywords),
+        speech=None if speech is None else _speech(speech, f"{place}.speech"),
+    )
+
+
+def _speech(values: Any, place: str) -> SpeechSample:
+    """``cer`` and ``similarity`` may be null, but not left out."""
+    given = values if isinstance(values, dict) else {}
+    nulls = {name for name in ("cer", "similarity") if name in given and given[name] is None}
+    numbers = [name for name in ("cer", "similarity", "duration_s") if name not in nulls]
+
+    fields = _checked(values, dict.fromkeys(numbers, float), place)
+    for name in numbers:
+        if not math.isfinite(fields[name]):
+            raise LineError(f"{place}.{name}", f"expected a finite number or null, got {_show(fields[name])}")
+
+    return SpeechSample(
+        cer=None if "cer" in nulls else float(fields["cer"]),
+        similarity=None if "similarity" in nulls else float(fields["similarity"]),
+        duration_s=float(fields["duration_s"]),
+    )
+
+
+def parse_line(line: bytes | str) -> Predicted:
+    """One line as `to_line` wrote it.
+
+    Raises:
+        LineError: naming the field and what is wrong with it.
+    """
+    try:
+        values = json.loads(line)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise LineError("(whole line)", f"is not JSON in UTF-8 ({error})") from error
+
+    fields = _checked(values, _LINE, "")
+    return Predicted(
+        id=fields["id"],
+        model=fields["model"],
+        reference=fields["reference"],
+        fingerprint=fields["fingerprint"],
+        samples=tuple(_sample(sample, number) for number, sample in enumerate(fields["samples"])),
+        seconds=float(fields["seconds"]),
+    )
+
+
+def open_lines(path: str | Path) -> BinaryIO:
+    """A file of hypotheses, open for reading.
+
+    Raises:
+        FileNotFoundError: no such file.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file of hypotheses; `audiorl predict` writes it from a manifest")
+    return Path(path).open("rb")
+
+
+def read_hypotheses(path: str | Path) -> Iterator[Predicted]:
+    """Every line of a file, in order; blank lines are passed over.
+
+    Raises:
+        FileNotFoundError: no such file.
+        HypothesisError: naming file, line and field.
+    """
+    with open_lines(path) as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                try:
+                    yield parse_line(line)
+                except LineError as error:
+                    raise error.at(f"{path}, line {number}") from error

@@ -1,0 +1,78 @@
+"""What a file of hypotheses says on the whole, as a table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lightning_audiorl.data.hypotheses.schema import Predicted, read_hypotheses
+from lightning_audiorl.text import ErrorCounts
+
+_TITLES = ("model", "decoding", "rows", "samples")
+
+
+@dataclass
+class _Model:
+    """Sums over the lines of one model, and by decoding."""
+
+    num_rows: int = 0
+    seconds: float = 0.0
+    errors: dict[str, ErrorCounts] = field(default_factory=dict)
+    num_samples: Counter[str] = field(default_factory=Counter)
+    num_fired: Counter[str] = field(default_factory=Counter)
+
+    def add(self, predicted: Predicted) -> None:
+        self.num_rows += 1
+        self.seconds += predicted.seconds
+        for sample in predicted.samples:
+            decoding = sample.decoding
+            self.errors[decoding] = self.errors.get(decoding, ErrorCounts()) + sample.errors
+            self.num_samples[decoding] += 1
+            self.num_fired[decoding] += bool(sample.rules)
+
+
+def summary(path: str | Path, units: frozenset[str] = frozenset({"word"})) -> str:
+    """One line per model and decoding: rows, samples, error rate over all samples, share of samples with a fired rule.
+
+    Args:
+        path: the file.
+        units: what its errors are counted in, "word" or "char" or both; names the error rate.
+
+    Raises:
+        HypothesisError: a line that cannot be read, naming file, line and field.
+    """
+    models: dict[str, _Model] = {}
+    for predicted in read_hypotheses(path):
+        models.setdefault(predicted.model, _Model()).add(predicted)
+
+    rate = "/".join(name for unit, name in (("word", "WER"), ("char", "CER")) if unit in units)
+    table: list[tuple[str, ...]] = [(*_TITLES, rate, "hallucination rate", "seconds (all decodings)")]
+    for name, model in models.items():
+        for decoding, errors in model.errors.items():
+            num_samples = model.num_samples[decoding]
+            line = (
+                name,
+                decoding,
+                str(model.num_rows),
+                str(num_samples),
+                # Over references without a word there is no error rate.
+                f"{errors.rate:.4f}" if errors.reference_length else "-",
+                f"{model.num_fired[decoding] / num_samples:.4f}",
+                f"{model.seconds:.2f}",
+            )
+            table.append(line)
+    return _aligned(table)
+
+
+def _aligned(table: list[tuple[str, ...]]) -> str:
+    """Columns of one width each: the two names to the left, numbers to the right."""
+    columns = zip(*table, strict=True)
+    widths = [max(map(len, column)) for column in columns]
+
+    lines = []
+    for line in table:
+        names = [cell.ljust(width) for cell, width in zip(line[:2], widths[:2], strict=True)]
+        numbers = [cell.rjust(width) for cell, width in zip(line[2:], widths[2:], strict=True)]
+        lines.append("  ".join([*names, *numbers]))
+    return "\n".join(lines)
