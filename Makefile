@@ -63,16 +63,16 @@ gpu-bench: ## GPU tests and benchmarks in one command; without a registry bring 
 	PYTHON=$(GPU_PYTHON) benchmarks/gpu/run.sh
 
 figures: $(INSTALLED) ## README's table on real recordings; set FSDD_ROOT; hours on two CPU cores
-	$(BIN)/python figures/fsdd_asr.py --out runs/fsdd_figures --seeds 0 1 2
+	$(BIN)/python experiments/fsdd_asr.py --out runs/fsdd_figures --seeds 0 1 2
 
 ablation: $(INSTALLED) ## docs/ablation.md, from the warm starts of `make figures`; set FSDD_ROOT; about an hour on two cores
-	$(BIN)/python figures/asr_ablation.py --out runs/asr_ablation --seeds 0 1 2
+	$(BIN)/python experiments/asr_ablation.py --out runs/asr_ablation --seeds 0 1 2
 
 little-data: $(INSTALLED) ## docs/little_data.md, from the warm starts of `make figures`; set FSDD_ROOT; half an hour
-	$(BIN)/python figures/little_data.py --out runs/little_data --seeds 0
+	$(BIN)/python experiments/little_data.py --out runs/little_data --seeds 0
 
 tts-figures: $(INSTALLED) ## docs/tts_figures.md: GRPO, DiffRO and both; set FSDD_ROOT; about three hours on two cores
-	$(BIN)/python figures/tts.py --out runs/tts_figures --seeds 0 1 2
+	$(BIN)/python experiments/tts.py --out runs/tts_figures --seeds 0 1 2
 
 docs: $(INSTALLED) ## API reference from the docstrings, into build/docs
 	$(BIN)/pdoc --docformat google --output-directory build/docs lightning_audiorl

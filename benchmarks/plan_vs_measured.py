@@ -20,9 +20,9 @@ from typing import Any
 import torch
 
 from lightning_audiorl import ops
+from lightning_audiorl.commands.plan import Settings, plan, trace
 from lightning_audiorl.models import Finetune, Reference, SampleKey, TextLMPolicy, TinyCausalLM
-from lightning_audiorl.models.text_lm import TextContext
-from lightning_audiorl.planner import Settings, plan, trace
+from lightning_audiorl.models.tts.text_lm import TextContext
 from lightning_audiorl.strategies.ledger import PeakMemory
 from lightning_audiorl.types import Decoding, Rollout
 

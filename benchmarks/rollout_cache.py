@@ -46,7 +46,7 @@ def main() -> None:
         tokens = {}
         for _ in range(7):
             for name, taken in times.items():
-                target = "lightning_audiorl.models.decoder_only.make_room"
+                target = "lightning_audiorl.models.decoding.decoder_only.make_room"
                 off = mock.patch(target) if name == "DynamicCache" else mock.MagicMock()
                 with off:
                     start = time.perf_counter()

@@ -27,10 +27,10 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from lightning_audiorl.data import subsets
-from lightning_audiorl.data.hypotheses import HypothesisFiles, Predicted, Sample, row_fingerprint, to_line
-from lightning_audiorl.data.manifest import IndexedManifest, write_manifest
-from lightning_audiorl.data.subsets import Candidate, Choice, Chosen, SubsetBuilder, choose_many, fill
+from lightning_audiorl.data.hypotheses.reader import HypothesisFiles, Predicted, Sample, row_fingerprint, to_line
+from lightning_audiorl.data.manifest.files import IndexedManifest, write_manifest
+from lightning_audiorl.data.mix import selection
+from lightning_audiorl.data.mix.selection import Candidate, Choice, Chosen, SubsetBuilder, choose_many, fill
 from lightning_audiorl.text import KeywordCounts, count_errors
 from lightning_audiorl.types import Segment, Utterance
 
@@ -108,19 +108,19 @@ def builders(num_rows: int) -> dict[str, SubsetBuilder]:
     """Every builder."""
     most = max(1, num_rows // 50)
     return {
-        "everything": subsets.Everything(most),
-        "random": subsets.RandomControl(most),
-        "short": subsets.Length(most, min_s=0, max_s=20),
-        "long": subsets.Length(most),
-        "noise": subsets.EmptyReference(most),
-        "repeated": subsets.RepeatedPhrases(most),
-        "keywords": subsets.KeywordHeavy(
+        "everything": selection.Everything(most),
+        "random": selection.RandomControl(most),
+        "short": selection.Length(most, min_s=0, max_s=20),
+        "long": selection.Length(most),
+        "noise": selection.EmptyReference(most),
+        "repeated": selection.RepeatedPhrases(most),
+        "keywords": selection.KeywordHeavy(
             most, keywords=[f"word{n}" for n in range(1000)], rare_below=max(20, num_rows // 10_000)
         ),
-        "hard": subsets.Hard(most),
-        "hallucinating": subsets.Hallucinating(most),
-        "learnable": subsets.Learnable(most),
-        "control": subsets.RandomControl(like="hallucinating"),
+        "hard": selection.Hard(most),
+        "hallucinating": selection.Hallucinating(most),
+        "learnable": selection.Learnable(most),
+        "control": selection.RandomControl(like="hallucinating"),
     }
 
 

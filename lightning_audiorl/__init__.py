@@ -4,4 +4,8 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
+from lightning_audiorl import moved
+
 __version__ = version("lightning-audiorl")
+
+moved.install()

@@ -43,7 +43,7 @@ class Segment:
     """A stretch of one audio source, one piece of a constructed utterance.
 
     Args:
-        audio_filepath: absolute path, or a ``synthetic:`` URI (see ``data/nonspeech.py``).
+        audio_filepath: absolute path, or a ``synthetic:`` URI (see ``data/audio/nonspeech.py``).
         duration_s: length in seconds; None reads to the end of the file.
         offset_s: where the stretch begins, in seconds.
         gap_s: silence put before it, in seconds.
@@ -67,7 +67,7 @@ class Utterance:
         lang: ISO 639-1 code, names the text normaliser and the error unit (word or character).
         speaker: speaker name, or "" when unknown.
         keywords: words of special value in this row (reward R3).
-        effects: what is done to the joined audio, in order, such as ``telephone`` (see ``data/effects.py``).
+        effects: what is done to the joined audio, in order, such as ``telephone`` (see ``data/audio/effects.py``).
         extra: every other field of the manifest row, kept as it was.
     """
 

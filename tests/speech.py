@@ -8,9 +8,9 @@ from typing import Any
 
 from lightning_audiorl.algorithms import GRPO, EvalDecoding, Optim
 from lightning_audiorl.codecs.tiny import TinyCodec, TinyCodecConfig
-from lightning_audiorl.data.datamodule import Subset
-from lightning_audiorl.data.fsdd import DIGIT_WORDS
-from lightning_audiorl.data.speech import FsddSpeech, TtsDataModule
+from lightning_audiorl.data import FsddSpeech, TtsDataModule
+from lightning_audiorl.data.corpora.fsdd import DIGIT_WORDS
+from lightning_audiorl.data.datamodules.asr import Subset
 from lightning_audiorl.judges import (
     AsrJudge,
     CtcJudge,

@@ -15,8 +15,8 @@ import pytest
 PACKAGE = "lightning_audiorl"
 ROOT = Path(__file__).parents[1]
 
-MAX_FILE_LINES = 300
-MAX_FUNCTION_LINES = 60
+MAX_FILE_LINES = 500
+MAX_FUNCTION_LINES = 80
 # "path" or "path::function" -> why it may be longer. Without a reason nothing enters here.
 LONGER: dict[str, str] = {}
 
@@ -52,14 +52,6 @@ ROOMS = {
     "token2text": Room(
         inside=("text", "types", "ops", "codecs", "judges", "models.reference"), outside=("torch", "lightning")
     ),
-    "models": Room(
-        inside=("types", "ops", "codecs"),
-        outside=("torch", "torchaudio", "transformers", "tokenizers", "peft", "safetensors", "speechbrain", "numpy"),
-    ),
-    "data": Room(
-        inside=("text", "types", "ops"),
-        outside=("torch", "torchaudio", "lightning", "soundfile", "numpy", "espeakng_loader"),
-    ),
     "strategies": Room(inside=("types",), outside=("torch", "lightning")),
     "callbacks": Room(
         inside=("text", "types", "metrics", "models.policy", "strategies", "__version__"),
@@ -73,19 +65,65 @@ ROOMS = {
         outside=("torch", "torchmetrics", "lightning"),
     ),
 }
-# The planner runs what the others hold, on tensors without values.
-ROOMS["planner"] = Room(
+# Folders of a folder are rooms too: their arrows point one way like those of the house. A module belongs to the room
+# with the longest name that fits. Below, a folder may import what stands above it, and no more than it needs.
+_BASE = ("models.finetune", "models.loading")
+ROOMS |= {
+    "data.manifest": Room(inside=("types",), outside=("soundfile",)),
+    "data.audio": Room(inside=("types", "ops", "data.manifest"), outside=("torch", "torchaudio", "soundfile")),
+    "data.transforms": Room(inside=("types", "ops", "text", "data.manifest", "data.audio"), outside=("torch",)),
+    "data.corpora": Room(
+        inside=("types", "ops", "data.manifest", "data.audio", "data.transforms"),
+        outside=("torch", "torchaudio", "soundfile", "numpy", "espeakng_loader"),
+    ),
+    "data.hypotheses": Room(inside=("types", "text"), outside=("numpy",)),
+    "data.mix.selection": Room(
+        inside=("types", "ops", "text", "data.manifest", "data.audio", "data.corpora", "data.hypotheses"),
+        outside=("torch",),
+    ),
+    "data.mix": Room(
+        inside=("types", "data.manifest", "data.audio", "data.hypotheses", "data.mix.selection"),
+        outside=("numpy", "lightning"),
+    ),
+    "data.datamodules": Room(
+        inside=(
+            "types",
+            "ops",
+            "data.manifest",
+            "data.audio",
+            "data.transforms",
+            "data.corpora",
+            "data.hypotheses",
+            "data.mix",
+        ),
+        outside=("torch", "lightning"),
+    ),
+    "models.decoding": Room(inside=("types", "ops", "models.policy"), outside=("torch", "transformers")),
+    # The tiny speech model is made for a template, and `loading` knows the tiny ones by name.
+    "models.tiny": Room(inside=("ops", "models.tts.templates"), outside=("torch", "transformers", "tokenizers")),
+    "models.asr": Room(
+        inside=("types", "models.policy", *_BASE, "models.decoding", "models.tiny"),
+        outside=("torch", "transformers"),
+    ),
+    "models.tts": Room(
+        inside=("types", "codecs", "models.policy", *_BASE, "models.decoding", "models.tiny"),
+        outside=("torch", "torchaudio", "transformers"),
+    ),
+    "models": Room(inside=("types", "ops"), outside=("torch", "transformers", "peft", "safetensors")),
+    "data": Room(),
+}
+# `audiorl plan` runs what the others hold, on tensors without values.
+ROOMS["commands.plan"] = Room(
     inside=("types", "ops", "models", "strategies", "algorithms"),
     outside=("torch", "transformers", "lightning", "jsonargparse", "yaml"),
 )
 ROOMS["engine"] = Room(inside=("metrics", "strategies"), outside=("torch",))
-EVERY_ROOM = tuple(ROOMS)
+EVERY_ROOM = tuple(name for name in ROOMS if "." not in name)
 ROOMS |= {
-    "": Room(inside=EVERY_ROOM),
+    "": Room(inside=("moved",)),
+    "moved": Room(),
+    "commands": Room(inside=EVERY_ROOM, outside=("torch", "lightning")),
     "cli": Room(inside=(*EVERY_ROOM, "commands", "__version__"), outside=("torch", "lightning", "jsonargparse")),
-    "prediction": Room(inside=EVERY_ROOM, outside=("torch", "lightning")),
-    "calibration": Room(inside=EVERY_ROOM, outside=("torch",)),
-    "commands": Room(inside=(*EVERY_ROOM, "prediction", "calibration"), outside=("torch", "lightning")),
     "__main__": Room(inside=("cli",)),
 }
 
@@ -108,10 +146,20 @@ def imports(source: str, package: str) -> Iterator[str]:
             yield from (a.value for a in node.args[:1] if isinstance(a, ast.Constant) and isinstance(a.value, str))
 
 
+def room_of(module: str) -> str | None:
+    """The room that ``module`` stands in, a folder's folder before the folder; None without one.
+
+    ``lightning_audiorl.data.mix.selection.base`` stands in ``data.mix.selection``.
+    """
+    name = module.removeprefix(PACKAGE).removeprefix(".")
+    fitting = [room for room in ROOMS if name == room or (room and name.startswith(f"{room}."))]
+    return max(fitting, key=len, default=None)
+
+
 def forbidden_imports(source: str, module: str, is_package: bool = False) -> list[str]:
     """The imports in ``source`` that its room does not allow; one line each."""
-    room_name = module.removeprefix(PACKAGE).removeprefix(".").split(".")[0]
-    if room_name not in ROOMS:
+    room_name = room_of(module)
+    if room_name is None:
         return [f"{module} stands in no room: add it to ROOMS and to docs/architecture.md"]
     room = ROOMS[room_name]
     inside = [f"{PACKAGE}.{name}" for name in (room_name, *room.inside) if name]
@@ -160,15 +208,16 @@ def package_files() -> list[Path]:
 
 
 def text_files() -> list[Path]:
-    folders = [PACKAGE, "tests", "configs", "docs", "benchmarks", "notebooks", "examples"]
+    folders = [PACKAGE, "tests", "configs", "docs", "benchmarks", "experiments", "notebooks"]
     suffixes = {".py", ".md", ".yaml", ".toml", ".ipynb", ".json", ".jsonl", ".sh", ".csv"}
     found = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in suffixes]
     return sorted([*found, *ROOT.glob("*.md"), *ROOT.glob("*.toml"), ROOT / "Makefile", ROOT / ".ci" / "run"])
 
 
 def test_files_are_found() -> None:
-    rooms = {module_name(path).split(".")[1] for path in package_files() if path.parent != ROOT / PACKAGE}
-    assert rooms == {name for name in EVERY_ROOM if name != "types"}
+    folders = {module_name(path.parent / "__init__.py").removeprefix(f"{PACKAGE}.") for path in package_files()}
+    files = {"types", "", "moved", "cli", "__main__"}
+    assert folders - {PACKAGE} == set(ROOMS) - files
     assert len(package_files()) > 20
     assert {ROOT / "README.md", ROOT / "Makefile", Path(__file__)} <= set(text_files())
 
@@ -192,7 +241,7 @@ def test_import_arrows() -> None:
         ("text.errors", "from lightning_audiorl.types import Utterance", 1),
         ("rewards.accuracy", "from ..text import errors\nfrom ..algorithms.grpo import GRPO", 1),
         ("rewards.accuracy", "from . import base", 0),
-        ("data.audio", "import importlib\nimportlib.import_module('transformers')", 1),
+        ("data.audio.reading", "import importlib\nimportlib.import_module('transformers')", 1),
         ("strategies.phases", "from lightning_audiorl.algorithms import grpo", 1),
         ("algorithms.grpo", "from lightning_audiorl.models.policy import Policy", 0),
         ("algorithms.grpo", "from lightning_audiorl.models import Policy, policy", 1),
@@ -201,6 +250,12 @@ def test_import_arrows() -> None:
         ("callbacks.report", "from lightning_audiorl.algorithms.grpo import GRPO", 1),
         ("callbacks.report", "import lightning_audiorl.cli", 1),
         ("__main__", "from lightning_audiorl.cli import main", 0),
+        ("commands.plan.meter", "from lightning_audiorl.commands.plan.placement import Plan", 0),
+        ("commands.plan.meter", "from lightning_audiorl.commands.predict import predict", 1),
+        ("data.mix.writer", "from lightning_audiorl.data.mix.selection import Candidate", 0),
+        ("data.mix.selection.base", "from lightning_audiorl.data.mix.spec import RLSubset", 1),
+        ("data.manifest.schema", "from lightning_audiorl.data.audio.nonspeech import NonSpeech", 1),
+        ("data.manifest.schema", "from lightning_audiorl.data import NonSpeech", 1),
         ("attic.old", "", 1),
     ],
 )
@@ -230,9 +285,9 @@ def test_longer_ones_exist_and_have_a_reason() -> None:
 def test_lengths_on_examples() -> None:
     body = "    x = 1\n"
     assert too_long("def f():\n" + body * (MAX_FUNCTION_LINES - 1), "a.py") == []
-    assert too_long("def f():\n" + body * MAX_FUNCTION_LINES, "a.py") == ["a.py::f: 61 lines, at most 60"]
+    assert too_long("def f():\n" + body * MAX_FUNCTION_LINES, "a.py") == ["a.py::f: 81 lines, at most 80"]
     assert too_long('def f():\n    """What.\n\n    More.\n    """\n' + body * (MAX_FUNCTION_LINES - 1), "a.py") == []
-    assert too_long("x = 1\n" * (MAX_FILE_LINES + 1), "a.py") == ["a.py: 301 lines, at most 300"]
+    assert too_long("x = 1\n" * (MAX_FILE_LINES + 1), "a.py") == ["a.py: 501 lines, at most 500"]
 
 
 def test_no_machine_paths_and_no_loose_ends() -> None:

@@ -13,8 +13,7 @@ from lightning import Trainer
 from torch import Tensor
 
 from lightning_audiorl.algorithms import GRPO, EvalDecoding
-from lightning_audiorl.data import AudioError, ManifestError, Subset
-from lightning_audiorl.data.speech import SpeechManifest, Texts, TextSpeech, TtsDataModule
+from lightning_audiorl.data import AudioError, ManifestError, SpeechManifest, Subset, Texts, TextSpeech, TtsDataModule
 from lightning_audiorl.judges import AsrJudge
 from lightning_audiorl.models import SpeechLMPolicy
 from lightning_audiorl.rewards import RewardError, RewardMix, SpeakerSimilarity, SpeechAccuracy

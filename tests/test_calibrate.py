@@ -12,9 +12,9 @@ import yaml
 
 from lightning_audiorl import cli
 from lightning_audiorl.algorithms.evaluation import hypotheses
-from lightning_audiorl.calibration import RECORDINGS, SAMPLES, calibrate
 from lightning_audiorl.codecs import TinyCodec
-from lightning_audiorl.data.speech import TtsDataModule
+from lightning_audiorl.commands.calibrate import RECORDINGS, SAMPLES, calibrate
+from lightning_audiorl.data import TtsDataModule
 from lightning_audiorl.models import SampleKey
 from lightning_audiorl.models.reference import content_hash
 from lightning_audiorl.token2text import Token2Text, calibration

@@ -21,9 +21,10 @@ from lightning_audiorl import cli
 from lightning_audiorl.algorithms.evaluation import EvalDecoding
 from lightning_audiorl.algorithms.prediction import Prediction
 from lightning_audiorl.callbacks.prediction_progress import PredictionProgress
+from lightning_audiorl.commands.predict import predict
 from lightning_audiorl.data import NonSpeech, RowSource
-from lightning_audiorl.data.fsdd import FsddDigits
-from lightning_audiorl.data.hypotheses import (
+from lightning_audiorl.data.corpora.fsdd import FsddDigits
+from lightning_audiorl.data.hypotheses.reader import (
     HypothesisError,
     HypothesisFiles,
     Predicted,
@@ -32,7 +33,6 @@ from lightning_audiorl.data.hypotheses import (
 )
 from lightning_audiorl.models import FunAsrNanoPolicy, TinyFunAsrNano
 from lightning_audiorl.models.policy import SampleKey
-from lightning_audiorl.prediction import predict
 from lightning_audiorl.text import DEFAULT_RULES, count_errors, normaliser_for
 from lightning_audiorl.types import Decoding, Utterance
 from tests.command import class_of, write_manifest

@@ -13,16 +13,16 @@ import yaml
 
 from lightning_audiorl import cli
 from lightning_audiorl.algorithms.evaluation import EvalDecoding, hypotheses
-from lightning_audiorl.data.hypotheses import HypothesisError, Predicted, read_hypotheses, row_fingerprint
-from lightning_audiorl.data.manifest_lines import to_json
-from lightning_audiorl.data.rl_subsets import RLSubset
-from lightning_audiorl.data.speech import Filters, PassRate, Similar, Stops, TokenRate, TtsDataModule, TtsRLDataModule
-from lightning_audiorl.data.subsets import SubsetBuilder
+from lightning_audiorl.commands.predict import SpeechPrediction
+from lightning_audiorl.data import Filters, PassRate, Similar, Stops, TokenRate, TtsDataModule, TtsRLDataModule
+from lightning_audiorl.data.hypotheses.reader import HypothesisError, Predicted, read_hypotheses, row_fingerprint
+from lightning_audiorl.data.manifest.schema import to_json
+from lightning_audiorl.data.mix.selection import SubsetBuilder
+from lightning_audiorl.data.mix.spec import RLSubset
 from lightning_audiorl.judges import JudgeError
 from lightning_audiorl.metrics.speech import character_errors
 from lightning_audiorl.models.policy import SampleKey
 from lightning_audiorl.ops.randomness import keyed_generator
-from lightning_audiorl.prediction import SpeechPrediction
 from lightning_audiorl.text import ErrorCounts, count_errors, normaliser_for
 from lightning_audiorl.types import Decoding, Hypothesis, Utterance
 from tests import speech, test_predict

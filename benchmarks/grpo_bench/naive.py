@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_audiorl.models import FunAsrNanoPolicy, SampleKey, TextLMPolicy, sampling
-from lightning_audiorl.models.cached_prompt import PrefixContext
+from lightning_audiorl.models import FunAsrNanoPolicy, SampleKey, TextLMPolicy
+from lightning_audiorl.models.decoding import sampling
+from lightning_audiorl.models.decoding.cached_prompt import PrefixContext
 from lightning_audiorl.models.policy import Context
 from lightning_audiorl.ops.join import join_batches
 from lightning_audiorl.types import Decoding, PromptBatch, Rollout

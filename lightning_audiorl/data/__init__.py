@@ -2,22 +2,64 @@
 
 from __future__ import annotations
 
-from lightning_audiorl.data.audio import AudioCache, AudioError, read_audio
-from lightning_audiorl.data.augment import Augment
-from lightning_audiorl.data.batching import Draw, MixEntry, StepSampler, duration_batches
-from lightning_audiorl.data.construct import JoinedNeighbours, PhraseRepeated
-from lightning_audiorl.data.datamodule import AsrDataModule, Subset
-from lightning_audiorl.data.effects import Degraded
-from lightning_audiorl.data.espeak import EspeakCorpus
-from lightning_audiorl.data.espeak_digits import EspeakDigits
-from lightning_audiorl.data.fsdd import FsddDigits
-from lightning_audiorl.data.hypotheses import HypothesisError, HypothesisFiles, Predicted, Sample
-from lightning_audiorl.data.manifest import IndexedManifest, ManifestError, ManifestRows, read_manifest, write_manifest
-from lightning_audiorl.data.nonspeech import NonSpeech
-from lightning_audiorl.data.padding import NoisePadded
-from lightning_audiorl.data.rl_datamodule import AsrRLDataModule
-from lightning_audiorl.data.rl_subsets import RLSubset
-from lightning_audiorl.data.rows import JoinedRows, RowSource
+from lightning_audiorl.data.audio.augment import Augment
+from lightning_audiorl.data.audio.effects import Degraded
+from lightning_audiorl.data.audio.nonspeech import NonSpeech
+from lightning_audiorl.data.audio.reading import AudioCache, AudioError, read_audio
+from lightning_audiorl.data.corpora.espeak import EspeakCorpus
+from lightning_audiorl.data.corpora.espeak_digits import EspeakDigits
+from lightning_audiorl.data.corpora.fsdd import FsddDigits
+from lightning_audiorl.data.corpora.hard_texts import HardTexts, hard_texts
+from lightning_audiorl.data.corpora.speaker_prompts import PromptedSpeech
+from lightning_audiorl.data.corpora.texts import Texts, TextSpeech
+from lightning_audiorl.data.corpora.tts import EspeakSpeech, FsddSpeech
+from lightning_audiorl.data.datamodules.asr import AsrDataModule, Subset
+from lightning_audiorl.data.datamodules.asr_rl import AsrRLDataModule
+from lightning_audiorl.data.datamodules.batching import Draw, MixEntry, StepSampler, duration_batches
+from lightning_audiorl.data.datamodules.tts import TtsDataModule, TtsRLDataModule
+from lightning_audiorl.data.hypotheses.reader import HypothesisError, HypothesisFiles, Predicted, Sample, SpeechSample
+from lightning_audiorl.data.manifest.files import (
+    IndexedManifest,
+    ManifestError,
+    ManifestRows,
+    read_manifest,
+    write_manifest,
+)
+from lightning_audiorl.data.manifest.source import JoinedRows, RowSource
+from lightning_audiorl.data.manifest.tts import SpeechManifest
+from lightning_audiorl.data.mix.selection import (
+    Candidate,
+    Choice,
+    Chosen,
+    EmptyReference,
+    Everything,
+    Hallucinating,
+    Hard,
+    KeywordHeavy,
+    Learnable,
+    Length,
+    RandomControl,
+    RepeatedPhrases,
+    SubsetBuilder,
+    Verdict,
+    choose,
+    choose_many,
+    fill,
+    kind_of,
+)
+from lightning_audiorl.data.mix.selection.by_prompt_quality import (
+    PromptClipping,
+    PromptDuration,
+    PromptLoudness,
+    PromptMeasures,
+    PromptNoise,
+    measure_prompt,
+)
+from lightning_audiorl.data.mix.selection.by_tts_samples import PassRate, Similar, Stops, TokenRate
+from lightning_audiorl.data.mix.selection.by_tts_text import Filters, TextCharset, TextLength
+from lightning_audiorl.data.mix.spec import RLSubset
+from lightning_audiorl.data.transforms.concatenate import JoinedNeighbours, PhraseRepeated
+from lightning_audiorl.data.transforms.noise_padding import NoisePadded
 
 __all__ = [
     "AsrDataModule",
@@ -25,29 +67,71 @@ __all__ = [
     "AudioCache",
     "AudioError",
     "Augment",
+    "Candidate",
+    "Choice",
+    "Chosen",
     "Degraded",
     "Draw",
+    "EmptyReference",
     "EspeakCorpus",
     "EspeakDigits",
+    "EspeakSpeech",
+    "Everything",
+    "Filters",
     "FsddDigits",
+    "FsddSpeech",
+    "Hallucinating",
+    "Hard",
+    "HardTexts",
     "HypothesisError",
     "HypothesisFiles",
     "IndexedManifest",
     "JoinedNeighbours",
     "JoinedRows",
+    "KeywordHeavy",
+    "Learnable",
+    "Length",
     "ManifestError",
     "ManifestRows",
     "MixEntry",
     "NoisePadded",
     "NonSpeech",
+    "PassRate",
     "PhraseRepeated",
     "Predicted",
+    "PromptClipping",
+    "PromptDuration",
+    "PromptLoudness",
+    "PromptMeasures",
+    "PromptNoise",
+    "PromptedSpeech",
     "RLSubset",
+    "RandomControl",
+    "RepeatedPhrases",
     "RowSource",
     "Sample",
+    "Similar",
+    "SpeechManifest",
+    "SpeechSample",
     "StepSampler",
+    "Stops",
     "Subset",
+    "SubsetBuilder",
+    "TextCharset",
+    "TextLength",
+    "TextSpeech",
+    "Texts",
+    "TokenRate",
+    "TtsDataModule",
+    "TtsRLDataModule",
+    "Verdict",
+    "choose",
+    "choose_many",
     "duration_batches",
+    "fill",
+    "hard_texts",
+    "kind_of",
+    "measure_prompt",
     "read_audio",
     "read_manifest",
     "write_manifest",

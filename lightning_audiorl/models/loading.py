@@ -13,7 +13,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from lightning_audiorl.models.finetune import Finetune, inject_lora, merge_lora
 from lightning_audiorl.models.reference import content_hash
-from lightning_audiorl.models.tiny import TINY_SPECS, TinySpec
+from lightning_audiorl.models.tiny.asr import TINY_SPECS, TinySpec
 
 
 @dataclass(frozen=True)

@@ -295,7 +295,7 @@ def test_beside_grpo_the_gradients_add_up() -> None:
 
 def test_a_policy_that_reads_tokens_alone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = make("speech_lm")
-    monkeypatch.delattr("lightning_audiorl.models.decoder_only.DecoderOnlyPolicy.hidden_of")
+    monkeypatch.delattr("lightning_audiorl.models.decoding.decoder_only.DecoderOnlyPolicy.hidden_of")
     make_module(policy=policy)
     with pytest.raises(ValueError, match=r"unrolled wants a policy that reads relaxed codes.*has no hidden_of"):
         make_module(policy=policy, relaxation=Relaxation(unrolled=2))

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 import numpy as np
 import soundfile
 
-from lightning_audiorl.data.hypotheses import Predicted, Sample, row_fingerprint, to_line
-from lightning_audiorl.data.manifest import read_manifest
-from lightning_audiorl.data.rl_build import MixPlan
-from lightning_audiorl.data.rl_subsets import RLSubset
-from lightning_audiorl.data.subsets import Candidate, SubsetBuilder, Verdict
+from lightning_audiorl.data.hypotheses.reader import Predicted, Sample, row_fingerprint, to_line
+from lightning_audiorl.data.manifest.files import read_manifest
+from lightning_audiorl.data.mix.build import MixPlan
+from lightning_audiorl.data.mix.selection import Candidate, SubsetBuilder, Verdict
+from lightning_audiorl.data.mix.spec import RLSubset
 from lightning_audiorl.text import KeywordCounts, count_errors
 from lightning_audiorl.types import Utterance
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lightning_audiorl.data import Augment
-from lightning_audiorl.data.augment import add_noise, change_gain, change_speed
+from lightning_audiorl.data.audio.augment import add_noise, change_gain, change_speed
 from lightning_audiorl.ops.randomness import keyed_generator
 from tests.helpers import assert_close
 

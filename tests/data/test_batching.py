@@ -6,7 +6,7 @@ from itertools import islice
 import pytest
 
 from lightning_audiorl.data import Draw, MixEntry, StepSampler, duration_batches
-from lightning_audiorl.data.batching import equal_batches, refill_draws
+from lightning_audiorl.data.datamodules.batching import equal_batches, refill_draws
 from lightning_audiorl.ops.randomness import keyed_uniform
 from tests.data.fakes import Rows
 

@@ -10,12 +10,12 @@ import pytest
 import soundfile
 import torch
 
-from lightning_audiorl.data.audio import read_audio
-from lightning_audiorl.data.construct import JoinedNeighbours, PhraseRepeated, join_texts
-from lightning_audiorl.data.effects import Degraded
-from lightning_audiorl.data.manifest import read_manifest, write_manifest
-from lightning_audiorl.data.padding import NoisePadded
-from lightning_audiorl.data.rows import RowSource
+from lightning_audiorl.data.audio.effects import Degraded
+from lightning_audiorl.data.audio.reading import read_audio
+from lightning_audiorl.data.manifest.files import read_manifest, write_manifest
+from lightning_audiorl.data.manifest.source import RowSource
+from lightning_audiorl.data.transforms.concatenate import JoinedNeighbours, PhraseRepeated, join_texts
+from lightning_audiorl.data.transforms.noise_padding import NoisePadded
 from lightning_audiorl.types import Segment, Utterance
 from tests.helpers import assert_close
 

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from lightning_audiorl.data import AudioError
-from lightning_audiorl.data.content import ContentHashes, EvaluationContent, default_cache_path
+from lightning_audiorl.data.audio.content_hash import ContentHashes, EvaluationContent, default_cache_path
 from lightning_audiorl.types import Segment, Utterance
 from tests.data.fakes import write_tone
 

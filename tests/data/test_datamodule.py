@@ -103,7 +103,7 @@ def test_ranks_take_contiguous_parts_of_a_batch(root: str, monkeypatch: pytest.M
     whole = take(module(root), 3)
     parts = []
     for rank in range(2):
-        monkeypatch.setattr("lightning_audiorl.data.datamodule._rank_and_size", lambda rank=rank: (rank, 2))
+        monkeypatch.setattr("lightning_audiorl.data.datamodules.asr._rank_and_size", lambda rank=rank: (rank, 2))
         parts.append(take(module(root), 3))
     for step, batch in enumerate(whole):
         assert parts[0][step].ids + parts[1][step].ids == batch.ids
@@ -132,7 +132,7 @@ def test_ranks_refill_with_different_rows(root: str, monkeypatch: pytest.MonkeyP
     whole = module(root).refill(2, 0, 8)
     parts = []
     for rank in range(2):
-        monkeypatch.setattr("lightning_audiorl.data.datamodule._rank_and_size", lambda rank=rank: (rank, 2))
+        monkeypatch.setattr("lightning_audiorl.data.datamodules.asr._rank_and_size", lambda rank=rank: (rank, 2))
         parts.append(module(root).refill(2, 0, 4))
     assert parts[0].ids + parts[1].ids == whole.ids
 

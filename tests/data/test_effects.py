@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torchaudio.functional import fftconvolve
 
-from lightning_audiorl.data.audio import AudioCache, AudioError, read_audio
-from lightning_audiorl.data.effects import EFFECTS, Degraded, apply_effects, parse_effect, room_response
-from lightning_audiorl.data.manifest import read_manifest, write_manifest
-from lightning_audiorl.data.nonspeech import KINDS, NonSpeech
+from lightning_audiorl.data.audio.effects import EFFECTS, Degraded, apply_effects, parse_effect, room_response
+from lightning_audiorl.data.audio.nonspeech import KINDS, NonSpeech
+from lightning_audiorl.data.audio.reading import AudioCache, AudioError, read_audio
+from lightning_audiorl.data.manifest.files import read_manifest, write_manifest
 from lightning_audiorl.ops.randomness import keyed_generator
 from lightning_audiorl.types import Segment, Utterance
 from tests.data.fakes import Rows, write_tone

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from lightning_audiorl.data import espeak, espeak_engine
-from lightning_audiorl.data.audio import read_audio
-from lightning_audiorl.data.espeak import NAMES, TEMPLATES, VOICES, WORDS, EspeakCorpus, Part, sentence_part
-from lightning_audiorl.data.espeak_engine import resolve_voice, synthesise, voice_names
+from lightning_audiorl.data.audio.reading import read_audio
+from lightning_audiorl.data.corpora import espeak, espeak_engine
+from lightning_audiorl.data.corpora.espeak import NAMES, TEMPLATES, VOICES, WORDS, EspeakCorpus, Part, sentence_part
+from lightning_audiorl.data.corpora.espeak_engine import resolve_voice, synthesise, voice_names
 from lightning_audiorl.ops.randomness import keyed_generator
 from lightning_audiorl.types import Utterance
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from lightning_audiorl.data import espeak_engine
-from lightning_audiorl.data.audio import read_audio
-from lightning_audiorl.data.espeak_digits import DIGIT_VOICES, DIGITS, EspeakDigits, Lang
-from lightning_audiorl.data.espeak_engine import synthesise
+from lightning_audiorl.data.audio.reading import read_audio
+from lightning_audiorl.data.corpora import espeak_engine
+from lightning_audiorl.data.corpora.espeak_digits import DIGIT_VOICES, DIGITS, EspeakDigits, Lang
+from lightning_audiorl.data.corpora.espeak_engine import synthesise
 from lightning_audiorl.text import normaliser_for
 from tests.helpers import assert_close
 

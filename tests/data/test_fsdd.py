@@ -6,7 +6,7 @@ import pytest
 import soundfile
 
 from lightning_audiorl.data import AudioError, FsddDigits, read_audio
-from lightning_audiorl.data.fsdd import DIGIT_WORDS, PART_INDEX
+from lightning_audiorl.data.corpora.fsdd import DIGIT_WORDS, PART_INDEX
 from tests.data.fakes import SPEAKERS, write_tone
 
 

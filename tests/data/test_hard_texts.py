@@ -8,10 +8,10 @@ from typing import Any, get_args
 
 import pytest
 
-from lightning_audiorl.data.espeak import WORDS, sentence_part
-from lightning_audiorl.data.fsdd import DIGIT_WORDS
-from lightning_audiorl.data.speech import HardTexts, hard_texts
-from lightning_audiorl.data.speech.hard_texts import (
+from lightning_audiorl.data import HardTexts, hard_texts
+from lightning_audiorl.data.corpora.espeak import WORDS, sentence_part
+from lightning_audiorl.data.corpora.fsdd import DIGIT_WORDS
+from lightning_audiorl.data.corpora.hard_texts import (
     KINDS,
     RARE_WORDS,
     TONGUE_TWISTERS,
@@ -19,7 +19,7 @@ from lightning_audiorl.data.speech.hard_texts import (
     rare_grammar_words,
     words_of,
 )
-from lightning_audiorl.data.subsets.texts import phrase_said_again
+from lightning_audiorl.data.mix.selection.by_text import phrase_said_again
 
 NAMES: tuple[VocabularyName, ...] = get_args(VocabularyName)
 LISTED = {word for text in TONGUE_TWISTERS for word in text.split()} | set(RARE_WORDS)

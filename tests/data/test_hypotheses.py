@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from lightning_audiorl.data import hypotheses
-from lightning_audiorl.data.hypotheses import (
+from lightning_audiorl.data.hypotheses import reader
+from lightning_audiorl.data.hypotheses.reader import (
     HypothesisError,
     HypothesisFiles,
     Predicted,
@@ -21,7 +21,7 @@ from lightning_audiorl.data.hypotheses import (
     row_fingerprint,
     to_line,
 )
-from lightning_audiorl.data.hypothesis_summary import summary
+from lightning_audiorl.data.hypotheses.summary import summary
 from lightning_audiorl.text import ErrorCounts, KeywordCounts
 from lightning_audiorl.types import Segment, Utterance
 
@@ -124,7 +124,7 @@ def test_two_models_in_one_file_blank_lines_and_other_key_orders(tmp_path: Path)
 
 
 def test_ids_with_the_same_hash_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hypotheses, "_key", lambda row_id: 3)
+    monkeypatch.setattr(reader, "_key", lambda row_id: 3)
     rows = [row("a"), row("b", "other")]
     found = HypothesisFiles([write(tmp_path / "h.jsonl", [predicted(one) for one in rows])])
     assert [found.of(one) for one in rows] == [(predicted(one),) for one in rows]

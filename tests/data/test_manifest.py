@@ -10,8 +10,8 @@ import pytest
 import soundfile
 
 from lightning_audiorl.data import ManifestError, ManifestRows, read_manifest, write_manifest
-from lightning_audiorl.data.manifest import IndexedManifest, iter_manifest
-from lightning_audiorl.data.manifest_lines import full_path
+from lightning_audiorl.data.manifest.files import IndexedManifest, iter_manifest
+from lightning_audiorl.data.manifest.schema import full_path
 from lightning_audiorl.types import Segment, Utterance
 from tests.data.fakes import write_tone
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lightning_audiorl.data import NonSpeech, read_audio
-from lightning_audiorl.data.nonspeech import KINDS, render
+from lightning_audiorl.data.audio.nonspeech import KINDS, render
 from tests.helpers import assert_close
 
 

@@ -10,8 +10,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from lightning_audiorl.data.audio import AudioError
-from lightning_audiorl.data.speech import (
+from lightning_audiorl.data import (
     PromptClipping,
     PromptDuration,
     PromptLoudness,
@@ -19,9 +18,10 @@ from lightning_audiorl.data.speech import (
     PromptNoise,
     measure_prompt,
 )
-from lightning_audiorl.data.speech import prompt_quality as module
-from lightning_audiorl.data.speech.prompt_quality import SILENT_DB, PromptRule, check_prompt, prompt_measures
-from lightning_audiorl.data.subsets import Candidate
+from lightning_audiorl.data.audio.reading import AudioError
+from lightning_audiorl.data.mix.selection import Candidate
+from lightning_audiorl.data.mix.selection import by_prompt_quality as module
+from lightning_audiorl.data.mix.selection.by_prompt_quality import SILENT_DB, PromptRule, check_prompt, prompt_measures
 from lightning_audiorl.ops.randomness import keyed_generator
 from lightning_audiorl.types import Segment, Utterance
 

@@ -12,14 +12,14 @@ import pytest
 import soundfile
 
 from lightning_audiorl.data import FsddDigits, NonSpeech, RowSource
-from lightning_audiorl.data.hypotheses import HypothesisError
-from lightning_audiorl.data.manifest import ManifestRows
-from lightning_audiorl.data.rl_build import MixPlan, read_summary
-from lightning_audiorl.data.rl_subsets import RLSubset, describe
-from lightning_audiorl.data.rl_writer import MixWriter
-from lightning_audiorl.data.subsets import SubsetBuilder
-from lightning_audiorl.data.subsets.decoded import Hallucinating
-from lightning_audiorl.data.subsets.metadata import Length, RandomControl
+from lightning_audiorl.data.hypotheses.reader import HypothesisError
+from lightning_audiorl.data.manifest.files import ManifestRows
+from lightning_audiorl.data.mix.build import MixPlan, read_summary
+from lightning_audiorl.data.mix.selection import SubsetBuilder
+from lightning_audiorl.data.mix.selection.by_hypotheses import Hallucinating
+from lightning_audiorl.data.mix.selection.by_metadata import Length, RandomControl
+from lightning_audiorl.data.mix.spec import RLSubset, describe
+from lightning_audiorl.data.mix.writer import MixWriter
 from lightning_audiorl.types import Segment, Utterance
 from tests.data.mixes import HighFirst, built, ids, plan, write_hypotheses, write_noise, write_rows, write_set
 
@@ -339,7 +339,7 @@ def test_a_killed_build_leaves_nothing_half_done(
         _new_training_audio(tmp_path)
     pid = os.fork()
     if pid == 0:
-        monkeypatch.setattr("lightning_audiorl.data.rl_writer.markdown", lambda summary: os._exit(9))
+        monkeypatch.setattr("lightning_audiorl.data.mix.writer.markdown", lambda summary: os._exit(9))
         mix.build()
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9

@@ -13,9 +13,9 @@ from lightning import Trainer
 from lightning.pytorch.cli import LightningCLI
 
 from lightning_audiorl.data import Augment, FsddDigits, NonSpeech
-from lightning_audiorl.data.rl_build import MixPlan, RLSubset
-from lightning_audiorl.data.rl_datamodule import AsrRLDataModule
-from lightning_audiorl.data.subsets.metadata import Length, RandomControl
+from lightning_audiorl.data.datamodules.asr_rl import AsrRLDataModule
+from lightning_audiorl.data.mix.build import MixPlan, RLSubset
+from lightning_audiorl.data.mix.selection.by_metadata import Length, RandomControl
 from lightning_audiorl.types import PromptBatch
 from tests.command import parser, tiny_config
 from tests.data.mixes import HighFirst, write_set
@@ -92,7 +92,7 @@ def test_ranks_see_disjoint_rows_of_one_mix(tmp_path: Path, train: str, monkeypa
     whole.prepare_data()
     parts, refills = [], []
     for rank in range(2):
-        monkeypatch.setattr("lightning_audiorl.data.datamodule._rank_and_size", lambda rank=rank: (rank, 2))
+        monkeypatch.setattr("lightning_audiorl.data.datamodules.asr._rank_and_size", lambda rank=rank: (rank, 2))
         data = module(tmp_path, train, batch_size=4)
         data.setup("fit")
         parts.append(take(data, 6))
@@ -187,13 +187,13 @@ subsets:
       class_path: lightning_audiorl.data.FsddDigits
       init_args: {{root: {root}, num_words: [1, 3], num_rows: 40}}
     builder:
-      class_path: lightning_audiorl.data.subsets.RandomControl
+      class_path: lightning_audiorl.data.RandomControl
       init_args: {{num_rows: 6}}
     share: {{0: 0.5, 10: 0.25}}
   long:
     source: *digits
     builder:
-      class_path: lightning_audiorl.data.subsets.Length
+      class_path: lightning_audiorl.data.Length
       init_args: {{min_s: 0.3}}
     share: {{0: 0.5, 10: 0.75}}
 val:
@@ -228,7 +228,7 @@ def test_the_cli_builds_it_from_yaml(root: str, tmp_path: Path) -> None:
 def test_audiorl_fit_parses_it(root: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tiny_config(tmp_path)
     settings = yaml.safe_load(YAML.format(root=root))
-    config["data"] = {"class_path": "lightning_audiorl.data.rl_datamodule.AsrRLDataModule", "init_args": settings}
+    config["data"] = {"class_path": "lightning_audiorl.data.datamodules.asr_rl.AsrRLDataModule", "init_args": settings}
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(config))
     try:

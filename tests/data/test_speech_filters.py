@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from lightning_audiorl.data.hypotheses import (
+from lightning_audiorl.data import Filters, PassRate, Similar, Stops, TextCharset, TextLength, TokenRate
+from lightning_audiorl.data.hypotheses.reader import (
     HypothesisError,
     HypothesisFiles,
     Predicted,
@@ -20,8 +21,7 @@ from lightning_audiorl.data.hypotheses import (
     row_fingerprint,
     to_line,
 )
-from lightning_audiorl.data.speech import Filters, PassRate, Similar, Stops, TextCharset, TextLength, TokenRate
-from lightning_audiorl.data.subsets import Candidate, RandomControl, RepeatedPhrases, SubsetBuilder, choose
+from lightning_audiorl.data.mix.selection import Candidate, RandomControl, RepeatedPhrases, SubsetBuilder, choose
 from lightning_audiorl.text import ErrorCounts, KeywordCounts
 from lightning_audiorl.types import Utterance
 

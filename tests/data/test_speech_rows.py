@@ -10,20 +10,24 @@ import pytest
 import torch
 from jsonargparse import ArgumentParser
 
-from lightning_audiorl.data import FsddDigits, IndexedManifest, ManifestError, RowSource, write_manifest
-from lightning_audiorl.data.espeak import speak_to_file
-from lightning_audiorl.data.fsdd import DIGIT_WORDS, length_s
-from lightning_audiorl.data.speech import (
+from lightning_audiorl.data import (
     EspeakSpeech,
+    FsddDigits,
     FsddSpeech,
     HardTexts,
+    IndexedManifest,
+    ManifestError,
     PromptedSpeech,
+    RowSource,
     SpeechManifest,
     Texts,
     TextSpeech,
+    write_manifest,
 )
-from lightning_audiorl.data.speech.rows import speech_row
-from lightning_audiorl.data.targets import all_segments, target_segments
+from lightning_audiorl.data.corpora.espeak import speak_to_file
+from lightning_audiorl.data.corpora.fsdd import DIGIT_WORDS
+from lightning_audiorl.data.corpora.speaker_prompts import speech_row
+from lightning_audiorl.data.manifest.targets import all_segments, length_s, target_segments
 from lightning_audiorl.types import Segment, Utterance
 from tests.data.fakes import SPEAKERS, write_tone
 
@@ -136,9 +140,9 @@ def test_a_prompt_never_says_a_sentence_of_the_text(tmp_path: Path, monkeypatch:
     few = ["call anna now", "find emma today", "leave paris tomorrow", "go to lima now"]
     settings: dict[str, Any] = {"voices": ["en-us"], "rate_wpm": (160, 160), "pitch": (50, 50), "num_rows": 6}
     rows = EspeakSpeech(num_sentences=(3, 3), cache_dir=str(tmp_path), **settings)
-    for module in ("espeak", "speech.corpora"):
+    for module in ("espeak", "tts"):
         monkeypatch.setattr(
-            f"lightning_audiorl.data.{module}.draw_sentence",
+            f"lightning_audiorl.data.corpora.{module}.draw_sentence",
             lambda generator, part, num_words: few[int(torch.randint(4, (), generator=generator))],
         )
     found = 0
@@ -148,7 +152,7 @@ def test_a_prompt_never_says_a_sentence_of_the_text(tmp_path: Path, monkeypatch:
         found += len({sentence for sentence in few if sentence in row.text}) > 1
     assert found > 0
     said = next(sentence for sentence in few if sentence in rows[0].text)
-    monkeypatch.setattr("lightning_audiorl.data.speech.corpora.draw_sentence", lambda *_: said)
+    monkeypatch.setattr("lightning_audiorl.data.corpora.tts.draw_sentence", lambda *_: said)
     with pytest.raises(ValueError, match=r"row 'espeak-train-\w+-000000' holds every sentence of \(3, 8\) words"):
         rows[0]
 
@@ -352,8 +356,8 @@ def test_yaml_names_a_file_of_texts(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("one\ntwo three\n")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--rows", type=RowSource)
-    texts = {"class_path": "lightning_audiorl.data.speech.Texts", "init_args": {"path": str(tmp_path / "t.txt")}}
-    spoken = {"class_path": "lightning_audiorl.data.speech.TextSpeech", "init_args": {"texts": texts}}
+    texts = {"class_path": "lightning_audiorl.data.Texts", "init_args": {"path": str(tmp_path / "t.txt")}}
+    spoken = {"class_path": "lightning_audiorl.data.TextSpeech", "init_args": {"texts": texts}}
     for spec in (texts, spoken):
         rows = parser.instantiate_classes(parser.parse_object({"rows": spec})).rows
         assert [row.text for row in rows] == ["one", "two three"]

@@ -11,9 +11,9 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import subset_builders
 
-from lightning_audiorl.data import subsets
-from lightning_audiorl.data.hypotheses import row_fingerprint
-from lightning_audiorl.data.hypothesis_lines import parse_line
+from lightning_audiorl.data.hypotheses.reader import row_fingerprint
+from lightning_audiorl.data.hypotheses.schema import parse_line
+from lightning_audiorl.data.mix import selection
 
 
 def test_every_builder_is_measured(tmp_path: Path) -> None:
@@ -21,8 +21,8 @@ def test_every_builder_is_measured(tmp_path: Path) -> None:
     found = subset_builders.measure(tmp_path)
     kinds = {
         name
-        for name in subsets.__all__
-        if isinstance(kind := getattr(subsets, name), type) and issubclass(kind, subsets.SubsetBuilder)
+        for name in selection.__all__
+        if isinstance(kind := getattr(selection, name), type) and issubclass(kind, selection.SubsetBuilder)
     }
     assert set(found["builders"].values()) == kinds - {"SubsetBuilder"}
     assert found["rows"] == 600

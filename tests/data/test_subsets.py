@@ -10,9 +10,9 @@ import pytest
 import yaml
 from jsonargparse import ArgumentParser
 
-from lightning_audiorl.data import subsets
-from lightning_audiorl.data.nonspeech import NonSpeech
-from lightning_audiorl.data.subsets import (
+from lightning_audiorl.data.audio.nonspeech import NonSpeech
+from lightning_audiorl.data.mix import selection
+from lightning_audiorl.data.mix.selection import (
     Candidate,
     Choice,
     EmptyReference,
@@ -28,7 +28,7 @@ from lightning_audiorl.data.subsets import (
     fill,
     kind_of,
 )
-from lightning_audiorl.data.subsets.texts import phrase_said_again, repeated_phrase
+from lightning_audiorl.data.mix.selection.by_text import phrase_said_again, repeated_phrase
 from lightning_audiorl.text import count_keywords, normaliser_for
 from lightning_audiorl.types import Segment, Utterance
 
@@ -216,21 +216,23 @@ def test_empty_references() -> None:
 
 def test_yaml_makes_every_builder() -> None:
     settings = """
-    a: {class_path: lightning_audiorl.data.subsets.RandomControl, init_args: {like: hard, bin_s: 2}}
-    b: {class_path: lightning_audiorl.data.subsets.Length, init_args: {min_s: 0, max_s: 20, num_rows: 5}}
-    c: {class_path: lightning_audiorl.data.subsets.EmptyReference, init_args: {kinds: [hum]}}
-    d: {class_path: lightning_audiorl.data.subsets.RepeatedPhrases, init_args: {where: back_to_back}}
-    e: {class_path: lightning_audiorl.data.subsets.KeywordHeavy, init_args: {keywords: [oslo], rare_below: 1.0e-5}}
-    f: {class_path: lightning_audiorl.data.subsets.Hard, init_args: {across: models, decodings: [greedy]}}
-    g: {class_path: lightning_audiorl.data.subsets.Hallucinating, init_args: {rules: [loop]}}
-    h: {class_path: lightning_audiorl.data.subsets.Learnable, init_args: {low: 0.1, high: 0.9}}
-    i: lightning_audiorl.data.subsets.Everything
+    a: {class_path: lightning_audiorl.data.RandomControl, init_args: {like: hard, bin_s: 2}}
+    b: {class_path: lightning_audiorl.data.Length, init_args: {min_s: 0, max_s: 20, num_rows: 5}}
+    c: {class_path: lightning_audiorl.data.EmptyReference, init_args: {kinds: [hum]}}
+    d: {class_path: lightning_audiorl.data.RepeatedPhrases, init_args: {where: back_to_back}}
+    e: {class_path: lightning_audiorl.data.KeywordHeavy, init_args: {keywords: [oslo], rare_below: 1.0e-5}}
+    f: {class_path: lightning_audiorl.data.Hard, init_args: {across: models, decodings: [greedy]}}
+    g: {class_path: lightning_audiorl.data.Hallucinating, init_args: {rules: [loop]}}
+    h: {class_path: lightning_audiorl.data.Learnable, init_args: {low: 0.1, high: 0.9}}
+    i: lightning_audiorl.data.Everything
     """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--builders", type=dict[str, SubsetBuilder])
     made = parser.instantiate_classes(parser.parse_object({"builders": yaml.safe_load(settings)})).builders
     builders = {
-        name: kind for name, kind in vars(subsets).items() if isinstance(kind, type) and issubclass(kind, SubsetBuilder)
+        name: kind
+        for name, kind in vars(selection).items()
+        if isinstance(kind, type) and issubclass(kind, SubsetBuilder)
     }
     assert {type(builder) for builder in made.values()} == set(builders.values()) - {SubsetBuilder}
     assert (made["a"].like, made["a"].bin_s, made["b"].num_rows, made["e"].keywords) == ("hard", 2.0, 5, ("oslo",))

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from lightning_audiorl.data.hypotheses import Predicted, Sample
-from lightning_audiorl.data.subsets import (
+from lightning_audiorl.data.hypotheses.reader import Predicted, Sample
+from lightning_audiorl.data.mix.selection import (
     Candidate,
     Choice,
     Hallucinating,
@@ -16,7 +16,7 @@ from lightning_audiorl.data.subsets import (
     SubsetBuilder,
     choose,
 )
-from lightning_audiorl.data.subsets.decoded import disagreement
+from lightning_audiorl.data.mix.selection.by_hypotheses import disagreement
 from lightning_audiorl.text import ErrorCounts, KeywordCounts, count_errors
 from lightning_audiorl.types import Segment, Utterance
 

@@ -13,25 +13,32 @@ import torch
 import yaml
 from lightning.pytorch.cli import LightningCLI
 
-from lightning_audiorl.data import AudioError, Augment, FsddDigits, JoinedRows, RLSubset, RowSource, Subset, read_audio
-from lightning_audiorl.data.hypotheses import Predicted, row_fingerprint, to_line
-from lightning_audiorl.data.speech import (
+from lightning_audiorl.data import (
+    AudioError,
+    Augment,
     Filters,
+    FsddDigits,
     FsddSpeech,
     HardTexts,
+    JoinedRows,
     PassRate,
     PromptDuration,
+    RLSubset,
+    RowSource,
     Similar,
     Stops,
+    Subset,
     TextCharset,
     TextLength,
     Texts,
     TextSpeech,
     TtsDataModule,
     TtsRLDataModule,
+    read_audio,
 )
-from lightning_audiorl.data.subsets import RandomControl
-from lightning_audiorl.data.targets import target_segments
+from lightning_audiorl.data.hypotheses.reader import Predicted, row_fingerprint, to_line
+from lightning_audiorl.data.manifest.targets import target_segments
+from lightning_audiorl.data.mix.selection import RandomControl
 from lightning_audiorl.types import PromptBatch, Segment, Utterance
 from tests.data.fakes import write_tone
 from tests.data.test_datamodule import Recorder, assert_same_batches, trainer
@@ -138,7 +145,7 @@ def test_ranks_and_refills(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {row_id.split("@")[1] for row_id in refill.ids} == {"0.r2.1", "1.r2.1", "2.r2.1"}
     parts, refills = [], []
     for rank in range(2):
-        monkeypatch.setattr("lightning_audiorl.data.datamodule._rank_and_size", lambda rank=rank: (rank, 2))
+        monkeypatch.setattr("lightning_audiorl.data.datamodules.asr._rank_and_size", lambda rank=rank: (rank, 2))
         parts += take(module(root), 1)
         refills.append(module(root).refill(2, 1, 3))
     assert parts[0].ids + parts[1].ids == whole.ids
@@ -336,29 +343,29 @@ YAML = """
 subsets:
   texts:
     source:
-      class_path: lightning_audiorl.data.speech.TextSpeech
+      class_path: lightning_audiorl.data.TextSpeech
       init_args:
         texts:
-          class_path: lightning_audiorl.data.speech.HardTexts
+          class_path: lightning_audiorl.data.HardTexts
           init_args: {{vocabulary: digits, num_rows: 40, kinds: [short, repeated]}}
         prompts:
           class_path: lightning_audiorl.data.FsddDigits
           init_args: {{root: {root}, num_words: [2, 4], num_rows: 50}}
     builder:
-      class_path: lightning_audiorl.data.speech.Filters
+      class_path: lightning_audiorl.data.Filters
       init_args:
         rules:
-        - {{class_path: lightning_audiorl.data.speech.TextLength, init_args: {{max_words: 20}}}}
-        - {{class_path: lightning_audiorl.data.speech.PromptDuration, init_args: {{min_s: 0.2}}}}
+        - {{class_path: lightning_audiorl.data.TextLength, init_args: {{max_words: 20}}}}
+        - {{class_path: lightning_audiorl.data.PromptDuration, init_args: {{min_s: 0.2}}}}
     share: 0.75
   listed:
     source:
-      class_path: lightning_audiorl.data.speech.TextSpeech
-      init_args: {{texts: {{class_path: lightning_audiorl.data.speech.Texts, init_args: {{lines: [one two, three]}}}}}}
+      class_path: lightning_audiorl.data.TextSpeech
+      init_args: {{texts: {{class_path: lightning_audiorl.data.Texts, init_args: {{lines: [one two, three]}}}}}}
     share: 0.25
 val:
   digits:
-    class_path: lightning_audiorl.data.speech.FsddSpeech
+    class_path: lightning_audiorl.data.FsddSpeech
     init_args: {{root: {root}, part: dev, num_rows: 8, prompt_words: [2, 3]}}
 prompt_s: [0.1, 20.0]
 charset: abcdefghijklmnopqrstuvwxyz' '
@@ -378,7 +385,7 @@ def test_the_cli_builds_it_from_yaml(root: str, tmp_path: Path) -> None:
         with pytest.raises(SystemExit):
             LightningCLI(Recorder, TtsRLDataModule, run=False, args=[*args, wrong])
     settings = {
-        "train": [{"source": {"class_path": "lightning_audiorl.data.speech.FsddSpeech", "init_args": {"root": root}}}],
+        "train": [{"source": {"class_path": "lightning_audiorl.data.FsddSpeech", "init_args": {"root": root}}}],
         "prompt_s": [0.1, 9.0],
     }
     (tmp_path / "sft.yaml").write_text(yaml.safe_dump({"data": settings}))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_audiorl.codecs import TinyCodec, TinyCodecConfig
 from lightning_audiorl.data import AsrDataModule, RowSource
-from lightning_audiorl.data.datamodule import Subset, collate
+from lightning_audiorl.data.datamodules.asr import Subset, collate
 from lightning_audiorl.judges import CtcTraining, LogMelGru, MfccConv, SpeakerTraining, XvectorNetwork
 from lightning_audiorl.judges.ctc_training import character_ids
 from lightning_audiorl.judges.speaker_training import margin_loss, mean_cosines

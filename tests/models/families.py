@@ -21,7 +21,7 @@ from lightning_audiorl.models import (
     TinyWhisper,
     WhisperPolicy,
 )
-from lightning_audiorl.models.cached_prompt import CachedPromptPolicy, PrefixContext
+from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy, PrefixContext
 from lightning_audiorl.ops import token_log_probs
 from lightning_audiorl.ops.randomness import keyed_generator
 from lightning_audiorl.types import Decoding, PromptBatch, Rollout, Segment, Utterance

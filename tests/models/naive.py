@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_audiorl.models.cached_prompt import CachedPromptPolicy
+from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy
 from lightning_audiorl.types import PromptBatch, Rollout
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import DynamicCache
 
-from lightning_audiorl.models.cache import make_room
+from lightning_audiorl.models.decoding.cache import make_room
 
 
 def test_a_roomy_cache_equals_a_plain_one() -> None:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from lightning_audiorl import ops
-from lightning_audiorl.models import Finetune, Reference, SampleKey, TextLMPolicy, TinyCausalLM, packed
-from lightning_audiorl.models.cached_prompt import CachedPromptPolicy
+from lightning_audiorl.models import Finetune, Reference, SampleKey, TextLMPolicy, TinyCausalLM
+from lightning_audiorl.models.decoding import shared_prefix
+from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy
 from lightning_audiorl.models.finetune import Parts, apply_finetune
 from tests.allocations import AllocationWatch
 from tests.helpers import assert_close, assert_gradients_close
@@ -142,7 +143,7 @@ def test_autocast_keeps_what_needs_precision_in_float32(
     family: str, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attended: set[torch.dtype] = set()
-    original = packed._attend
+    original = shared_prefix._attend
 
     def spy(*args: Any) -> Any:
         out, norm = original(*args)
@@ -150,7 +151,7 @@ def test_autocast_keeps_what_needs_precision_in_float32(
         assert norm.dtype == torch.float32
         return out, norm
 
-    monkeypatch.setattr(packed, "_attend", spy)
+    monkeypatch.setattr(shared_prefix, "_attend", spy)
     policy = make(family, lively=False, checkpointing=checkpointing)
     reference = Reference(policy)
     context = policy.encode(batch_of(["a"]))

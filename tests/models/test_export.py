@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from lightning_audiorl.models import SampleKey
-from lightning_audiorl.models.cached_prompt import CachedPromptPolicy
+from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy
 from lightning_audiorl.types import Decoding, PromptBatch
 from tests.helpers import assert_close
 from tests.models.families import CASES, FAMILIES, POLICIES, batch_of, disturb, log_probs, make

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_audiorl.models import SampleKey
-from lightning_audiorl.models.cached_prompt import CachedPromptPolicy
+from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy
 from lightning_audiorl.types import Decoding, PromptBatch, Rollout
 from tests.helpers import GRADIENT_RELATIVE_NORM, assert_close, assert_gradients_close
 from tests.models.families import (

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_audiorl.models import Finetune, FunAsrNanoPolicy, Reference, SampleKey, WhisperPolicy, content_hash
-from lightning_audiorl.models.cached_prompt import CachedPromptPolicy, PrefixContext
+from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy, PrefixContext
 from lightning_audiorl.models.finetune import adapters_off, lora_layers
 from lightning_audiorl.types import Rollout
 from tests.helpers import assert_close

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_audiorl.models.cached_prompt import CachedPromptPolicy
+from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy
 from lightning_audiorl.models.policy import SampleKey
 from lightning_audiorl.types import PromptBatch, Rollout
 from tests.models.families import DECODING, FAMILIES, batch_of, log_probs, make

@@ -20,7 +20,7 @@ from lightning_audiorl.models import (
     content_hash,
 )
 from lightning_audiorl.models.loading import Start, read_start
-from lightning_audiorl.models.tiny import TINY_SPECS, word_tokenizer
+from lightning_audiorl.models.tiny.asr import TINY_SPECS, word_tokenizer
 from tests.models.families import (
     AUDIO_FAMILIES,
     CASES,

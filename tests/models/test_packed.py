@@ -23,9 +23,10 @@ from transformers import (
 )
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from lightning_audiorl.models import SampleKey, TextLMPolicy, packed
-from lightning_audiorl.models.packed import Layout, attention, packed_arguments
-from lightning_audiorl.models.tiny import word_tokenizer
+from lightning_audiorl.models import SampleKey, TextLMPolicy
+from lightning_audiorl.models.decoding import shared_prefix
+from lightning_audiorl.models.decoding.shared_prefix import Layout, attention, packed_arguments
+from lightning_audiorl.models.tiny.asr import word_tokenizer
 from tests.helpers import assert_close, assert_gradients_close
 from tests.models.families import DECODING, WORDS, batch_of, log_probs
 from tests.models.naive import naive_log_probs
@@ -39,7 +40,7 @@ CROSS_ATTENTION = SimpleNamespace(is_causal=False)
 def _either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ways to attend to a block of keys; the plain one is for devices without the fused one."""
     if request.param == "plain":
-        monkeypatch.setattr(packed, "_FUSED", ())
+        monkeypatch.setattr(shared_prefix, "_FUSED", ())
 
 
 def test_layout_worked_example() -> None:
@@ -232,4 +233,4 @@ def test_a_window_that_the_prompt_outgrows_is_refused(tmp_path: Path) -> None:
 )
 def test_models_that_cannot_take_packed_rows_are_refused(config: PreTrainedConfig, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        packed.share_prefix(AutoModelForCausalLM.from_config(config))
+        shared_prefix.share_prefix(AutoModelForCausalLM.from_config(config))

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from lightning_audiorl.models.decoding.sampling import draw, keyed_uniforms, sample
 from lightning_audiorl.models.policy import SampleKey
-from lightning_audiorl.models.sampling import draw, keyed_uniforms, sample
 from lightning_audiorl.ops.randomness import keyed_generator, keyed_uniform
 from lightning_audiorl.types import Decoding, Rollout
 from tests.helpers import assert_close

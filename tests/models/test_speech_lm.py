@@ -26,7 +26,7 @@ from lightning_audiorl.models import (
     SpeechLMPolicy,
     content_hash,
 )
-from lightning_audiorl.models.biased_head import Qwen2WithHeadBias
+from lightning_audiorl.models.tts.biased_head import Qwen2WithHeadBias
 from lightning_audiorl.rewards import Reward, RewardMix
 from lightning_audiorl.strategies import PhaseSingleDevice
 from lightning_audiorl.types import Decoding, Hypothesis, PromptBatch, Segment, Utterance

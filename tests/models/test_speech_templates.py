@@ -12,14 +12,14 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from lightning_audiorl.models.speech_templates import (
+from lightning_audiorl.models.tiny.tts import TinySpeechLM, build_speech_lm
+from lightning_audiorl.models.tts.templates import (
     CosyVoice2Template,
     LlasaTemplate,
     NeuTTSTemplate,
     PlainTemplate,
     SpeechTemplate,
 )
-from lightning_audiorl.models.tiny_speech import TinySpeechLM, build_speech_lm
 
 NUM_CODES = 12
 #: The format of Llama 3 instruct models: headers, and a system part with a date.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from lightning_audiorl.commands.plan import Settings
 from lightning_audiorl.models import Finetune, TextLMPolicy, TinyCausalLM
-from lightning_audiorl.planner import Settings
 from lightning_audiorl.types import Decoding
 
 SMALL = TinyCausalLM(width=32, layers=2, heads=2)

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from lightning_audiorl import cli
-from lightning_audiorl.planner import read_settings, trace
-from lightning_audiorl.planner.meter import Meter
-from lightning_audiorl.planner.skeleton import build_skeleton
+from lightning_audiorl.commands.plan import read_settings, trace
+from lightning_audiorl.commands.plan.meter import Meter
+from lightning_audiorl.commands.plan.skeleton import build_skeleton
 from tests.command import class_of, tiny_config
 from tests.planner.runs import settings
 

@@ -9,10 +9,10 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.profiler import ProfilerActivity, profile
 
 from lightning_audiorl import ops
+from lightning_audiorl.commands.plan.meter import Meter
+from lightning_audiorl.commands.plan.skeleton import build_skeleton
 from lightning_audiorl.models import TextLMPolicy
-from lightning_audiorl.models.text_lm import TextContext
-from lightning_audiorl.planner.meter import Meter
-from lightning_audiorl.planner.skeleton import build_skeleton
+from lightning_audiorl.models.tts.text_lm import TextContext
 from lightning_audiorl.types import Rollout
 from tests.planner.runs import SMALL
 

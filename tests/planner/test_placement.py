@@ -7,10 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from lightning_audiorl.commands.plan import (
+    Piece,
+    Plan,
+    Settings,
+    Working,
+    pieces,
+    plan,
+    read_settings,
+    residency,
+    trace,
+)
+from lightning_audiorl.commands.plan.meter import Meter
+from lightning_audiorl.commands.plan.skeleton import build_skeleton
 from lightning_audiorl.models import Finetune, TextLMPolicy, TinyWhisper, WhisperPolicy
-from lightning_audiorl.planner import Piece, Plan, Settings, Working, pieces, plan, read_settings, residency, trace
-from lightning_audiorl.planner.meter import Meter
-from lightning_audiorl.planner.skeleton import build_skeleton
 from lightning_audiorl.strategies.parts import NEEDED
 from lightning_audiorl.strategies.phases import PHASES
 from lightning_audiorl.types import Decoding

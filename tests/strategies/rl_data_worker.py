@@ -16,7 +16,7 @@ from lightning import Callback, Trainer
 
 from lightning_audiorl.algorithms import Optim
 from lightning_audiorl.data import AsrRLDataModule, RLSubset
-from lightning_audiorl.data.subsets import Everything, RandomControl
+from lightning_audiorl.data.mix.selection import Everything, RandomControl
 from lightning_audiorl.types import Hypothesis
 from tests.algorithms.tiny import SHORT, Judge, make_grpo, make_policy
 

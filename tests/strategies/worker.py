@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from lightning_audiorl.algorithms import GRPO, SFT, AudioRLModule, DiffRO, GRPODiffRO, Optim
 from lightning_audiorl.algorithms.diffro_filters import Candidates, DiffroFilter
 from lightning_audiorl.models import TextLMPolicy, WhisperPolicy
-from lightning_audiorl.models.cached_prompt import CachedPromptPolicy
+from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy
 from lightning_audiorl.rewards import DurationConsistency, RewardMix, SpeechAccuracy
 from lightning_audiorl.types import Decoding, Hypothesis, PromptBatch
 from tests import speech

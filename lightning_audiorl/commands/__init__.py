@@ -1,0 +1,17 @@
+"""Commands beside Lightning's own: one function each, its arguments are the command's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lightning_audiorl.commands.calibrate import calibrate
+from lightning_audiorl.commands.export import export
+from lightning_audiorl.commands.plan.command import plan
+from lightning_audiorl.commands.predict import predict
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "calibrate": calibrate,
+    "export": export,
+    "plan": plan,
+    "predict": predict,
+}

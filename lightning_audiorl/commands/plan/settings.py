@@ -1,0 +1,141 @@
+"""What a plan needs to know of a run, read from the YAML that ``audiorl fit`` takes; nothing is instantiated."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, is_dataclass
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from lightning import LightningDataModule
+
+from lightning_audiorl.algorithms import GRPO, SFT, AudioRLModule
+from lightning_audiorl.models import Finetune, Policy
+from lightning_audiorl.models.tiny.asr import TinySpec
+from lightning_audiorl.types import Decoding
+
+_PRECISIONS = {
+    "32-true": (None, None), "32": (None, None), "bf16-mixed": (None, "bfloat16"), "bf16-true": ("bfloat16", None),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One run.
+
+    Args:
+        policy_class, init_from, finetune, revision: of the policy.
+        dtype: of its weights.
+        autocast: dtype of the forward passes where it differs ("bfloat16"), or None.
+        group_size: G; 1 for supervised training.
+        needs_rollout: False for supervised training, which has no rollout, reward and reference phase.
+        beta: 0 means no reference phase.
+        batch_size: prompts per step, over all ranks.
+        rollout_batch_size, micro_batch_size, max_tokens, chunk_size, decoding: as in `GRPO`.
+        max_grad_norm: gradients are clipped in either case; 0 only measures the norm.
+        keep_context: encoded prompts stay on the device for the whole step.
+        accelerator: "cpu", or anything else for a GPU.
+    """
+
+    policy_class: type[Policy]
+    init_from: str | TinySpec
+    finetune: Finetune
+    revision: str | None
+    dtype: str
+    autocast: str | None
+    group_size: int
+    needs_rollout: bool
+    beta: float
+    batch_size: int
+    rollout_batch_size: int
+    micro_batch_size: int
+    max_tokens: int
+    chunk_size: int | None
+    decoding: Decoding
+    keep_context: bool
+    accelerator: str
+
+
+def read_settings(path: str | Path, batch_size: int | None = None, accelerator: str | None = None) -> Settings:
+    """Settings of the run that ``path`` describes.
+
+    Args:
+        path: YAML file.
+        batch_size: in place of the data module's.
+        accelerator: in place of the trainer's.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: naming the setting that is wrong, or that a plan cannot be made for.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"plan: no config {path}")
+    raw = yaml.safe_load(path.read_text())
+    if not isinstance(raw, dict) or "model" not in raw:
+        raise ValueError(f"{path}: expected the settings of a run, with 'model' and 'data'")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(AudioRLModule, "model", required=True)
+    parser.add_subclass_arguments(LightningDataModule, "data")
+    try:
+        parsed = parser.parse_object({key: raw[key] for key in ("model", "data") if key in raw})
+    except ArgumentError as error:
+        raise ValueError(f"{path}: {error}") from None
+    algorithm = _class(parsed.model.class_path)
+    if not issubclass(algorithm, GRPO | SFT):
+        raise ValueError(f"{path}: no plan for the algorithm {algorithm.__name__}; known are GRPO and SFT")
+    trainer = raw.get("trainer") or {}
+    if batch_size is None:
+        batch_size = parsed.data.init_args.get("batch_size") if "data" in raw else None
+    if batch_size is None or batch_size < 1:
+        raise ValueError(f"{path}: batch_size must be at least 1, got {batch_size}")
+    chosen = accelerator or str(trainer.get("accelerator", "auto"))
+    return _settings(algorithm, parsed.model.init_args, batch_size, str(trainer.get("precision", "32-true")), chosen)
+
+
+def _settings(
+    algorithm: type[AudioRLModule], model: Namespace, batch_size: int, precision: str, accelerator: str
+) -> Settings:
+    if precision not in _PRECISIONS:
+        raise ValueError(f"plan: trainer.precision {precision!r}; known are {', '.join(_PRECISIONS)}")
+    weights, autocast = _PRECISIONS[precision]
+    policy_class, policy = _class(model.policy.class_path), model.policy.init_args
+    rollout = issubclass(algorithm, GRPO)
+    decoding = model.get("decoding")
+    finetune = policy.get("finetune")
+    return Settings(
+        policy_class=policy_class,
+        init_from=_start(policy_class, policy.init_from),
+        finetune=Finetune(**vars(finetune)) if finetune else Finetune(),
+        revision=policy.get("revision"),
+        dtype=weights or policy.get("dtype", "float32"),
+        autocast=autocast,
+        group_size=model.group_size if rollout else 1,
+        needs_rollout=rollout,
+        beta=model.beta if rollout else 0.0,
+        batch_size=batch_size,
+        rollout_batch_size=model.rollout_batch_size if rollout else 0,
+        micro_batch_size=model.micro_batch_size,
+        max_tokens=model.get("max_tokens") or 0,
+        chunk_size=model.chunk_size,
+        decoding=Decoding(**vars(decoding)) if decoding else Decoding(),
+        keep_context=bool(model.get("keep_context")),
+        accelerator=accelerator,
+    )
+
+
+def _class(path: str) -> type[Any]:
+    module, _, name = path.rpartition(".")
+    kind: type[Any] = getattr(importlib.import_module(module), name)
+    return kind
+
+
+def _start(policy_class: type[Policy], init_from: Any) -> Any:
+    """``init_from`` as the policy takes it: a path, a hub id, or the sizes of a tiny model."""
+    if not isinstance(init_from, Namespace):
+        return init_from
+    kinds = get_args(get_type_hints(policy_class.__init__)["init_from"])
+    spec: Any = next(kind for kind in kinds if is_dataclass(kind))
+    return spec(**vars(init_from.get("init_args", init_from)))

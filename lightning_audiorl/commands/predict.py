@@ -1,0 +1,272 @@
+"""``audiorl predict``: a manifest decoded by one or more models, as JSON lines that builders of subsets read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+
+from lightning_audiorl.algorithms.evaluation import EvalDecoding
+from lightning_audiorl.algorithms.prediction import Decoded, DecodedBatch, Prediction
+from lightning_audiorl.callbacks.prediction_progress import PredictionProgress
+from lightning_audiorl.callbacks.speech import write_wav
+from lightning_audiorl.data.datamodules.asr import AsrDataModule
+from lightning_audiorl.data.datamodules.predict import PredictionData
+from lightning_audiorl.data.datamodules.tts import TtsDataModule, speech_source
+from lightning_audiorl.data.hypotheses.reader import Predicted, Sample, SpeechSample, row_fingerprint
+from lightning_audiorl.data.hypotheses.summary import summary
+from lightning_audiorl.data.hypotheses.writer import HypothesisParts, RowsSurvey, survey_rows
+from lightning_audiorl.data.manifest.files import ManifestRows
+from lightning_audiorl.data.manifest.source import PickedRows, RowSource
+from lightning_audiorl.judges.base import AsrJudge, SpeakerEncoder
+from lightning_audiorl.judges.panel import JudgePanel
+from lightning_audiorl.metrics.speech import Judges, character_errors
+from lightning_audiorl.models.policy import Policy
+from lightning_audiorl.models.reference import content_hash
+from lightning_audiorl.text import ErrorCounts, KeywordCounts, count_errors, count_keywords, fired_rules, normaliser_for
+from lightning_audiorl.types import Decoding, Hypothesis, PromptBatch, Utterance
+
+_TRAINER = {
+    "devices": 1,
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_model_summary": False,
+    "use_distributed_sampler": False,
+}
+
+
+@dataclass
+class SpeechPrediction:
+    """What predicting with models that speak needs beside them: who listens to their samples.
+
+    Rows are read as `TtsDataModule` reads them: their text is to be spoken, their audio is the speaker prompt; the path
+    of a manifest is that of a `SpeechManifest`.
+
+    Args:
+        judge: its transcript is the text of a sample; errors are counted in it.
+        encoder: compares a sample's voice with its prompt's; None leaves the similarity out.
+        save_audio: also writes each sample to ``<out>.audio/<model>/<number>_<decoding>_<sample>.wav``, where number is
+            that of the row, from 0.
+        prompt_s: (shortest, longest) speaker prompt, in seconds; one outside is an error.
+        charset: all characters that a text may have; None allows any.
+    """
+
+    judge: AsrJudge
+    encoder: SpeakerEncoder | None = None
+    save_audio: bool = False
+    prompt_s: tuple[float, float] = (0.3, 30.0)
+    charset: str | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Who listens, in plain data; lines of other listeners are not mixed with these."""
+        listeners = {"judge": self.judge, "encoder": self.encoder}
+        return {
+            role: {"name": listener.name, "class": type(listener).__name__, "content": content_hash(listener)}
+            for role, listener in listeners.items()
+            if listener is not None
+        }
+
+
+def predict(
+    models: dict[str, Policy],
+    rows: RowSource | str,
+    out: str,
+    decodings: dict[str, EvalDecoding] | None = None,
+    keywords: list[str] | None = None,
+    max_batch_s: float = 120.0,
+    max_batch_size: int = 64,
+    seed: int = 0,
+    num_workers: int = 0,
+    sample_rate_hz: int = 16000,
+    limit_rows: int | None = None,
+    overwrite: bool = False,
+    trainer: dict[str, Any] | None = None,
+    speech: SpeechPrediction | None = None,
+) -> None:
+    """Decode rows with one or more models and write their hypotheses, one JSON line per row and model.
+
+    A run that was killed goes on where it stopped when the same command is given again, and its file is the one that
+    an undisturbed run writes, but for measured seconds. Ends with a table of error and hallucination rates.
+
+    Args:
+        models: policies by name; the name stands in every line.
+        rows: class path of rows, or the path of a JSONL manifest (texts may be empty).
+        out: JSONL file; a row's lines stand together, in the order of rows and models.
+        decodings: by name; by default "greedy", and "sampled" with 4 samples at temperature 1.
+        keywords: counted in every row, beside the row's own.
+        max_batch_s: padded seconds of audio per batch.
+        max_batch_size: rows per batch.
+        seed: keys every draw, with decoding, row and sample.
+        num_workers: processes that read audio; 0 reads in this one.
+        sample_rate_hz: what the models want.
+        limit_rows: only the first so many rows.
+        overwrite: start afresh where ``out`` was made, or begun, with something else.
+        trainer: arguments of Lightning's Trainer, such as accelerator, devices, strategy, precision.
+        speech: who listens to models that speak; None for models that write.
+    """
+    if not models:
+        raise ValueError("predict: `models` is empty; give at least one, as name: {class_path: ..., init_args: ...}")
+    decodings = decodings or {"greedy": EvalDecoding(), "sampled": EvalDecoding(Decoding(temperature=1.0), 4)}
+    source = _source(speech_source(rows) if speech is not None else rows, limit_rows)
+    survey = survey_rows(source)
+    settings = {
+        "rows": {"number": survey.num_rows, "content": survey.content},
+        "decodings": [{"name": name, **asdict(how)} for name, how in decodings.items()],
+        "keywords": keywords or [],
+        "seed": seed,
+        "sample_rate_hz": sample_rate_hz,
+        "models": [
+            {"name": name, "class": type(policy).__name__, "content": content_hash(policy)}
+            for name, policy in models.items()
+        ],
+        **({} if speech is None else {"speech": speech.record()}),
+    }
+    parts = HypothesisParts(out, settings, list(models), survey.num_rows)
+    if not overwrite:
+        parts.check()
+    if overwrite or not parts.is_complete:
+        loader = _loader(
+            speech,
+            sample_rate_hz=sample_rate_hz,
+            max_batch_s=max_batch_s,
+            max_eval_batch_size=max_batch_size,
+            num_workers=num_workers,
+        )
+        judges = None if speech is None else Judges(judge=speech.judge, encoder=speech.encoder)
+        folder = None if speech is None or not speech.save_audio else Path(f"{parts.out}.audio")
+        for number, (name, policy) in enumerate(models.items()):
+            afresh = overwrite and number == 0
+            if afresh or not parts.done(number).all():
+                data = PredictionData(source, survey, parts, number, afresh, loader, folder)
+                writer = HypothesisWriter(name, keywords or [], speech)
+                _run(Prediction(policy, decodings, seed, judges), data, writer, dict(trainer or {}))
+    _finish(parts, survey)
+
+
+@rank_zero_only
+def _finish(parts: HypothesisParts, survey: RowsSurvey) -> None:
+    """Join what all ranks wrote, and say what it holds."""
+    if not parts.is_complete:
+        parts.join()
+    print(f"{parts.out}: {survey.num_rows} rows, models: {', '.join(parts.models)}\n")
+    print(summary(parts.out, survey.units))
+
+
+def _source(rows: RowSource | str, limit_rows: int | None) -> RowSource:
+    source = ManifestRows(rows, allow_empty_text=True) if isinstance(rows, str) else rows
+    if limit_rows is not None and limit_rows < 1:
+        raise ValueError(f"predict: limit_rows must be at least 1, got {limit_rows}")
+    return source if limit_rows is None or limit_rows >= len(source) else PickedRows(source, range(limit_rows))
+
+
+def _loader(speech: SpeechPrediction | None, **settings: Any) -> AsrDataModule:
+    if speech is None:
+        return AsrDataModule(**settings)
+    return TtsDataModule(speech.prompt_s, speech.charset, **settings)
+
+
+def _run(module: Prediction, data: PredictionData, writer: HypothesisWriter, settings: dict[str, Any]) -> None:
+    callbacks: list[Callback] = [writer, *settings.pop("callbacks", [])]
+    if settings.get("enable_progress_bar", True):
+        callbacks.append(PredictionProgress(writer.model))
+    runs = Trainer(**{**_TRAINER, **settings, "callbacks": callbacks})
+    runs.predict(module, datamodule=data, return_predictions=False)
+
+
+class HypothesisWriter(Callback):
+    """Counts errors and rules in each batch, and adds its lines to this rank's part file as soon as it is decoded.
+
+    Args:
+        model: name of the model.
+        keywords: counted in every row.
+        speech: who listened, where the model speaks.
+    """
+
+    def __init__(self, model: str, keywords: list[str], speech: SpeechPrediction | None = None) -> None:
+        self.model, self.keywords, self.speech = model, keywords, speech
+
+    def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """No rank writes before every rank knows what is done."""
+        trainer.strategy.barrier()
+
+    def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """No rank goes on before every rank has written."""
+        trainer.strategy.barrier()
+
+    def on_predict_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Write the rows of one batch that were not done before; their wav files first, where they are asked for."""
+        data: PredictionData = trainer.datamodule
+        numbers = data.batches[batch_idx]
+        if data.audio_folder is not None:
+            for number, group in zip(numbers, outputs.groups, strict=True):
+                if not data.done[number]:
+                    self._write_audio(data.audio_folder / self.model, number, group)
+        lines = zip(numbers, predicted(batch.rows, outputs, self.model, self.keywords, self.speech), strict=True)
+        missing = ((number, line) for number, line in lines if not data.done[number])
+        data.parts.append(data.model, trainer.global_rank, missing)
+
+    def _write_audio(self, folder: Path, number: int, group: list[Decoded]) -> None:
+        for one in group:
+            if one.hypothesis.speech is not None:
+                write_wav(folder / f"{number:06d}_{one.decoding}_{one.sample}.wav", one.hypothesis.speech)
+
+
+def predicted(
+    rows: tuple[Utterance, ...],
+    decoded: DecodedBatch,
+    model: str,
+    keywords: list[str],
+    speech: SpeechPrediction | None = None,
+) -> Iterator[Predicted]:
+    """One record per row of a batch: hypotheses with their counts, log-probs and seconds to four decimals."""
+    second_s = decoded.seconds / max(sum(row.duration_s for row in rows), 1e-9)
+    for row, group in zip(rows, decoded.groups, strict=True):
+        samples = tuple(_sample(row, one, [*keywords, *row.keywords], speech, decoded.panel) for one in group)
+        seconds = round(second_s * row.duration_s, 4)
+        yield Predicted(row.id, model, row.text, row_fingerprint(row), samples, seconds)
+
+
+def _sample(
+    row: Utterance, decoded: Decoded, keywords: list[str], speech: SpeechPrediction | None, panel: JudgePanel
+) -> Sample:
+    normaliser, said = normaliser_for(row.lang), decoded.hypothesis
+    # `Prediction` has had the judges asked; here the panel knows their answers.
+    text = said.text if speech is None else panel.ask(speech.judge, [said])[0]
+    reference, hypothesis = normaliser.normalise(row.text), normaliser.normalise(text or "")
+    failed = text is None
+    return Sample(
+        text=text or "",
+        decoding=decoded.decoding,
+        sample=decoded.sample,
+        log_prob=round(decoded.log_prob, 4),
+        num_tokens=said.num_tokens,
+        finished=said.finished,
+        errors=ErrorCounts() if failed else count_errors(reference, hypothesis, normaliser.unit),
+        rules=() if failed else tuple(fired_rules(normaliser.units(row.text), normaliser.units(text or ""))),
+        keywords=KeywordCounts() if failed else count_keywords(row.text, text or "", keywords, normaliser),
+        speech=None if speech is None else _speech_sample(said, text, speech.encoder, panel),
+    )
+
+
+def _speech_sample(
+    said: Hypothesis, transcript: str | None, encoder: SpeakerEncoder | None, panel: JudgePanel
+) -> SpeechSample:
+    """What judges made of a sample, to four decimals."""
+    assert said.speech is not None
+    cer = similarity = None
+    if transcript is not None:
+        errors, characters = character_errors(said.row, transcript, normaliser_for(said.row.lang))
+        cer = round(errors / max(characters, 1), 4)
+    if encoder is not None and said.speech.prompt is not None and said.speech.prompt.numel():
+        voice, prompt = panel.ask(encoder, [said])[0]
+        if voice is not None and prompt is not None:
+            similarity = round(float(voice @ prompt), 4)
+        elif not said.speech.waveform.numel():
+            similarity = -1.0
+    return SpeechSample(cer, similarity, round(said.speech.duration_s, 4))

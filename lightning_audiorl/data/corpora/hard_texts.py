@@ -1,0 +1,260 @@
+"""Texts that models of speech synthesis stumble over, made up by rules and keyed draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import torch
+
+from lightning_audiorl.data.corpora.espeak import SLOTS, TEMPLATES, WORDS, Part, draw_sentence, sentence_part
+from lightning_audiorl.data.corpora.fsdd import DIGIT_WORDS
+from lightning_audiorl.data.corpora.texts import SECONDS_PER_CHAR
+from lightning_audiorl.data.manifest.source import RowSource, check_index
+from lightning_audiorl.data.transforms.draws import pick, settings_name, whole
+from lightning_audiorl.ops.randomness import keyed_generator
+from lightning_audiorl.types import Utterance
+
+VocabularyName = Literal["digits", "espeak", "english"]
+
+TONGUE_TWISTERS = (
+    "six slim sisters sift sixty sacks of silver seeds",
+    "thirty three thrifty thieves thought they thrilled the throne",
+    "which wristwatch did the witch's wrist switch",
+    "fresh fried flat fish float past five frantic frogs",
+    "greek grapes grow great but great grapes grow green",
+    "a brisk brave brigadier brandished broad bright blades",
+    "unique new york needs new unique yolks",
+    "red lorry leads a yellow lorry round the rural rally",
+    "the sixth sheik's sick sheep still sleeps",
+    "toy boats bob by the blue buoy, blue buoys bob by the toy boat",
+    "specific pacific species spread especially swiftly",
+    "she should shun the shining sunshine on saturdays",
+    "black back brakes block the back black bike",
+    "three free throws, free three throws, throw three freely",
+    "the chief chef's cheap sheep chews cheese chips",
+    "literally rarely rural, rarely literally royal",
+    "quick kiss, quicker kick, quickest quick kick",
+    "lesser leather never weathered wetter weather",
+    "truly rural brewery rollers rarely ruin real rye",
+    "eleven benevolent elephants envy seven elegant elves",
+)
+RARE_WORDS = (
+    *("anemone", "aluminium", "bivouac", "choir", "colonel", "cupboard", "draught", "ennui", "epitome", "facade"),
+    *("fuchsia", "gauge", "gnome", "hyperbole", "isthmus", "jalapeno", "knackered", "liaison", "mnemonic", "narwhal"),
+    *("otorhinolaryngology", "phlegm", "pneumonia", "quay", "queue", "quinoa", "rendezvous", "sarcophagus", "scythe"),
+    *("sesquipedalian", "subpoena", "syzygy", "thyme", "triskaidekaphobia", "uvula", "vichyssoise", "wharf", "yacht"),
+    *("xylophone", "zeitgeist"),
+)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What hard texts are made of.
+
+    Args:
+        words: ordinary words.
+        numbers: words for numbers.
+        alike: groups of words that sound alike, for twisters made by rule; each has two words or more.
+        twisters: whole tongue twisters.
+        rare: words that are seldom said.
+        sentences: whether ordinary sentences come from the espeak grammar, instead of words in any order.
+    """
+
+    words: tuple[str, ...]
+    numbers: tuple[str, ...]
+    alike: tuple[tuple[str, ...], ...] = ()
+    twisters: tuple[str, ...] = ()
+    rare: tuple[str, ...] = ()
+    sentences: bool = False
+
+
+def rare_grammar_words(share: float = 0.25) -> tuple[str, ...]:
+    """The share of the espeak grammar's words that its sentences say least often, in order of the alphabet."""
+    counts = dict.fromkeys(WORDS, 0.0)
+    for template in TEMPLATES:
+        for place in template.split():
+            for word in SLOTS.get(place, (place,)):
+                counts[word] += 1 / len(SLOTS.get(place, (place,)))
+    rarest = sorted(WORDS, key=lambda word: (counts[word], word))
+    return tuple(sorted(rarest[: round(share * len(rarest))]))
+
+
+@cache
+def words_of(name: VocabularyName) -> Vocabulary:
+    """Digits, the words of the espeak grammar, or English at large (the grammar's sentences, rarer words besides).
+
+    Raises:
+        ValueError: another name.
+    """
+    if name == "digits":
+        alike = (("five", "nine", "four"), ("six", "seven"), ("two", "zero"), ("one", "nine"), ("three", "eight"))
+        return Vocabulary(DIGIT_WORDS, DIGIT_WORDS, alike)
+    grammar = Vocabulary(
+        words=WORDS,
+        numbers=SLOTS["NUMBER"],
+        alike=(
+            ("paris", "peter", "put"),
+            ("martin", "maria", "madrid", "map"),
+            ("ten", "tell", "turn", "train"),
+            ("boston", "box", "book", "black", "blue"),
+            ("six", "simon", "station", "seven"),
+            ("four", "for", "from"),
+            ("today", "tuesday", "two", "to"),
+            ("leave", "lima", "lucas", "light"),
+            ("tomorrow", "tonight", "tokyo"),
+        ),
+        rare=rare_grammar_words(),
+        sentences=True,
+    )
+    if name == "espeak":
+        return grammar
+    if name == "english":
+        return Vocabulary(WORDS, grammar.numbers, grammar.alike, TONGUE_TWISTERS, RARE_WORDS, sentences=True)
+    raise ValueError(f"hard texts: vocabulary must be digits, espeak or english, got {name!r}")
+
+
+class _Dice:
+    """Draws from one generator."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self.generator = generator
+
+    def share(self) -> float:
+        return float(torch.rand((), generator=self.generator, dtype=torch.float64))
+
+    def one(self, items: Sequence[str]) -> str:
+        return pick(items, self.share())
+
+    def number(self, low: int, high: int) -> int:
+        return whole((low, high), self.share())
+
+    def some(self, items: Sequence[str], low: int, high: int) -> list[str]:
+        return [self.one(items) for _ in range(self.number(low, high))]
+
+    def sentence(self, words: Vocabulary) -> list[str]:
+        if words.sentences:
+            return draw_sentence(self.generator, "train", (3, 8)).split()
+        return self.some(words.words, 3, 8)
+
+
+def _repeated(words: Vocabulary, dice: _Dice) -> list[str]:
+    """A phrase of one to three words, said three to eight times, with up to two other words around."""
+    phrase = dice.some(words.words, 1, 3)
+    return [*dice.some(words.words, 0, 1), *phrase * dice.number(3, 8), *dice.some(words.words, 0, 1)]
+
+
+def _numbers(words: Vocabulary, dice: _Dice) -> list[str]:
+    """Twelve to thirty numbers."""
+    return dice.some(words.numbers, 12, 30)
+
+
+def _twister(words: Vocabulary, dice: _Dice) -> list[str]:
+    """A tongue twister of the list, or six to twelve words that sound alike, none twice in a row."""
+    if words.twisters and dice.number(0, 1):
+        return dice.one(words.twisters).split()
+    group = list(pick(words.alike, dice.share()))
+    made = [dice.one(group)]
+    for _ in range(dice.number(5, 11)):
+        made.append(dice.one([word for word in group if word != made[-1]]))
+    return made
+
+
+def _rare(words: Vocabulary, dice: _Dice) -> list[str]:
+    """Four to eight words, most of them rare."""
+    return [dice.one(words.rare if dice.number(0, 3) else words.words) for _ in range(dice.number(4, 8))]
+
+
+def _short(words: Vocabulary, dice: _Dice) -> list[str]:
+    """One or two words."""
+    return dice.some(words.words, 1, 2)
+
+
+def _long(words: Vocabulary, dice: _Dice) -> list[str]:
+    """Forty to eighty words, in sentences."""
+    made: list[str] = []
+    most = dice.number(40, 80)
+    while len(made) < most - 2:
+        made += dice.sentence(words)
+    return made[:most]
+
+
+_MAKERS: dict[str, Callable[[Vocabulary, _Dice], list[str]]] = {
+    "repeated": _repeated,
+    "numbers": _numbers,
+    "twister": _twister,
+    "rare": _rare,
+    "short": _short,
+    "long": _long,
+}
+KINDS = tuple(_MAKERS)
+_MAX_DRAWS = 1000
+
+
+class HardTexts(RowSource):
+    """Hard texts as rows without audio; `TextSpeech` gives them speaker prompts.
+
+    Row i depends on its index and on every argument but ``num_rows``; ``extra["kind"]`` says what it is:
+    "repeated" phrases, long strings of "numbers", "twister"s (a list of tongue twisters, and words that sound alike),
+    "rare" words, very "short" (1 or 2 words) and very "long" texts (40 to 80 words).
+
+    Example: ``HardTexts("digits", kinds=["twister"])`` -> "nine five nine four five nine".
+
+    Args:
+        vocabulary: digits, espeak (words of the espeak grammar alone) or english.
+        num_rows: how many texts.
+        kinds: kinds to draw from, each as likely; None takes all that the vocabulary has (digits has no "rare").
+        part: texts of this part alone, so that no text is in two parts (see `sentence_part`); None takes any.
+        seed: another seed gives other texts.
+
+    Raises:
+        ValueError: unknown vocabulary, part or kind; a kind that the vocabulary does not have.
+    """
+
+    def __init__(
+        self,
+        vocabulary: VocabularyName = "digits",
+        num_rows: int = 1000,
+        kinds: Sequence[str] | None = None,
+        part: Part | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.vocabulary, self.words = vocabulary, words_of(vocabulary)
+        had = [kind for kind in KINDS if kind != "rare" or self.words.rare]
+        self.kinds = tuple(had if kinds is None else kinds)
+        if unknown := [kind for kind in self.kinds if kind not in had] or not self.kinds:
+            raise ValueError(f"HardTexts.kinds: {vocabulary} has {', '.join(had)}; got {unknown or list(self.kinds)}")
+        if num_rows < 1 or part not in (None, "train", "dev", "test"):
+            raise ValueError(
+                f"HardTexts: want num_rows >= 1 and part train, dev, test or none; got {num_rows}, {part!r}"
+            )
+        self.num_rows, self.part, self.seed = num_rows, part, seed
+        self._name = f"hard-{vocabulary}-{settings_name(seed, self.kinds, part)}"
+
+    def __len__(self) -> int:
+        return self.num_rows
+
+    def __getitem__(self, index: int) -> Utterance:  # type: ignore[override]
+        row_id = f"{self._name}-{check_index(index, self.num_rows, self):06d}"
+        dice = _Dice(keyed_generator(row_id, "text"))
+        kind = dice.one(self.kinds)
+        for _ in range(_MAX_DRAWS):
+            text = " ".join(_MAKERS[kind](self.words, dice))
+            if self.part is None or sentence_part(text) == self.part:
+                return Utterance(row_id, (), text, len(text) * SECONDS_PER_CHAR, extra={"kind": kind})
+        raise ValueError(
+            f"HardTexts: no {kind} text of {self.vocabulary} found for the {self.part} part; name other kinds"
+        )
+
+
+def hard_texts(
+    vocabulary: VocabularyName = "digits",
+    num_texts: int = 100,
+    kinds: Sequence[str] | None = None,
+    part: Part | None = None,
+    seed: int = 0,
+) -> list[str]:
+    """The texts of `HardTexts`, as a list."""
+    return [row.text for row in HardTexts(vocabulary, num_texts, kinds, part, seed)]

@@ -1,0 +1,272 @@
+"""Batches of audio prompts for training (one per RL step) and for several named evaluation sets."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader
+
+from lightning_audiorl.data.audio.augment import Augment
+from lightning_audiorl.data.audio.reading import AudioCache, read_audio
+from lightning_audiorl.data.datamodules.batching import Draw, MixEntry, StepSampler, duration_batches, refill_draws
+from lightning_audiorl.data.datamodules.streams import EvalStream, Position, StepStream
+from lightning_audiorl.data.manifest.files import IndexedManifest, ManifestRows
+from lightning_audiorl.data.manifest.source import PickedRows, RowSource
+from lightning_audiorl.data.mix.shares import Share
+from lightning_audiorl.types import PromptBatch, Utterance
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Subset:
+    """A part of the training mix.
+
+    Args:
+        source: rows, or the path of a JSONL manifest.
+        share: weight against the other subsets; ``{0: 1.0, 200: 0.5}`` changes it from step 200 on.
+    """
+
+    source: RowSource | str
+    share: Share = 1.0
+
+
+def collate(rows: Sequence[Utterance], waves: Sequence[Tensor], sample_rate_hz: int) -> PromptBatch:
+    """B rows with their audio, zeros after a clip's end: waveform [B, longest]."""
+    num_samples = torch.tensor([len(wave) for wave in waves])
+    return PromptBatch(pad_sequence(list(waves), batch_first=True), num_samples, sample_rate_hz, tuple(rows))
+
+
+def _rank_and_size() -> tuple[int, int]:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+class AsrDataModule(LightningDataModule):
+    """Audio prompts with reference texts, for SFT and RL alike.
+
+    The training loader has no length: the algorithm ends the run, and sets ``next_step`` after every step so that a
+    resumed run goes on with exactly the batch that follows. A training row's id is ``<id>@<subset>.<epoch>``: unique
+    within the run however often the row is drawn.
+
+    Args:
+        train: the training mix, or the path of one JSONL manifest.
+        val: validation sets by name: rows or manifest paths. Metrics are logged as ``val/<name>/...``.
+        test: test sets by name.
+        predict: prediction sets by name.
+        batch_size: prompts per RL step, over all ranks.
+        pool: steps whose rows are drawn together and batched by duration (see `StepSampler`); 1 is off.
+        max_batch_s: padded seconds per evaluation batch.
+        max_eval_batch_size: rows per evaluation batch.
+        sample_rate_hz: what the model wants.
+        seed: keys order and augmentation.
+        num_workers: loader processes; 0 reads in the training process.
+        augment: changes to training audio; None leaves it as it is.
+        max_duration_s: longest clip the model takes; None is no limit.
+        on_too_long: error names the row; skip leaves such rows out and counts them.
+        cache_bytes: memory for decoded short clips, per process.
+    """
+
+    def __init__(
+        self,
+        train: list[Subset] | str | None = None,
+        val: dict[str, RowSource | str] | None = None,
+        test: dict[str, RowSource | str] | None = None,
+        predict: dict[str, RowSource | str] | None = None,
+        batch_size: int = 8,
+        pool: int = 1,
+        max_batch_s: float = 120.0,
+        max_eval_batch_size: int = 64,
+        sample_rate_hz: int = 16000,
+        seed: int = 0,
+        num_workers: int = 0,
+        augment: Augment | None = None,
+        max_duration_s: float | None = None,
+        on_too_long: Literal["error", "skip"] = "error",
+        cache_bytes: int = 256 * 2**20,
+    ) -> None:
+        super().__init__()
+        self.train, self.val, self.test, self.predict = train, val or {}, test or {}, predict or {}
+        self.batch_size, self.pool = batch_size, pool
+        self.max_batch_s, self.max_eval_batch_size = max_batch_s, max_eval_batch_size
+        self.sample_rate_hz, self.seed, self.num_workers, self.augment = sample_rate_hz, seed, num_workers, augment
+        self.max_duration_s, self.on_too_long = max_duration_s, on_too_long
+        self.cache = AudioCache(cache_bytes)
+        #: Rows left out for their length, by set name ("train/0" is the first subset).
+        self.num_too_long: dict[str, int] = {}
+        self._position = Position()
+        self._sources: dict[str, RowSource] = {}
+
+    @property
+    def next_step(self) -> int:
+        """The RL step that the next training batch is for."""
+        return self._position.next_step
+
+    @next_step.setter
+    def next_step(self, step: int) -> None:
+        self._position.next_step = step
+
+    @property
+    def val_names(self) -> list[str]:
+        """Names of the validation sets, in the order of their loaders."""
+        return list(self.val)
+
+    @property
+    def test_names(self) -> list[str]:
+        """Names of the test sets, in the order of their loaders."""
+        return list(self.test)
+
+    @property
+    def predict_names(self) -> list[str]:
+        """Names of the prediction sets, in the order of their loaders."""
+        return list(self.predict)
+
+    def rows(self, name: str) -> RowSource:
+        """The rows of ``train/<number>``, ``val/<name>``, ``test/<name>`` or ``predict/<name>``, too long ones checked.
+
+        Raises:
+            KeyError: no such set.
+            ManifestError, ValueError: bad manifest rows; a row longer than ``max_duration_s``.
+        """
+        if name not in self._sources:
+            kind, _, key = name.partition("/")
+            sets: Mapping[str, RowSource | str] = (
+                {label: subset.source for label, subset in self._train_sets().items()}
+                if kind == "train"
+                else {"val": self.val, "test": self.test, "predict": self.predict}.get(kind, {})
+            )
+            if key not in sets:
+                raise KeyError(f"no data set {name!r}; {kind} has {', '.join(sets) or 'none'}")
+            source = sets[key]
+            rows = ManifestRows(source) if isinstance(source, str) else source
+            self._sources[name] = self._limit(rows, name, lazily=kind == "train")
+        return self._sources[name]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"next_step": self.next_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.next_step = int(state_dict["next_step"])
+
+    def train_dataloader(self) -> DataLoader[PromptBatch]:
+        mix = self._mix()
+        rank, num_ranks = _rank_and_size()
+
+        def sampler(start_step: int) -> StepSampler:
+            return StepSampler(mix, self.batch_size, self.seed, start_step, pool=self.pool, min_rows=num_ranks)
+
+        sampler(0)
+        batches = StepStream(sampler, self._train_batch, self._position, rank, num_ranks)
+        return DataLoader(batches, batch_size=None, num_workers=self.num_workers)
+
+    def refill(self, step: int, attempt: int, num_prompts: int) -> PromptBatch:
+        """Further training rows for one RL step, drawn by the shares of that step and augmented like any other.
+
+        The same arguments give the same rows in every run with this seed, wherever the training order stands. Ids are
+        ``<id>@<subset>.r<step>.<attempt>``, which no row of the training order has. No row comes twice in one call
+        while the mix has another one.
+
+        Args:
+            step: the RL step.
+            attempt: counts the refills of this step; another attempt draws afresh.
+            num_prompts: rows for this rank, the same number on every rank; ranks get different rows.
+
+        Raises:
+            ValueError: ``num_prompts`` below 1, or no source with a share at this step.
+            AudioError: see `read_audio`.
+        """
+        rank, num_ranks = _rank_and_size()
+        draws = refill_draws(self._mix(), num_prompts * num_ranks, self.seed, step, attempt)
+        return self._train_batch(draws[rank * num_prompts : (rank + 1) * num_prompts], step)
+
+    def val_dataloader(self) -> list[DataLoader[PromptBatch]]:
+        return [self._eval_loader(f"val/{name}") for name in self.val]
+
+    def test_dataloader(self) -> list[DataLoader[PromptBatch]]:
+        return [self._eval_loader(f"test/{name}") for name in self.test]
+
+    def predict_dataloader(self) -> list[DataLoader[PromptBatch]]:
+        return [self._eval_loader(f"predict/{name}") for name in self.predict]
+
+    def _train_sets(self) -> dict[str, Subset]:
+        """The subsets of the mix by their name, which is part of their rows' ids."""
+        subsets = [Subset(self.train)] if isinstance(self.train, str) else self.train or []
+        return {str(number): subset for number, subset in enumerate(subsets)}
+
+    def _mix(self) -> list[MixEntry]:
+        subsets = self._train_sets()
+        if not subsets:
+            raise ValueError("AsrDataModule: `train` is empty; give a list of subsets or a manifest path")
+        return [MixEntry(self.rows(f"train/{label}"), subset.share) for label, subset in subsets.items()]
+
+    def _eval_loader(self, name: str) -> DataLoader[PromptBatch]:
+        rows = self.rows(name)
+        rank, num_ranks = _rank_and_size()
+        durations = [row.duration_s for row in rows]
+        batches = duration_batches(durations, self.max_batch_s, self.max_eval_batch_size, num_ranks, rank)
+
+        def build(index: list[int]) -> PromptBatch:
+            return self.load([rows[i] for i in index])
+
+        # Lightning warns of any iterable data set with a length; here each worker gives its own part, so it is right.
+        warnings.filterwarnings("ignore", message="Your `IterableDataset` has `__len__` defined")
+        return DataLoader(EvalStream(batches, build), batch_size=None, num_workers=self.num_workers)
+
+    def load(self, rows: Sequence[Utterance]) -> PromptBatch:
+        """Read the audio of ``rows`` as it is: one batch."""
+        return collate(rows, [read_audio(row, self.sample_rate_hz, self.cache) for row in rows], self.sample_rate_hz)
+
+    def _train_batch(self, draws: list[Draw], step: int) -> PromptBatch:
+        rows: list[Utterance] = []
+        waves: list[Tensor] = []
+        for draw in draws:
+            row, row_id = self._drawn(draw)
+            wave = read_audio(row, self.sample_rate_hz, self.cache)
+            row = replace(row, id=row_id)
+            if self.augment is not None:
+                wave = self.augment.apply(wave, self.seed, step, row.id)
+                row = replace(row, duration_s=len(wave) / self.sample_rate_hz)
+            rows.append(row)
+            waves.append(wave)
+        return collate(rows, waves, self.sample_rate_hz)
+
+    def _drawn(self, draw: Draw) -> tuple[Utterance, str]:
+        """The row of a draw, as its source has it, and the id that it has in the batch."""
+        label = list(self._train_sets())[draw.source]
+        row = self.rows(f"train/{label}")[draw.row]
+        self._check_length(row, f"train/{label}")
+        return row, f"{row.id}@{label}.{draw.epoch}"
+
+    def _check_length(self, row: Utterance, name: str) -> None:
+        if self.max_duration_s is not None and row.duration_s > self.max_duration_s:
+            raise ValueError(
+                f"{name}: row {row.id!r} lasts {row.duration_s:.2f} s, more than max_duration_s={self.max_duration_s}; "
+                "cut it, or leave such rows out with on_too_long='skip'"
+            )
+
+    def _limit(self, rows: RowSource, name: str, lazily: bool) -> RowSource:
+        """Rows within the length limit. A lazily built training source is checked when its rows are drawn."""
+        if self.max_duration_s is None:
+            return rows
+        if self.on_too_long == "error":
+            if isinstance(rows, ManifestRows | IndexedManifest) or not lazily:
+                for row in rows:
+                    self._check_length(row, name)
+            return rows
+        short = [i for i, row in enumerate(rows) if row.duration_s <= self.max_duration_s]
+        self.num_too_long[name] = len(rows) - len(short)
+        if len(short) == len(rows):
+            return rows
+        _log.warning("%s: left out %d rows longer than %s s", name, len(rows) - len(short), self.max_duration_s)
+        if not short:
+            raise ValueError(f"{name}: all {len(rows)} rows are longer than max_duration_s={self.max_duration_s}")
+        return PickedRows(rows, short)

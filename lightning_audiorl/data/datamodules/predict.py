@@ -1,0 +1,86 @@
+"""The rows that a model has still to decode, as batches for ``Trainer.predict``."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from lightning_audiorl.data.datamodules.asr import AsrDataModule
+from lightning_audiorl.data.datamodules.batching import duration_batches
+from lightning_audiorl.data.datamodules.streams import EvalStream
+from lightning_audiorl.data.hypotheses.writer import HypothesisParts, RowsSurvey
+from lightning_audiorl.data.manifest.source import RowSource
+from lightning_audiorl.types import PromptBatch
+
+
+class PredictionData(LightningDataModule):
+    """The rows that one model has still to decode, in batches by duration.
+
+    Batches are cut from all rows, and those that are done are left out whole: a run that goes on decodes each row in
+    the batch that it would have been in anyway, so that even rounding is the same.
+
+    Args:
+        source: all rows.
+        survey: of them.
+        parts: what is done.
+        model: number of the model.
+        overwrite: start afresh.
+        loader: reads the audio of rows; its ``max_batch_s``, ``max_eval_batch_size`` and ``num_workers`` hold here.
+        audio_folder: of the wav files of this run, which go with the lines when starting afresh; None without any.
+
+    Attributes:
+        batches: row numbers of this rank's batches.
+        done: [num_rows] the rows that were done before.
+        num_rows, audio_s: of each batch, over all ranks, rows already done left out.
+    """
+
+    def __init__(
+        self,
+        source: RowSource,
+        survey: RowsSurvey,
+        parts: HypothesisParts,
+        model: int,
+        overwrite: bool,
+        loader: AsrDataModule,
+        audio_folder: Path | None = None,
+    ) -> None:
+        super().__init__()
+        self.source, self.survey, self.parts, self.model, self.overwrite = source, survey, parts, model, overwrite
+        self.loader, self.audio_folder = loader, audio_folder
+        self.batches: list[list[int]] = []
+        self.num_rows: list[int] = []
+        self.audio_s: list[float] = []
+
+    def prepare_data(self) -> None:
+        """Rank 0 alone, the others wait: what is there is of the same rows and models, or gone."""
+        self.parts.begin(self.overwrite)
+        if self.overwrite and self.audio_folder is not None:
+            shutil.rmtree(self.audio_folder, ignore_errors=True)
+
+    def predict_dataloader(self) -> Any:
+        """One loader over this rank's batches."""
+        assert self.trainer is not None
+        num_ranks, durations, loader = self.trainer.world_size, self.survey.durations_s, self.loader
+        ranks = [
+            duration_batches(durations, loader.max_batch_s, loader.max_eval_batch_size, num_ranks, rank)
+            for rank in range(num_ranks)
+        ]
+        self.done = self.parts.done(self.model)
+        self.batches, self.num_rows, self.audio_s = [], [], []
+        for batch in zip(*ranks, strict=True):
+            missing = [row for part in batch for row in part if not self.done[row]]
+            if missing:
+                self.batches.append(batch[self.trainer.global_rank])
+                self.num_rows.append(len(missing))
+                self.audio_s.append(sum(durations[row] for row in missing))
+        # Lightning warns of any iterable data set with a length; here each worker gives its own part, so it is right.
+        warnings.filterwarnings("ignore", message="Your `IterableDataset` has `__len__` defined")
+        return DataLoader(EvalStream(self.batches, self._build), batch_size=None, num_workers=loader.num_workers)
+
+    def _build(self, index: list[int]) -> PromptBatch:
+        return self.loader.load([self.source[row] for row in index])

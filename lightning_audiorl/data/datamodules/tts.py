@@ -1,0 +1,135 @@
+"""Batches of texts to be spoken, with speaker prompts and recordings, for SFT, RL and evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_audiorl.data.audio.reading import read_audio
+from lightning_audiorl.data.corpora.texts import check_charset
+from lightning_audiorl.data.datamodules.asr import AsrDataModule, Subset, collate
+from lightning_audiorl.data.datamodules.asr_rl import AsrRLDataModule
+from lightning_audiorl.data.datamodules.batching import Draw
+from lightning_audiorl.data.manifest.source import RowSource
+from lightning_audiorl.data.manifest.targets import target_segments
+from lightning_audiorl.data.manifest.tts import SpeechManifest
+from lightning_audiorl.data.mix.selection.by_prompt_quality import check_prompt
+from lightning_audiorl.data.mix.spec import RLSubset
+from lightning_audiorl.data.transforms.draws import check_span
+from lightning_audiorl.types import PromptBatch, Utterance
+
+
+class TtsDataModule(AsrDataModule):
+    """`AsrDataModule` for speech synthesis: a row's text is to be spoken, its audio is the speaker prompt.
+
+    In a batch ``waveform`` holds the prompts, with 0 samples where a row has none, and ``target_waveform`` the
+    recordings of the texts, with 0 samples where a row has none; it is None where no row of the batch has one. Order,
+    shares, refill and resume are those of `AsrDataModule`; ``max_duration_s`` limits the expected length of the speech
+    to be made.
+
+    Args:
+        prompt_s: (shortest, longest) speaker prompt, in seconds; one outside is an error. Rows without prompt may be.
+        charset: all characters that a text may have; None allows any.
+        settings: those of `AsrDataModule`, but for ``augment``. A manifest path is read as a `SpeechManifest`.
+
+    Raises:
+        ValueError: augmentation is asked for.
+    """
+
+    def __init__(
+        self, prompt_s: tuple[float, float] = (0.3, 30.0), charset: str | None = None, **settings: Any
+    ) -> None:
+        super().__init__(**settings)
+        if self.augment is not None:
+            raise ValueError(
+                "TtsDataModule.augment: prompts and recordings are read as they are; leave it out, and wrap prompts in "
+                "Degraded where they are to be worse"
+            )
+        self.prompt_s, self.charset = check_span("TtsDataModule.prompt_s", prompt_s, 0.0), charset
+        if isinstance(self.train, str):
+            self.train = [Subset(self.train)]
+        if self.train is not None:
+            self.train = [replace(subset, source=speech_source(subset.source)) for subset in self.train]
+        self.val, self.test, self.predict = map(speech_sources, (self.val, self.test, self.predict))
+
+    def load(self, rows: Sequence[Utterance]) -> PromptBatch:
+        """Prompts and recordings of ``rows``: one batch.
+
+        Raises:
+            AudioError: audio that cannot be read; a prompt that is too short, too long or silent; names row and file.
+            ValueError: a text outside the charset; a ``target`` that is none.
+        """
+        if self.charset is not None:
+            for row in rows:
+                check_charset(row.text, self.charset, f"row {row.id!r}")
+        batch = collate(rows, [self._prompt(row) for row in rows], self.sample_rate_hz)
+        targets = [self._target(row) for row in rows]
+        if not any(target.numel() for target in targets):
+            return batch
+        other = collate(rows, targets, self.sample_rate_hz)
+        return replace(batch, target_waveform=other.waveform, target_num_samples=other.num_samples)
+
+    def _train_batch(self, draws: list[Draw], step: int) -> PromptBatch:
+        drawn = [self._drawn(draw) for draw in draws]
+        batch = self.load([row for row, _ in drawn])
+        return replace(batch, rows=tuple(replace(row, id=row_id) for row, row_id in drawn))
+
+    def _prompt(self, row: Utterance) -> Tensor:
+        """[num_samples] of the speaker prompt; none where the row has no prompt."""
+        if not row.segments:
+            return torch.zeros(0)
+        wave = read_audio(row, self.sample_rate_hz, self.cache)
+        check_prompt(row, wave, self.sample_rate_hz, self.prompt_s)
+        return wave
+
+    def _target(self, row: Utterance) -> Tensor:
+        """[num_samples] of the recording of the text; none where the row has no recording."""
+        segments = target_segments(row)
+        if not segments:
+            return torch.zeros(0)
+        return read_audio(replace(row, segments=segments, effects=()), self.sample_rate_hz, self.cache)
+
+
+class TtsRLDataModule(AsrRLDataModule, TtsDataModule):
+    """`AsrRLDataModule` for speech synthesis: a training mix of texts and speaker prompts, chosen by filters.
+
+    Mixes are built, cached, described and kept clear of evaluation audio as there; prompts and recordings both count
+    as a row's audio. Rules: those over prompts in `prompt_quality`, over texts in `filters`, over the policy's own
+    samples in `sample_filters`; `Filters` applies several, and each removed row is counted under the first that it
+    fails.
+
+    Args:
+        subsets: the parts of the mix by name.
+        forbid: further sets whose audio no training row may have, rows or manifest paths by name.
+        cache_dir: folder of built mixes.
+        content_cache: sqlite file of content hashes.
+        settings: those of `TtsDataModule`, but for ``train``.
+
+    Raises:
+        ValueError: see `AsrRLDataModule` and `TtsDataModule`.
+    """
+
+    def __init__(
+        self,
+        subsets: dict[str, RLSubset],
+        forbid: dict[str, RowSource | str] | None = None,
+        cache_dir: str = "runs/rl_data",
+        content_cache: str | None = None,
+        **settings: Any,
+    ) -> None:
+        subsets = {name: replace(subset, source=speech_source(subset.source)) for name, subset in subsets.items()}
+        super().__init__(subsets, speech_sources(forbid or {}), cache_dir, content_cache, **settings)
+
+
+def speech_source(source: RowSource | str) -> RowSource:
+    """Rows as they are, and the rows of a `SpeechManifest` where its path is given."""
+    return SpeechManifest(source) if isinstance(source, str) else source
+
+
+def speech_sources(sets: dict[str, RowSource | str]) -> dict[str, RowSource | str]:
+    """`speech_source` of each named set."""
+    return {name: speech_source(source) for name, source in sets.items()}

@@ -1,0 +1,181 @@
+"""Decoded hypotheses beside a manifest: one JSON line per row and model, as ``audiorl predict`` writes them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from array import array
+from bisect import bisect_left
+from collections.abc import Sequence
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from lightning_audiorl.data.hypotheses.schema import (
+    HypothesisError,
+    LineError,
+    Predicted,
+    Sample,
+    SpeechSample,
+    open_lines,
+    parse_line,
+    read_hypotheses,
+    to_line,
+)
+from lightning_audiorl.types import Utterance
+
+__all__ = [
+    "HypothesisError",
+    "HypothesisFiles",
+    "Predicted",
+    "Sample",
+    "SpeechSample",
+    "read_hypotheses",
+    "row_fingerprint",
+    "to_line",
+]
+
+_ID_FIRST = re.compile(rb'\s*\{\s*"id"\s*:\s*("(?:[^"\\]|\\.)*")')
+
+
+def row_fingerprint(row: Utterance) -> str:
+    """Short hash (16 hexadecimal digits) of what a row's hypotheses depend on.
+
+    File names without their folders, offsets, durations and gaps to the microsecond, text, language and effects, and
+    what a speaker prompt says: a folder may move, audio and text may not change.
+    """
+    pieces = [
+        f"{s.audio_filepath.rpartition('/')[2]}|{s.offset_s:.6f}|{s.gap_s:.6f}|"
+        + ("end" if s.duration_s is None else f"{s.duration_s:.6f}")
+        for s in row.segments
+    ]
+    parts = [row.text, row.lang, str(len(pieces)), *pieces, *row.effects]
+    if "prompt_text" in row.extra:
+        parts.append(f"prompt:{row.extra['prompt_text']}")
+    return blake2b("".join(f"{len(part)}:{part}" for part in parts).encode(), digest_size=8).hexdigest()
+
+
+def _key(row_id: str) -> int:
+    return int.from_bytes(blake2b(row_id.encode(), digest_size=8).digest(), "little", signed=True)
+
+
+def _id_of(line: bytes) -> str:
+    """The id of a line; quickly, where it is the first field."""
+    if match := _ID_FIRST.match(line):
+        with suppress(ValueError):
+            return str(json.loads(match[1]))
+    return parse_line(line).id
+
+
+class HypothesisFiles:
+    """The hypotheses of manifest rows, from one or more files in any order.
+
+    Holds 22 bytes per line; a line is read and parsed when its row is asked for. Works in processes that were forked,
+    and travels to others.
+
+    Args:
+        paths: files that ``audiorl predict`` wrote.
+
+    Raises:
+        FileNotFoundError: no such file.
+        HypothesisError: for a file without lines; a line without an id, naming file, line and field.
+    """
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self.paths = tuple(str(Path(path).expanduser()) for path in paths)
+        if not self.paths or isinstance(paths, str):
+            raise HypothesisError(f"HypothesisFiles: expected a list of one or more files, got {paths!r}")
+        self._files: dict[int, BinaryIO] = {}
+        self._index()
+
+    def _index(self) -> None:
+        keys, offsets, lengths, numbers = array("q"), array("q"), array("I"), array("H")
+        for number, path in enumerate(self.paths):
+            offset, before = 0, len(keys)
+            with open_lines(path) as file:
+                for count, line in enumerate(file, start=1):
+                    if line.strip():
+                        try:
+                            keys.append(_key(_id_of(line)))
+                        except LineError as error:
+                            raise error.at(f"{path}, line {count}") from error
+                        offsets.append(offset)
+                        lengths.append(len(line))
+                        numbers.append(number)
+                    offset += len(line)
+            if len(keys) == before:
+                raise HypothesisError(f"{path}: holds no hypotheses; run `audiorl predict` again, or leave it out")
+        order = np.argsort(np.frombuffer(keys, dtype=np.int64), kind="stable")
+
+        def ordered(values: array[int]) -> array[int]:
+            return array(values.typecode, np.frombuffer(values, dtype=values.typecode)[order].tobytes())
+
+        self._keys, self._offsets = ordered(keys), ordered(offsets)
+        self._lengths, self._numbers = ordered(lengths), ordered(numbers)
+
+    def __len__(self) -> int:
+        """Number of lines."""
+        return len(self._keys)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_files": {}}
+
+    def of(self, row: Utterance) -> tuple[Predicted, ...]:
+        """The lines of a row, one per model, in the order of files and lines.
+
+        Raises:
+            HypothesisError: when the row has none, or two of one model; when it was another one when it was decoded;
+                for a line that cannot be read.
+        """
+        key, found = _key(row.id), {}
+        at = bisect_left(self._keys, key)
+        while at < len(self._keys) and self._keys[at] == key:
+            predicted = self._read(at)
+            if predicted.id == row.id:
+                self._check(row, predicted, at)
+                if predicted.model in found:
+                    raise HypothesisError(
+                        f"{self._where(at)}: row {row.id!r} has a second line of model {predicted.model!r}; leave one "
+                        "of the files out, or predict under another name of the model"
+                    )
+                found[predicted.model] = predicted
+            at += 1
+        if not found:
+            raise HypothesisError(
+                f"{', '.join(self.paths)}: no hypotheses of row {row.id!r}; run `audiorl predict` on this manifest"
+            )
+        return tuple(found.values())
+
+    def _read(self, at: int) -> Predicted:
+        number = self._numbers[at]
+        if number not in self._files:
+            self._files[number] = open_lines(self.paths[number])
+        line = os.pread(self._files[number].fileno(), self._lengths[at], self._offsets[at])
+        try:
+            return parse_line(line)
+        except LineError as error:
+            raise error.at(self._where(at)) from error
+
+    def _where(self, at: int) -> str:
+        """ "file, line 3"; counts lines, so it is for errors only."""
+        path, left, number = self.paths[self._numbers[at]], self._offsets[at], 1
+        with open_lines(path) as file:
+            while left > 0 and (block := file.read(min(left, 2**20))):
+                number += block.count(b"\n")
+                left -= len(block)
+        return f"{path}, line {number}"
+
+    def _check(self, row: Utterance, predicted: Predicted, at: int) -> None:
+        for field, then, now in (
+            ("reference", predicted.reference, row.text),
+            ("fingerprint", predicted.fingerprint, row_fingerprint(row)),
+        ):
+            if then != now:
+                raise HypothesisError(
+                    f"{self._where(at)}, field `{field}`: row {row.id!r} had {then!r} when it was decoded and has "
+                    f"{now!r} now; run `audiorl predict` on this manifest with `--overwrite true`"
+                )

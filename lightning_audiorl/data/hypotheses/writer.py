@@ -1,0 +1,207 @@
+"""A file of hypotheses that is written by several processes, goes on after a kill, and ends in the rows' order."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightning_audiorl.data.hypotheses.reader import HypothesisError, Predicted, row_fingerprint, to_line
+from lightning_audiorl.text import normaliser_for
+from lightning_audiorl.types import Utterance
+
+_Bools = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+@dataclass(frozen=True)
+class RowsSurvey:
+    """One pass over the rows that will be decoded.
+
+    Args:
+        content: hash of ids, fingerprints and keywords, in order.
+        durations_s: of every row.
+        units: what errors are counted in, "word" or "char" or both.
+    """
+
+    content: str
+    durations_s: array[float]
+    units: frozenset[str]
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.durations_s)
+
+
+def survey_rows(rows: Iterable[Utterance]) -> RowsSurvey:
+    """Read every row once.
+
+    Raises:
+        ValueError: when there is none; when two have the same id.
+    """
+    digest, durations_s, units, ids = blake2b(digest_size=16), array("d"), set(), array("q")
+    for row in rows:
+        line = json.dumps([row.id, row_fingerprint(row), row.keywords]).encode()
+        digest.update(line + b"\n")
+        durations_s.append(row.duration_s)
+        units.add(normaliser_for(row.lang).unit)
+        ids.append(int.from_bytes(blake2b(row.id.encode(), digest_size=8).digest(), "little", signed=True))
+    if not durations_s:
+        raise ValueError("predict: `rows` is empty; give at least one row")
+    seen, first, counts = np.unique(np.frombuffer(ids, dtype=np.int64), return_index=True, return_counts=True)
+    if len(seen) < len(ids):
+        twice = int(first[counts > 1].min())
+        again = ids.index(ids[twice], twice + 1)
+        raise ValueError(f"predict: rows {twice} and {again} have the same id; ids must be unique")
+    return RowsSurvey(digest.hexdigest(), durations_s, frozenset(units))
+
+
+class HypothesisParts:
+    """``out``, and what stands beside it until it is complete.
+
+    ``<out>.settings.json`` says what it is made from. ``<out>.parts/<model>-<rank>.jsonl`` hold the lines that are
+    done, each behind its row's number: each process appends to files of its own.
+
+    Args:
+        out: the file to be.
+        settings: plain data that two runs must share for their lines to be mixed; lists where order counts.
+        models: names of the models, in the order of a row's lines.
+        num_rows: number of rows.
+    """
+
+    def __init__(self, out: str | Path, settings: Mapping[str, Any], models: Sequence[str], num_rows: int) -> None:
+        self.out = Path(out).expanduser()
+        self.models, self.num_rows = tuple(models), num_rows
+        self.settings: dict[str, Any] = json.loads(json.dumps(settings))
+        self.settings_file = self.out.with_name(self.out.name + ".settings.json")
+        self.folder = self.out.with_name(self.out.name + ".parts")
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every line is in ``out``."""
+        return self.out.is_file()
+
+    def check(self) -> None:
+        """Whether what is there was made from the same; writes nothing.
+
+        Raises:
+            HypothesisError: when it was not, saying what differs.
+        """
+        afresh = "give another `out`, or start afresh with `--overwrite true`"
+        if self.settings_file.is_file():
+            then = json.loads(self.settings_file.read_text(encoding="utf-8"))
+            if other := _difference(then, self.settings):
+                raise HypothesisError(f"{self.settings_file}: {self.out} was begun with {other}; {afresh}")
+        elif self.out.exists() or self.folder.exists():
+            raise HypothesisError(f"{self.out}: exists, but not {self.settings_file}, which says of what; {afresh}")
+
+    def begin(self, overwrite: bool = False) -> None:
+        """Go on with what is there, or begin; one process does this before any other reads or writes.
+
+        A last line that was cut off is removed.
+
+        Args:
+            overwrite: forget what is there.
+
+        Raises:
+            HypothesisError: as `check`.
+        """
+        if overwrite:
+            self.out.unlink(missing_ok=True)
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.settings_file.unlink(missing_ok=True)
+        self.check()
+        if not self.settings_file.is_file():
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            new = self.settings_file.with_name(self.settings_file.name + ".new")
+            new.write_text(json.dumps(self.settings, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            new.replace(self.settings_file)
+        if self.is_complete:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            return
+        self.folder.mkdir(exist_ok=True)
+        for part in self.folder.iterdir():
+            end = max((offset + length for _, offset, length in self._lines(part)), default=0)
+            os.truncate(part, end)
+
+    def _lines(self, part: Path) -> Iterator[tuple[int, int, int]]:
+        """(row number, offset, length) of every line up to the first that is not whole."""
+        offset = 0
+        with part.open("rb") as file:
+            for line in file:
+                number, tab, rest = line.partition(b"\t")
+                whole = bool(tab) and number.isdigit() and rest.startswith(b"{") and rest.endswith(b"}\n")
+                if not whole or int(number) >= self.num_rows:
+                    return
+                yield int(number), offset, len(line)
+                offset += len(line)
+
+    def _parts(self, model: int) -> list[Path]:
+        return sorted(self.folder.glob(f"{model}-*.jsonl"))
+
+    def done(self, model: int) -> _Bools:
+        """[num_rows] the rows that model number ``model`` has decoded, on any rank."""
+        done = np.zeros(self.num_rows, dtype=np.bool_)
+        if self.is_complete:
+            done[:] = True
+        for part in self._parts(model):
+            for number, _, _ in self._lines(part):
+                done[number] = True
+        return done
+
+    def append(self, model: int, rank: int, lines: Iterable[tuple[int, Predicted]]) -> None:
+        """Add lines of (row number, hypotheses) to the part of a rank; they are with the system when this returns."""
+        text = "".join(f"{number}\t{to_line(predicted)}\n" for number, predicted in lines)
+        with (self.folder / f"{model}-{rank}.jsonl").open("ab") as file:
+            file.write(text.encode())
+
+    def join(self) -> None:
+        """Write ``out``, row by row and model by model, and remove the parts; it appears whole or not at all.
+
+        Raises:
+            HypothesisError: when a row is missing.
+        """
+        parts: list[Path] = []
+        shape = (len(self.models), self.num_rows)
+        part_of, at = np.full(shape, -1, dtype=np.int32), np.zeros((*shape, 2), dtype=np.int64)
+        for model in range(len(self.models)):
+            for part in self._parts(model):
+                for number, offset, length in self._lines(part):
+                    part_of[model, number], at[model, number] = len(parts), (offset, length)
+                parts.append(part)
+        if (part_of < 0).any():
+            model, number = (int(axis[0]) for axis in np.nonzero(part_of < 0))
+            raise HypothesisError(
+                f"{self.folder}: row {number} of model {self.models[model]!r} is missing; run the same command again"
+            )
+        new = self.out.with_name(self.out.name + ".new")
+        files = [part.open("rb") for part in parts]
+        try:
+            with new.open("wb") as file:
+                for number in range(self.num_rows):
+                    for model in range(len(self.models)):
+                        offset, length = at[model, number].tolist()
+                        line = os.pread(files[part_of[model, number]].fileno(), length, offset)
+                        file.write(line.partition(b"\t")[2])
+        finally:
+            for opened in files:
+                opened.close()
+        new.replace(self.out)
+        shutil.rmtree(self.folder)
+
+
+def _difference(then: Any, now: Any, place: str = "") -> str:
+    """The first setting that differs, in words; "" where none does."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        for key in [*then, *(key for key in now if key not in then)]:
+            if found := _difference(then.get(key), now.get(key), f"{place}.{key}" if place else key):
+                return found
+        return ""
+    return "" if then == now else f"another `{place}` ({json.dumps(then)}; now {json.dumps(now)})"

@@ -1,0 +1,227 @@
+"""One line of a manifest: how a row is read from JSON, checked field by field, and written again."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import soundfile
+
+from lightning_audiorl.types import Segment, Utterance
+
+# Begins the address of audio that is made, not read: ``synthetic:silence``.
+PREFIX = "synthetic:"
+
+_MISSING = object()
+_KNOWN = frozenset(
+    ("id", "audio_filepath", "text", "duration", "offset", "lang", "speaker", "keywords", "effects", "segments")
+)
+
+
+class ManifestError(ValueError):
+    """A manifest row that cannot be used: names file, line and field, and says how to mend it.
+
+    Args:
+        where: "file, line 3".
+        field: the field at fault.
+        problem: what was found and how to mend it.
+        reason: short name that skipped rows are counted by.
+    """
+
+    def __init__(self, where: str, field: str, problem: str, reason: str) -> None:
+        super().__init__(f"{where}, field `{field}`: {problem}")
+        self.field, self.reason = field, reason
+
+
+@dataclass(slots=True)
+class _Line:
+    """One parsed line, with what its error messages need."""
+
+    where: str
+    row: dict[str, Any]
+    folder: str
+
+    def error(self, field: str, problem: str, reason: str) -> ManifestError:
+        return ManifestError(self.where, field, problem, reason)
+
+    def text(self, field: str, default: Any = _MISSING) -> str:
+        value = self.row.get(field, default)
+        if value is _MISSING:
+            raise self.error(field, "is missing; every row needs it", f"missing {field}")
+        if not isinstance(value, str):
+            raise self.error(field, f"expected a string, got {_show(value)}; put it in quotes", f"type of {field}")
+        return value
+
+    def strings(self, field: str) -> tuple[str, ...]:
+        values = self.row.get(field, [])
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            raise self.error(field, f"expected a list of strings, got {_show(values)}", f"type of {field}")
+        return tuple(values)
+
+    def seconds(self, field: str, default: float | None) -> float | None:
+        """A number of seconds, 0 or more; ``default`` where the row has none."""
+        value = self.row.get(field)
+        if value is None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise self.error(field, f"expected a number of seconds, got {_show(value)}", f"type of {field}")
+        if not math.isfinite(value) or value < 0:
+            raise self.error(field, f"expected 0 seconds or more, got {value}", f"negative {field}")
+        return float(value)
+
+
+def _show(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+
+
+def parse_row(
+    line: bytes,
+    where: str,
+    folder: str,
+    default_id: str,
+    allow_empty_text: bool,
+    check_files: bool,
+    allow_no_audio: bool = False,
+) -> Utterance:
+    """The row that a line of JSON describes; the fields are those of `read_manifest`.
+
+    Args:
+        line: one line of the manifest.
+        where: "file, line 3", for errors.
+        folder: what relative paths are taken from.
+        default_id: of a row that names none.
+        allow_empty_text: take a row without words (non-speech).
+        check_files: look whether its files exist.
+        allow_no_audio: take a row whose list ``segments`` is empty (text to be spoken without a speaker prompt).
+
+    Raises:
+        ManifestError: naming file, line and field.
+    """
+    values = _Line(where, parse_object(line, where), folder)
+    return _utterance(values, default_id, allow_empty_text, check_files, allow_no_audio)
+
+
+def parse_object(line: bytes, where: str) -> dict[str, Any]:
+    """The fields of a line as JSON has them.
+
+    Raises:
+        ManifestError: the line is no object; ``where`` is "file, line 3".
+    """
+    try:
+        row = json.loads(line)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        problem = f"is not JSON in UTF-8 ({error}); write one object per line"
+        raise ManifestError(where, "(whole line)", problem, "bad JSON") from error
+    if not isinstance(row, dict):
+        problem = f"expected an object {{...}}, got {_show(row)}"
+        raise ManifestError(where, "(whole line)", problem, "bad JSON")
+    return row
+
+
+def _utterance(
+    line: _Line, default_id: str, allow_empty_text: bool, check_files: bool, allow_no_audio: bool
+) -> Utterance:
+    text = line.text("text")
+    if not text.strip() and not allow_empty_text:
+        problem = "is empty; write what is spoken, or read with allow_empty_text for non-speech"
+        raise line.error("text", problem, "empty text")
+    if "segments" in line.row:
+        segments = _segments(line, check_files, allow_no_audio)
+    else:
+        segments = (_segment(line, check_files),)
+    duration_s = line.seconds("duration", None) if "segments" in line.row else segments[0].duration_s
+    if duration_s is None:
+        duration_s = sum(segment.gap_s + (segment.duration_s or 0.0) for segment in segments)
+    return Utterance(
+        id=line.text("id", default_id),
+        segments=segments,
+        text=text,
+        duration_s=duration_s,
+        lang=line.text("lang", "en"),
+        speaker=line.text("speaker", ""),
+        keywords=line.strings("keywords"),
+        effects=line.strings("effects"),
+        extra={key: value for key, value in line.row.items() if key not in _KNOWN},
+    )
+
+
+def _segments(line: _Line, check_files: bool, allow_none: bool) -> tuple[Segment, ...]:
+    listed = line.row["segments"]
+    if listed == [] and allow_none:
+        return ()
+    if not isinstance(listed, list) or not listed or not all(isinstance(item, dict) for item in listed):
+        raise line.error("segments", f"expected a list of objects, got {_show(listed)}", "type of segments")
+    return tuple(
+        _segment(_Line(f"{line.where}, segment {number}", item, line.folder), check_files)
+        for number, item in enumerate(listed)
+    )
+
+
+def _segment(line: _Line, check_files: bool) -> Segment:
+    """The audio named by ``audio_filepath``, with its duration read from the header where the row has none."""
+    name = line.text("audio_filepath")
+    offset_s = line.seconds("offset", 0.0) or 0.0
+    duration_s = line.seconds("duration", None)
+    if duration_s == 0:
+        raise line.error("duration", "is 0; remove the row or correct it", "zero duration")
+    gap_s = line.seconds("gap", 0.0) or 0.0
+    if name.startswith(PREFIX):
+        if duration_s is None:
+            raise line.error("duration", "is missing; a synthetic address has no length of its own", "missing duration")
+        return Segment(name, duration_s, offset_s, gap_s)
+    path = full_path(line.folder, name)
+    if (check_files or duration_s is None) and not os.path.isfile(path):
+        problem = f"no such file: {path}; relative paths are taken from the manifest's folder"
+        raise line.error("audio_filepath", problem, "missing file")
+    if duration_s is None:
+        duration_s = _header_seconds(line, path) - offset_s
+        if duration_s <= 0:
+            problem = f"{offset_s} s lies behind the file's end, or the file holds no samples"
+            raise line.error("offset" if offset_s else "audio_filepath", problem, "zero-length audio")
+    return Segment(path, duration_s, offset_s, gap_s)
+
+
+def full_path(folder: str, name: str) -> str:
+    """``folder / name`` as pathlib spells it; in plain names, of which there are millions, without its toil."""
+    if not name or name[0] in "~." or "//" in name or "/." in name or name[-1] == "/" or folder == "/":
+        return str(Path(folder) / Path(name).expanduser())
+    return name if name[0] == "/" else f"{folder}/{name}"
+
+
+def _header_seconds(line: _Line, path: str) -> float:
+    try:
+        info = soundfile.info(path)
+    except soundfile.LibsndfileError as error:
+        problem = f"{path} is not readable as audio ({error}); convert it to wav or flac"
+        raise line.error("audio_filepath", problem, "unreadable audio") from error
+    return float(info.frames) / float(info.samplerate)
+
+
+def segment_to_json(segment: Segment) -> dict[str, Any]:
+    """One entry of the field ``segments``."""
+    s = segment
+    part = {"audio_filepath": s.audio_filepath, "duration": s.duration_s, "offset": s.offset_s, "gap": s.gap_s}
+    return {key: value for key, value in part.items() if value is not None and value != 0}
+
+
+def to_json(row: Utterance) -> dict[str, Any]:
+    """The object that `parse_row` reads back as the same row."""
+    parts = [segment_to_json(segment) for segment in row.segments]
+    # In speech synthesis a row's duration is that of the speech to be made, and its audio is a speaker prompt.
+    plain = len(parts) == 1 and "gap" not in parts[0] and parts[0].get("duration") in (None, row.duration_s)
+    audio = parts[0] if plain else {"segments": parts}
+    lists = {"keywords": list(row.keywords), "effects": list(row.effects)}
+    names = {"lang": row.lang, "speaker": row.speaker, **lists}
+    return {
+        "id": row.id,
+        **audio,
+        "text": row.text,
+        "duration": row.duration_s,
+        **{key: value for key, value in names.items() if value},
+        **row.extra,
+    }

@@ -1,0 +1,99 @@
+"""A manifest of speech synthesis: texts with the very speaker prompt, and recording, that each is to have."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lightning_audiorl.data.manifest.schema import ManifestError, parse_object, parse_row
+from lightning_audiorl.data.manifest.source import RowSource, check_index
+from lightning_audiorl.data.manifest.targets import PROMPT_TEXT, TARGET, length_s, target_field
+from lightning_audiorl.types import Utterance
+
+
+class SpeechManifest(RowSource):
+    """Rows of a JSONL file, read when a row is first asked for.
+
+    A line: ``{"text": "hello", "audio_filepath": "ann.wav", "prompt_text": "good morning", "speaker": "ann"}``. The
+    audio is the speaker prompt (``offset`` and ``prompt_duration`` cut it; ``segments`` join it; without any there is
+    no prompt). ``target`` is a recording of the text for supervised training: ``{"audio_filepath", "duration",
+    "offset"}`` or a list of such. ``duration`` is the expected length of the speech to be made; without it that of the
+    target, else that of the text at the prompt's pace. Further fields as in `read_manifest`. Relative paths are taken
+    from the manifest's folder.
+
+    Args:
+        path: the manifest.
+
+    Raises:
+        FileNotFoundError: no such manifest; at once.
+        ManifestError: naming file, line and field; when the first row is asked for.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = str(Path(path).expanduser().absolute())
+        if not Path(self.path).is_file():
+            raise FileNotFoundError(f"{self.path}: no such manifest")
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Utterance:  # type: ignore[override]
+        return self._rows[check_index(index, len(self), self)]
+
+    @cached_property
+    def _rows(self) -> list[Utterance]:
+        rows: list[Utterance] = []
+        lines: dict[str, int] = {}
+        with open(self.path, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.strip():
+                    continue
+                where = f"{self.path}, line {number}"
+                row = self._row(parse_object(line, where), where, f"{Path(self.path).stem}:{number}")
+                if row.id in lines:
+                    problem = f"{row.id!r} is already used in line {lines[row.id]}; ids must be unique"
+                    raise ManifestError(where, "id", problem, "duplicate id")
+                lines[row.id] = number
+                rows.append(row)
+        if not rows:
+            raise ManifestError(self.path, "text", "the manifest has no row", "empty manifest")
+        return rows
+
+    def _row(self, fields: dict[str, Any], where: str, default_id: str) -> Utterance:
+        fields = dict(fields)
+        if "audio_filepath" in fields:
+            names = {"audio_filepath": "audio_filepath", "offset": "offset", "prompt_duration": "duration"}
+            fields["segments"] = [{new: fields.pop(old) for old, new in names.items() if old in fields}]
+        fields.setdefault("segments", [])
+        if fields.get(TARGET) is not None:
+            fields[TARGET], length = self._target(fields[TARGET], f"{where}, field `{TARGET}`")
+            fields.setdefault("duration", length)
+        row = self._parsed(fields, where, default_id)
+        return row if "duration" in fields else self._with_length(row, fields, where, default_id)
+
+    def _parsed(self, fields: dict[str, Any], where: str, default_id: str) -> Utterance:
+        line, folder = json.dumps(fields).encode(), str(Path(self.path).parent)
+        return parse_row(line, where, folder, default_id, False, True, allow_no_audio=True)
+
+    def _target(self, value: Any, where: str) -> tuple[list[dict[str, Any]], float]:
+        """The recording with absolute paths, and its length in seconds."""
+        listed = value if isinstance(value, list) else [value]
+        made = self._parsed({"text": "target", "segments": listed}, where, "target")
+        if not made.segments:
+            raise ManifestError(
+                where, TARGET, "is an empty list; name a recording, or leave the field out", "no target"
+            )
+        return target_field(made.segments), length_s(made.segments)
+
+    def _with_length(self, row: Utterance, fields: dict[str, Any], where: str, default_id: str) -> Utterance:
+        said = row.extra.get(PROMPT_TEXT, "")
+        if not row.segments or not isinstance(said, str) or not said.strip():
+            problem = (
+                "is missing, and there is no target, nor a prompt with prompt_text whose pace would tell; write the "
+                "expected length in seconds"
+            )
+            raise ManifestError(where, "duration", problem, "missing duration")
+        fields["duration"] = round(len(row.text) * length_s(row.segments) / len(said), 4)
+        return self._parsed(fields, where, default_id)

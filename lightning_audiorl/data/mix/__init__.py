@@ -1,0 +1,1 @@
+"""RL data: which subsets make a mix, its building, writing and summary."""

@@ -1,0 +1,177 @@
+"""Subsets by what models made of a row: disagreement, hallucinations, a pass rate between bounds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import combinations
+from typing import ClassVar, Literal
+
+from lightning_audiorl.data.mix.selection.base import Candidate, SubsetBuilder, Verdict, normalised, unit_of
+from lightning_audiorl.data.mix.selection.hypothesis_choice import HypothesisChoice
+from lightning_audiorl.text import symmetric_error_rate
+
+
+def disagreement(texts: Sequence[str], lang: str) -> float:
+    """Mean pairwise error rate between hypotheses, from 0 (all the same) to 1 (nothing in common).
+
+    Edits between two normalised texts over the length of the longer, in words, or characters in languages without
+    spaces; so neither of two is the reference. Two empty texts agree.
+
+    Example: "a b", "a b", "a c" -> (0 + 0.5 + 0.5) / 3.
+    """
+    copies = Counter(normalised(text, lang) for text in texts)
+    num_pairs = len(texts) * (len(texts) - 1) // 2
+    total = 0.0
+    for one, other in combinations(copies, 2):
+        total += copies[one] * copies[other] * symmetric_error_rate(one, other, unit_of(lang))
+    return total / num_pairs
+
+
+class Hard(SubsetBuilder):
+    """Rows whose hypotheses disagree (D1): samples of one model, or the outputs of several.
+
+    Example: samples "a b", "a b", "a c" disagree by 0.33 (see `disagreement`); ``Hard(min_disagreement=0.1)`` keeps the
+    row, ahead of every row that disagrees less.
+
+    Args:
+        num_rows: most rows kept; none keeps all.
+        across: samples: all of one model; models: the first one of each model.
+        min_disagreement: least mean pairwise error rate, 0 to 1.
+        max_disagreement: above it a row counts as garbage (a wrong reference, no speech) and is left out.
+        decodings: look at these decodings only, by name; none: at all.
+        model: whose samples, where files of several models are given.
+    """
+
+    needs_hypotheses: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        num_rows: int | None = None,
+        across: Literal["samples", "models"] = "samples",
+        min_disagreement: float = 0.1,
+        max_disagreement: float = 0.8,
+        decodings: Sequence[str] | None = None,
+        model: str | None = None,
+    ) -> None:
+        super().__init__(num_rows)
+        if across not in ("samples", "models"):
+            raise ValueError(f"Hard: across must be samples or models, got {across!r}")
+        if across == "models" and model is not None:
+            raise ValueError(f"Hard: across models compares all of them; leave model={model!r} out")
+        if not 0 < min_disagreement <= max_disagreement <= 1:
+            raise ValueError(
+                f"Hard: want 0 < min_disagreement <= max_disagreement <= 1; got {min_disagreement}, {max_disagreement}"
+            )
+        self.across, self.min_disagreement, self.max_disagreement = across, min_disagreement, max_disagreement
+        self._choice = HypothesisChoice("Hard", decodings, model, min_samples=2)
+
+    def judge(self, candidate: Candidate) -> Verdict:
+        take = self._choice.of_models if self.across == "models" else self._choice.of_one_model
+        samples = take(candidate)
+        found = disagreement([sample.text for sample in samples], candidate.row.lang)
+        if found < self.min_disagreement:
+            return Verdict(False, f"disagreement below {self.min_disagreement:g}")
+        if found > self.max_disagreement:
+            return Verdict(False, f"disagreement above {self.max_disagreement:g}")
+        return Verdict(True, f"disagreement {found:.2f} between {len(samples)} {self.across}", found)
+
+
+class Hallucinating(SubsetBuilder):
+    """Rows on which the policy's own hypotheses hallucinate: rules fire in a share of its samples.
+
+    Example: of four samples one fired loop, one runaway_length and one both -> rate 0.75; with ``rules=["loop"]`` it is
+    0.5. The highest rates come first.
+
+    Args:
+        num_rows: most rows kept; none keeps all.
+        min_rate: least share of samples in which a rule fired.
+        rules: names of the rules that count; none: any rule that was asked when predicting.
+        decodings: look at these decodings only, by name; none: at all.
+        model: whose samples, where files of several models are given.
+        min_samples: fewest samples a row must have.
+    """
+
+    needs_hypotheses: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        num_rows: int | None = None,
+        min_rate: float = 0.25,
+        rules: Sequence[str] | None = None,
+        decodings: Sequence[str] | None = None,
+        model: str | None = None,
+        min_samples: int = 1,
+    ) -> None:
+        super().__init__(num_rows)
+        if not 0 < min_rate <= 1 or min_samples < 1:
+            raise ValueError(f"Hallucinating: want 0 < min_rate <= 1, min_samples >= 1; got {min_rate}, {min_samples}")
+        if rules is not None and (isinstance(rules, str) or not rules):
+            raise ValueError(f"Hallucinating: rules must be a list of one or more names, got {rules!r}")
+        self.min_rate, self.rules = min_rate, None if rules is None else frozenset(rules)
+        self._choice = HypothesisChoice("Hallucinating", decodings, model, min_samples)
+
+    def judge(self, candidate: Candidate) -> Verdict:
+        samples = self._choice.of_one_model(candidate)
+        fired = [
+            [rule for rule in sample.rules if self.rules is None or rule in self.rules]
+            for sample in samples
+            if sample.rules
+        ]
+        rate = sum(map(bool, fired)) / len(samples)
+        if rate == 0:
+            return Verdict(False, "no rule fired")
+        if rate < self.min_rate:
+            return Verdict(False, f"hallucination rate below {self.min_rate:g}")
+        names = ", ".join(sorted({rule for rules in fired for rule in rules}))
+        return Verdict(True, f"hallucination rate {rate:.2f} over {len(samples)} samples ({names})", rate)
+
+
+class Learnable(SubsetBuilder):
+    """Rows that the policy gets right sometimes: their groups will have reward variance.
+
+    A sample passes when its error rate is at most ``max_error_rate``; the row stays when its pass rate p lies strictly
+    between the bounds. Rows with the largest p (1 - p) come first.
+
+    Example: 1 of 4 samples passes -> p = 0.25, priority 0.19; 0 of 4 and 4 of 4 are left out.
+
+    Args:
+        num_rows: most rows kept; none keeps all.
+        low: pass rate must be above it.
+        high: pass rate must be below it.
+        max_error_rate: most errors per reference word (or character) in a sample that passes.
+        decodings: look at these decodings only, by name (sampled ones, if greedy ones are there too); none: at all.
+        model: whose samples, where files of several models are given.
+        min_samples: fewest samples a row must have.
+    """
+
+    needs_hypotheses: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        num_rows: int | None = None,
+        low: float = 0.0,
+        high: float = 1.0,
+        max_error_rate: float = 0.0,
+        decodings: Sequence[str] | None = None,
+        model: str | None = None,
+        min_samples: int = 2,
+    ) -> None:
+        super().__init__(num_rows)
+        if not 0 <= low < high <= 1 or max_error_rate < 0 or min_samples < 2:
+            raise ValueError(
+                "Learnable: want 0 <= low < high <= 1, max_error_rate >= 0, min_samples >= 2; got "
+                f"{low=}, {high=}, {max_error_rate=}, {min_samples=}"
+            )
+        self.low, self.high, self.max_error_rate = low, high, max_error_rate
+        self._choice = HypothesisChoice("Learnable", decodings, model, min_samples)
+
+    def judge(self, candidate: Candidate) -> Verdict:
+        samples = self._choice.of_one_model(candidate)
+        passed = sum(sample.errors.rate <= self.max_error_rate for sample in samples)
+        rate = passed / len(samples)
+        if rate <= self.low:
+            return Verdict(False, f"pass rate not above {self.low:g}")
+        if rate >= self.high:
+            return Verdict(False, f"pass rate not below {self.high:g}")
+        return Verdict(True, f"{passed} of {len(samples)} samples pass", rate * (1 - rate))

@@ -1,0 +1,188 @@
+"""Subsets by the words of the reference: repeated phrases, keywords and rare words."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from lightning_audiorl.data.mix.selection.base import Candidate, SubsetBuilder, Verdict, unit_of, units_of
+from lightning_audiorl.text.keywords import count_occurrences
+from lightning_audiorl.types import Utterance
+
+Phrase = tuple[str, ...]
+
+
+def _joined(phrase: Phrase, lang: str) -> str:
+    return (" " if unit_of(lang) == "word" else "").join(phrase)
+
+
+def repeated_phrase(units: list[str], n: int) -> tuple[Phrase, int]:
+    """The phrase of ``n`` units that stands most often without overlap, and how often; the earliest among equals.
+
+    Example: "a b c a b", n=2 -> (a, b), 2. Fewer than n units -> (), 0.
+    """
+    counts: Counter[Phrase] = Counter()
+    free: dict[Phrase, int] = {}
+    for i in range(len(units) - n + 1):
+        phrase = tuple(units[i : i + n])
+        if i >= free.get(phrase, 0):
+            counts[phrase] += 1
+            free[phrase] = i + n
+    return max(counts.items(), key=lambda item: item[1], default=((), 0))
+
+
+def phrase_said_again(units: list[str], n: int) -> tuple[Phrase, int]:
+    """Of the phrases of ``n`` or more units that stand back to back, the one with most repeated units, and how often.
+
+    Example: "x a b a b a b y", n=2 -> (a, b), 3. None -> (), 0.
+    """
+    best: tuple[Phrase, int] = ((), 0)
+    most = 0
+    for size in range(n, len(units) // 2 + 1):
+        same = 0
+        for i in range(len(units) - size):
+            same = same + 1 if units[i] == units[i + size] else 0
+            repeated = same - same % size
+            if repeated > most:
+                start, most = i + 1 - same, repeated
+                best = tuple(units[start : start + size]), 1 + same // size
+    return best
+
+
+class RepeatedPhrases(SubsetBuilder):
+    """Long sentences that say a phrase more than once (the second half of D1): a recogniser that loops passes unseen.
+
+    Example: ``RepeatedPhrases(min_words=6)`` keeps "one two three one two four": "one two" is said twice in 6 words.
+    With ``where="back_to_back"`` it does not, "one two one two three four" it keeps. The larger the share of words that
+    repeat a phrase, the earlier the row comes (here 2 of 6).
+
+    Args:
+        num_rows: most rows kept; none keeps all.
+        min_words: fewest words of the sentence (characters in languages without spaces).
+        phrase_words: fewest words of the phrase.
+        where: anywhere in the sentence, or back_to_back.
+    """
+
+    def __init__(
+        self,
+        num_rows: int | None = None,
+        min_words: int = 8,
+        phrase_words: int = 2,
+        where: Literal["anywhere", "back_to_back"] = "anywhere",
+    ) -> None:
+        super().__init__(num_rows)
+        if phrase_words < 1 or min_words < 2 * phrase_words:
+            raise ValueError(
+                "RepeatedPhrases: want phrase_words >= 1 and min_words >= 2 * phrase_words; got "
+                f"{phrase_words=}, {min_words=}"
+            )
+        if where not in ("anywhere", "back_to_back"):
+            raise ValueError(f"RepeatedPhrases: where must be anywhere or back_to_back, got {where!r}")
+        self.min_words, self.phrase_words, self.where = min_words, phrase_words, where
+
+    def judge(self, candidate: Candidate) -> Verdict:
+        row = candidate.row
+        units = units_of(row.text, row.lang)
+        if len(units) < self.min_words:
+            return Verdict(False, f"shorter than {self.min_words} words")
+        phrase, times = repeated_phrase(units, self.phrase_words)
+        if times > 1 and self.where == "back_to_back":
+            phrase, times = phrase_said_again(units, self.phrase_words)
+        if times < 2:
+            return Verdict(False, "no repeated phrase")
+        reason = f'"{_joined(phrase, row.lang)}" said {times} times in {len(units)} words'
+        return Verdict(True, reason, len(phrase) * (times - 1) / len(units))
+
+
+class _Keywords:
+    """Keywords of one language, found by their first unit."""
+
+    def __init__(self, keywords: Iterable[str], lang: str) -> None:
+        self._by_first: dict[str, list[Phrase]] = defaultdict(list)
+        for units in dict.fromkeys(tuple(units_of(keyword, lang)) for keyword in keywords):
+            if units:
+                self._by_first[units[0]].append(units)
+
+    def count(self, units: list[str]) -> dict[Phrase, int]:
+        """How often each keyword that is there stands in ``units``."""
+        near = [keyword for unit in set(units) & self._by_first.keys() for keyword in self._by_first[unit]]
+        counts = {keyword: count_occurrences(units, list(keyword)) for keyword in near}
+        return {keyword: count for keyword, count in counts.items() if count}
+
+
+class KeywordHeavy(SubsetBuilder):
+    """Rows full of keywords (D3): those of a list, those that rows name, or rare words found by their frequency.
+
+    Example: ``KeywordHeavy(keywords=["new york", "oslo"], min_keywords=2)`` keeps "from oslo to new york": 2 keywords
+    in 5 words, density 0.4. ``KeywordHeavy(rare_below=3, min_length=4)`` also counts words of four letters and more
+    that the whole stream says at most three times; for this the stream is read once before, and the count of each
+    distinct word is held in memory (about 100 bytes a word: a vocabulary grows far slower than its rows).
+
+    Args:
+        num_rows: most rows kept; none keeps all.
+        keywords: the list.
+        row_keywords: whether the row's own ``keywords`` count too.
+        rare_below: a word is rare when it is said at most this often (1 or more), or makes up at most this share of
+            all words (below 1); none: rare words do not count.
+        min_length: fewest letters of a rare word.
+        min_keywords: fewest keywords in the reference; one said twice counts twice.
+    """
+
+    def __init__(
+        self,
+        num_rows: int | None = None,
+        keywords: Sequence[str] = (),
+        row_keywords: bool = True,
+        rare_below: float | None = None,
+        min_length: int = 4,
+        min_keywords: int = 1,
+    ) -> None:
+        super().__init__(num_rows)
+        if isinstance(keywords, str) or not all(isinstance(word, str) for word in keywords):
+            raise ValueError(f"KeywordHeavy: keywords must be a list of words, got {keywords!r}")
+        if not keywords and not row_keywords and rare_below is None:
+            raise ValueError("KeywordHeavy: no keywords; give keywords, row_keywords: true, or rare_below")
+        if rare_below is not None and not rare_below > 0:
+            raise ValueError(f"KeywordHeavy: want rare_below > 0 (a count, or a share below 1), got {rare_below}")
+        if min_length < 1 or min_keywords < 1:
+            raise ValueError(f"KeywordHeavy: want min_length, min_keywords >= 1; got {min_length}, {min_keywords}")
+        self.keywords, self.row_keywords, self.rare_below = tuple(keywords), row_keywords, rare_below
+        self.min_length, self.min_keywords = min_length, min_keywords
+        self._lists: dict[str, _Keywords] = {}
+        self.surveys = rare_below is not None
+        self._said: Counter[str] = Counter()
+        self._num_said = 0
+
+    def survey(self, candidate: Candidate) -> None:
+        units = units_of(candidate.row.text, candidate.row.lang)
+        self._said.update(units)
+        self._num_said += len(units)
+
+    def _rare(self, units: list[str]) -> dict[Phrase, int]:
+        if self.rare_below is None:
+            return {}
+        most = self.rare_below if self.rare_below >= 1 else self.rare_below * self._num_said
+        return Counter((unit,) for unit in units if len(unit) >= self.min_length and self._said[unit] <= most)
+
+    def found(self, row: Utterance) -> dict[Phrase, int]:
+        """The keywords in a row's reference, each with how often it is said there."""
+        units = units_of(row.text, row.lang)
+        if row.lang not in self._lists:
+            self._lists[row.lang] = _Keywords(self.keywords, row.lang)
+        found = {**self._rare(units), **self._lists[row.lang].count(units)}
+        if self.row_keywords and row.keywords:
+            found |= _Keywords(row.keywords, row.lang).count(units)
+        return found
+
+    def judge(self, candidate: Candidate) -> Verdict:
+        row = candidate.row
+        found = self.found(row)
+        num_keywords = sum(found.values())
+        if num_keywords < self.min_keywords:
+            return Verdict(False, f"keywords below {self.min_keywords}")
+        num_words = len(units_of(row.text, row.lang))
+        names = sorted(_joined(keyword, row.lang) for keyword in found)
+        shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+        reason = f"keywords: {num_keywords} in {num_words} words ({shown})"
+        return Verdict(True, reason, num_keywords / num_words)

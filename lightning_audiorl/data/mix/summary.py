@@ -1,0 +1,179 @@
+"""What a built training mix consists of, as figures (``summary.json``) and for reading (``summary.md``)."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from lightning_audiorl.data.audio.content_hash import Stretch
+from lightning_audiorl.data.mix.shares import Share
+from lightning_audiorl.types import Utterance
+
+#: Upper edges of the length histogram's bars, in seconds; one more bar holds what is longer.
+EDGES_S = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 30.0, 60.0, 120.0)
+BARS = (*(f"{low:g}-{high:g} s" for low, high in pairwise((0.0, *EDGES_S))), f"over {EDGES_S[-1]:g} s")
+#: Refused rows named in the summary, of each subset.
+NUM_NAMED = 5
+_BAR_WIDTH = 40
+
+
+@dataclass
+class SubsetSummary:
+    """The figures of one subset; rows are added as they are written.
+
+    Args:
+        share: its part of every batch.
+        builder: class of its rule.
+        wanted: rows asked for; None is all.
+        seen: rows of its source.
+        removed: rows that each rule took out; rows that only found no place are in none.
+        refused: rows that would have entered but hold evaluation audio.
+        named: the first of them, with what they met.
+    """
+
+    share: Share
+    builder: str
+    wanted: int | None
+    seen: int
+    removed: dict[str, int]
+    refused: int
+    named: list[str]
+    kept: int = 0
+    seconds: float = 0.0
+    lengths: list[int] = field(default_factory=lambda: [0] * len(BARS))
+    _rows: array[int] = field(default_factory=lambda: array("Q"))
+    _audio: array[int] = field(default_factory=lambda: array("Q"))
+
+    def add(self, row: Utterance, stretches: Sequence[Stretch]) -> None:
+        """Count one row of the subset, and note which rows and which audio it is made of."""
+        self.kept += 1
+        self.seconds += row.duration_s
+        self.lengths[bisect_right(EDGES_S, row.duration_s)] += 1
+        self._rows.extend(_number(source) for source in sources_of(row) or (row.id,))
+        self._audio.extend(_number(stretch.cut) for stretch in stretches if stretch.cut)
+
+    def figures(self) -> dict[str, Any]:
+        """Everything but the overlap, for JSON."""
+        return {
+            "share": self.share,
+            "builder": self.builder,
+            "wanted": self.wanted,
+            "seen": self.seen,
+            "removed": self.removed,
+            "refused": self.refused,
+            "refused_first": self.named,
+            "kept": self.kept,
+            "hours": self.seconds / 3600,
+            "lengths": dict(zip(BARS, self.lengths, strict=True)),
+        }
+
+    def shared(self, other: SubsetSummary) -> tuple[int, int]:
+        """Source rows (by id) and stretches of audio (by content) that both are made of."""
+        rows = np.intersect1d(np.asarray(self._rows), np.asarray(other._rows))
+        audio = np.intersect1d(np.asarray(self._audio), np.asarray(other._audio))
+        return len(rows), len(audio)
+
+
+def sources_of(row: Utterance) -> tuple[str, ...]:
+    """Ids of the rows that a constructed row is made from; none for a plain row."""
+    sources = row.extra.get("sources", ())
+    return tuple(str(source) for source in sources) if isinstance(sources, list | tuple) else (str(sources),)
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
+
+
+def summarise(subsets: Mapping[str, SubsetSummary], key: str, seed: int, kept_out: Mapping[str, int]) -> dict[str, Any]:
+    """All figures of a mix, for JSON.
+
+    Args:
+        subsets: by name.
+        key: what the mix is cached under.
+        seed: what it was drawn with.
+        kept_out: number of rows of each set that no row of the mix may touch.
+    """
+    overlap: dict[str, dict[str, dict[str, int]]] = {"rows": {}, "audio": {}}
+    for name, subset in subsets.items():
+        both = {other: subset.shared(subsets[other]) for other in subsets}
+        overlap["rows"][name] = {other: rows for other, (rows, _) in both.items()}
+        overlap["audio"][name] = {other: audio for other, (_, audio) in both.items()}
+    return {
+        "key": key,
+        "seed": seed,
+        "kept_out": dict(kept_out),
+        "subsets": {name: subset.figures() for name, subset in subsets.items()},
+        "overlap": overlap,
+    }
+
+
+def short_text(summary: Mapping[str, Any], folder: str) -> str:
+    """One line per subset, for the log."""
+    lines = [f"RL training mix in {folder}:"]
+    for name, figures in summary["subsets"].items():
+        lines.append(
+            f"  {name} (share {_share(figures['share'])}): {figures['kept']:,} of {figures['seen']:,} rows, "
+            f"{figures['hours']:.2f} h; removed by rules {sum(figures['removed'].values()):,}, "
+            f"refused as evaluation audio {figures['refused']:,}" + _shortfall(figures)
+        )
+    return "\n".join(lines)
+
+
+def _shortfall(figures: Mapping[str, Any]) -> str:
+    wanted = figures["wanted"]
+    return "" if wanted is None or figures["kept"] >= wanted else f"; {wanted:,} rows were asked for"
+
+
+def _share(share: Share | Mapping[str, float]) -> str:
+    if isinstance(share, Mapping):
+        return ", ".join(f"{value:g} from step {step}" for step, value in share.items())
+    return f"{share:g}"
+
+
+def markdown(summary: Mapping[str, Any]) -> str:
+    """The summary as a page: a table, then each subset's lengths, rules and refusals, then the overlap."""
+    subsets = summary["subsets"]
+    kept_out = ", ".join(f"{name} ({rows:,} rows)" for name, rows in summary["kept_out"].items()) or "none"
+    lines = [
+        "# RL training mix",
+        "",
+        f"Key `{summary['key']}`, seed {summary['seed']}. Kept out by audio content: {kept_out}.",
+        "",
+        "| subset | share | rule | seen | removed | refused | kept | hours |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, f in subsets.items():
+        lines.append(
+            f"| {name} | {_share(f['share'])} | {f['builder']} | {f['seen']:,} | {sum(f['removed'].values()):,} | "
+            f"{f['refused']:,} | {f['kept']:,}{_shortfall(f)} | {f['hours']:.3f} |"
+        )
+    for name, figures in subsets.items():
+        lines += ["", f"## {name}", "", *_details(figures)]
+    for kind, title in (("rows", "Source rows that two subsets share"), ("audio", "Stretches of audio they share")):
+        lines += ["", f"## {title}", "", f"| | {' | '.join(subsets)} |", "|---" * (len(subsets) + 1) + "|"]
+        for name, row in summary["overlap"][kind].items():
+            lines.append(f"| {name} | {' | '.join(f'{row[other]:,}' for other in subsets)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _details(figures: Mapping[str, Any]) -> list[str]:
+    most = max(figures["lengths"].values())
+    lines = ["```"]
+    for bar, count in figures["lengths"].items():
+        if count:
+            lines.append(f"{bar:>10} {'#' * max(1, round(_BAR_WIDTH * count / most))} {count:,}")
+    lines.append("```")
+    if figures["removed"]:
+        lines += ["", *(f"- removed {count:,}: {rule}" for rule, count in figures["removed"].items())]
+    if figures["refused"]:
+        lines += ["", *(f"- refused: {one}" for one in figures["refused_first"])]
+        if figures["refused"] > len(figures["refused_first"]):
+            lines.append(f"- refused: {figures['refused'] - len(figures['refused_first']):,} more")
+    return lines

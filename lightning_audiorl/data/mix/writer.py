@@ -1,0 +1,250 @@
+"""Chooses the rows of every subset of a mix, refuses those that hold evaluation audio, and writes the rest."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO
+
+from lightning.pytorch.utilities import rank_zero_info
+
+from lightning_audiorl.data.audio.content_hash import EvaluationContent, Stretch
+from lightning_audiorl.data.hypotheses.reader import HypothesisFiles
+from lightning_audiorl.data.manifest.files import IndexedManifest, write_manifest
+from lightning_audiorl.data.manifest.schema import PREFIX
+from lightning_audiorl.data.manifest.source import RowSource
+from lightning_audiorl.data.manifest.targets import all_segments
+from lightning_audiorl.data.mix.selection import Candidate, Choice, Chosen, SubsetBuilder, choose_many, fill
+from lightning_audiorl.data.mix.selection.by_metadata import Everything
+from lightning_audiorl.data.mix.spec import RLSubset, building_order, shares
+from lightning_audiorl.data.mix.summary import NUM_NAMED, SubsetSummary, markdown, sources_of, summarise
+from lightning_audiorl.types import Segment, Utterance
+
+#: Path, size, modification time and content hash of every audio file that was looked at.
+AUDIO_FILES = "audio_files.ndjson"
+_RESERVE = 0.25
+_LOG_EVERY_S = 10.0
+
+
+@dataclass
+class _Taken:
+    """What was found for one subset: choices to write, and why others were refused, by row number."""
+
+    chosen: Chosen
+    choices: list[Choice] = field(default_factory=list)
+    refused: dict[int, str] = field(default_factory=dict)
+
+    def lacks(self, builder: SubsetBuilder, reserve: float) -> bool:
+        """Whether refusals used up the reserve of a cell, so that a longer look may find more rows."""
+        offered = Counter(choice.cell for choice in self.chosen.choices)
+        taken = Counter(choice.cell for choice in self.choices)
+        places = {cell: builder.places(cell) for cell in offered}
+        return any(
+            most is not None and taken[cell] < most and offered[cell] >= math.ceil(most * (1 + reserve))
+            for cell, most in places.items()
+        )
+
+
+class MixWriter:
+    """One building of a mix.
+
+    Args:
+        subsets: by name.
+        content: the audio that must stay out.
+        kept_out: number of rows of each set in ``content``, for the summary.
+        seed: draws among rows of equal rank.
+    """
+
+    def __init__(
+        self, subsets: Mapping[str, RLSubset], content: EvaluationContent, kept_out: Mapping[str, int], seed: int
+    ) -> None:
+        self.subsets, self.content, self.kept_out, self.seed = subsets, content, kept_out, seed
+        self.builders: dict[str, SubsetBuilder] = {
+            name: Everything() if subset.builder is None else deepcopy(subset.builder)
+            for name, subset in subsets.items()
+        }
+        #: Ids of rows refused in any subset: what is made from them is refused too.
+        self.refused_ids: set[str] = set()
+        self._made_from: set[str] = set()
+        self._sources: dict[tuple[str, bool] | int, RowSource] = {}
+        self._listed: set[str] = set()
+        self._list: IO[str]
+        self._next_log_s = time.monotonic() + _LOG_EVERY_S
+
+    def write(self, folder: Path, key: str) -> None:
+        """Write all files of the mix into ``folder``; ``key`` goes into the summary.
+
+        Everything is done once more where a row was written before one that it is made from was refused.
+
+        Raises:
+            ValueError: an empty subset, saying which rule removed how many rows; ids that are not unique.
+            HypothesisError, AudioError, ManifestError: see the readers.
+        """
+        while True:
+            self._made_from.clear()
+            self._listed.clear()
+            summaries: dict[str, SubsetSummary] = {}
+            with (folder / AUDIO_FILES).open("w", encoding="utf-8") as self._list:
+                for wave in building_order(self.subsets):
+                    for names in self._groups(wave):
+                        summaries |= self._write_group(names, folder)
+            if self._made_from.isdisjoint(self.refused_ids):
+                break
+        summary = summarise({name: summaries[name] for name in self.subsets}, key, self.seed, self.kept_out)
+        (folder / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False), encoding="utf-8")
+        (folder / "summary.md").write_text(markdown(summary), encoding="utf-8")
+
+    def _groups(self, names: Iterable[str]) -> list[list[str]]:
+        """Subsets of the same rows and hypotheses, which one pass serves."""
+        groups: dict[tuple[tuple[str, bool] | int, tuple[str, ...]], list[str]] = {}
+        for name in names:
+            groups.setdefault((_source_key(self.subsets[name]), self._hypotheses(name)), []).append(name)
+        return list(groups.values())
+
+    def _hypotheses(self, name: str) -> tuple[str, ...]:
+        return tuple(self.subsets[name].hypotheses or ()) if self.builders[name].needs_hypotheses else ()
+
+    def _rows(self, subset: RLSubset) -> RowSource:
+        source, key = subset.source, _source_key(subset)
+        if not isinstance(source, str):
+            return source
+        if key not in self._sources:
+            self._sources[key] = IndexedManifest(source, allow_empty_text=subset.allow_empty_text)
+        return self._sources[key]
+
+    def _write_group(self, names: Sequence[str], folder: Path) -> dict[str, SubsetSummary]:
+        rows = self._rows(self.subsets[names[0]])
+        for name in names:
+            like = self.builders[name].like
+            if like is not None:
+                self.builders[name].matches(open_built(folder, like))
+        taken = self._choose(names, rows)
+        return {name: self._write_subset(name, taken[name], rows, folder) for name in names}
+
+    def _choose(self, names: Sequence[str], rows: RowSource) -> dict[str, _Taken]:
+        paths = self._hypotheses(names[0])
+        files = HypothesisFiles(paths) if paths else None
+        who = ", ".join(names)
+
+        def plain() -> Iterator[Candidate]:
+            for number, row in enumerate(rows):
+                self._log(f"{who}: {number:,} rows read")
+                yield Candidate(number, row)
+
+        def candidates() -> Iterator[Candidate]:
+            for candidate in plain():
+                yield candidate if files is None else replace(candidate, predicted=files.of(candidate.row))
+
+        found: dict[str, _Taken] = {}
+        open_names, reserve = list(names), _RESERVE
+        while open_names:
+            builders = {name: self.builders[name] for name in open_names}
+            for name, chosen in choose_many(builders, candidates, self.seed, reserve, surveyed=plain).items():
+                found[name] = self._fill(name, chosen, rows)
+            open_names = [name for name in open_names if found[name].lacks(builders[name], reserve)]
+            reserve *= 4
+        for name, taken in found.items():
+            if not taken.choices:
+                raise ValueError(
+                    f"subset {name!r} is empty: of {taken.chosen.num_seen:,} rows, all {len(taken.refused):,} that its "
+                    f"rule admits hold evaluation audio; {next(iter(taken.refused.values()))}; give other rows"
+                )
+        return found
+
+    def _fill(self, name: str, chosen: Chosen, rows: RowSource) -> _Taken:
+        taken = _Taken(chosen)
+
+        def admit(choice: Choice) -> bool:
+            self._log(f"{name}: audio of {len(self._listed):,} files compared with the evaluation sets")
+            why = self._refusal(rows[choice.number])
+            if why is not None:
+                taken.refused[choice.number] = why
+            return why is None
+
+        taken.choices = fill(self.builders[name], chosen.choices, admit)
+        return taken
+
+    def _refusal(self, row: Utterance) -> str | None:
+        stretches = self._hear(row)
+        source = next((source for source in sources_of(row) if source in self.refused_ids), None)
+        if source is not None:
+            why = f"row {row.id!r}: is made from row {source!r}, which was refused"
+        else:
+            collision = self.content.collision(row, stretches)
+            if collision is None:
+                return None
+            why = str(collision)
+        self.refused_ids.add(row.id)
+        return why
+
+    def _hear(self, row: Utterance) -> list[Stretch]:
+        """What the row plays; its files are listed, so that a later run sees whether they changed."""
+        stretches = self.content.hashes.row(row)
+        for segment in all_segments(row):
+            path = _absolute(segment).audio_filepath
+            if path not in self._listed and not path.startswith(PREFIX):
+                self._listed.add(path)
+                stat = os.stat(path)
+                entry = [path, stat.st_size, stat.st_mtime_ns, self.content.hashes.file(path).hash]
+                self._list.write(json.dumps(entry) + "\n")
+        return stretches
+
+    def _write_subset(self, name: str, taken: _Taken, rows: RowSource, folder: Path) -> SubsetSummary:
+        builder = self.builders[name]
+        summary = SubsetSummary(
+            share=shares(self.subsets)[name],
+            builder=type(builder).__name__,
+            wanted=builder.num_rows,
+            seen=taken.chosen.num_seen,
+            removed=dict(taken.chosen.removed.most_common()),
+            refused=len(taken.refused),
+            named=list(taken.refused.values())[:NUM_NAMED],
+        )
+
+        def written() -> Iterator[Utterance]:
+            ids: set[str] = set()
+            for choice in taken.choices:
+                row = rows[choice.number]
+                if row.id in ids:
+                    raise ValueError(f"subset {name!r}: two rows of its source have the id {row.id!r}; make ids unique")
+                ids.add(row.id)
+                self._log(f"{name}: {len(ids):,} of {len(taken.choices):,} rows written")
+                self._made_from.update(sources_of(row))
+                summary.add(row, self.content.hashes.row(row))
+                segments = tuple(_absolute(segment) for segment in row.segments)
+                extra = {**row.extra, "subset": name, "chosen_because": choice.reason}
+                yield replace(row, segments=segments, extra=extra)
+
+        write_manifest(written(), folder / f"{name}.jsonl")
+        return summary
+
+    def _log(self, text: str) -> None:
+        if time.monotonic() >= self._next_log_s:
+            self._next_log_s = time.monotonic() + _LOG_EVERY_S
+            rank_zero_info(text)
+
+
+def open_built(folder: Path, name: str) -> IndexedManifest:
+    """The rows of one subset of a built mix."""
+    path = str(folder / f"{name}.jsonl")
+    return IndexedManifest(path, allow_empty_text=True, check_files=False, allow_no_audio=True)
+
+
+def _source_key(subset: RLSubset) -> tuple[str, bool] | int:
+    if isinstance(subset.source, str):
+        return str(Path(subset.source).expanduser().absolute()), subset.allow_empty_text
+    return id(subset.source)
+
+
+def _absolute(segment: Segment) -> Segment:
+    path = segment.audio_filepath
+    if path.startswith(PREFIX):
+        return segment
+    return replace(segment, audio_filepath=str(Path(path).absolute()))

@@ -1,0 +1,1 @@
+"""Sources of rows made of other rows: joined, padded, repeated."""

@@ -1,0 +1,1 @@
+"""How a policy samples and scores: cache, shared prefix, sampling loop."""

@@ -1,0 +1,140 @@
+"""Policies whose decoder reads the encoder's output through cross-attention (Whisper, Canary, ...).
+
+The decoder's prompt and the keys and values of the cross-attention are computed once per clip and shared by its group.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, EncoderDecoderCache
+
+from lightning_audiorl.models.decoding.cache import make_room
+from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy, PrefixContext
+from lightning_audiorl.models.decoding.shared_prefix import Layout
+from lightning_audiorl.models.policy import Context
+from lightning_audiorl.types import Decoding, Rollout
+
+
+@dataclass(frozen=True)
+class EncodedContext(PrefixContext):
+    """Encoder output of B clips and the decoder's prompt for each.
+
+    Args:
+        ids, durations_s: of the prompts.
+        features: [B, F, E] encoder output; every frame is attended to.
+        tokens: [B, P] decoder prompts, all of one length.
+    """
+
+    ids: list[str]
+    durations_s: list[float]
+    features: Tensor
+    tokens: Tensor
+
+    def select(self, index: list[int]) -> EncodedContext:
+        return EncodedContext(
+            [self.ids[i] for i in index],
+            [self.durations_s[i] for i in index],
+            self.features[index],
+            self.tokens[index],
+        )
+
+    def join(self, others: Sequence[EncodedContext]) -> EncodedContext:
+        every = [self, *others]
+        return EncodedContext(
+            [name for context in every for name in context.ids],
+            [seconds for context in every for seconds in context.durations_s],
+            torch.cat([context.features for context in every]),
+            torch.cat([context.tokens for context in every]),
+        )
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> EncodedContext:
+        features = self.features.to(device, non_blocking=non_blocking)
+        return replace(self, features=features, tokens=self.tokens.to(device, non_blocking=non_blocking))
+
+    @property
+    def num_bytes(self) -> int:
+        return self.features.untyped_storage().nbytes() + self.tokens.untyped_storage().nbytes()
+
+    @property
+    def prompt_lengths(self) -> list[int]:
+        return [self.tokens.shape[1]] * len(self)
+
+
+def _empty_cache() -> EncoderDecoderCache:
+    return EncoderDecoderCache(DynamicCache(), DynamicCache())
+
+
+@dataclass
+class _CrossAttending:
+    """Decoder state after prompts of one length: a `cached_prompt.PromptState`.
+
+    Args:
+        features: the encoder output of the prompts. Only the first call reads it: from then on the cross-attention
+            takes keys and values from the cache, whose rows are expanded and selected with the others.
+    """
+
+    decoder: nn.Module
+    features: Tensor
+    hidden: Tensor = field(init=False)
+    cache: EncoderDecoderCache = field(default_factory=_empty_cache)
+
+    def expand(self, repeats: int) -> None:
+        if repeats > 1:
+            self.cache.batch_repeat_interleave(repeats)
+        self.hidden = self.hidden.repeat_interleave(repeats, 0)
+
+    def extend(self, tokens: Tensor) -> None:
+        """Append ``tokens`` [rows, n]."""
+        self.hidden = self.decoder(
+            input_ids=tokens, encoder_hidden_states=self.features, past_key_values=self.cache, use_cache=True
+        ).last_hidden_state[:, -1]
+
+    def advance(self, tokens: Tensor) -> None:
+        make_room(self.cache.self_attention_cache)
+        self.extend(tokens[:, None])
+
+    def select(self, rows: Tensor) -> None:
+        self.cache.batch_select_indices(rows)
+        self.hidden = self.hidden[rows]
+
+
+class EncoderDecoderPolicy(CachedPromptPolicy):
+    """What encoder-decoder families share; a family adds `encode` and its loading."""
+
+    @property
+    @abstractmethod
+    def max_positions(self) -> int:
+        """Most tokens, prompt included, that the decoder has positions for."""
+
+    def caps(self, context: PrefixContext, decoding: Decoding) -> list[int]:
+        assert isinstance(context, EncodedContext)
+        room = self.max_positions - context.tokens.shape[1]
+        return [min(room, cap) for cap in super().caps(context, decoding)]
+
+    def prefill(self, context: PrefixContext) -> _CrossAttending:
+        assert isinstance(context, EncodedContext)
+        state = _CrossAttending(self.backbone, context.features)
+        state.extend(context.tokens)
+        return state
+
+    def packed(self, context: PrefixContext, completions: Tensor) -> tuple[Layout, dict[str, Tensor]]:
+        assert isinstance(context, EncodedContext)
+        layout = Layout(torch.ones_like(context.tokens, dtype=torch.bool), *completions.shape[1:])
+        tokens = torch.cat([context.tokens, completions.flatten(1)], dim=1)
+        return layout, {"input_ids": tokens, "encoder_hidden_states": context.features}
+
+    def targets(self, context: Context, texts: Sequence[str]) -> Rollout:
+        assert isinstance(context, EncodedContext)
+        rollout = super().targets(context, texts)
+        room = self.max_positions - context.tokens.shape[1]
+        for row_id, length in zip(context.ids, rollout.lengths[:, 0].tolist(), strict=True):
+            if length > room:
+                raise ValueError(
+                    f"row {row_id!r}: text has {length} tokens, this model's decoder takes {room}; split the clip"
+                )
+        return rollout

@@ -1,0 +1,1 @@
+"""Policies that write speech tokens, and the language model of text alone."""

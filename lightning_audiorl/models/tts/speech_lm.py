@@ -1,0 +1,250 @@
+"""Text to speech: a causal language model speaks in the codes of a codec."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torchaudio.functional import resample
+from transformers import AutoTokenizer
+
+from lightning_audiorl.codecs.base import Codec, SpeakerCondition
+from lightning_audiorl.models.decoding.cached_prompt import PrefixContext
+from lightning_audiorl.models.decoding.decoder_only import DecoderOnlyPolicy, Side
+from lightning_audiorl.models.decoding.shared_prefix import share_prefix
+from lightning_audiorl.models.decoding.tokens import padded
+from lightning_audiorl.models.finetune import Finetune, Parts, apply_finetune, merged_state_dict
+from lightning_audiorl.models.loading import build, read_start
+from lightning_audiorl.models.policy import Context, SampleKey
+from lightning_audiorl.models.tiny.tts import TinySpeechLM, build_speech_lm
+from lightning_audiorl.models.tts.biased_head import AnyCausalLM
+from lightning_audiorl.models.tts.codes import decode_rows, encode_clips
+from lightning_audiorl.models.tts.context import SpeechContext
+from lightning_audiorl.models.tts.limits import SpeechLimits
+from lightning_audiorl.models.tts.templates import PlainTemplate, SpeechTemplate
+from lightning_audiorl.types import Decoding, PromptBatch, Rollout, Speech, Utterance
+
+# What some families do to the logits behind the head, where `head` would not see it.
+_RESCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+
+
+@dataclass(frozen=True)
+class SpeakerPrompt:
+    """A recording of the voice to speak with.
+
+    Args:
+        waveform: [S] float32.
+        sample_rate_hz: of the waveform.
+        text: what it says.
+    """
+
+    waveform: Tensor
+    sample_rate_hz: int
+    text: str
+
+
+class SpeechLMPolicy(DecoderOnlyPolicy):
+    """A causal language model over text and speech tokens, and the codec that its tokens belong to.
+
+    The text to speak is ``row.text``; the batch's audio are speaker prompts, ``row.extra["prompt_text"]`` is what they
+    say. ``num_encoded`` counts the clips that the codec encoded.
+
+    The codec is frozen. Checkpoints and exports do not hold it; its content is part of what the start's hash is taken
+    of, so that a run cannot go on with another one.
+
+    Args:
+        init_from: a folder or hub id in Hugging Face layout, a Lightning checkpoint of ours, or the sizes of a tiny
+            random model.
+        codec: with one codebook, of as many codes as the language model has speech tokens.
+        template: the prompt format; default that of the tiny system.
+        finetune: what trains; encoder and projector there are none.
+        limits: of lengths and speaker prompts.
+        dtype: of the language model's weights ("float32", "bfloat16"); trained weights want float32.
+        revision: hub revision of the language model.
+    """
+
+    def __init__(
+        self,
+        init_from: str | TinySpeechLM,
+        codec: Codec,
+        template: SpeechTemplate | None = None,
+        finetune: Finetune | None = None,
+        limits: SpeechLimits | None = None,
+        dtype: str = "float32",
+        revision: str | None = None,
+    ) -> None:
+        super().__init__()
+        codec.require_one_codebook()
+        self.start = read_start(init_from)
+        self.model, self.tokenizer = build(
+            self.start, (TinySpeechLM, build_speech_lm), (AnyCausalLM, AutoTokenizer), dtype, revision
+        )
+        config = self.model.config
+        rescaled = [name for name in _RESCALED_LOGITS if getattr(config, name, None) not in (None, 1)]
+        if rescaled:
+            raise ValueError(f"{type(self.model).__name__} rescales its logits ({rescaled}), which is not supported")
+        self.template = template or PlainTemplate()
+        self.limits = limits or SpeechLimits()
+        speech = self.template.speech_tokens(self.tokenizer, codec.cardinality, config.vocab_size)
+        self.stop_ids = speech.stop_ids
+        self.model.generation_config.eos_token_id = speech.stop_ids
+        for name in ("allowed", "code_to_token", "token_to_code"):
+            self.register_buffer(name, getattr(speech, name), persistent=False)
+        self.code_to_token: Tensor
+        self.token_to_code: Tensor
+        share_prefix(self.model)
+        self.codec = codec.freeze()
+        self.finetune = finetune or Finetune()
+        layers = getattr(self.backbone, "layers", nn.ModuleList())
+        norm = getattr(self.backbone, "norm", None)
+        final = [self.output] if norm is None else [norm, self.output]
+        self.start.load_into(self, self.backbone)
+        apply_finetune(self.model, Parts([], [], self.backbone, layers, final), self.finetune)
+
+    def parts(self) -> dict[str, list[nn.Module]]:
+        return {"lm": [self.backbone, self.output], "codec": [self.codec]}
+
+    @property
+    def backbone(self) -> nn.Module:
+        return self.model.base_model
+
+    @property
+    def embed(self) -> nn.Module:
+        return self.model.get_input_embeddings()
+
+    @property
+    def output(self) -> nn.Module:
+        return self.model.get_output_embeddings()
+
+    # --- from text and speaker prompt to token ids
+
+    def encode(self, batch: PromptBatch) -> SpeechContext:
+        self.limits.check_prompts(batch, self.codec.sample_rate_hz)
+        prompt_codes = self._codes(batch.waveform, batch.num_samples)
+        target_codes: list[list[int]] = [[] for _ in batch.rows]
+        if batch.target_waveform is not None and batch.target_num_samples is not None:
+            target_codes = self._codes(batch.target_waveform, batch.target_num_samples)
+        return SpeechContext(
+            batch.ids,
+            [row.duration_s for row in batch.rows],
+            [self._prompt_ids(row, codes) for row, codes in zip(batch.rows, prompt_codes, strict=True)],
+            [len(row.text) for row in batch.rows],
+            prompt_codes,
+            target_codes,
+            batch.waveform.float().cpu(),
+            batch.num_samples.cpu(),
+        )
+
+    def _prompt_ids(self, row: Utterance, prompt_codes: list[int]) -> list[int]:
+        prompt_text = row.extra.get("prompt_text") or ""
+        try:
+            ids = self.template.prompt_ids(
+                self.tokenizer, row.text, str(prompt_text) if prompt_codes else "", prompt_codes
+            )
+        except ValueError as error:
+            raise ValueError(f"row {row.id!r}: {error}") from error
+        if len(ids) >= self.max_positions:
+            raise ValueError(
+                f"row {row.id!r}: text and speaker prompt are {len(ids)} tokens; the model reads {self.max_positions}, "
+                "speech included. Shorten them (limits.max_prompt_s)"
+            )
+        return ids
+
+    @property
+    def max_positions(self) -> int:
+        """Most tokens that the model reads, prompt and speech together."""
+        return int(getattr(self.model.config, "max_position_embeddings", None) or 2**31)
+
+    def _codes(self, waveform: Tensor, num_samples: Tensor) -> list[list[int]]:
+        """The codes of each clip, counted."""
+        self.num_encoded += int((num_samples > 0).sum())
+        return encode_clips(self.codec, waveform, num_samples, self.limits.codec_batch_size)
+
+    def prompt(self, context: PrefixContext, side: Side) -> tuple[Tensor, Tensor]:
+        assert isinstance(context, SpeechContext)
+        ids, mask = padded(context.tokens, self.stop_ids[0], self.allowed.device, side)
+        return self.embed(ids), mask
+
+    @property
+    def usual_tokens_per_second(self) -> float:  # type: ignore[override]
+        """Twice as slow as the rows say is still heard to its end."""
+        return 2 * self.codec.frame_rate_hz
+
+    def caps(self, context: PrefixContext, decoding: Decoding) -> list[int]:
+        assert isinstance(context, SpeechContext)
+        room = [self.max_positions - length for length in context.prompt_lengths]
+        by_text = [self.limits.cap(length) or decoding.max_new_tokens for length in context.text_lengths]
+        return [min(caps) for caps in zip(super().caps(context, decoding), by_text, room, strict=True)]
+
+    # --- from tokens to speech
+
+    def targets(self, context: Context, texts: Sequence[str]) -> Rollout:
+        """The recordings that `encode` found, as a rollout of G=1; ``texts`` are in the prompts already.
+
+        Raises:
+            ValueError: for a row without a recording.
+        """
+        assert isinstance(context, SpeechContext)
+        for name, codes in zip(context.ids, context.target_codes, strict=True):
+            if not codes:
+                raise ValueError(
+                    f"row {name!r}: no recording of its text to learn from; supervised training wants one "
+                    "('target' in the manifest)"
+                )
+        rows = [[*self.code_to_token[codes].tolist(), self.stop_ids[0]] for codes in context.target_codes]
+        ids, mask = padded(rows, self.stop_ids[0], self.allowed.device, "right")
+        tokens, keep = ids[:, None], mask[:, None].bool()
+        return Rollout(tokens, keep, torch.zeros_like(tokens, dtype=torch.float32), torch.ones_like(keep[..., 0]))
+
+    @torch.no_grad()
+    def decode(self, rollout: Rollout, context: Context) -> list[list[Speech]]:  # type: ignore[override]
+        """Speech of each sample; an empty waveform where the model said nothing."""
+        assert isinstance(context, SpeechContext)
+        group_size = rollout.tokens.shape[1]
+        spoken = torch.where(rollout.keep, self.token_to_code[rollout.tokens], -1).flatten(0, 1)
+        rows = [[code for code in row if code >= 0] for row in spoken.tolist()]
+        condition = self._condition(context, group_size)
+        speech = decode_rows(self.codec, rows, condition, spoken.device, self.limits.codec_batch_size)
+        return [speech[i : i + group_size] for i in range(0, len(speech), group_size)]
+
+    def _condition(self, context: SpeechContext, group_size: int) -> SpeakerCondition | None:
+        """The speaker prompts for the codec's decoder, one per sample; None where no row has one."""
+        if not any(context.prompt_codes):
+            return None
+        codes, keep = padded(context.prompt_codes, 0, torch.device("cpu"), "right")
+        rate_hz = self.codec.sample_rate_hz
+        condition = SpeakerCondition(context.prompt_waveform, context.prompt_num_samples, rate_hz, codes, keep.sum(-1))
+        return condition.select([b for b in range(len(context)) for _ in range(group_size)])
+
+    def synthesize(
+        self, text: str, speaker: SpeakerPrompt | None = None, decoding: Decoding | None = None, seed: int = 0
+    ) -> Tensor:
+        """Say one text, for notebooks.
+
+        Args:
+            text: to be spoken.
+            speaker: the voice; None leaves it to the model.
+            decoding: default temperature 0.8, up to 2,048 tokens and the policy's own limits.
+            seed: keys the draws, together with the text.
+
+        Returns:
+            Waveform [S] float32 on the CPU at ``codec.output_sample_rate_hz``.
+        """
+        decoding = decoding or Decoding(temperature=0.8, max_new_tokens=2048, min_cap=2048)
+        rate_hz, waveform, extra = self.codec.sample_rate_hz, torch.zeros(1, 0), {}
+        if speaker is not None:
+            waveform = resample(speaker.waveform.float(), speaker.sample_rate_hz, rate_hz)[None]
+            extra = {"prompt_text": speaker.text}
+        row = Utterance(text, (), text, 0.0, extra=extra)
+        batch = PromptBatch(waveform, torch.tensor([waveform.shape[1]]), rate_hz, (row,)).to(self.allowed.device)
+        context = self.encode(batch)
+        rollout = self.sample(context, 1, decoding, SampleKey(seed, 0, "synthesize"))
+        return self.decode(rollout, context)[0][0].waveform
+
+    def export(self, folder: str) -> None:
+        """As `Policy.export`: language model and tokenizer; the codec has a folder of its own."""
+        self.model.generation_config.suppress_tokens = (~self.allowed).nonzero().squeeze(-1).tolist()
+        self.model.save_pretrained(folder, state_dict=merged_state_dict(self.model), safe_serialization=True)
+        self.tokenizer.save_pretrained(folder)
