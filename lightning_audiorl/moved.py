@@ -161,7 +161,9 @@ class _Finder(MetaPathFinder):
             return None
 
         is_package = any(name.startswith(f"{old}.") for name in MOVED)
-        return ModuleSpec(fullname, _OldName(f"{_ROOT}.{MOVED[old]}", is_package), is_package=is_package)
+        return ModuleSpec(
+            fullname, _OldName(f"{_ROOT}.{MOVED[old]}", is_package), is_package=is_package
+        )
 
 
 def install() -> None:

@@ -71,7 +71,9 @@ class SFT(RLModule):
         torch.manual_seed(key_to_seed("dropout", self.seed, self.rl_step))
 
         updater = self.updater()
-        metrics = updater.accumulate(self.losses[0], Prepared(), self.supervised_micro_batches(batch))
+        metrics = updater.accumulate(
+            self.losses[0], Prepared(), self.supervised_micro_batches(batch)
+        )
         with self.phase("update"):
             metrics |= updater.clip_and_step()
 
@@ -94,7 +96,9 @@ class SFT(RLModule):
         trains_encoder = any(p.requires_grad for module in encoder for p in module.parameters())
         if not trains_encoder:
             with self.phase("encode"):
-                encoded = {number: self._encode(batch, index) for number, (index, _) in enumerate(passes)}
+                encoded = {
+                    number: self._encode(batch, index) for number, (index, _) in enumerate(passes)
+                }
 
         for number, (index, counts) in enumerate(passes):
             if trains_encoder:

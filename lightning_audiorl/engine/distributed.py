@@ -71,7 +71,9 @@ def raise_on_all_ranks(strategy: RLStrategy, doing: str) -> Iterator[None]:
     if error is not None:
         raise error
     if num_failed:
-        raise RuntimeError(f"{num_failed} other rank(s) failed in {doing}; see their output for the reason")
+        raise RuntimeError(
+            f"{num_failed} other rank(s) failed in {doing}; see their output for the reason"
+        )
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
@@ -145,7 +147,9 @@ def merge_metrics(ranks: Sequence[tuple[float, Mapping[str, float]]]) -> dict[st
     return out
 
 
-def gather_metrics(strategy: RLStrategy, metrics: Mapping[str, float], weight: float) -> dict[str, float]:
+def gather_metrics(
+    strategy: RLStrategy, metrics: Mapping[str, float], weight: float
+) -> dict[str, float]:
     """`merge_metrics` over all ranks; this rank's own metrics where there is one.
 
     Args:

@@ -47,7 +47,9 @@ class Evaluator:
         last_hypotheses: groups by set, the first 64 rows, under the first decoding.
     """
 
-    def __init__(self, decodings: Mapping[str, EvalDecoding], evaluation: SetEvaluation, panel: JudgePanel) -> None:
+    def __init__(
+        self, decodings: Mapping[str, EvalDecoding], evaluation: SetEvaluation, panel: JudgePanel
+    ) -> None:
         self.decodings = dict(decodings)
         self.evaluation = evaluation
         self.panel = panel
@@ -59,7 +61,11 @@ class Evaluator:
         """Begin the metrics of every set anew."""
         self.set_names = list(set_names)
         self.last_hypotheses = {name: [] for name in set_names}
-        self._metrics = {(name, decoding): self.evaluation.new() for name in set_names for decoding in self.decodings}
+        self._metrics = {
+            (name, decoding): self.evaluation.new()
+            for name in set_names
+            for decoding in self.decodings
+        }
 
     def update(
         self,

@@ -33,7 +33,9 @@ def run_parts(
         evaluation_judges: whom the evaluation asks; one that the rewards ask too is placed once.
         losses: of the run.
     """
-    parts = [part for name, modules in policy.parts().items() for part in module_parts(name, modules)]
+    parts = [
+        part for name, modules in policy.parts().items() for part in module_parts(name, modules)
+    ]
     if reference is not None:
         parts.append(Part("reference", NEEDED["reference"], reference.tensors, frozen=True))
 

@@ -115,7 +115,10 @@ class ContentHashes:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -154,7 +157,9 @@ class ContentHashes:
         # A pause within a recording is digital silence in many files: it identifies nothing.
         if cut.startswith(_SILENT):
             cut = ""
-        return Stretch(path, whole.hash, cut, start / whole.rate_hz, (start + count) / whole.rate_hz)
+        return Stretch(
+            path, whole.hash, cut, start / whole.rate_hz, (start + count) / whole.rate_hz
+        )
 
     def row(self, row: Utterance) -> list[Stretch]:
         """What the segments of a row play, and those of its ``target``, without those that identify nothing.
@@ -195,7 +200,9 @@ class ContentHashes:
 
     def _write(self) -> None:
         with self._database:
-            self._database.executemany(f"INSERT OR REPLACE INTO {_TABLE} VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self._new)
+            self._database.executemany(
+                f"INSERT OR REPLACE INTO {_TABLE} VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self._new
+            )
         self._new = []
 
 
@@ -228,7 +235,9 @@ def _decode(path: str, start: int, count: int) -> FileContent:
     """Hash ``count`` frames (-1: all) from ``start`` on, block by block."""
     try:
         with soundfile.SoundFile(path) as file:
-            digest = hashlib.blake2b(f"{file.samplerate} Hz {file.channels} ch".encode(), digest_size=16)
+            digest = hashlib.blake2b(
+                f"{file.samplerate} Hz {file.channels} ch".encode(), digest_size=16
+            )
             file.seek(start)
             num_frames = 0
             silent = True
@@ -240,7 +249,9 @@ def _decode(path: str, start: int, count: int) -> FileContent:
             prefix = _SILENT if silent else ""
             return FileContent(prefix + digest.hexdigest(), file.samplerate, num_frames)
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise AudioError(f"{path}: not readable as audio ({error}); convert it to wav or flac") from error
+        raise AudioError(
+            f"{path}: not readable as audio ({error}); convert it to wav or flac"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -301,7 +312,10 @@ class EvaluationContent:
                 for stretch in stretches:
                     self._add(name, row.id, stretch)
                 # Without the paths: the same sets in another folder are the same sets.
-                content = [(stretch.file, stretch.cut, stretch.start_s, stretch.end_s) for stretch in stretches]
+                content = [
+                    (stretch.file, stretch.cut, stretch.start_s, stretch.end_s)
+                    for stretch in stretches
+                ]
                 digest.update(repr((name, row.id, content)).encode())
         self.identity = digest.hexdigest()
 
@@ -310,9 +324,13 @@ class EvaluationContent:
         if stretch.cut:
             self._cuts.setdefault(stretch.cut, place)
         if stretch.file:
-            self._files.setdefault(stretch.file, {}).setdefault((stretch.start_s, stretch.end_s), place)
+            self._files.setdefault(stretch.file, {}).setdefault(
+                (stretch.start_s, stretch.end_s), place
+            )
 
-    def collision(self, row: Utterance, stretches: Iterable[Stretch] | None = None) -> Collision | None:
+    def collision(
+        self, row: Utterance, stretches: Iterable[Stretch] | None = None
+    ) -> Collision | None:
         """The first evaluation row that shares audio with ``row``: the same stretch, or parts of one file that overlap.
 
         Args:

@@ -54,7 +54,9 @@ class Options(dict[str, float | str]):
 def _noise(wave: Tensor, rate_hz: int, key: Key, options: Options) -> Tensor:
     seed = key_to_seed("noise", *key)
     # Rendered well below full scale, where nothing is clipped, and scaled afterwards.
-    noise = render(f"{PREFIX}{options['kind']}?seed={seed}&level_db=-40", len(wave) / rate_hz, rate_hz)
+    noise = render(
+        f"{PREFIX}{options['kind']}?seed={seed}&level_db=-40", len(wave) / rate_hz, rate_hz
+    )
     wanted_rms = wave.square().mean().sqrt() * 10 ** (-options.number("snr_db") / 20)
     return wave + noise * (wanted_rms / noise.square().mean().sqrt().clamp(min=1e-8))
 
@@ -164,7 +166,9 @@ _KINDS: dict[str, _Kind] = {
             "snr_db": _Option(10.0, (-60.0, 120.0)),
         },
     ),
-    "reverb": _Kind(_reverb, {"rt60_s": _Option(0.5, (0.05, 10.0)), "drr_db": _Option(0.0, (-40.0, 40.0))}),
+    "reverb": _Kind(
+        _reverb, {"rt60_s": _Option(0.5, (0.05, 10.0)), "drr_db": _Option(0.0, (-40.0, 40.0))}
+    ),
     "telephone": _Kind(_telephone, {}),
     "gain": _Kind(_gain, {"db": _Option(-20.0, (-120.0, 60.0))}),
 }
@@ -187,7 +191,9 @@ def parse_effect(address: str) -> tuple[str, Options]:
     """
     name, _, query = address.partition("?")
     if name not in _KINDS:
-        raise ValueError(f"effect {address!r}: there is no effect {name!r}; use one of {', '.join(EFFECTS)}")
+        raise ValueError(
+            f"effect {address!r}: there is no effect {name!r}; use one of {', '.join(EFFECTS)}"
+        )
 
     known = _KINDS[name].options
     options = Options({option: known[option].default for option in known})
@@ -198,7 +204,9 @@ def parse_effect(address: str) -> tuple[str, Options]:
         try:
             options[option] = known[option].read(text)
         except ValueError as error:
-            raise ValueError(f"effect {address!r}: {option}={text!r} is not allowed; {error}") from error
+            raise ValueError(
+                f"effect {address!r}: {option}={text!r} is not allowed; {error}"
+            ) from error
 
     return name, options
 
@@ -276,7 +284,9 @@ class Degraded(RowSource):
 
     def __init__(self, source: RowSource, effects: list[str]) -> None:
         if not effects:
-            raise ValueError(f"Degraded.effects: want at least one of {', '.join(EFFECTS)}, got none")
+            raise ValueError(
+                f"Degraded.effects: want at least one of {', '.join(EFFECTS)}, got none"
+            )
         for number, address in enumerate(effects):
             try:
                 parse_effect(address)

@@ -87,12 +87,16 @@ def read_segment(segment: Segment, sample_rate_hz: int) -> Tensor:
             audio = _read_frames(file, segment)
             rate_hz = file.samplerate
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise AudioError(f"{path}: not readable as audio ({error}); convert it to wav or flac") from error
+        raise AudioError(
+            f"{path}: not readable as audio ({error}); convert it to wav or flac"
+        ) from error
 
     # Float files can hold NaN, and one such clip would make the loss of its whole batch NaN.
     mono = audio.mean(dim=1)
     if not bool(torch.isfinite(mono).all()):
-        raise AudioError(f"{path}: holds NaN or infinite samples; write the file again or remove the row")
+        raise AudioError(
+            f"{path}: holds NaN or infinite samples; write the file again or remove the row"
+        )
     return mono if rate_hz == sample_rate_hz else resample(mono, rate_hz, sample_rate_hz)
 
 
@@ -121,7 +125,9 @@ def _read_frames(file: soundfile.SoundFile, segment: Segment) -> Tensor:
     # -1 reads to the end of the file.
     wanted = -1 if segment.duration_s is None else round(segment.duration_s * rate_hz)
     if wanted == 0:
-        raise AudioError(f"{path}: a duration of {segment.duration_s} s is less than one sample at {rate_hz} Hz")
+        raise AudioError(
+            f"{path}: a duration of {segment.duration_s} s is less than one sample at {rate_hz} Hz"
+        )
 
     file.seek(start)
     audio = torch.from_numpy(file.read(wanted, dtype="float32", always_2d=True))
@@ -137,7 +143,9 @@ def _read_frames(file: soundfile.SoundFile, segment: Segment) -> Tensor:
     return audio
 
 
-def read_audio(utterance: Utterance, sample_rate_hz: int, cache: AudioCache | None = None) -> Tensor:
+def read_audio(
+    utterance: Utterance, sample_rate_hz: int, cache: AudioCache | None = None
+) -> Tensor:
     """All segments of a row, joined with their silences, after its effects: [num_samples] float32 mono.
 
     Args:

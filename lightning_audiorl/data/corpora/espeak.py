@@ -42,8 +42,32 @@ Part = Literal["train", "dev", "test"]
 #: Draws before the grammar is said to have no sentence of the wanted length and part.
 _MAX_DRAWS = 10_000
 
-PEOPLE = ("anna", "victor", "maria", "oscar", "helen", "peter", "julia", "simon", "clara", "martin", "emma", "lucas")
-PLACES = ("paris", "london", "berlin", "madrid", "tokyo", "boston", "dublin", "vienna", "cairo", "lima")
+PEOPLE = (
+    "anna",
+    "victor",
+    "maria",
+    "oscar",
+    "helen",
+    "peter",
+    "julia",
+    "simon",
+    "clara",
+    "martin",
+    "emma",
+    "lucas",
+)
+PLACES = (
+    "paris",
+    "london",
+    "berlin",
+    "madrid",
+    "tokyo",
+    "boston",
+    "dublin",
+    "vienna",
+    "cairo",
+    "lima",
+)
 NAMES = PEOPLE + PLACES
 """The words of special value: what ``keywords`` of a row is taken from."""
 
@@ -51,7 +75,20 @@ SLOTS: dict[str, tuple[str, ...]] = {
     "PERSON": PEOPLE,
     "PLACE": PLACES,
     "DAY": ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"),
-    "NUMBER": ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    "NUMBER": (
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+        "seven",
+        "eight",
+        "nine",
+        "ten",
+        "eleven",
+        "twelve",
+    ),
     "COLOUR": ("red", "blue", "green", "white", "black", "yellow"),
     "THING": ("book", "letter", "lamp", "key", "box", "phone", "map", "ticket", "table", "chair"),
     "ROOM": ("kitchen", "garden", "office", "hall"),
@@ -114,7 +151,16 @@ WORDS = _grammar_words()
 VOICES: dict[Part, tuple[str, ...]] = {
     "train": (
         *("en-us", "en-us+m1", "en-us+m3", "en-us+m7", "en-us+f1", "en-us+f2"),
-        *("en-gb", "en-gb+m2", "en-gb+m3", "en-gb+f1", "en-gb+f3", "en-gb-x-rp+m1", "en-gb-x-rp+f2", "en-us-nyc+m7"),
+        *(
+            "en-gb",
+            "en-gb+m2",
+            "en-gb+m3",
+            "en-gb+f1",
+            "en-gb+f3",
+            "en-gb-x-rp+m1",
+            "en-gb-x-rp+f2",
+            "en-us-nyc+m7",
+        ),
     ),
     "dev": ("en-us+m4", "en-gb+f4", "en-gb-x-rp+m4", "en-us+f4"),
     "test": ("en-us+m5", "en-gb+m6", "en-us+f5", "en-gb+f5", "en-gb-scotland+m6"),
@@ -153,7 +199,9 @@ def draw_sentence(generator: torch.Generator, part: Part, num_words: tuple[int, 
         # Always as many draws, so that what follows from this generator does not depend on the template.
         u_template, *shares = torch.rand(16, generator=generator, dtype=torch.float64).tolist()
         template = pick(fitting, u_template)
-        words = [pick(slot_words(place), share) for place, share in zip(template, shares, strict=False)]
+        words = [
+            pick(slot_words(place), share) for place, share in zip(template, shares, strict=False)
+        ]
         sentence = " ".join(words)
 
         filled = [word for word, place in zip(words, template, strict=True) if place in SLOTS]
@@ -162,7 +210,9 @@ def draw_sentence(generator: torch.Generator, part: Part, num_words: tuple[int, 
             return sentence
 
     lengths = sorted({len(template) for template in templates})
-    raise ValueError(f"espeak grammar: no {part} sentence has {num_words} words; it has {lengths[0]} to {lengths[-1]}")
+    raise ValueError(
+        f"espeak grammar: no {part} sentence has {num_words} words; it has {lengths[0]} to {lengths[-1]}"
+    )
 
 
 class EspeakCorpus(SpokenRows):
@@ -227,7 +277,14 @@ class EspeakCorpus(SpokenRows):
         # One sentence at once: a length that the grammar lacks is an error here, and not at the first row.
         draw_sentence(keyed_generator("probe"), part, self.num_words)
 
-        spans = (self.num_sentences, self.num_words, self.rate_wpm, self.pitch, self.gap_s, self.edge_s)
+        spans = (
+            self.num_sentences,
+            self.num_words,
+            self.rate_wpm,
+            self.pitch,
+            self.gap_s,
+            self.edge_s,
+        )
         self._name = f"espeak-{part}-{settings_name(seed, spans, self.min_duration_s, self.voices)}"
 
     def _build(self, row_id: str) -> Utterance:
@@ -237,7 +294,10 @@ class EspeakCorpus(SpokenRows):
 
         sentences: list[str] = []
         segments: list[Segment] = []
-        while len(sentences) < wanted or _length_s([*segments, *delivery.ending]) < self.min_duration_s:
+        while (
+            len(sentences) < wanted
+            or _length_s([*segments, *delivery.ending]) < self.min_duration_s
+        ):
             if sentences:
                 gap_s = seconds(self.gap_s, float(torch.rand(1, generator=generator)))
             else:

@@ -18,7 +18,10 @@ Lang = Literal["en", "zh"]
 #: How a recogniser writes 0 to 9.
 DIGITS: dict[Lang, tuple[str, ...]] = {"en": DIGIT_WORDS, "zh": tuple("零一二三四五六七八九")}
 #: Voices used where none are named; the English ones are those that `EspeakCorpus` keeps for its test part.
-DIGIT_VOICES: dict[Lang, tuple[str, ...]] = {"en": VOICES["test"], "zh": ("cmn", "cmn+m5", "cmn+m6", "cmn+f5")}
+DIGIT_VOICES: dict[Lang, tuple[str, ...]] = {
+    "en": VOICES["test"],
+    "zh": ("cmn", "cmn+m5", "cmn+m6", "cmn+f5"),
+}
 
 
 class EspeakDigits(SpokenRows):
@@ -80,22 +83,37 @@ class EspeakDigits(SpokenRows):
         self.num_words = check_span("EspeakDigits.num_words", num_words, 1)
         self.words_per_phrase = check_span("EspeakDigits.words_per_phrase", words_per_phrase, 1)
 
-        spans = (self.num_words, self.rate_wpm, self.pitch, self.words_per_phrase, self.gap_s, self.edge_s)
+        spans = (
+            self.num_words,
+            self.rate_wpm,
+            self.pitch,
+            self.words_per_phrase,
+            self.gap_s,
+            self.edge_s,
+        )
         self._name = f"espeak-digits-{lang}-{settings_name(seed, spans, self.voices)}"
 
     def _build(self, row_id: str) -> Utterance:
         delivery = self._delivery(row_id)
         phrases = self._phrases(row_id, whole(self.num_words, delivery.u_length))
-        gaps_s = [seconds(self.gap_s, share) for share in keyed_uniform(len(phrases), row_id, "gaps").tolist()]
+        gaps_s = [
+            seconds(self.gap_s, share)
+            for share in keyed_uniform(len(phrases), row_id, "gaps").tolist()
+        ]
         gaps_s[0] = delivery.start_s
 
-        segments = [self._spoken(phrase, delivery, gap_s) for phrase, gap_s in zip(phrases, gaps_s, strict=True)]
+        segments = [
+            self._spoken(phrase, delivery, gap_s)
+            for phrase, gap_s in zip(phrases, gaps_s, strict=True)
+        ]
         segments += delivery.ending
         return Utterance(
             id=row_id,
             segments=tuple(segments),
             text=join_texts(phrases, self.lang),
-            duration_s=round(sum(segment.gap_s + (segment.duration_s or 0.0) for segment in segments), 9),
+            duration_s=round(
+                sum(segment.gap_s + (segment.duration_s or 0.0) for segment in segments), 9
+            ),
             lang=self.lang,
             speaker=delivery.voice,
             extra=delivery.extra,
@@ -103,7 +121,10 @@ class EspeakDigits(SpokenRows):
 
     def _phrases(self, row_id: str, num_words: int) -> list[str]:
         """``num_words`` digits, in phrases."""
-        digits = [pick(DIGITS[self.lang], share) for share in keyed_uniform(num_words, row_id, "digits").tolist()]
+        digits = [
+            pick(DIGITS[self.lang], share)
+            for share in keyed_uniform(num_words, row_id, "digits").tolist()
+        ]
         # One draw a phrase; there are at most as many phrases as digits.
         shares = keyed_uniform(num_words, row_id, "phrases").tolist()
 

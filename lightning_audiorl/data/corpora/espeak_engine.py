@@ -39,7 +39,9 @@ _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes
 _lock = threading.Lock()
 
 
-def synthesise(text: str, voice: str = "en-us", rate_wpm: int = 170, pitch: int = 50) -> NDArray[np.float32]:
+def synthesise(
+    text: str, voice: str = "en-us", rate_wpm: int = 170, pitch: int = 50
+) -> NDArray[np.float32]:
     """Speak ``text``.
 
     One call runs at a time (the library is global to the process); other threads wait. Processes forked between
@@ -59,7 +61,10 @@ def synthesise(text: str, voice: str = "en-us", rate_wpm: int = 170, pitch: int 
         ValueError: unknown voice, number out of range, or text that has nothing to say.
         RuntimeError: the library reports an error, or another package holds it loaded.
     """
-    for name, value, (low, high) in (("rate_wpm", rate_wpm, _RATE_LIMITS), ("pitch", pitch, _PITCH_LIMITS)):
+    for name, value, (low, high) in (
+        ("rate_wpm", rate_wpm, _RATE_LIMITS),
+        ("pitch", pitch, _PITCH_LIMITS),
+    ):
         if not low <= value <= high:
             raise ValueError(f"synthesise: want {low} <= {name} <= {high}, got {value}")
     if "\0" in text:
@@ -70,7 +75,9 @@ def synthesise(text: str, voice: str = "en-us", rate_wpm: int = 170, pitch: int 
         pcm = _speak(text.encode() + b"\0", resolve_voice(voice).encode(), settings)
     samples = np.frombuffer(pcm, np.int16).astype(np.float32) / 32768.0
     if not samples.any():
-        raise ValueError(f"synthesise: voice {voice!r} said nothing for the text {text!r}; give text it can read")
+        raise ValueError(
+            f"synthesise: voice {voice!r} said nothing for the text {text!r}; give text it can read"
+        )
     return samples
 
 
@@ -129,7 +136,9 @@ def _loader() -> Any:
     try:
         return importlib.import_module("espeakng_loader")
     except ImportError as error:
-        raise ImportError("espeak-ng speech needs an extra package: pip install 'lightning-audiorl[synth]'") from error
+        raise ImportError(
+            "espeak-ng speech needs an extra package: pip install 'lightning-audiorl[synth]'"
+        ) from error
 
 
 def _speak(text: bytes, voice: bytes, settings: dict[int, int]) -> bytes:
@@ -183,7 +192,9 @@ def _load() -> ctypes.CDLL:
         except OSError:
             pass
         else:
-            raise RuntimeError(f"{path} is already loaded by another package of this process: samples would not repeat")
+            raise RuntimeError(
+                f"{path} is already loaded by another package of this process: samples would not repeat"
+            )
     return ctypes.CDLL(path)
 
 

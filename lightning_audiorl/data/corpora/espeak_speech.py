@@ -30,7 +30,11 @@ SILENCE = f"{PREFIX}silence"
 
 def default_cache_dir() -> Path:
     """``$XDG_CACHE_HOME/lightning_audiorl/espeak``, under ``~/.cache`` where that is not set."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lightning_audiorl" / "espeak"
+    return (
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        / "lightning_audiorl"
+        / "espeak"
+    )
 
 
 def speak_to_file(cache_dir: Path, sentence: str, voice: str, rate_wpm: int, pitch: int) -> Path:
@@ -49,7 +53,9 @@ def speak_to_file(cache_dir: Path, sentence: str, voice: str, rate_wpm: int, pit
     """
     # Another version of espeak may speak otherwise, so its version is part of the key.
     version = metadata.version("espeakng-loader")
-    key = hashlib.blake2b(repr((version, sentence, voice, rate_wpm, pitch)).encode(), digest_size=16).hexdigest()
+    key = hashlib.blake2b(
+        repr((version, sentence, voice, rate_wpm, pitch)).encode(), digest_size=16
+    ).hexdigest()
     path = cache_dir / key[:2] / f"{key}.flac"
     if path.exists():
         return path
@@ -62,7 +68,9 @@ def speak_to_file(cache_dir: Path, sentence: str, voice: str, rate_wpm: int, pit
     handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
-            soundfile.write(file, samples.clamp(-1, 1).numpy(), SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
+            soundfile.write(
+                file, samples.clamp(-1, 1).numpy(), SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16"
+            )
         os.replace(name, path)
     except BaseException:
         os.unlink(name)
@@ -172,7 +180,9 @@ class SpokenRows(RowSource):
         """The row of this id, which keys its draws."""
 
     def _delivery(self, row_id: str) -> Delivery:
-        u_voice, u_rate, u_pitch, u_length, u_start, u_end = keyed_uniform(6, row_id, "row").tolist()
+        u_voice, u_rate, u_pitch, u_length, u_start, u_end = keyed_uniform(
+            6, row_id, "row"
+        ).tolist()
         return Delivery(
             voice=pick(self.voices, u_voice),
             rate_wpm=whole(self.rate_wpm, u_rate),
@@ -183,4 +193,6 @@ class SpokenRows(RowSource):
         )
 
     def _spoken(self, sentence: str, delivery: Delivery, gap_s: float) -> Segment:
-        return spoken_segment(self.cache_dir, sentence, delivery.voice, delivery.rate_wpm, delivery.pitch, gap_s=gap_s)
+        return spoken_segment(
+            self.cache_dir, sentence, delivery.voice, delivery.rate_wpm, delivery.pitch, gap_s=gap_s
+        )

@@ -76,12 +76,16 @@ def _recording(path: Path) -> Recording:
     """What name and header of a wav file say."""
     match = _NAME.fullmatch(path.name)
     if match is None:
-        raise ValueError(f"{path}: expected a name like 7_jackson_32.wav ({{digit}}_{{speaker}}_{{index}}.wav)")
+        raise ValueError(
+            f"{path}: expected a name like 7_jackson_32.wav ({{digit}}_{{speaker}}_{{index}}.wav)"
+        )
 
     try:
         info = soundfile.info(str(path))
     except soundfile.LibsndfileError as error:
-        raise AudioError(f"{path}: not readable as audio ({error}); restore or delete the file") from error
+        raise AudioError(
+            f"{path}: not readable as audio ({error}); restore or delete the file"
+        ) from error
     if info.frames == 0:
         raise AudioError(f"{path}: holds no samples; restore or delete the file")
 
@@ -108,7 +112,9 @@ def _root(root: str | None) -> str:
     return root
 
 
-def join_takes(takes: Sequence[Recording], gaps_s: Sequence[float], end_s: float) -> tuple[Segment, ...]:
+def join_takes(
+    takes: Sequence[Recording], gaps_s: Sequence[float], end_s: float
+) -> tuple[Segment, ...]:
     """Takes in order, ``gaps_s[i]`` of silence before take i, and ``end_s`` after the last one.
 
     Example:
@@ -118,7 +124,8 @@ def join_takes(takes: Sequence[Recording], gaps_s: Sequence[float], end_s: float
         [('/fsdd/7_theo_0.wav', 0.05), ('/fsdd/7_theo_0.wav', 0.2), ('synthetic:silence', 0.0)]
     """
     segments = [
-        Segment(take.audio_filepath, take.duration_s, gap_s=gap_s) for take, gap_s in zip(takes, gaps_s, strict=True)
+        Segment(take.audio_filepath, take.duration_s, gap_s=gap_s)
+        for take, gap_s in zip(takes, gaps_s, strict=True)
     ]
     # Silence of no length is no audio, which readers refuse.
     if end_s > 0:
@@ -164,17 +171,25 @@ class FsddDigits(RowSource):
         recordings: Recordings = "all",
     ) -> None:
         if part not in PART_INDEX:
-            raise ValueError(f"FsddDigits: part must be one of {', '.join(PART_INDEX)}, got {part!r}")
+            raise ValueError(
+                f"FsddDigits: part must be one of {', '.join(PART_INDEX)}, got {part!r}"
+            )
 
         # Settings are checked before the folder is read.
         if recordings not in _REMAINDERS:
-            raise ValueError(f"FsddDigits: recordings must be one of {', '.join(_REMAINDERS)}, got {recordings!r}")
+            raise ValueError(
+                f"FsddDigits: recordings must be one of {', '.join(_REMAINDERS)}, got {recordings!r}"
+            )
         if not 1 <= num_words[0] <= num_words[1] or num_rows < 1:
-            raise ValueError(f"FsddDigits: want 1 <= low <= high words, num_rows >= 1; got {num_words}, {num_rows}")
+            raise ValueError(
+                f"FsddDigits: want 1 <= low <= high words, num_rows >= 1; got {num_words}, {num_rows}"
+            )
 
         for name, span in (("gap_s", gap_s), ("edge_s", edge_s)):
             if not 0 <= span[0] <= span[1]:
-                raise ValueError(f"FsddDigits: {name} must be (low, high) with 0 <= low <= high, got {span}")
+                raise ValueError(
+                    f"FsddDigits: {name} must be (low, high) with 0 <= low <= high, got {span}"
+                )
 
         self.part = part
         self.num_words = (num_words[0], num_words[1])
@@ -185,7 +200,9 @@ class FsddDigits(RowSource):
 
         takes = scan_fsdd(_root(root))
         self.speakers = _pick_speakers(takes, exclude_speakers, only_speakers)
-        self._by_speaker = {speaker: _by_digit(takes, speaker, part, recordings) for speaker in self.speakers}
+        self._by_speaker = {
+            speaker: _by_digit(takes, speaker, part, recordings) for speaker in self.speakers
+        }
 
         self._name = f"fsdd-{part}-w{num_words[0]}to{num_words[1]}-s{seed}"
         if recordings != "all":
@@ -240,9 +257,13 @@ def _pick_speakers(
     """Names of the speakers to use, in order of the alphabet; ValueError for an unknown one, or if none is left."""
     known = sorted({take.speaker for take in recordings})
     if unknown := [name for name in [*exclude, *(only or ())] if name not in known]:
-        raise ValueError(f"FsddDigits: unknown speaker {unknown[0]!r}; this folder has {', '.join(known)}")
+        raise ValueError(
+            f"FsddDigits: unknown speaker {unknown[0]!r}; this folder has {', '.join(known)}"
+        )
 
-    speakers = tuple(name for name in known if name not in exclude and (only is None or name in only))
+    speakers = tuple(
+        name for name in known if name not in exclude and (only is None or name in only)
+    )
     if not speakers:
         raise ValueError(
             f"FsddDigits: no speaker is left by exclude_speakers={list(exclude)} and only_speakers={only}; "

@@ -53,10 +53,52 @@ TONGUE_TWISTERS = (
 
 #: Words that English says seldom, or spells otherwise than it speaks them.
 RARE_WORDS = (
-    *("anemone", "aluminium", "bivouac", "choir", "colonel", "cupboard", "draught", "ennui", "epitome", "facade"),
-    *("fuchsia", "gauge", "gnome", "hyperbole", "isthmus", "jalapeno", "knackered", "liaison", "mnemonic", "narwhal"),
-    *("otorhinolaryngology", "phlegm", "pneumonia", "quay", "queue", "quinoa", "rendezvous", "sarcophagus", "scythe"),
-    *("sesquipedalian", "subpoena", "syzygy", "thyme", "triskaidekaphobia", "uvula", "vichyssoise", "wharf", "yacht"),
+    *(
+        "anemone",
+        "aluminium",
+        "bivouac",
+        "choir",
+        "colonel",
+        "cupboard",
+        "draught",
+        "ennui",
+        "epitome",
+        "facade",
+    ),
+    *(
+        "fuchsia",
+        "gauge",
+        "gnome",
+        "hyperbole",
+        "isthmus",
+        "jalapeno",
+        "knackered",
+        "liaison",
+        "mnemonic",
+        "narwhal",
+    ),
+    *(
+        "otorhinolaryngology",
+        "phlegm",
+        "pneumonia",
+        "quay",
+        "queue",
+        "quinoa",
+        "rendezvous",
+        "sarcophagus",
+        "scythe",
+    ),
+    *(
+        "sesquipedalian",
+        "subpoena",
+        "syzygy",
+        "thyme",
+        "triskaidekaphobia",
+        "uvula",
+        "vichyssoise",
+        "wharf",
+        "yacht",
+    ),
     *("xylophone", "zeitgeist"),
 )
 
@@ -83,7 +125,13 @@ class Vocabulary:
 
 
 #: Groups of digits that sound alike.
-_ALIKE_DIGITS = (("five", "nine", "four"), ("six", "seven"), ("two", "zero"), ("one", "nine"), ("three", "eight"))
+_ALIKE_DIGITS = (
+    ("five", "nine", "four"),
+    ("six", "seven"),
+    ("two", "zero"),
+    ("one", "nine"),
+    ("three", "eight"),
+)
 
 #: Groups of words of the espeak grammar that sound alike.
 _ALIKE_WORDS = (
@@ -280,7 +328,9 @@ class HardTexts(RowSource):
         self.kinds = tuple(had if kinds is None else kinds)
         unknown = [kind for kind in self.kinds if kind not in had]
         if unknown or not self.kinds:
-            raise ValueError(f"HardTexts.kinds: {vocabulary} has {', '.join(had)}; got {unknown or list(self.kinds)}")
+            raise ValueError(
+                f"HardTexts.kinds: {vocabulary} has {', '.join(had)}; got {unknown or list(self.kinds)}"
+            )
         if num_rows < 1 or part not in (None, "train", "dev", "test"):
             raise ValueError(
                 f"HardTexts: want num_rows >= 1 and part train, dev, test or none; got {num_rows}, {part!r}"
@@ -303,7 +353,9 @@ class HardTexts(RowSource):
         for _ in range(_MAX_DRAWS):
             text = " ".join(_MAKERS[kind](self.words, dice))
             if self.part is None or sentence_part(text) == self.part:
-                return Utterance(row_id, (), text, len(text) * SECONDS_PER_CHAR, extra={"kind": kind})
+                return Utterance(
+                    row_id, (), text, len(text) * SECONDS_PER_CHAR, extra={"kind": kind}
+                )
 
         raise ValueError(
             f"HardTexts: no {kind} text of {self.vocabulary} found for the {self.part} part; name other kinds"

@@ -18,7 +18,11 @@ _NAMED_SPEAKERS = 20
 
 
 def speech_row(
-    row: Utterance, row_id: str, prompt: Utterance | None, duration_s: float, target: Sequence[Segment] = ()
+    row: Utterance,
+    row_id: str,
+    prompt: Utterance | None,
+    duration_s: float,
+    target: Sequence[Segment] = (),
 ) -> Utterance:
     """The text of ``row``, to be spoken in the voice of ``prompt``.
 
@@ -93,7 +97,9 @@ def known_speaker(speaker: str, of_speaker: Mapping[str, list[int]], where: str)
     names = sorted(name for name in of_speaker if name)[:_NAMED_SPEAKERS]
     known = ", ".join(names) or "none with a name"
     problem = f"unknown speaker {speaker!r}" if speaker else "names no speaker"
-    raise ValueError(f"{where}: {problem}; the prompts have {known}. Name one of them, or add a prompt of that speaker")
+    raise ValueError(
+        f"{where}: {problem}; the prompts have {known}. Name one of them, or add a prompt of that speaker"
+    )
 
 
 class PromptedSpeech(RowSource):

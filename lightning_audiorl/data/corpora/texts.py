@@ -65,7 +65,9 @@ class Texts(RowSource):
         ['good morning', 'good night']
     """
 
-    def __init__(self, path: str | None = None, lang: str = "en", lines: list[str] | None = None) -> None:
+    def __init__(
+        self, path: str | None = None, lang: str = "en", lines: list[str] | None = None
+    ) -> None:
         self.lang = lang
         if (path is None) == (lines is None):
             raise ValueError("Texts: give either the path of a file or lines")
@@ -76,7 +78,9 @@ class Texts(RowSource):
             self._take(list(lines or []))
 
         if not self._rows:
-            raise ManifestError(self._where, "text", "there is no text; give at least one", "no text")
+            raise ManifestError(
+                self._where, "text", "there is no text; give at least one", "no text"
+            )
         self._check_ids()
 
     def _read(self, name: str) -> None:
@@ -93,7 +97,9 @@ class Texts(RowSource):
         # Ids are to differ between two lists, so they hold a name of what is in them.
         self._stem = f"texts-{settings_name(*texts)}"
         self._where = self._stem
-        self._rows = [self._plain(text, number) for number, text in enumerate(texts, start=1) if text.strip()]
+        self._rows = [
+            self._plain(text, number) for number, text in enumerate(texts, start=1) if text.strip()
+        ]
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -103,7 +109,9 @@ class Texts(RowSource):
 
     def _plain(self, text: str, number: int) -> Utterance:
         text = text.strip()
-        return Utterance(f"{self._stem}:{number}", (), text, len(text) * SECONDS_PER_CHAR, self.lang)
+        return Utterance(
+            f"{self._stem}:{number}", (), text, len(text) * SECONDS_PER_CHAR, self.lang
+        )
 
     def _row(self, line: bytes, number: int) -> Utterance:
         where = f"{self._where}, line {number}"
@@ -132,7 +140,12 @@ class Texts(RowSource):
         seen: set[str] = set()
         for row in self._rows:
             if row.id in seen:
-                raise ManifestError(self._where, "id", f"{row.id!r} is used twice; ids must be unique", "duplicate id")
+                raise ManifestError(
+                    self._where,
+                    "id",
+                    f"{row.id!r} is used twice; ids must be unique",
+                    "duplicate id",
+                )
             seen.add(row.id)
 
 
@@ -182,7 +195,9 @@ class TextSpeech(RowSource):
         self.texts = texts
         self.prompts = IndexedManifest(prompts) if isinstance(prompts, str) else prompts
         if self.prompts is None and (prompts_per_text > 1 or only_speakers):
-            raise ValueError("TextSpeech: prompts_per_text and only_speakers choose among prompts; give prompts")
+            raise ValueError(
+                "TextSpeech: prompts_per_text and only_speakers choose among prompts; give prompts"
+            )
 
         self.prompts_per_text = prompts_per_text
         self.only_speakers = only_speakers
@@ -215,7 +230,10 @@ class TextSpeech(RowSource):
         for number, prompt in enumerate(self.prompts):
             found.setdefault(prompt.speaker, []).append(number)
         if self.only_speakers is not None:
-            found = {name: known_speaker(name, found, "TextSpeech.only_speakers") for name in self.only_speakers}
+            found = {
+                name: known_speaker(name, found, "TextSpeech.only_speakers")
+                for name in self.only_speakers
+            }
 
         everyone: list[int] = []
         for numbers in found.values():

@@ -9,7 +9,14 @@ import torch
 from lightning_audiorl.data.corpora.espeak import EspeakCorpus, draw_sentence
 from lightning_audiorl.data.corpora.espeak import Part as EspeakPart
 from lightning_audiorl.data.corpora.espeak_speech import spoken_segment
-from lightning_audiorl.data.corpora.fsdd import DIGIT_WORDS, FsddDigits, Part, Recording, Recordings, join_takes
+from lightning_audiorl.data.corpora.fsdd import (
+    DIGIT_WORDS,
+    FsddDigits,
+    Part,
+    Recording,
+    Recordings,
+    join_takes,
+)
 from lightning_audiorl.data.corpora.speaker_prompts import speech_row
 from lightning_audiorl.data.draws import check_span, pick, seconds, whole
 from lightning_audiorl.data.manifest.source import RowSource, check_index
@@ -76,7 +83,9 @@ class FsddSpeech(RowSource):
             recordings=recordings,
         )
 
-        self.prompt_words = None if prompt_words is None else check_span("FsddSpeech.prompt_words", prompt_words, 1)
+        self.prompt_words = (
+            None if prompt_words is None else check_span("FsddSpeech.prompt_words", prompt_words, 1)
+        )
         self.with_target = with_target
 
         #: Mean length of each digit, by speaker.
@@ -105,7 +114,9 @@ class FsddSpeech(RowSource):
         low, high = self.prompt_words
         digits = self._unused_takes(row)
         # As many draws as the longest prompt needs: how many words this one has is among them.
-        u_words, u_end, *draws = keyed_uniform(2 + 3 * high, "fsdd prompt", low, high, row.id).tolist()
+        u_words, u_end, *draws = keyed_uniform(
+            2 + 3 * high, "fsdd prompt", low, high, row.id
+        ).tolist()
         num_words = whole(self.prompt_words, u_words)
 
         words: list[Recording] = []
@@ -118,7 +129,9 @@ class FsddSpeech(RowSource):
 
         segments = join_takes(words, gaps_s, end_s=seconds(self.digits.edge_s, u_end))
         text = " ".join(DIGIT_WORDS[take.digit] for take in words)
-        return Utterance(f"{row.id}-prompt", segments, text, length_s(segments), speaker=row.speaker)
+        return Utterance(
+            f"{row.id}-prompt", segments, text, length_s(segments), speaker=row.speaker
+        )
 
     def _unused_takes(self, row: Utterance) -> list[list[Recording]]:
         """The recordings of the row's speaker that the row does not hold, by digit; digits without any are left out."""
@@ -203,7 +216,9 @@ class EspeakSpeech(RowSource):
         )
 
         self.prompt_sentences = (
-            None if prompt_sentences is None else check_span("EspeakSpeech.prompt_sentences", prompt_sentences, 1)
+            None
+            if prompt_sentences is None
+            else check_span("EspeakSpeech.prompt_sentences", prompt_sentences, 1)
         )
         self.with_target = with_target
 
@@ -227,14 +242,23 @@ class EspeakSpeech(RowSource):
         gaps_s = [0.0] + [seconds(self.corpus.gap_s, share) for share in shares[: wanted - 1]]
         segments = [
             spoken_segment(
-                self.corpus.cache_dir, sentence, row.speaker, row.extra["rate_wpm"], row.extra["pitch"], gap_s=gap_s
+                self.corpus.cache_dir,
+                sentence,
+                row.speaker,
+                row.extra["rate_wpm"],
+                row.extra["pitch"],
+                gap_s=gap_s,
             )
             for sentence, gap_s in zip(sentences, gaps_s, strict=True)
         ]
         text = " ".join(sentences)
-        return Utterance(f"{row.id}-prompt", tuple(segments), text, length_s(segments), speaker=row.speaker)
+        return Utterance(
+            f"{row.id}-prompt", tuple(segments), text, length_s(segments), speaker=row.speaker
+        )
 
-    def _other_sentences(self, row: Utterance, wanted: int, generator: torch.Generator) -> list[str]:
+    def _other_sentences(
+        self, row: Utterance, wanted: int, generator: torch.Generator
+    ) -> list[str]:
         """Sentences of the corpus's part that the row does not hold; ValueError where too few are found."""
         sentences: list[str] = []
         for _ in range(wanted + _MAX_DRAWS):

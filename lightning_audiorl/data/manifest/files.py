@@ -17,7 +17,14 @@ from lightning_audiorl.data.manifest.schema import ManifestError, parse_row, to_
 from lightning_audiorl.data.manifest.source import RowSource, check_index
 from lightning_audiorl.types import Utterance
 
-__all__ = ["IndexedManifest", "ManifestError", "ManifestRows", "iter_manifest", "read_manifest", "write_manifest"]
+__all__ = [
+    "IndexedManifest",
+    "ManifestError",
+    "ManifestRows",
+    "iter_manifest",
+    "read_manifest",
+    "write_manifest",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -92,7 +99,9 @@ class _Reader:
 
     def _duplicate(self, row_id: str, number: int) -> ManifestError:
         # The other line is worth reading the file again only where the message is read: skipped rows are counted.
-        used = "in another line" if self.on_bad_row == "skip" else f"in line {self._line_of(row_id)}"
+        used = (
+            "in another line" if self.on_bad_row == "skip" else f"in line {self._line_of(row_id)}"
+        )
         problem = f"{row_id!r} is already used {used}; ids must be unique"
         return ManifestError(f"{self._name}, line {number}", "id", problem, "duplicate id")
 
@@ -101,16 +110,28 @@ class _Reader:
             for number, line in enumerate(file, start=1):
                 if line.strip() and self.row(line, number, check_files=False).id == row_id:
                     return number
-        raise ManifestError(self._name, "id", f"{row_id!r} is gone; the file changed while it was read", "changed")
+        raise ManifestError(
+            self._name, "id", f"{row_id!r} is gone; the file changed while it was read", "changed"
+        )
 
     def _report(self, num_rows: int) -> None:
         """Log what was skipped, and refuse a manifest of which nothing is left."""
         if self.skipped:
             num_skipped = self.skipped.total()
-            reasons = ", ".join(f"{count} x {reason}" for reason, count in self.skipped.most_common())
-            _log.warning("%s: skipped %d of %d rows (%s)", self.path, num_skipped, num_skipped + num_rows, reasons)
+            reasons = ", ".join(
+                f"{count} x {reason}" for reason, count in self.skipped.most_common()
+            )
+            _log.warning(
+                "%s: skipped %d of %d rows (%s)",
+                self.path,
+                num_skipped,
+                num_skipped + num_rows,
+                reasons,
+            )
         if not num_rows:
-            raise ManifestError(self._name, "audio_filepath", "the manifest has no usable row", "empty manifest")
+            raise ManifestError(
+                self._name, "audio_filepath", "the manifest has no usable row", "empty manifest"
+            )
 
 
 def iter_manifest(
@@ -277,7 +298,9 @@ class IndexedManifest(RowSource):
     ) -> None:
         self.path = path
         self.skipped: Counter[str] = Counter()
-        self._reader = _Reader(Path(path), allow_empty_text, check_files, on_bad_row, self.skipped, allow_no_audio)
+        self._reader = _Reader(
+            Path(path), allow_empty_text, check_files, on_bad_row, self.skipped, allow_no_audio
+        )
         self._file: BinaryIO | None = None
 
         # Taken before the lines are read: a change while they are read is then noticed, too.

@@ -70,7 +70,10 @@ def has_target(row: Utterance) -> bool:
     listed = row.extra.get(TARGET)
     if not isinstance(listed, list) or not listed:
         return False
-    return all(isinstance(fields, dict) and isinstance(fields.get("audio_filepath"), str) for fields in listed)
+    return all(
+        isinstance(fields, dict) and isinstance(fields.get("audio_filepath"), str)
+        for fields in listed
+    )
 
 
 def all_segments(row: Utterance) -> tuple[Segment, ...]:

@@ -61,9 +61,13 @@ class SpeechManifest(RowSource):
                     continue
 
                 where = f"{self.path}, line {number}"
-                row = self._row(parse_object(line, where), where, default_id=f"{Path(self.path).stem}:{number}")
+                row = self._row(
+                    parse_object(line, where), where, default_id=f"{Path(self.path).stem}:{number}"
+                )
                 if row.id in lines:
-                    problem = f"{row.id!r} is already used in line {lines[row.id]}; ids must be unique"
+                    problem = (
+                        f"{row.id!r} is already used in line {lines[row.id]}; ids must be unique"
+                    )
                     raise ManifestError(where, "id", problem, "duplicate id")
                 lines[row.id] = number
                 rows.append(row)
@@ -77,8 +81,14 @@ class SpeechManifest(RowSource):
         fields = dict(fields)
         # ``duration`` is that of the speech to be made, so the prompt's length has another name in the line.
         if "audio_filepath" in fields:
-            names = {"audio_filepath": "audio_filepath", "offset": "offset", "prompt_duration": "duration"}
-            fields["segments"] = [{new: fields.pop(old) for old, new in names.items() if old in fields}]
+            names = {
+                "audio_filepath": "audio_filepath",
+                "offset": "offset",
+                "prompt_duration": "duration",
+            }
+            fields["segments"] = [
+                {new: fields.pop(old) for old, new in names.items() if old in fields}
+            ]
         fields.setdefault("segments", [])
 
         if fields.get(TARGET) is not None:
@@ -106,11 +116,16 @@ class SpeechManifest(RowSource):
         made = self._parsed({"text": "target", "segments": listed}, where, "target")
         if not made.segments:
             raise ManifestError(
-                where, TARGET, "is an empty list; name a recording, or leave the field out", "no target"
+                where,
+                TARGET,
+                "is an empty list; name a recording, or leave the field out",
+                "no target",
             )
         return target_field(made.segments), length_s(made.segments)
 
-    def _with_length(self, row: Utterance, fields: dict[str, Any], where: str, default_id: str) -> Utterance:
+    def _with_length(
+        self, row: Utterance, fields: dict[str, Any], where: str, default_id: str
+    ) -> Utterance:
         """The row with the length that its text has at the pace of its prompt."""
         prompt_text = row.extra.get(PROMPT_TEXT, "")
         has_text = isinstance(prompt_text, str) and bool(prompt_text.strip())

@@ -316,5 +316,8 @@ class PhraseRepeated(RowSource):
                 f"{self.times[0]} times within max_s={self.max_s}; raise max_s or lower times"
             )
         if len(picks) < len(self.source):
-            _log.warning("PhraseRepeated: left out %d rows, without text or too long", len(self.source) - len(picks))
+            _log.warning(
+                "PhraseRepeated: left out %d rows, without text or too long",
+                len(self.source) - len(picks),
+            )
         return picks

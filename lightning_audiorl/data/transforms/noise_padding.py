@@ -54,14 +54,18 @@ class NoisePadded(RowSource):
         self.level_db = check_span("NoisePadded.level_db", level_db, -120.0)
 
         if not self.kinds or not set(self.kinds) <= set(KINDS):
-            raise ValueError(f"NoisePadded.kinds: want some of {', '.join(KINDS)}, got {list(kinds)}")
+            raise ValueError(
+                f"NoisePadded.kinds: want some of {', '.join(KINDS)}, got {list(kinds)}"
+            )
         if self.level_db[1] > 0 or before_s[1] + after_s[1] == 0:
             raise ValueError(
                 "NoisePadded: want level_db of 0 or less and before_s or after_s above 0; got "
                 f"level_db={level_db}, before_s={before_s}, after_s={after_s}"
             )
 
-        self._name = f"padded-{settings_name(seed, self.before_s, self.after_s, self.kinds, self.level_db)}"
+        self._name = (
+            f"padded-{settings_name(seed, self.before_s, self.after_s, self.kinds, self.level_db)}"
+        )
 
     def __len__(self) -> int:
         return len(self.source)

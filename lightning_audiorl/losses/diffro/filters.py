@@ -128,7 +128,9 @@ class NoRepetition(DiffroFilter):
 
     def __post_init__(self) -> None:
         if min(self.max_period, self.max_run) < 1:
-            raise ValueError(f"NoRepetition: want max_period and max_run >= 1, got {self.max_period}, {self.max_run}")
+            raise ValueError(
+                f"NoRepetition: want max_period and max_run >= 1, got {self.max_period}, {self.max_run}"
+            )
 
     def keep(self, candidates: Candidates) -> Tensor:
         codes = candidates.codes
@@ -159,7 +161,9 @@ class TopShare(DiffroFilter):
 
     def keep(self, candidates: Candidates) -> Tensor:
         valid = candidates.scores.valid
-        order = candidates.scores.total.masked_fill(~valid, -torch.inf).argsort(dim=-1, descending=True, stable=True)
+        order = candidates.scores.total.masked_fill(~valid, -torch.inf).argsort(
+            dim=-1, descending=True, stable=True
+        )
         rank = order.argsort(-1)
         num = (valid.sum(-1, keepdim=True) * self.share).ceil().clamp(min=1)
         return valid & (rank < num)
