@@ -34,12 +34,10 @@ MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TR
 
 def case(args: argparse.Namespace) -> Settings:
     """The run that is planned and measured."""
+    sizes = TinyCausalLM(words=WORDS, width=args.width, layers=args.layers, heads=16, max_positions=4096)
+    finetune = Finetune(gradient_checkpointing=args.gradient_checkpointing)
     return Settings(
-        policy_class=TextLMPolicy,
-        init_from=TinyCausalLM(words=WORDS, width=args.width, layers=args.layers, heads=16, max_positions=4096),
-        finetune=Finetune(gradient_checkpointing=args.gradient_checkpointing),
-        revision=None,
-        dtype="float32",
+        make_policy=lambda: TextLMPolicy(sizes, finetune),
         autocast=None,
         group_size=args.group_size,
         needs_rollout=True,
@@ -80,7 +78,8 @@ def measure(args: argparse.Namespace) -> dict[str, dict[str, int]]:
     small.sample(warm, 2, Decoding(max_new_tokens=4), SampleKey(0, 0))
     del small
     before = in_use(device)
-    policy = TextLMPolicy(settings.init_from, settings.finetune).to(device).eval()
+    policy = settings.make_policy().to(device).eval()
+    assert isinstance(policy, TextLMPolicy)
     reference = Reference(policy)
     for name, value in reference._values.items():
         reference._values[name] = value.to(device)  # the placement "resident"

@@ -59,12 +59,15 @@ class DiffRO(RLModule):
         log_every_n_steps: int = 1,
         keep_context: bool = False,
     ) -> None:
+        loss = DiffROLoss(differentiable, relaxation, diffro_filters, beta)
+        sampler = Sampler(group_size, decoding or Decoding(), rollout_batch_size)
+
         super().__init__(
             policy,
             num_steps,
-            losses=[DiffROLoss(differentiable, relaxation, diffro_filters, beta)],
+            losses=[loss],
             rewards=rewards,
-            sampler=Sampler(group_size, decoding or Decoding(), rollout_batch_size),
+            sampler=sampler,
             max_refills=max_refills,
             num_updates=num_updates,
             micro_batch_size=micro_batch_size,

@@ -72,12 +72,15 @@ class GRPO(RLModule):
         log_every_n_steps: int = 1,
         keep_context: bool = False,
     ) -> None:
+        loss = PolicyGradient(objective, beta, kl, sampler_cap, filters)
+        sampler = Sampler(group_size, decoding or Decoding(), rollout_batch_size)
+
         super().__init__(
             policy,
             num_steps,
-            losses=[PolicyGradient(objective, beta, kl, sampler_cap, filters)],
+            losses=[loss],
             rewards=rewards,
-            sampler=Sampler(group_size, decoding or Decoding(), rollout_batch_size),
+            sampler=sampler,
             max_refills=max_refills,
             num_updates=num_updates,
             micro_batch_size=micro_batch_size,

@@ -75,17 +75,18 @@ class GRPODiffRO(RLModule):
         if diffro_beta < 0:
             raise ValueError(f"GRPODiffRO: want diffro_beta >= 0, got {diffro_beta}")
 
+        grpo = PolicyGradient(objective, beta, kl, sampler_cap, filters)
         kept = [PositiveAdvantage()] if diffro_filters is None else diffro_filters
+        diffro = DiffROLoss(differentiable, relaxation, kept, diffro_beta)
+        sampler = Sampler(group_size, decoding or Decoding(), rollout_batch_size)
+
         super().__init__(
             policy,
             num_steps,
-            losses=[
-                PolicyGradient(objective, beta, kl, sampler_cap, filters),
-                DiffROLoss(differentiable, relaxation, kept, diffro_beta),
-            ],
+            losses=[grpo, diffro],
             combiner=WeightedGradients(diffro_weight, normalise),
             rewards=rewards,
-            sampler=Sampler(group_size, decoding or Decoding(), rollout_batch_size),
+            sampler=sampler,
             max_refills=max_refills,
             num_updates=num_updates,
             micro_batch_size=micro_batch_size,

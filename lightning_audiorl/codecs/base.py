@@ -149,10 +149,12 @@ class Codec(nn.Module, ABC):
             )
 
         # What lies behind a clip's end must not reach its codes, and the rest of the batch must not reach its shape.
-        waveform = waveform.float().masked_fill(~valid(num_samples, waveform.shape[1]), 0.0)
+        inside = valid(num_samples, waveform.shape[1])
+        waveform = waveform.float().masked_fill(~inside, 0.0)
         codes, lengths = self._encode(waveform, num_samples)
         self.check_lengths(num_samples, lengths)
-        codes = codes[:, : int(lengths.max()) if len(lengths) else 0].long()
+        longest = int(lengths.max()) if len(lengths) else 0
+        codes = codes[:, :longest].long()
         return codes.masked_fill(~valid(lengths, codes.shape[1]), 0), lengths
 
     @torch.no_grad()
@@ -190,7 +192,8 @@ class Codec(nn.Module, ABC):
             )
 
         waveform, num_samples = self._decode(codes, lengths, condition)
-        waveform = waveform[:, : int(num_samples.max()) if len(num_samples) else 0].float()
+        longest = int(num_samples.max()) if len(num_samples) else 0
+        waveform = waveform[:, :longest].float()
         return waveform.masked_fill(~valid(num_samples, waveform.shape[1]), 0.0), num_samples
 
     @abstractmethod
@@ -239,4 +242,5 @@ class Codec(nn.Module, ABC):
 
     def train(self, mode: bool = True) -> Self:
         """Train mode, which a frozen codec refuses: it stays in eval mode."""
-        return super().train(mode and any(p.requires_grad for p in self.parameters()))
+        is_training = any(parameter.requires_grad for parameter in self.parameters())
+        return super().train(mode and is_training)

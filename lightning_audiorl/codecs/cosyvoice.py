@@ -93,7 +93,8 @@ class CosyVoice2Codec(Codec):
         rows = []
         for wave, num in zip(waveform, num_samples.tolist(), strict=True):
             rows.append(self.tokens(wave[:num]).long() if num else empty)
-        return pad_sequence(rows, batch_first=True), torch.tensor([len(row) for row in rows], device=waveform.device)
+        lengths = torch.tensor([len(row) for row in rows], device=waveform.device)
+        return pad_sequence(rows, batch_first=True), lengths
 
     def _decode(
         self,
@@ -119,6 +120,7 @@ class CosyVoice2Codec(Codec):
             if condition.embedding is not None:
                 embedding = condition.embedding[b]
 
+            # Seeded alike, so that a row sounds the same whatever stands before it.
             with torch.random.fork_rng():
                 torch.manual_seed(0)
                 waveforms.append(self.speak(codes[b, :length], prompt_codes, prompt_mel, embedding))

@@ -26,6 +26,7 @@ from transformers import (
     Xcodec2Model,
 )
 
+from lightning_audiorl import outline
 from lightning_audiorl.codecs.base import Codec, CodecError, SpeakerCondition
 
 
@@ -97,9 +98,11 @@ class AudioTokenizationCodec(Codec):
             declared.output_sample_rate_hz,
         )
         self.require_one_codebook()
-
-        self.model = self.model_class.from_pretrained(source, revision=revision, use_safetensors=True)
-        self.extractor = self.extractor_class.from_pretrained(source, revision=revision)
+        if outline.wanted():
+            self.model = outline.from_config(self.model_class, config)
+        else:
+            self.model = self.model_class.from_pretrained(source, revision=revision, use_safetensors=True)
+            self.extractor = self.extractor_class.from_pretrained(source, revision=revision)
         self.freeze()
 
     @classmethod
@@ -135,8 +138,10 @@ class AudioTokenizationCodec(Codec):
             # A clip too short for a code is not shown to the model at all.
             rows.append(self._codes(wave[:num]) if length else wave.new_zeros(0, dtype=torch.long))
 
-        codes = pad_sequence(rows, batch_first=True) if rows else waveform.new_zeros(0, 0, dtype=torch.long)
-        return codes, torch.tensor([len(row) for row in rows], device=waveform.device, dtype=torch.long)
+        if not rows:
+            return waveform.new_zeros(0, 0, dtype=torch.long), num_samples.new_zeros(0, dtype=torch.long)
+        lengths = torch.tensor([len(row) for row in rows], device=waveform.device, dtype=torch.long)
+        return pad_sequence(rows, batch_first=True), lengths
 
     def _codes(self, wave: Tensor) -> Tensor:
         """[T] codes of one clip [S]."""
@@ -161,7 +166,8 @@ class AudioTokenizationCodec(Codec):
         waveform = torch.zeros(len(codes), longest * per_code, device=codes.device)
         for length in sorted({int(length) for length in lengths if length}):
             index = (lengths == length).nonzero()[:, 0]
-            values = self.model.decode(audio_codes=codes[index, None, :length]).audio_values.flatten(1).float()
+            decoded = self.model.decode(audio_codes=codes[index, None, :length])
+            values = decoded.audio_values.flatten(1).float()
 
             # Upstream may give some samples more or less than declared, but less than a code's worth.
             wanted = length * per_code
@@ -170,7 +176,8 @@ class AudioTokenizationCodec(Codec):
                     f"{type(self).__name__}: {length} codes became {values.shape[1]} samples, but {self.frame_rate_hz} "
                     f"codes per second at {self.output_sample_rate_hz} Hz make {wanted}; correct the declared rates"
                 )
-            waveform[index, : min(wanted, values.shape[1])] = values[:, :wanted]
+            num = min(wanted, values.shape[1])
+            waveform[index, :num] = values[:, :num]
         return waveform, lengths * per_code
 
 

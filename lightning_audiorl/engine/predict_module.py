@@ -102,22 +102,25 @@ class Prediction(LightningModule):
         start = time.perf_counter()
         groups: list[list[Decoded]] = [[] for _ in batch.rows]
         panel = JudgePanel()
+
         with self.policy.evaluating():
             with self.phase("encode"):
                 context = self.policy.encode(batch)
+
+            # All decodings first, then the reward phase once: a strategy that parks models moves each of them once.
+            rollouts = {}
             with self.phase("rollout"):
-                rollouts = {
-                    name: self.policy.sample(
-                        context, how.num_samples, how.decoding, SampleKey(self.seed, 0, f"predict/{name}")
-                    )
-                    for name, how in self.decodings.items()
-                }
+                for name, how in self.decodings.items():
+                    key = SampleKey(self.seed, 0, f"predict/{name}")
+                    rollouts[name] = self.policy.sample(context, how.num_samples, how.decoding, key)
+
             with self.phase("reward"):
                 for name, rollout in rollouts.items():
                     of_name = hypotheses(self.policy, batch, rollout, context)
                     self._ask([hypothesis for group in of_name for hypothesis in group], panel)
-                    for group, texts, log_probs in zip(groups, of_name, _log_probs(rollout), strict=True):
-                        group += [_decoded(h, name, i, log_probs[i]) for i, h in enumerate(texts)]
+                    for group, samples, log_probs in zip(groups, of_name, _log_probs(rollout), strict=True):
+                        group += [_decoded(h, name, i, log_probs[i]) for i, h in enumerate(samples)]
+
         return DecodedBatch(groups, time.perf_counter() - start, panel)
 
     def _ask(self, samples: list[Hypothesis], panel: JudgePanel) -> None:

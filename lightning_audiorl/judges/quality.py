@@ -56,7 +56,9 @@ class QualityPredictor(Judge[float | None], ABC):
         spoken = [i for i, speech in enumerate(speeches) if speech.waveform.numel()]
 
         def listen(index: list[int]) -> list[float]:
-            return [self.predict(self.audible(speeches[i].waveform, speeches[i].sample_rate_hz)) for i in index]
+            chosen = [speeches[i] for i in index]
+            clips = [self.audible(speech.waveform, speech.sample_rate_hz) for speech in chosen]
+            return [self.predict(clip) for clip in clips]
 
         values = self.each(spoken, listen, [hypotheses[i].row.id for i in spoken])
         by_sample = dict(zip(spoken, values, strict=True))
@@ -90,7 +92,8 @@ class SquimQuality(QualityPredictor):
         super().__init__(name or f"squim_{measure}", 16000, batch_size=1, min_duration_s=0.5)
         self.model = squim_objective_base()
         try:
-            self.model.load_state_dict(torch.load(Path(weights).expanduser(), map_location="cpu", weights_only=True))
+            tensors = torch.load(Path(weights).expanduser(), map_location="cpu", weights_only=True)
+            self.model.load_state_dict(tensors)
         except RuntimeError as error:
             raise JudgeError(f"{weights}: not the weights of SQUIM_OBJECTIVE: {error}") from error
         self.range = ranges[measure]

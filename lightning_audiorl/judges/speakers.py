@@ -66,6 +66,8 @@ class EcapaNetwork(SpeakerNetwork):
         )
         self.sample_rate_hz = sample_rate_hz
         self.dim = dim
+
+        # Features and layers of SpeechBrain's recipe, so that its published weights fit.
         self.bands = Fbank(sample_rate=sample_rate_hz, n_mels=num_mels)
         with seeded_weights("EcapaNetwork", seed):
             self.ecapa = ECAPA_TDNN(
@@ -78,12 +80,14 @@ class EcapaNetwork(SpeakerNetwork):
 
     def forward(self, waveform: Tensor, num_samples: Tensor) -> Tensor:
         bands = self.bands(waveform)
-        lengths = (num_samples / waveform.shape[1] * bands.shape[1]).round().clamp(1, bands.shape[1])
-        keep = frame_mask(lengths, bands.shape[1])
+        num_frames = bands.shape[1]
+        lengths = (num_samples / waveform.shape[1] * num_frames).round().clamp(1, num_frames)
+        keep = frame_mask(lengths, num_frames)
 
-        mean = torch.where(keep, bands, 0.0).sum(1, keepdim=True) / lengths[:, None, None]
+        total = torch.where(keep, bands, 0.0).sum(1, keepdim=True)
+        mean = total / lengths[:, None, None]
         frames = torch.where(keep, bands - mean, 0.0)
-        embedding: Tensor = self.ecapa(frames, lengths / bands.shape[1])
+        embedding: Tensor = self.ecapa(frames, lengths / num_frames)
         return embedding.squeeze(1)
 
 
@@ -131,13 +135,16 @@ class XvectorNetwork(SpeakerNetwork):
         x, lengths = self.frames(waveform, num_samples)
         keep = frame_mask(lengths, x.shape[1])
         for layer, norm in zip(self.layers, self.norms, strict=True):
-            x = torch.where(keep, norm(layer(x.transpose(1, 2)).transpose(1, 2)).relu(), 0.0)
+            x = layer(x.transpose(1, 2)).transpose(1, 2)
+            x = torch.where(keep, norm(x).relu(), 0.0)
 
         # Mean and deviation over the clip's own frames.
         count = lengths[:, None]
         mean = x.sum(1) / count
-        variance = torch.where(keep, (x - mean[:, None]).square(), 0.0).sum(1) / count
-        pooled: Tensor = self.out(torch.cat([mean, (variance + 1e-5).sqrt()], -1))
+        squares = (x - mean[:, None]).square()
+        variance = torch.where(keep, squares, 0.0).sum(1) / count
+        deviation = (variance + 1e-5).sqrt()
+        pooled: Tensor = self.out(torch.cat([mean, deviation], -1))
         return pooled
 
 
@@ -166,8 +173,10 @@ class NetworkEncoder(SpeakerEncoder):
     ) -> Tensor:
         embeddings = []
         for wave, length in zip(waveform, num_samples.tolist(), strict=True):
-            clip = resample(wave[None, :length].to(self.device), sample_rate_hz, self.sample_rate_hz)
-            embeddings.append(self.network(clip, torch.tensor([clip.shape[1]], device=self.device)))
+            clip = wave[None, :length].to(self.device)
+            clip = resample(clip, sample_rate_hz, self.sample_rate_hz)
+            num = torch.tensor([clip.shape[1]], device=self.device)
+            embeddings.append(self.network(clip, num))
         return nn.functional.normalize(torch.cat(embeddings).float(), dim=-1)
 
 
@@ -180,7 +189,8 @@ class XvectorEncoder(NetworkEncoder):
     """
 
     def __init__(self, folder: str, name: str | None = None) -> None:
-        super().__init__(load_network(folder, (XvectorNetwork,)), name or Path(folder).name)
+        network = load_network(folder, (XvectorNetwork,))
+        super().__init__(network, name or Path(folder).name)
 
 
 class EcapaEncoder(NetworkEncoder):

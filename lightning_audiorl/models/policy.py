@@ -97,6 +97,20 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
     def export(self, folder: str) -> None:
         """Write a folder that the transformers class loads with ``from_pretrained``; adapters are merged."""
 
+    def example_context(self, num_prompts: int, seconds: float, text_tokens: int | None = None) -> Context:
+        """What `encode` makes of clips of one length, whatever they say: ``audiorl plan`` traces a step on it.
+
+        Args:
+            num_prompts: B.
+            seconds: of each clip, or of the speech that a prompt asks for.
+            text_tokens: tokens of a prompt beside its audio frames; by default a usual number.
+
+        Raises:
+            NotImplementedError: for a family that does not say.
+            ValueError: for a length that the model does not take.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no example_context, which a plan of its memory needs")
+
     def parts(self) -> dict[str, list[nn.Module]]:
         """Modules by role, "encoder", "projector", "lm" and "codec": together they hold every parameter.
 

@@ -150,7 +150,8 @@ class DifferentiableMix:
     def __init__(self, token2text: str | Token2Text, rewards: list[DifferentiableReward] | None = None) -> None:
         self.rewards = [TextLikelihood()] if rewards is None else list(rewards)
         names = [reward.name for reward in self.rewards]
-        if len(set(names)) < len(names) or not any(reward.weight for reward in self.rewards):
+        names_differ = len(set(names)) == len(names)
+        if not names_differ or not any(reward.weight for reward in self.rewards):
             raise ValueError(
                 f"DifferentiableMix.rewards: names must differ and some weight must be above 0; got {names} with "
                 f"weights {[reward.weight for reward in self.rewards]}"

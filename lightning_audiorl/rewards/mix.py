@@ -111,7 +111,8 @@ class RewardMix:
         failures: dict[str, int] = {}
         for reward in self.rewards:
             # In float64; the total is rounded to float32 once, at the end.
-            part = torch.tensor(self._values(reward, flat, panel), dtype=torch.float64).reshape(shape)
+            values = self._values(reward, flat, panel)
+            part = torch.tensor(values, dtype=torch.float64).reshape(shape)
             scored = ~part.isnan()
 
             # A reward of weight 0 is only watched: its failures take no sample out of the step.
@@ -143,7 +144,8 @@ class RewardMix:
             return values
 
         first = answers[failed[0]]
-        example = f"gave {first!r} for row '{flat[failed[0]].row.id}'"
+        first_row = flat[failed[0]].row
+        example = f"gave {first!r} for row '{first_row.id}'"
         self._report(reward, example)
         if len(failed) == len(flat):
             raise RewardError(
@@ -242,6 +244,7 @@ def _number(answer: object) -> float:
         >>> _number(1), _number("1"), _number(1e39)
         (1.0, nan, nan)
     """
+    # Tensors and texts are no numbers, even where they could be read as one: the reward is at fault.
     if not isinstance(answer, Real):
         return math.nan
     value = float(answer)

@@ -78,12 +78,15 @@ def judged(values: list[float], judge: nn.Module | str) -> list[float]:
         >>> judged([0.5, math.nan], "asr")
         [0.5, nan]
     """
-    if values and all(math.isnan(value) for value in values):
-        who = f"'{judge}'" if isinstance(judge, str) else f"'{judge.name}' ({type(judge).__name__})"
-        raise JudgeError(
-            f"judge {who} returned nothing for any sample; see its warnings, and try it by itself on a recording"
-        )
-    return values
+    if not values or not all(math.isnan(value) for value in values):
+        return values
+
+    who = f"'{judge}'"
+    if not isinstance(judge, str):
+        who = f"'{judge.name}' ({type(judge).__name__})"
+    raise JudgeError(
+        f"judge {who} returned nothing for any sample; see its warnings, and try it by itself on a recording"
+    )
 
 
 class SpeechAccuracy(JudgedReward):
@@ -159,7 +162,8 @@ class SpeechAccuracy(JudgedReward):
 
     def score_with(self, hypotheses: Sequence[Hypothesis], panel: JudgePanel) -> list[float]:
         transcripts = panel.ask(self.judge, hypotheses)
-        values = [self._value(h.row, transcript) for h, transcript in zip(hypotheses, transcripts, strict=True)]
+        rows = [hypothesis.row for hypothesis in hypotheses]
+        values = [self._value(row, transcript) for row, transcript in zip(rows, transcripts, strict=True)]
         return judged(values, self.judge)
 
     def _value(self, row: Utterance, transcript: str | None) -> float:
@@ -233,12 +237,14 @@ class SpeakerSimilarity(JudgedReward):
                     "segments, or take this reward out of the mix"
                 )
 
+            # Of two empty embeddings no cosine could be taken; silence is nobody's voice.
             if not speech.waveform.numel():
                 values.append(-1.0)
             elif voice is None or prompt is None:
                 values.append(math.nan)
             else:
-                values.append(float(torch.dot(voice, prompt).clamp(-1.0, 1.0)))
+                cosine = torch.dot(voice, prompt)
+                values.append(float(cosine.clamp(-1.0, 1.0)))
         return judged(values, self.encoder)
 
 
@@ -291,5 +297,6 @@ class PredictedQuality(JudgedReward):
             if quality is None or math.isnan(quality):
                 values.append(math.nan)
             else:
-                values.append(min(max((quality - low) / (high - low), 0.0), 1.0))
+                scaled = (quality - low) / (high - low)
+                values.append(min(max(scaled, 0.0), 1.0))
         return judged(values, predictor)

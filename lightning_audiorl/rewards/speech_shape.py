@@ -42,7 +42,8 @@ def duration_consistency(lengths: Sequence[int], floor: float = -1.0) -> list[fl
 
     values = []
     for length in lengths:
-        values.append(max(floor, -abs(length - middle) / middle) if length else floor)
+        value = -abs(length - middle) / middle
+        values.append(max(floor, value) if length else floor)
     return values
 
 
@@ -101,7 +102,7 @@ def token_distances(group: Sequence[Sequence[int]]) -> list[float]:
     """
 
     def distance(i: int) -> float:
-        others = [group[j] for j in range(len(group)) if j != i and group[j]]
+        others = [other for j, other in enumerate(group) if j != i and other]
         if not group[i] or not others:
             return 0.0
         return mean(Levenshtein.normalized_distance(group[i], other) for other in others)
@@ -177,7 +178,8 @@ class Diversity(Reward):
         """Spread of F0 over ``full_melody_semitones``, at most 1; NaN for samples that are not finite."""
         if not bool(speech.waveform.isfinite().all()):
             return math.nan
-        spread = f0_spread_semitones(voiced_f0_hz(speech.waveform, speech.sample_rate_hz))
+        f0_hz = voiced_f0_hz(speech.waveform, speech.sample_rate_hz)
+        spread = f0_spread_semitones(f0_hz)
         return min(spread / self.full_melody_semitones, 1.0)
 
 
@@ -233,10 +235,15 @@ class SpeechBounds(Reward):
         """Whether the sample ended by itself, said something, and is about as long as its text."""
         row = hypothesis.row
         num_codes = speech_of(hypothesis, self.name).codes.shape[0]
-        characters = len(normaliser_for(row.lang, self.normalisers).normalise(row.text).replace(" ", ""))
+        text = normaliser_for(row.lang, self.normalisers).normalise(row.text)
+        num_characters = len(text.replace(" ", ""))
 
+        # Of a text without characters only the expected length counts.
         spans = [(self.tokens_per_second, row.duration_s)]
-        if characters:
-            spans.append((self.tokens_per_character, characters))
-        fits = all(span is None or span[0] * per <= num_codes <= span[1] * per for span, per in spans)
-        return hypothesis.finished and num_codes > 0 and fits
+        if num_characters:
+            spans.append((self.tokens_per_character, num_characters))
+
+        for span, size in spans:
+            if span is not None and not span[0] * size <= num_codes <= span[1] * size:
+                return False
+        return hypothesis.finished and num_codes > 0

@@ -154,7 +154,8 @@ class Token2TextTraining(JudgeTraining):
             wanted = torch.tensor(class_ids(rows, head, classes, missing_ok=True), device=codes.device)
             labelled = wanted >= 0
             each = self.network.head_log_likelihood(head, encoded, wanted.clamp(min=0))
-            components[head] = -torch.where(labelled, each, 0.0).sum() / labelled.sum().clamp(min=1)
+            num_labelled = labelled.sum().clamp(min=1)
+            components[head] = -torch.where(labelled, each, 0.0).sum() / num_labelled
             loss = loss + self.head_weight * components[head]
 
         logged = {f"loss/{name}": component.detach() for name, component in components.items()}
@@ -163,11 +164,13 @@ class Token2TextTraining(JudgeTraining):
 
     def _disturbed(self, codes: Tensor, rows: Sequence[Utterance]) -> Tensor:
         """[B, T, width] embeddings; see ``replaced`` and ``mixed``. The end of speech stays as it is."""
-        draws = torch.stack([torch.rand(codes.shape[1], 3, generator=self._generator("noise", row)) for row in rows])
-        chance, size, other = draws.to(codes.device).unbind(-1)
+        num_codes = codes.shape[1]
+        draws = [torch.rand(num_codes, 3, generator=self._generator("noise", row)) for row in rows]
+        chance, size, other = torch.stack(draws).to(codes.device).unbind(-1)
 
         # How far each embedding goes towards that of a random code: all the way, or a share of it.
-        amount = torch.where(chance < self.replaced, 1.0, self.mixed * size).masked_fill(codes == self.network.end, 0.0)
+        amount = torch.where(chance < self.replaced, 1.0, self.mixed * size)
+        amount = amount.masked_fill(codes == self.network.end, 0.0)
         others = self.network.embed((other * self.network.num_codes).long())
         return torch.lerp(self.network.embed(codes), others, amount[..., None])
 

@@ -48,7 +48,8 @@ class Calibration:
         lines = ["| form | part | log-likelihood per character | judge's CER % | samples |", "|---|---|---|---|---|"]
         for form, parts in self.quantiles.items():
             for number, (likelihood, rate, num) in enumerate(parts, start=1):
-                lines.append(f"| {form} | {number} of {len(parts)} | {likelihood:.3f} | {100 * rate:.1f} | {num} |")
+                part = f"{number} of {len(parts)}"
+                lines.append(f"| {form} | {part} | {likelihood:.3f} | {100 * rate:.1f} | {num} |")
         return "\n".join(lines)
 
 
@@ -84,7 +85,8 @@ def calibration(
     read = _read([hypothesis for hypothesis, _ in judged], network, batch_size)
     by_judge = [character_errors(hypothesis.row, transcript) for hypothesis, transcript in judged]
     rates = torch.tensor([count.rate for count in by_judge])
-    counts = {form: of_form.counts for form, of_form in read.items()} | {"judge": by_judge}
+    counts = {form: of_form.counts for form, of_form in read.items()}
+    counts["judge"] = by_judge
     return Calibration(
         spearman={form: spearman(torch.tensor(of_form.values), rates) for form, of_form in read.items()},
         cer={name: sum(each, ErrorCounts()).rate for name, each in counts.items()},
@@ -170,7 +172,9 @@ def spearman(one: Tensor, other: Tensor) -> float:
     ranks = torch.stack([_mean_ranks(one), _mean_ranks(other)])
     centred = ranks - ranks.mean(-1, keepdim=True)
     norms = centred.norm(dim=-1)
-    return math.nan if float(norms.min()) == 0 else float((centred[0] @ centred[1]) / norms.prod())
+    if float(norms.min()) == 0:
+        return math.nan
+    return float((centred[0] @ centred[1]) / norms.prod())
 
 
 def _mean_ranks(values: Tensor) -> Tensor:

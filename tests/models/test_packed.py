@@ -40,7 +40,7 @@ CROSS_ATTENTION = SimpleNamespace(is_causal=False)
 def _either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ways to attend to a block of keys; the plain one is for devices without the fused one."""
     if request.param == "plain":
-        monkeypatch.setattr(shared_prefix, "_FUSED", ())
+        monkeypatch.setattr(Layout, "is_fused", False)
 
 
 def test_layout_worked_example() -> None:

@@ -97,7 +97,7 @@ def allocated_peak(policy: TextLMPolicy) -> int:
 
 def test_an_update_takes_what_the_allocator_gives_out() -> None:
     meter = Meter()
-    policy = build_skeleton(TextLMPolicy, SMALL, None, "float32", None, meter)
+    policy = build_skeleton(lambda: TextLMPolicy(SMALL), meter)
     assert isinstance(policy, TextLMPolicy)
     with meter:
         score(policy)

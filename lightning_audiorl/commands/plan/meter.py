@@ -54,6 +54,11 @@ class Meter(TorchDispatchMode):
         self.peak_bytes = dict.fromkeys(self.peak_bytes, 0)
         self._note()
 
+    def without_values(self, tensor: Tensor) -> Tensor:
+        """A tensor of the same shape, layout and dtype on the CPU; one on the meta device has a place there, too."""
+        with self.fake:
+            return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu")
+
     def leave_out(self, tensors: Iterable[Tensor]) -> None:
         """Never count the storages of ``tensors``, nor views of them."""
         for tensor in tensors:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +12,8 @@ from torch import Tensor, nn
 from lightning_audiorl import ops
 from lightning_audiorl.commands.plan.meter import Meter
 from lightning_audiorl.commands.plan.settings import Settings
-from lightning_audiorl.commands.plan.skeleton import build_skeleton, encode, unique_bytes
+from lightning_audiorl.commands.plan.skeleton import build_skeleton, unique_bytes
 from lightning_audiorl.engine.micro_batches import micro_batches
-from lightning_audiorl.models.decoding import shared_prefix
-from lightning_audiorl.models.decoding.cache import make_room
 from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy, PrefixContext
 from lightning_audiorl.models.decoding.sampling import draw
 from lightning_audiorl.models.finetune import adapters_off
@@ -69,11 +66,10 @@ class Trace:
         self.num_prompts = -(-settings.batch_size // num_ranks)
         self.share = 1 / num_ranks
         self.meter = Meter((self.share,))
-        policy = build_skeleton(
-            settings.policy_class, settings.init_from, settings.finetune, settings.dtype, settings.revision, self.meter
-        )
-        assert isinstance(policy, CachedPromptPolicy)
-        self.policy = policy
+        self.policy = build_skeleton(settings.make_policy, self.meter)
+        if settings.accelerator != "cpu":
+            # The meter's tensors are the CPU's, but no other device has its fused kernel.
+            self.policy.fused_attention = False
 
     def run(self) -> Working:
         """Trace every phase that the run has."""
@@ -105,12 +101,12 @@ class Trace:
     # --- the phases
 
     def _encode(self) -> Context:
-        trains = self.settings.finetune.encoder
+        trains = self.policy.finetune.encoder
         size = self.num_prompts
         if trains:  # supervised training then encodes one micro-batch at a time, with its graph
             size = min(size, self.settings.micro_batch_size or size)
         with torch.set_grad_enabled(trains):
-            return encode(self.policy, size, self.audio_s, self.text_tokens)
+            return self.policy.example_context(size, self.audio_s, self.text_tokens)
 
     def _rollout(self, context: Context, cap: int) -> None:
         assert isinstance(context, PrefixContext)
@@ -123,7 +119,7 @@ class Trace:
         uniform = torch.empty(rows, dtype=torch.float64)
         drawn = draw(self.policy.head(state.hidden), uniform, self.settings.decoding)
         if cap > 1:
-            _lengthen(state, cap - 2)
+            state.lengthen(cap - 2)
             state.advance(torch.zeros(rows, dtype=torch.long))
             drawn = draw(self.policy.head(state.hidden), uniform, self.settings.decoding)
         del drawn, held
@@ -165,11 +161,9 @@ class Trace:
 
     @contextmanager
     def _phase(self) -> Iterator[None]:
-        """A new peak, in the dtype of the forward passes, along the code that the accelerator takes."""
+        """A new peak, in the dtype of the forward passes."""
         settings = self.settings
         with ExitStack() as stack:
-            if settings.accelerator != "cpu":
-                stack.enter_context(patch.object(shared_prefix, "_FUSED", ()))
             stack.enter_context(self.meter)
             if settings.autocast:
                 # As Lightning does it: no cast of a weight is kept for its next use.
@@ -190,7 +184,7 @@ class Trace:
         return micro_batches(context.prompt_lengths, lengths, settings.group_size, *limits)
 
     def _num_micro_batches(self, context: Context, cap: int) -> int:
-        if self.settings.finetune.encoder:
+        if self.policy.finetune.encoder:
             return -(-self.num_prompts // len(context))
         return len(self._pieces(context, cap))
 
@@ -201,24 +195,6 @@ class Trace:
         tokens, keep = torch.zeros(shape, dtype=torch.long), torch.ones(shape, dtype=torch.bool)
         finished = torch.ones(shape[:2], dtype=torch.bool)
         return self._first(context, size), Rollout(tokens, keep, torch.zeros(shape), finished)
-
-
-def _lengthen(state: object, num: int) -> None:
-    """The cache of a decoder as it is ``num`` tokens later, buffers laid anew where the sampling loop would."""
-    held = state.cache  # type: ignore[attr-defined]
-    cache = getattr(held, "self_attention_cache", held)
-    make_room(cache)
-    for layer in cache.layers:
-        left = num
-        while left > 0:
-            rows, heads, length, width = layer.keys.shape
-            step = min(left, max(1, layer._keys.shape[-2] - length))
-            new = layer.keys.new_empty(rows, heads, step, width)
-            layer.update(new, new)
-            left -= step
-    if hasattr(state, "mask"):
-        state.mask = torch.cat([state.mask, state.mask.new_ones(len(state.mask), num)], dim=1)
-        state.positions = state.positions + num  # type: ignore[attr-defined]
 
 
 def trace(settings: Settings, num_ranks: int = 1, audio_s: float = 20.0, text_tokens: int | None = None) -> Working:

@@ -22,6 +22,10 @@ from lightning_audiorl.models.tiny import TinyFunAsrNano, build_fun_asr_nano
 from lightning_audiorl.types import PromptBatch
 
 _MIN_SAMPLES = 400
+_RATE_HZ = 16_000
+
+# The chat template around the audio.
+_USUAL_TEXT_TOKENS = 20
 _LANGUAGES = {"zh", "en", "ja"}
 
 
@@ -138,6 +142,24 @@ class FunAsrNanoPolicy(DecoderOnlyPolicy[FunAsrContext]):
         frames = keep.sum(-1).tolist()
         durations = [n / batch.sample_rate_hz for n in batch.num_samples.tolist()]
         return FunAsrContext(batch.ids, durations, encoded, keep, self._prompts(batch, frames))
+
+    def example_context(self, num_prompts: int, seconds: float, text_tokens: int | None = None) -> FunAsrContext:
+        config = self.model.config.audio_config
+        # Windows of 25 ms every 10 ms, six of them in one frame.
+        num_windows = 1 + (int(seconds * _RATE_HZ) - 400) // 160
+        num_frames = -(-num_windows // 6)
+        if not 1 <= num_frames <= self.max_frames:
+            raise ValueError(f"{seconds} s of audio are {num_frames} frames; the encoder takes 1 to {self.max_frames}")
+
+        keep = torch.ones(num_prompts, num_frames, dtype=torch.bool)
+        inputs = torch.empty(num_prompts, num_frames, config.num_mel_bins * config.num_stacked_frames)
+        encoder = self.model.model.audio_tower
+        encoded = encoder(input_features=inputs, input_features_mask=keep.long()).last_hidden_state
+
+        text = [self.stop_ids[0]] * (_USUAL_TEXT_TOKENS if text_tokens is None else text_tokens)
+        tokens = [self.processor.audio_token_id] * num_frames + text
+        ids = [str(number) for number in range(num_prompts)]
+        return FunAsrContext(ids, [seconds] * num_prompts, encoded, keep, [tokens] * num_prompts)
 
     def _prompts(self, batch: PromptBatch, frames: Sequence[int]) -> list[list[int]]:
         """The checkpoint's own transcription prompt per row, its audio placeholder repeated once per frame."""

@@ -102,6 +102,16 @@ class WhisperPolicy(EncoderDecoderPolicy):
         self.num_encoded += len(batch)
         return EncodedContext(batch.ids, [n / batch.sample_rate_hz for n in lengths], encoded, tokens)
 
+    def example_context(self, num_prompts: int, seconds: float, text_tokens: int | None = None) -> EncodedContext:
+        config = self.model.config
+        encoder = self.model.model.encoder
+        # Every clip is padded to the same length; the prompt is start, language, task, no timestamps.
+        inputs = torch.empty(num_prompts, config.num_mel_bins, 2 * config.max_source_positions)
+        encoded = encoder(inputs.to(encoder.conv1.weight.dtype)).last_hidden_state
+        tokens = torch.zeros(num_prompts, 4, dtype=torch.long)
+        ids = [str(number) for number in range(num_prompts)]
+        return EncodedContext(ids, [seconds] * num_prompts, encoded, tokens)
+
     def _prompt(self, row: Utterance) -> list[int]:
         """Start, language, task, no timestamps; an English-only model has neither language nor task."""
         config = self.model.generation_config

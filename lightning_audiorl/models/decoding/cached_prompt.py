@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 import torch
@@ -43,6 +43,9 @@ class PromptState(sampling.DecodeState, Protocol):
     def expand(self, repeats: int) -> None:
         """Each prompt's row becomes ``repeats`` neighbouring rows."""
 
+    def lengthen(self, num: int) -> None:
+        """Take up the room of ``num`` tokens more, without their values: for plans of memory alone."""
+
 
 class CachedPromptPolicy(Policy[PrefixT]):
     """Sampling and scoring over a shared prompt; a family adds `encode`, `prefill`, `packed`, `output`, its loading.
@@ -52,12 +55,14 @@ class CachedPromptPolicy(Policy[PrefixT]):
         stop_ids: tokens that end a completion; the first one ends training targets.
         allowed: [V] bool buffer, the tokens that may be sampled.
         usual_tokens_per_second: of the length cap, where a `Decoding` gives none.
+        fused_attention: see `Layout.fused`.
     """
 
     tokenizer: PreTrainedTokenizerBase
     stop_ids: list[int]
     allowed: Tensor
     usual_tokens_per_second: float = 15.0
+    fused_attention: bool | None = None
 
     @property
     @abstractmethod
@@ -98,6 +103,7 @@ class CachedPromptPolicy(Policy[PrefixT]):
 
     def _predicting(self, layout: Layout, inputs: dict[str, Tensor]) -> Tensor:
         """[B*G, T + 1, D] states of packed rows."""
+        layout = replace(layout, fused=self.fused_attention)
         return layout.predicting(self.backbone(**inputs, **packed_arguments(layout)).last_hidden_state)
 
     def head(self, hidden: Tensor) -> Tensor:

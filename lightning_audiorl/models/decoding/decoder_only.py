@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from lightning_audiorl.models.decoding.cache import make_room
+from lightning_audiorl.models.decoding.cache import lengthen, make_room
 from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy, PrefixT
 from lightning_audiorl.models.decoding.shared_prefix import Layout
 
@@ -47,6 +47,11 @@ class _CachedPrefix:
         )
         self.positions = self.positions + 1
         self.hidden = out.last_hidden_state[:, -1]
+
+    def lengthen(self, num: int) -> None:
+        lengthen(self.cache, num)
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), num)], dim=1)
+        self.positions = self.positions + num
 
     def select(self, rows: Tensor) -> None:
         self.cache.batch_select_indices(rows)

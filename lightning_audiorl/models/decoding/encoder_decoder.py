@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache
 
 from lightning_audiorl.fields import Shape
-from lightning_audiorl.models.decoding.cache import make_room
+from lightning_audiorl.models.decoding.cache import lengthen, make_room
 from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy, PrefixContext
 from lightning_audiorl.models.decoding.shared_prefix import Layout
 from lightning_audiorl.types import Decoding, Rollout
@@ -71,6 +71,9 @@ class _CrossAttending:
     def advance(self, tokens: Tensor) -> None:
         make_room(self.cache.self_attention_cache)
         self.extend(tokens[:, None])
+
+    def lengthen(self, num: int) -> None:
+        lengthen(self.cache.self_attention_cache, num)
 
     def select(self, rows: Tensor) -> None:
         self.cache.batch_select_indices(rows)

@@ -28,9 +28,6 @@ _KNOWN = {
     "position_ids", "cache_position", "use_cache", "output_attentions",
 }  # fmt: skip
 
-# Where torch's fused attention tells its normaliser (log-sum-exp), which joining two blocks of keys takes.
-_FUSED = ("cpu",)
-
 
 @dataclass(frozen=True)
 class Layout:
@@ -40,11 +37,19 @@ class Layout:
         keep: [B, P] bool, True on a prompt's tokens; a prefix of each row.
         group_size: G.
         length: T, tokens of each completion; padding of short ones stands on the right.
+        fused: whether completions attend by torch's fused kernel of the CPU, the only one that tells its normaliser
+            (log-sum-exp), which joining two blocks of keys takes; by default on a CPU alone.
     """
 
     keep: Tensor
     group_size: int
     length: int
+    fused: bool | None = None
+
+    @property
+    def is_fused(self) -> bool:
+        """``fused``, decided by the device where nobody else did."""
+        return self.keep.device.type == "cpu" if self.fused is None else self.fused
 
     @property
     def num_prompt(self) -> int:
@@ -183,9 +188,13 @@ class _Completions(torch.autograd.Function):
         layout: Layout,
         scaling: float,
     ) -> Tensor:
-        out_p, norm_p = _attend(_by_key_head(query, key_p), key_p, value_p, _padding(layout, query), False, scaling)
+        fused = layout.is_fused
+        # No names for what goes in: they would hold it to the end.
+        out_p, norm_p = _attend(
+            _by_key_head(query, key_p), key_p, value_p, _padding(layout, query), False, scaling, fused
+        )
         query_c, *own = (_by_sample(x, layout) for x in (query, key_c, value_c))
-        out_c, norm_c = _attend(query_c, own[0], own[1], None, True, scaling)
+        out_c, norm_c = _attend(query_c, own[0], own[1], None, True, scaling, fused)
         norms = norm_p.reshape(query.shape[:3]), _by_prompt(norm_c[..., None], layout).squeeze(-1)
         norm = torch.logaddexp(*norms)
         share_p, share_c = ((x - norm).exp()[..., None] for x in norms)
@@ -200,12 +209,13 @@ class _Completions(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, key_p, value_p, key_c, value_c, out, norm = ctx.saved_tensors
-        layout, scaling = ctx.layout, ctx.scaling
+        layout, scaling, fused = ctx.layout, ctx.scaling, ctx.layout.is_fused
         over_prompt = [_by_key_head(x, key_p) for x in (grad, query, out, norm[..., None])]
-        grads_p = _attend_backward(over_prompt, key_p, value_p, _padding(layout, query), False, scaling)
+        grads_p = _attend_backward(over_prompt, key_p, value_p, _padding(layout, query), False, scaling, fused)
         over_own = [_by_sample(x, layout) for x in (grad, query, out, norm[..., None])]
         own = [_by_sample(x, layout) for x in (key_c, value_c)]
-        grads_c = [_by_prompt(x, layout) for x in _attend_backward(over_own, own[0], own[1], None, True, scaling)]
+        of_own = _attend_backward(over_own, own[0], own[1], None, True, scaling, fused)
+        grads_c = [_by_prompt(x, layout) for x in of_own]
         return grads_p[0].reshape(query.shape) + grads_c[0], *grads_p[1:], *grads_c[1:], None, None
 
 
@@ -231,10 +241,10 @@ def _padding(layout: Layout, like: Tensor) -> Tensor:
 
 
 def _attend(
-    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, causal: bool, scaling: float
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, causal: bool, scaling: float, fused: bool
 ) -> tuple[Tensor, Tensor]:
     """[N, heads, Q, D] over [N, heads, K, D] -> the result, and the log-sum-exp of the scores [N, heads, Q]."""
-    if query.device.type in _FUSED:
+    if fused:
         bias = None if bias is None else bias.expand(-1, -1, query.shape[2], -1)
         return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             query, key, value, 0.0, causal, attn_mask=bias, scale=scaling
@@ -245,11 +255,11 @@ def _attend(
 
 
 def _attend_backward(
-    states: list[Tensor], key: Tensor, value: Tensor, bias: Tensor | None, causal: bool, scaling: float
+    states: list[Tensor], key: Tensor, value: Tensor, bias: Tensor | None, causal: bool, scaling: float, fused: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and value, given [gradient of the result, query, result, log-sum-exp[..., None]]."""
     grad, query, out, norm = states
-    if query.device.type in _FUSED:
+    if fused:
         bias = None if bias is None else bias.expand(-1, -1, query.shape[2], -1)
         return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
             grad, query, key, value, out, norm.squeeze(-1), 0.0, causal, attn_mask=bias, scale=scaling

@@ -15,7 +15,7 @@ from lightning_audiorl.models.decoding.decoder_only import DecoderOnlyPolicy, Si
 from lightning_audiorl.models.decoding.shared_prefix import share_prefix
 from lightning_audiorl.models.decoding.tokens import padded
 from lightning_audiorl.models.finetune import Finetune, Parts, apply_finetune, merged_state_dict
-from lightning_audiorl.models.loading import build, read_start
+from lightning_audiorl.models.loading import TokenizerOutline, build, read_start
 from lightning_audiorl.models.policy import SampleKey, SpeechPolicy
 from lightning_audiorl.models.tiny.tts import TinySpeechLM, build_speech_lm
 from lightning_audiorl.models.tts.biased_head import AnyCausalLM
@@ -27,6 +27,11 @@ from lightning_audiorl.types import Decoding, PromptBatch, Rollout, Speech, Utte
 
 # What some families do to the logits behind the head, where `head` would not see it.
 _RESCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+
+# Of a prompt in a plan: tokens of its text, seconds of the speaker's voice, and how fast the text is read.
+_USUAL_TEXT_TOKENS = 50
+_USUAL_PROMPT_S = 3.0
+_USUAL_CHARACTERS_PER_SECOND = 15.0
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,10 @@ class SpeechLMPolicy(DecoderOnlyPolicy[SpeechContext], SpeechPolicy[SpeechContex
             raise ValueError(f"{type(self.model).__name__} rescales its logits ({rescaled}), which is not supported")
         self.template = template or PlainTemplate()
         self.limits = limits or SpeechLimits()
-        speech = self.template.speech_tokens(self.tokenizer, codec.cardinality, config.vocab_size)
+        if isinstance(self.tokenizer, TokenizerOutline):
+            speech = self.template.outline(codec.cardinality, config.vocab_size)
+        else:
+            speech = self.template.speech_tokens(self.tokenizer, codec.cardinality, config.vocab_size)
         self.stop_ids = speech.stop_ids
         self.model.generation_config.eos_token_id = speech.stop_ids
         for name in ("allowed", "code_to_token", "token_to_code"):
@@ -134,6 +142,21 @@ class SpeechLMPolicy(DecoderOnlyPolicy[SpeechContext], SpeechPolicy[SpeechContex
             target_codes,
             batch.waveform.float().cpu(),
             batch.num_samples.cpu(),
+        )
+
+    def example_context(self, num_prompts: int, seconds: float, text_tokens: int | None = None) -> SpeechContext:
+        """As `Policy.example_context`: ``seconds`` of speech each; the speaker prompts' audio is left out."""
+        if text_tokens is None:
+            text_tokens = _USUAL_TEXT_TOKENS + round(_USUAL_PROMPT_S * self.codec.frame_rate_hz)
+        return SpeechContext(
+            ids=[str(number) for number in range(num_prompts)],
+            durations_s=[seconds] * num_prompts,
+            tokens=[[self.stop_ids[0]] * text_tokens] * num_prompts,
+            text_lengths=[round(_USUAL_CHARACTERS_PER_SECOND * seconds)] * num_prompts,
+            prompt_codes=[[]] * num_prompts,
+            target_codes=[[]] * num_prompts,
+            prompt_waveform=torch.zeros(num_prompts, 0),
+            prompt_num_samples=torch.zeros(num_prompts, dtype=torch.long),
         )
 
     def _prompt_ids(self, row: Utterance, prompt_codes: list[int]) -> list[int]:

@@ -108,11 +108,33 @@ class SpeechTemplate(ABC):
                 f"{type(self).__name__}: speech and stop tokens have ids up to {max(*ids, *stop_ids)}, the language "
                 f"model only {vocab_size} tokens; resize its embedding to the tokenizer"
             )
-        token_to_code = torch.full((vocab_size,), -1)
-        token_to_code[ids] = torch.arange(cardinality)
-        allowed = token_to_code >= 0
-        allowed[stop_ids] = True
-        return SpeechTokens(torch.tensor(ids), token_to_code, stop_ids, allowed)
+        return _speech_tokens(ids, stop_ids, vocab_size)
+
+    def outline(self, cardinality: int, vocab_size: int) -> SpeechTokens:
+        """A speech vocabulary of the right size, where no tokenizer tells the ids: they are taken from the end.
+
+        Raises:
+            ValueError: where the model has fewer tokens than that takes.
+        """
+        num_stops = len(self.stop_tokens)
+        start = vocab_size - cardinality - num_stops
+        if start < 0:
+            raise ValueError(
+                f"{type(self).__name__}: the codec has {cardinality} codes, the language model only {vocab_size} "
+                "tokens; give the codec that the language model was trained with"
+            )
+        ids = list(range(start, start + cardinality))
+        stop_ids = list(range(start + cardinality, vocab_size))
+        return _speech_tokens(ids, stop_ids, vocab_size)
+
+
+def _speech_tokens(ids: list[int], stop_ids: list[int], vocab_size: int) -> SpeechTokens:
+    """The speech vocabulary whose codes have the tokens ``ids``."""
+    token_to_code = torch.full((vocab_size,), -1)
+    token_to_code[ids] = torch.arange(len(ids))
+    allowed = token_to_code >= 0
+    allowed[stop_ids] = True
+    return SpeechTokens(torch.tensor(ids), token_to_code, stop_ids, allowed)
 
 
 def token_id(tokenizer: PreTrainedTokenizerBase, name: str) -> int:

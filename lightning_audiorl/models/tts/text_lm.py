@@ -20,6 +20,9 @@ from lightning_audiorl.types import PromptBatch, Utterance
 # What some families do to the logits behind the head, where `head` would not see it.
 _RESCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 
+# A text to be spoken, and a speaker prompt of three seconds in tokens.
+_USUAL_TEXT_TOKENS = 200
+
 
 @dataclass(frozen=True)
 class TextContext(PrefixContext):
@@ -89,6 +92,11 @@ class TextLMPolicy(DecoderOnlyPolicy[TextContext]):
         tokens = [self._prompt(row) for row in batch.rows]
         self.num_encoded += len(batch)
         return TextContext(batch.ids, [row.duration_s for row in batch.rows], tokens)
+
+    def example_context(self, num_prompts: int, seconds: float, text_tokens: int | None = None) -> TextContext:
+        tokens = [self.stop_ids[0]] * (_USUAL_TEXT_TOKENS if text_tokens is None else text_tokens)
+        ids = [str(number) for number in range(num_prompts)]
+        return TextContext(ids, [seconds] * num_prompts, [tokens] * num_prompts)
 
     def _prompt(self, row: Utterance) -> list[int]:
         text = row.extra.get("prompt", row.text)
