@@ -122,10 +122,7 @@ def test_both_by_class_path_in_yaml(tmp_path: Path) -> None:
     """Short or whole; a run resumes with them, and its saved settings are plain."""
     write_manifest(tmp_path)
     sgd = {"class_path": "SGD", "init_args": {"lr": 0.25, "momentum": 0.9}}
-    steps = {
-        "class_path": "torch.optim.lr_scheduler.StepLR",
-        "init_args": {"step_size": 1, "gamma": 0.5},
-    }
+    steps = {"class_path": "StepLR", "init_args": {"step_size": 1, "gamma": 0.5}}
     config = tiny_config(
         tmp_path, optim={"optimizer": sgd, "schedule": steps, "max_grad_norm": 0.5}, num_steps=2
     )
