@@ -19,6 +19,10 @@ from lightning_audiorl.types import Segment, Utterance
 OVERRUN_S = 0.2
 
 
+#: What decides a clip's samples: file, offset, duration and sampling rate.
+_ClipKey = tuple[str, float, float | None, int]
+
+
 class AudioError(ValueError):
     """Audio that cannot be used; names the file, what is wrong, and how to mend it."""
 
@@ -38,7 +42,7 @@ class AudioCache:
         self.max_bytes = max_bytes
         self.max_clip_s = max_clip_s
         self.num_bytes = 0
-        self._clips: OrderedDict[tuple[str, float, float | None, int], Tensor] = OrderedDict()
+        self._clips: OrderedDict[_ClipKey, Tensor] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._clips)
@@ -58,7 +62,7 @@ class AudioCache:
             self._keep(key, clip)
         return clip
 
-    def _keep(self, key: tuple[str, float, float | None, int], clip: Tensor) -> None:
+    def _keep(self, key: _ClipKey, clip: Tensor) -> None:
         self._clips[key] = clip
         self.num_bytes += clip.nbytes
         while self.num_bytes > self.max_bytes:
@@ -118,8 +122,9 @@ def _read_frames(file: soundfile.SoundFile, segment: Segment) -> Tensor:
     if file.frames == 0:
         raise AudioError(f"{path}: holds no samples; remove the row")
     if not 0 <= start < file.frames:
+        file_s = file.frames / rate_hz
         raise AudioError(
-            f"{path}: offset {segment.offset_s} s is outside the file, which is {file.frames / rate_hz:.3f} s long"
+            f"{path}: offset {segment.offset_s} s is outside the file, which is {file_s:.3f} s long"
         )
 
     # -1 reads to the end of the file.
@@ -130,15 +135,17 @@ def _read_frames(file: soundfile.SoundFile, segment: Segment) -> Tensor:
         )
 
     file.seek(start)
-    audio = torch.from_numpy(file.read(wanted, dtype="float32", always_2d=True))
+    samples = file.read(wanted, dtype="float32", always_2d=True)
+    audio = torch.from_numpy(samples)
 
     # The header's number of frames is a promise: a truncated file has fewer.
     if len(audio) == 0:
         raise AudioError(f"{path}: holds no samples at {segment.offset_s} s; remove the row")
     if len(audio) < wanted - OVERRUN_S * rate_hz:
+        left_s = len(audio) / rate_hz
         raise AudioError(
             f"{path}: {segment.duration_s} s asked for at offset {segment.offset_s} s, but the file has only "
-            f"{len(audio) / rate_hz:.3f} s from there; correct the duration"
+            f"{left_s:.3f} s from there; correct the duration"
         )
     return audio
 

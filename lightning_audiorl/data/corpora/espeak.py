@@ -95,6 +95,7 @@ SLOTS: dict[str, tuple[str, ...]] = {
     "WHEN": ("now", "today", "tomorrow", "tonight"),
 }
 TEMPLATES = (
+    # Three and four words.
     "call PERSON WHEN",
     "find PERSON WHEN",
     "leave PLACE WHEN",
@@ -102,15 +103,18 @@ TEMPLATES = (
     "meet PERSON in PLACE",
     "close room NUMBER WHEN",
     "bring the COLOUR THING",
+    # Five.
     "PERSON is in PLACE WHEN",
     "tell PERSON to call PERSON",
     "bring the THING to PERSON",
     "meet PERSON at NUMBER WHEN",
+    # Six.
     "call PERSON in PLACE at NUMBER",
     "send the COLOUR THING to PERSON",
     "is PERSON in PLACE on DAY",
     "give PERSON the THING from PLACE",
     "PERSON and PERSON are in PLACE",
+    # Seven.
     "close the COLOUR window in room NUMBER",
     "wait for PERSON at the PLACE station",
     "the COLOUR THING is in room NUMBER",
@@ -119,6 +123,7 @@ TEMPLATES = (
     "ask PERSON for the COLOUR THING WHEN",
     "please open the COLOUR door on DAY",
     "turn off the COLOUR light in room NUMBER",
+    # Eight.
     "please meet PERSON in PLACE at NUMBER WHEN",
     "show PERSON the COLOUR THING in the ROOM",
     "take the train to PLACE with PERSON WHEN",
@@ -197,7 +202,8 @@ def draw_sentence(generator: torch.Generator, part: Part, num_words: tuple[int, 
 
     for _ in range(_MAX_DRAWS if fitting else 0):
         # Always as many draws, so that what follows from this generator does not depend on the template.
-        u_template, *shares = torch.rand(16, generator=generator, dtype=torch.float64).tolist()
+        draws = torch.rand(16, generator=generator, dtype=torch.float64)
+        u_template, *shares = draws.tolist()
         template = pick(fitting, u_template)
         words = [
             pick(slot_words(place), share) for place, share in zip(template, shares, strict=False)
@@ -210,8 +216,10 @@ def draw_sentence(generator: torch.Generator, part: Part, num_words: tuple[int, 
             return sentence
 
     lengths = sorted({len(template) for template in templates})
+    shortest = lengths[0]
+    longest = lengths[-1]
     raise ValueError(
-        f"espeak grammar: no {part} sentence has {num_words} words; it has {lengths[0]} to {lengths[-1]}"
+        f"espeak grammar: no {part} sentence has {num_words} words; it has {shortest} to {longest}"
     )
 
 
@@ -285,7 +293,8 @@ class EspeakCorpus(SpokenRows):
             self.gap_s,
             self.edge_s,
         )
-        self._name = f"espeak-{part}-{settings_name(seed, spans, self.min_duration_s, self.voices)}"
+        name = settings_name(seed, spans, self.min_duration_s, self.voices)
+        self._name = f"espeak-{part}-{name}"
 
     def _build(self, row_id: str) -> Utterance:
         delivery = self._delivery(row_id)
@@ -299,7 +308,8 @@ class EspeakCorpus(SpokenRows):
             or _length_s([*segments, *delivery.ending]) < self.min_duration_s
         ):
             if sentences:
-                gap_s = seconds(self.gap_s, float(torch.rand(1, generator=generator)))
+                share = float(torch.rand(1, generator=generator))
+                gap_s = seconds(self.gap_s, share)
             else:
                 gap_s = delivery.start_s
             sentence = draw_sentence(generator, self.part, self.num_words)
@@ -308,13 +318,14 @@ class EspeakCorpus(SpokenRows):
         segments += delivery.ending
 
         text = " ".join(sentences)
+        names = [word for word in text.split() if word in NAMES]
         return Utterance(
             id=row_id,
             segments=tuple(segments),
             text=text,
             duration_s=_length_s(segments),
             speaker=delivery.voice,
-            keywords=tuple(dict.fromkeys(word for word in text.split() if word in NAMES)),
+            keywords=tuple(dict.fromkeys(names)),
             extra=delivery.extra,
         )
 

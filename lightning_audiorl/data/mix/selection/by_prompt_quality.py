@@ -64,7 +64,8 @@ def measure_prompt(waveform: Tensor, sample_rate_hz: int) -> PromptMeasures:
 
     clipped = float((waveform.abs() >= _CLIPPED_AT).float().mean())
     powers = _frame_powers(waveform, sample_rate_hz)
-    active = powers[powers >= powers.max() * 10 ** (-_ACTIVE_BELOW_LOUDEST_DB / 10)].mean()
+    threshold = powers.max() * 10 ** (-_ACTIVE_BELOW_LOUDEST_DB / 10)
+    active = powers[powers >= threshold].mean()
     noise = powers.quantile(_NOISE_QUANTILE)
 
     level_db = float(10 * active.log10())
@@ -79,9 +80,11 @@ def measure_prompt(waveform: Tensor, sample_rate_hz: int) -> PromptMeasures:
 
 def _frame_powers(waveform: Tensor, sample_rate_hz: int) -> Tensor:
     """[frames] float64, the mean power of every frame that is not digital silence; one frame at least."""
+    # A clip shorter than a frame is one frame of its own length.
     size = max(1, min(waveform.numel(), round(_FRAME_S * sample_rate_hz)))
     hop = max(1, round(_HOP_S * sample_rate_hz))
-    powers = waveform.double().unfold(0, size, hop).square().mean(-1)
+    frames = waveform.double().unfold(0, size, hop)
+    powers = frames.square().mean(-1)
     powers = powers[powers > 0]
 
     # The only samples that are not 0 may lie behind the last whole frame.
@@ -117,7 +120,12 @@ def prompt_measures(row: Utterance, sample_rate_hz: int = 16000) -> PromptMeasur
     """
     if not row.segments:
         return None
-    key = _PromptKey(row.segments, row.effects, effects_key=row.id if row.effects else "", row=row)
+    key = _PromptKey(
+        segments=row.segments,
+        effects=row.effects,
+        effects_key=row.id if row.effects else "",
+        row=row,
+    )
     return _measured(key, sample_rate_hz)
 
 
