@@ -42,13 +42,7 @@ ROOMS = {
         inside=("types", "ops"),
         outside=("torch", "torchaudio", "transformers", "safetensors", "lightning"),
     ),
-    "judges": Room(
-        inside=("text", "types", "ops", "codecs", "models.policy"),
-        outside=(
-            *("torch", "torchaudio", "torchmetrics", "lightning", "transformers", "huggingface_hub"),
-            *("speechbrain", "safetensors"),
-        ),
-    ),
+    "judges": Room(inside=("types",), outside=("torch", "torchaudio")),
     "token2text": Room(
         inside=("text", "types", "ops", "codecs", "judges", "models.reference"), outside=("torch", "lightning")
     ),
@@ -97,6 +91,22 @@ ROOMS |= {
             "data.mix",
         ),
         outside=("torch", "lightning"),
+    ),
+    "judges.models": Room(
+        inside=("types", "ops", "models.policy", "judges.base"),
+        outside=(
+            "torch",
+            "torchaudio",
+            "torchmetrics",
+            "transformers",
+            "huggingface_hub",
+            "speechbrain",
+            "safetensors",
+        ),
+    ),
+    "judges.training": Room(
+        inside=("text", "types", "ops", "codecs", "judges.models"),
+        outside=("torch", "torchaudio", "lightning"),
     ),
     "models.decoding": Room(inside=("types", "ops", "models.policy"), outside=("torch", "transformers")),
     # The tiny speech model is made for a template, and `loading` knows the tiny ones by name.

@@ -7,7 +7,7 @@ import torch
 
 from lightning_audiorl.judges import EcapaEncoder, EcapaNetwork, JudgeError, SpeakerEncoder, XvectorEncoder
 from lightning_audiorl.judges import XvectorNetwork as Xvector
-from lightning_audiorl.judges.speakers import NetworkEncoder
+from lightning_audiorl.judges.models.speakers import NetworkEncoder
 from tests.helpers import assert_close
 from tests.judges.fakes import RATE_HZ, tone
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchaudio.functional import resample
 
 from lightning_audiorl.judges.base import JudgeError, SpeakerEncoder
-from lightning_audiorl.judges.networks import Frames, JudgeNetwork, frame_mask, load_network, seeded_weights
+from lightning_audiorl.judges.models.networks import Frames, JudgeNetwork, frame_mask, load_network, seeded_weights
 
 #: Weights file of a SpeechBrain speaker model, such as speechbrain/spkrec-ecapa-voxceleb.
 SPEECHBRAIN_FILE = "embedding_model.ckpt"
