@@ -11,6 +11,7 @@ from lightning_audiorl.callbacks.hacking import HackingWatch
 from lightning_audiorl.callbacks.progress import PhaseProgressBar
 from lightning_audiorl.callbacks.report import RunReport
 from lightning_audiorl.callbacks.samples import SampleLogger
+from lightning_audiorl.callbacks.view import RunView, run_view
 
 __all__ = [
     "EarlyStop",
@@ -20,6 +21,8 @@ __all__ = [
     "PhaseProgressBar",
     "RLCheckpoint",
     "RunReport",
+    "RunView",
     "SampleLogger",
     "figure_table",
+    "run_view",
 ]

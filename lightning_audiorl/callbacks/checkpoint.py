@@ -8,11 +8,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_audiorl.callbacks.common import run_folder
-from lightning_audiorl.callbacks.guards import Guard, Mode, broken_guards, figure, validations
+from lightning_audiorl.callbacks.guards import Guard, Mode, broken_guards, figure
+from lightning_audiorl.callbacks.view import RunView, run_view, validations
 
 
 def publish(written: Path, target: Path) -> None:
@@ -57,7 +58,9 @@ class RLCheckpoint(Checkpoint):
                 f"every_n_steps={every_n_steps}, keep={keep}, mode={mode!r}"
             )
         if guards and monitor is None:
-            raise ValueError("RLCheckpoint.guards say which evaluation may be best; set monitor too, or leave them out")
+            raise ValueError(
+                "RLCheckpoint.guards say which evaluation may be best; set monitor too, or leave them out"
+            )
         self.every_n_steps, self.keep, self.dirpath = every_n_steps, keep, dirpath
         self.monitor, self.mode, self.guards = monitor, mode, guards or {}
         self.kept: list[str] = []
@@ -80,32 +83,35 @@ class RLCheckpoint(Checkpoint):
     def _is_due(self, rl_step: int) -> bool:
         return self.every_n_steps > 0 and rl_step > 0 and rl_step % self.every_n_steps == 0
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-        if self._is_due(pl_module.rl_step) and not trainer.should_stop:
-            self._save(trainer, pl_module.rl_step)
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        run = run_view(pl_module)
+        if self._is_due(run.rl_step) and not trainer.should_stop:
+            self._save(trainer, run.rl_step)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn != "fit":
             return
-        value = self._monitored(pl_module)
+        run = run_view(pl_module)
+        value = self._monitored(run)
         if trainer.sanity_checking:
             return
         sign = 1 if self.mode == "min" else -1
         is_best = not math.isnan(value) and not sign * value >= sign * self.best_value
         if is_best:
-            self.best_value, self.best_step = value, pl_module.rl_step
-        if is_best or trainer.should_stop or self._is_due(pl_module.rl_step):
-            self._save(trainer, pl_module.rl_step, is_best)
+            self.best_value, self.best_step = value, run.rl_step
+        if is_best or trainer.should_stop or self._is_due(run.rl_step):
+            self._save(trainer, run.rl_step, is_best)
 
-    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        if self.saved_step != pl_module.rl_step:
-            self._save(trainer, pl_module.rl_step)
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        run = run_view(pl_module)
+        if self.saved_step != run.rl_step:
+            self._save(trainer, run.rl_step)
 
-    def _monitored(self, pl_module: Any) -> float:
+    def _monitored(self, run: RunView) -> float:
         """NaN without a monitor, and where a guard does not hold."""
         if self.monitor is None:
             return math.nan
-        evaluations = validations(pl_module)
+        evaluations = validations(run)
         value = figure(evaluations[-1], self.monitor, "RLCheckpoint.monitor")
         return math.nan if broken_guards(evaluations, self.guards, "RLCheckpoint.guards") else value
 
@@ -115,7 +121,10 @@ class RLCheckpoint(Checkpoint):
             return
         name = f"step-{rl_step:06d}"
         known = [*(other for other in self.kept if other != name), name]
-        self.kept, outdated = known[len(known) - min(self.keep, len(known)) :], known[: max(0, len(known) - self.keep)]
+        self.kept, outdated = (
+            known[len(known) - min(self.keep, len(known)) :],
+            known[: max(0, len(known) - self.keep)],
+        )
         self.saved_step = rl_step
         written = self.path(trainer, ".saving")
         written.parent.mkdir(parents=True, exist_ok=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Any
 
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from lightning_audiorl.callbacks.common import tensorboard_writers
-from lightning_audiorl.callbacks.guards import Guard, Mode, broken_guards, figure, since_best, validations
+from lightning_audiorl.callbacks.guards import Guard, Mode, broken_guards, figure, since_best
+from lightning_audiorl.callbacks.view import RunView, run_view, validations
 
 _log = logging.getLogger(__name__)
 
@@ -53,28 +53,28 @@ class EarlyStop(Callback):
         self.guards = guards or {}
         self.reason: str | None = None
 
-    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        self._decide(trainer, pl_module)
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._decide(trainer, run_view(pl_module))
 
-    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "fit":
-            self._decide(trainer, pl_module)
+            self._decide(trainer, run_view(pl_module))
 
-    def _decide(self, trainer: Trainer, pl_module: Any) -> None:
+    def _decide(self, trainer: Trainer, run: RunView) -> None:
         """All ranks do what rank 0 says."""
-        if (self.monitor is None and not self.guards) or pl_module.rl_step >= pl_module.num_steps:
+        if (self.monitor is None and not self.guards) or run.rl_step >= run.num_steps:
             return
-        self.reason = trainer.strategy.broadcast(self._why(pl_module))
+        self.reason = trainer.strategy.broadcast(self._why(run))
         if self.reason is None:
             return
         trainer.should_stop = True
         if trainer.is_global_zero:
-            _log.warning("RL step %d: the run ends here; %s", pl_module.rl_step, self.reason)
+            _log.warning("RL step %d: the run ends here; %s", run.rl_step, self.reason)
         for writer in tensorboard_writers(trainer):
-            writer.add_text("early_stop", self.reason, pl_module.rl_step)
+            writer.add_text("early_stop", self.reason, run.rl_step)
 
-    def _why(self, pl_module: Any) -> str | None:
-        evaluations = validations(pl_module)
+    def _why(self, run: RunView) -> str | None:
+        evaluations = validations(run)
         if not evaluations:
             return None
         broken = broken_guards(evaluations, self.guards, "EarlyStop.guards")
@@ -82,5 +82,7 @@ class EarlyStop(Callback):
             values = [figure(one, self.monitor, "EarlyStop.monitor") for one in evaluations]
             waited = since_best(values, self.mode, self.min_delta)
             if waited >= self.patience:
-                broken.append(f"{self.monitor} has not improved for {waited} evaluations, now {values[-1]:.4g}")
+                broken.append(
+                    f"{self.monitor} has not improved for {waited} evaluations, now {values[-1]:.4g}"
+                )
         return "; ".join(broken) or None

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import torch
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_audiorl.callbacks.checkpoint import RLCheckpoint
 from lightning_audiorl.callbacks.common import run_folder
+from lightning_audiorl.callbacks.view import run_view
+from lightning_audiorl.strategies import rl_strategy
 
 _log = logging.getLogger(__name__)
 
@@ -25,39 +26,48 @@ class Export(Callback):
         best: also writes ``<dirpath>_best`` from `RLCheckpoint`'s best checkpoint (its ``monitor`` must be set).
     """
 
-    def __init__(self, enabled: bool = True, dirpath: str | None = None, best: bool = False) -> None:
+    def __init__(
+        self, enabled: bool = True, dirpath: str | None = None, best: bool = False
+    ) -> None:
         self.enabled, self.dirpath, self.best = enabled, dirpath, best
 
-    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self.enabled and self.best and stage == "fit" and self._best_checkpoint(trainer) is None:
-            raise ValueError("Export.best needs an RLCheckpoint with a monitor, such as monitor: val/long/wer")
+            raise ValueError(
+                "Export.best needs an RLCheckpoint with a monitor, such as monitor: val/long/wer"
+            )
 
     def _best_checkpoint(self, trainer: Trainer) -> RLCheckpoint | None:
-        found = (c for c in trainer.checkpoint_callbacks if isinstance(c, RLCheckpoint) and c.monitor)
+        found = (
+            c for c in trainer.checkpoint_callbacks if isinstance(c, RLCheckpoint) and c.monitor
+        )
         return next(found, None)
 
-    def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.enabled:
             return
-        gather = getattr(trainer.strategy, "gather", None)
-        if gather is not None:
-            gather()  # a sharded policy; every rank takes part
+        # Every rank takes part in putting a sharded policy together.
+        rl_strategy(trainer.strategy).gather_weights()
         if not trainer.is_global_zero:
             return
+        run = run_view(pl_module)
         folder = run_folder(trainer, self.dirpath, "export")
-        pl_module.policy.export(str(folder))
+        run.policy.export(str(folder))
         rank_zero_info(f"exported to {folder}")
         checkpoint = self._best_checkpoint(trainer) if self.best else None
         if checkpoint is None:
             return
         path = checkpoint.path(trainer, "best")
         if checkpoint.best_step < 0:
-            _log.warning("no best checkpoint to export: %s was never a number whose guards hold", checkpoint.monitor)
+            _log.warning(
+                "no best checkpoint to export: %s was never a number whose guards hold",
+                checkpoint.monitor,
+            )
             return
-        last = {f"policy.{k}": v.detach().cpu().clone() for k, v in pl_module.policy.trainable().items()}
+        last = {f"policy.{k}": v.detach().cpu().clone() for k, v in run.policy.trainable().items()}
         try:
             best = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-            pl_module.load_state_dict(best, strict=False)
-            pl_module.policy.export(f"{folder}_best")
+            run.load_state_dict(best, strict=False)
+            run.policy.export(f"{folder}_best")
         finally:
-            pl_module.load_state_dict(last, strict=False)
+            run.load_state_dict(last, strict=False)

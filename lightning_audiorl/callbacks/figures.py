@@ -3,67 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
-from lightning_audiorl.callbacks.common import Results
-
-
-@dataclass(frozen=True)
-class Column:
-    """A figure as the table shows it.
-
-    Args:
-        title: heading.
-        digits: after the point.
-        factor: 100 for a share, which is shown in percent.
-        change: how a later value is compared with the first one: by its difference, in the column's own unit, or as a
-            percentage of the first.
-    """
-
-    title: str
-    digits: int = 1
-    factor: float = 100.0
-    change: Literal["difference", "percent"] = "difference"
-
-    def text(self, value: float) -> str:
-        """A dash for NaN."""
-        return "-" if math.isnan(value) else f"{self.factor * value:.{self.digits}f}"
-
-    def change_text(self, before: float, after: float) -> str:
-        """With its sign; a dash where one is NaN, or nothing can be divided by."""
-        if self.change == "difference":
-            change = self.factor * (after - before)
-            return "-" if math.isnan(change) else f"{change:+.{self.digits}f}"
-        change = 100 * (after / before - 1) if before else math.nan
-        return "-" if math.isnan(change) else f"{change:+.1f} %"
-
-
-#: Columns of speech recognition; all are shares of words or utterances except the length ratio.
-FIGURES = {
-    "wer": Column("WER"),
-    "insertion_rate": Column("ins"),
-    "deletion_rate": Column("del"),
-    "correct_rate": Column("correct"),
-    "loop_rate": Column("loops"),
-    "hallucination_rate": Column("halluc"),
-    "nonspeech_text_rate": Column("noise text"),
-    "keyword_f1": Column("keyword F1"),
-    "length_ratio": Column("length", digits=2, factor=1),
-}
-
-#: Columns of speech synthesis; see `metrics.speech.speech_figures`.
-SPEECH_FIGURES = {
-    "cer": Column("CER"),
-    "held_out_cer": Column("held-out CER"),
-    "judge_gap": Column("gap"),
-    "similarity": Column("sim", digits=3, factor=1),
-    "held_out_similarity": Column("held-out sim", digits=3, factor=1),
-    "tokens_per_unit": Column("tokens/unit", factor=1, change="percent"),
-    "missing_stop_rate": Column("no stop"),
-    "f0_mean_hz": Column("F0 Hz", digits=0, factor=1, change="percent"),
-    "duration_ratio": Column("duration", digits=2, factor=1, change="percent"),
-}
+from lightning_audiorl.callbacks.view import Results
+from lightning_audiorl.metrics.specs import (
+    EVALUATION_METRICS,
+    Format,
+    MetricSpec,
+    Task,
+    evaluation_spec,
+)
 
 _NOTE = "Percent of words or utterances; length is words said per word spoken."
 _SPEECH_NOTE = (
@@ -78,9 +26,22 @@ def is_speech(results: Results) -> bool:
     return any("missing_stop_rate" in figures for figures in results.values())
 
 
-def columns_of(results: Results) -> dict[str, Column]:
-    """The columns that the table of such figures has."""
-    return SPEECH_FIGURES if is_speech(results) else FIGURES
+def shown_metrics(results: Results) -> list[MetricSpec]:
+    """The metrics that tables and bars show of such results: those of the task, and others that some set has."""
+    task: Task = "synthesis" if is_speech(results) else "recognition"
+    of_task = [spec for spec in EVALUATION_METRICS if spec.task == task]
+    present = dict.fromkeys(name for metrics in results.values() for name in metrics)
+    others = [spec for spec in map(evaluation_spec, present) if spec.task is None]
+    return of_task + others
+
+
+def columns_of(results: Results) -> dict[str, tuple[str, Format]]:
+    """Heading and format of each column of the table, by metric."""
+    return {
+        spec.name: (spec.title, spec.format)
+        for spec in shown_metrics(results)
+        if spec.format is not None
+    }
 
 
 def figure_note(results: Results) -> str:
@@ -88,7 +49,9 @@ def figure_note(results: Results) -> str:
     return _SPEECH_NOTE if is_speech(results) else _NOTE
 
 
-def figure_table(before: Results, after: Results | None = None, labels: tuple[str, str] = ("before", "after")) -> str:
+def figure_table(
+    before: Results, after: Results | None = None, labels: tuple[str, str] = ("before", "after")
+) -> str:
     """One aligned text table: a line for each set (and each decoding of it); `figure_note` says what it shows.
 
     Figures of speech synthesis have columns of their own, and a third line for a set: what has changed since the start.
@@ -100,13 +63,20 @@ def figure_table(before: Results, after: Results | None = None, labels: tuple[st
     """
     names = [*before, *(name for name in after or {} if name not in before)]
     columns = columns_of(before)
-    lines = [["set", *([] if after is None else [""]), *(column.title for column in columns.values())]]
+    lines = [["set", *([] if after is None else [""]), *(title for title, _ in columns.values())]]
     for name in names:
         now = [results.get(name, {}) for results in (before, after) if results is not None]
-        cells = [[column.text(one.get(key, math.nan)) for key, column in columns.items()] for one in now]
-        if after is not None and columns is SPEECH_FIGURES:
+        cells = [
+            [form.text(one.get(key, math.nan)) for key, (_, form) in columns.items()] for one in now
+        ]
+        if after is not None and is_speech(before):
             values = [[one.get(key, math.nan) for one in now] for key in columns]
-            cells.append([c.change_text(*pair) for c, pair in zip(columns.values(), values, strict=True)])
+            cells.append(
+                [
+                    form.change_text(*pair)
+                    for (_, form), pair in zip(columns.values(), values, strict=True)
+                ]
+            )
         for number, (label, line) in enumerate(zip((*labels, "change"), cells, strict=False)):
             lines.append([name if number == 0 else "", *([] if after is None else [label]), *line])
     return _aligned(lines, 1 if after is None else 2)

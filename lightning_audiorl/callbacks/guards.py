@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, Literal
 
-from lightning_audiorl.callbacks.common import flat_figures
+from lightning_audiorl.callbacks.view import flat_metrics
 
 Mode = Literal["min", "max"]
 
@@ -48,11 +48,6 @@ class Guard:
         return max(lows, default=-math.inf), min(highs, default=math.inf)
 
 
-def validations(pl_module: Any) -> list[dict[str, Any]]:
-    """The evaluations of a run, oldest first, those before a resume among them; tests left out."""
-    return [one for one in pl_module.evaluations if one["kind"] == "val"]
-
-
 def figure(evaluation: Mapping[str, Any], key: str, setting: str) -> float:
     """The figure ``key`` of one evaluation.
 
@@ -64,7 +59,7 @@ def figure(evaluation: Mapping[str, Any], key: str, setting: str) -> float:
     Raises:
         ValueError: where there is no such figure.
     """
-    figures = flat_figures(evaluation["results"])
+    figures = flat_metrics(evaluation["results"])
     if key not in figures:
         raise ValueError(
             f"{setting}: no figure {key!r} among {', '.join(sorted(figures)) or 'none'}; write it as val/<set>/<figure>"
@@ -72,7 +67,9 @@ def figure(evaluation: Mapping[str, Any], key: str, setting: str) -> float:
     return figures[key]
 
 
-def broken_guards(evaluations: Sequence[Mapping[str, Any]], guards: Mapping[str, Guard], setting: str) -> list[str]:
+def broken_guards(
+    evaluations: Sequence[Mapping[str, Any]], guards: Mapping[str, Guard], setting: str
+) -> list[str]:
     """One sentence for each figure that does not hold at the last evaluation; NaN does not.
 
     Args:
@@ -93,7 +90,9 @@ def broken_guards(evaluations: Sequence[Mapping[str, Any]], guards: Mapping[str,
             )
         low, high = guard.limits(start)
         if not low <= now <= high:
-            broken.append(f"{key} is {now:.4g}, to hold it had to be {_range(low, high)}; it began at {start:.4g}")
+            broken.append(
+                f"{key} is {now:.4g}, to hold it had to be {_range(low, high)}; it began at {start:.4g}"
+            )
     return broken
 
 

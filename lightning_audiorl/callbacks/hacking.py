@@ -7,38 +7,36 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from lightning_audiorl.callbacks.common import flat_figures, tensorboard_writers
+from lightning_audiorl.callbacks.common import tensorboard_writers
+from lightning_audiorl.callbacks.view import flat_metrics, run_view, validations
 from lightning_audiorl.metrics import gap_alerts, reward_hacking_alerts
+from lightning_audiorl.metrics.specs import evaluation_spec
 
 _log = logging.getLogger(__name__)
 
-#: Figures of speech that no reward should move, and what it means when they do.
-_DRIFTS = {
-    "f0_mean_hz": "the voice is another",
-    "duration_ratio": "the pace is another",
-    "tokens_per_unit": "it says more or less than the text",
-}
-
 
 def drift_alerts(history: Mapping[str, Sequence[float]], tolerance: float = 0.1) -> list[str]:
-    """One sentence per figure of speech (mean F0, duration ratio, tokens per unit) that has left its start behind.
+    """One sentence per metric that no reward should move, and that has left its start behind.
 
     Args:
-        history: value at each validation by log key, oldest first; other keys are ignored, NaN is passed over.
+        history: value at each validation by log key, oldest first; metrics that are not watched for a drift (of the
+            shipped ones mean F0, duration ratio and tokens per unit are) are ignored, NaN is passed over.
         tolerance: how far a value may be from that of the first validation, as a share of it.
     """
     alerts = []
     for key, values in history.items():
-        meaning = _DRIFTS.get(key.rpartition("/")[2])
+        spec = evaluation_spec(key)
         known = [value for value in values if not math.isnan(value)]
-        if meaning is None or not known or not known[0] or math.isnan(values[-1]):
+        if spec.watch != "drift" or not known or not known[0] or math.isnan(values[-1]):
             continue
         drift = known[-1] / known[0] - 1
         if abs(drift) > tolerance:
-            alerts.append(f"{key} drifted from {known[0]:.4g} to {known[-1]:.4g} ({100 * drift:+.0f} %): {meaning}")
+            alerts.append(
+                f"{key} drifted from {known[0]:.4g} to {known[-1]:.4g} ({100 * drift:+.0f} %): {spec.meaning}"
+            )
     return alerts
 
 
@@ -92,15 +90,18 @@ class HackingWatch(Callback):
         self._rewarded = False
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("rewards", "alerts", "_first", "_recent", "_rewarded")}
+        return {
+            name: getattr(self, name)
+            for name in ("rewards", "alerts", "_first", "_recent", "_rewarded")
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         for name, value in state_dict.items():
             setattr(self, name, value)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-        self._rewarded = self._rewarded or any(name.startswith("reward/") for name in pl_module.step_metrics)
-        metrics = pl_module.step_metrics
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        metrics = run_view(pl_module).step_metrics
+        self._rewarded = self._rewarded or any(name.startswith("reward/") for name in metrics)
         reward = metrics.get("reward/mean", metrics.get("reward/diffro/total"))
         if reward is None or math.isnan(reward):
             return
@@ -108,24 +109,28 @@ class HackingWatch(Callback):
             self._first.append(reward)
         self._recent = [*self._recent, reward][-self.window :]
 
-    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn != "fit":
             return
         self.rewards.append(_mean(self._recent))
         self._recent = []
-        evaluations = [one for one in pl_module.evaluations if one["kind"] == "val"]
+        run = run_view(pl_module)
+        evaluations = validations(run)
         # A watch that joins a resumed run has missed the validations before.
         rewards = ([math.nan] * len(evaluations) + self.rewards)[-len(evaluations) :]
         if evaluations[0]["rl_step"] == 0 and math.isnan(rewards[0]):
             rewards[0] = _mean(self._first)
-        flat = [flat_figures(one["results"]) for one in evaluations]
+        flat = [flat_metrics(one["results"]) for one in evaluations]
         series = {key: [figures.get(key, math.nan) for figures in flat] for key in flat[-1]}
         texts = reward_hacking_alerts(rewards, series, self.tolerance, self.reward_tolerance)
         if self._rewarded:
-            texts += [*gap_alerts(series, self.gap_tolerance), *drift_alerts(series, self.drift_tolerance)]
+            texts += [
+                *gap_alerts(series, self.gap_tolerance),
+                *drift_alerts(series, self.drift_tolerance),
+            ]
         for text in texts:
-            self.alerts.append({"rl_step": pl_module.rl_step, "text": text})
+            self.alerts.append({"rl_step": run.rl_step, "text": text})
             if trainer.is_global_zero:
-                _log.warning("RL step %d: %s", pl_module.rl_step, text)
+                _log.warning("RL step %d: %s", run.rl_step, text)
             for writer in tensorboard_writers(trainer):
-                writer.add_text("hacking_watch", text, pl_module.rl_step)
+                writer.add_text("hacking_watch", text, run.rl_step)

@@ -6,7 +6,10 @@ import sys
 import time
 from typing import Any
 
+from lightning import LightningModule
+
 from lightning_audiorl.callbacks.progress import PhaseProgressBar
+from lightning_audiorl.callbacks.view import phase_view
 
 
 class PredictionProgress(PhaseProgressBar):
@@ -26,8 +29,10 @@ class PredictionProgress(PhaseProgressBar):
     def line(self) -> str:
         """The present state in one line."""
         filled = self.width * self._rows // max(1, self._total)
-        pieces = [f"{self.model}: {self._rows}/{self._total} rows [{'=' * filled}{' ' * (self.width - filled)}]"]
-        if phase := self._module.clock.current:
+        pieces = [
+            f"{self.model}: {self._rows}/{self._total} rows [{'=' * filled}{' ' * (self.width - filled)}]"
+        ]
+        if phase := self._clock.current:
             pieces.append(phase + self._held(phase))
         if self._audio_s:
             pieces.append(self._time_left())
@@ -38,14 +43,16 @@ class PredictionProgress(PhaseProgressBar):
         left_s = elapsed_s * (self._total_s / self._audio_s - 1)
         return f"{self._audio_s / elapsed_s:.1f} s of audio/s, {left_s:.0f} s left"
 
-    def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
+    def on_predict_start(self, trainer: Any, pl_module: LightningModule) -> None:
         data = trainer.datamodule
         self._rows, self._total = int(data.done.sum()), data.survey.num_rows
         self._audio_s, self._total_s = 0.0, sum(data.audio_s)
         self._start_s = time.monotonic()
-        self._begin(pl_module)
+        self._begin(phase_view(pl_module).clock)
 
-    def on_predict_batch_end(self, trainer: Any, pl_module: Any, *arguments: Any) -> None:
+    def on_predict_batch_end(
+        self, trainer: Any, pl_module: LightningModule, *arguments: Any
+    ) -> None:
         data, batch = trainer.datamodule, arguments[2]
         before = 10 * self._rows // self._total
         self._rows += data.num_rows[batch]
@@ -53,5 +60,5 @@ class PredictionProgress(PhaseProgressBar):
         if self._enabled and 10 * self._rows // self._total > before and not sys.stdout.isatty():
             self._print_line()
 
-    def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
+    def on_predict_end(self, trainer: Any, pl_module: LightningModule) -> None:
         self._end(leave=True)

@@ -9,8 +9,11 @@ import threading
 import time
 from typing import Any
 
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
+
+from lightning_audiorl.callbacks.view import RunView, run_view
+from lightning_audiorl.strategies import Phase, PhaseClock, rl_strategy
 
 _SHOWN = {"reward/mean": "reward", "kl": "kl", "loss": "loss"}
 
@@ -24,7 +27,11 @@ def _duration(seconds: float) -> str:
 def _figures(metrics: dict[str, float]) -> list[str]:
     """Reward and KL of an RL step; the loss where there is no reward."""
     names = ["reward/mean", "kl"] if "reward/mean" in metrics else ["loss"]
-    return [f"{_SHOWN[name]} {metrics[name]:.4g}" for name in names if math.isfinite(metrics.get(name, math.nan))]
+    return [
+        f"{_SHOWN[name]} {metrics[name]:.4g}"
+        for name in names
+        if math.isfinite(metrics.get(name, math.nan))
+    ]
 
 
 class PhaseProgressBar(ProgressBar):
@@ -43,7 +50,8 @@ class PhaseProgressBar(ProgressBar):
         super().__init__()
         self.refresh_s, self.line_every_s, self.width = refresh_s, line_every_s, width
         self._enabled = True
-        self._module: Any = None
+        self._run: RunView | None = None
+        self._clock = PhaseClock()
         self._evaluating = ""
         self._metrics: dict[str, float] = {}
         self._num_steps = 0
@@ -63,11 +71,14 @@ class PhaseProgressBar(ProgressBar):
 
     def line(self) -> str:
         """The present state in one line."""
-        module = self._module
-        done, total = module.rl_step, module.num_steps
-        phase = module.clock.current or ""
+        if self._run is None:
+            return ""
+        done, total = self._run.rl_step, self._run.num_steps
+        phase = self._clock.current
         if self._evaluating:
-            return "  ".join(filter(None, [f"evaluating at RL step {done}: {self._evaluating}", phase]))
+            return "  ".join(
+                filter(None, [f"evaluating at RL step {done}: {self._evaluating}", phase])
+            )
         filled = self.width * done // total
         bar = f"[{'=' * filled}{' ' * (self.width - filled)}]"
         pieces = [f"RL step {done}/{total} {bar}", *([phase + self._held(phase)] if phase else [])]
@@ -77,9 +88,9 @@ class PhaseProgressBar(ProgressBar):
             pieces.append(f"{step_s:.2f} s/step, {_duration(step_s * (total - done))} left")
         return "  ".join(pieces)
 
-    def _held(self, phase: str) -> str:
+    def _held(self, phase: Phase) -> str:
         """What of the model is on the device, where a strategy keeps a ledger."""
-        ledger = getattr(getattr(self._trainer, "strategy", None), "ledger", None)
+        ledger = None if self._trainer is None else rl_strategy(self._trainer.strategy).ledger
         held = {} if ledger is None else ledger.resident_bytes.get(phase, {})
         return f" ({sum(held.values()) / 2**20:.0f} MiB of parts on the device)" if held else ""
 
@@ -99,10 +110,18 @@ class PhaseProgressBar(ProgressBar):
     def _print_line(self) -> None:
         """One line that stays; it ends with the seconds of each phase of the last step."""
         self._last_line_s = time.monotonic()
-        seconds = {name.removeprefix("seconds/"): s for name, s in self._metrics.items() if name.startswith("seconds/")}
-        seconds |= {"moving": self._metrics["moving/seconds"]} if self._metrics.get("moving/mib") else {}
+        seconds = {
+            name.removeprefix("seconds/"): s
+            for name, s in self._metrics.items()
+            if name.startswith("seconds/")
+        }
+        seconds |= (
+            {"moving": self._metrics["moving/seconds"]} if self._metrics.get("moving/mib") else {}
+        )
         phases = ", ".join(f"{name} {s:.2f} s" for name, s in seconds.items())
-        print(self.line() + (f"  ({phases})" if phases and not self._evaluating else ""), flush=True)
+        print(
+            self.line() + (f"  ({phases})" if phases and not self._evaluating else ""), flush=True
+        )
 
     def print(self, *args: Any, **kwargs: Any) -> None:
         with self._lock:
@@ -119,8 +138,9 @@ class PhaseProgressBar(ProgressBar):
 
     # --- hooks
 
-    def _begin(self, pl_module: Any) -> None:
-        self._module = pl_module
+    def _begin(self, clock: PhaseClock) -> None:
+        """Draw from now on, with the phases that ``clock`` tells."""
+        self._clock = clock
         if self._enabled and self._thread is None:
             self._last_line_s = time.monotonic()
             self._stop.clear()
@@ -140,52 +160,75 @@ class PhaseProgressBar(ProgressBar):
             self._drawn = 0
         self._clear()
 
-    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        self._begin(pl_module)
+    def _follow(self, run: RunView) -> None:
+        self._run = run
+        self._begin(run.clock)
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._follow(run_view(pl_module))
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         self._step_start_s = time.monotonic()
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         self._steps_s += time.monotonic() - self._step_start_s
         self._num_steps += 1
-        self._metrics = pl_module.step_metrics
-        done, total = pl_module.rl_step, pl_module.num_steps
+        run = run_view(pl_module)
+        self._metrics = run.step_metrics
+        done, total = run.rl_step, run.num_steps
         is_tenth = 10 * done // total > 10 * (done - 1) // total
         if self._enabled and is_tenth and not sys.stdout.isatty():
             self._print_line()
 
-    def _on_evaluation_start(self, pl_module: Any, batch_idx: int, dataloader_idx: int, totals: Any) -> None:
-        names = list(pl_module.last_hypotheses)
+    def _on_evaluation_start(
+        self, run: RunView, batch_idx: int, dataloader_idx: int, totals: Any
+    ) -> None:
+        names = list(run.last_hypotheses)
         name = names[dataloader_idx] if dataloader_idx < len(names) else f"set {dataloader_idx}"
         total = totals[dataloader_idx] if isinstance(totals, list) else totals
         first = not self._evaluating
         self._evaluating = f"{name} {batch_idx + 1}/{total}"
-        self._begin(pl_module)
+        self._follow(run)
         if first and self._enabled and not sys.stdout.isatty():
-            print(f"evaluating at RL step {pl_module.rl_step}: {', '.join(names)}", flush=True)
+            print(f"evaluating at RL step {run.rl_step}: {', '.join(names)}", flush=True)
 
     def on_validation_batch_start(
-        self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
-        self._on_evaluation_start(pl_module, batch_idx, dataloader_idx, trainer.num_val_batches)
+        self._on_evaluation_start(
+            run_view(pl_module), batch_idx, dataloader_idx, trainer.num_val_batches
+        )
 
     def on_test_batch_start(
-        self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
-        self._on_evaluation_start(pl_module, batch_idx, dataloader_idx, trainer.num_test_batches)
+        self._on_evaluation_start(
+            run_view(pl_module), batch_idx, dataloader_idx, trainer.num_test_batches
+        )
 
-    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._evaluating = ""
         if trainer.state.fn != "fit":
             self._end()
 
-    def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._evaluating = ""
         self._end()
 
-    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._end(leave=True)
 
-    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
         self._end()

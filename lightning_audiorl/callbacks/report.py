@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from lightning_audiorl.callbacks import plots, surroundings
@@ -18,7 +18,13 @@ from lightning_audiorl.callbacks.early_stop import EarlyStop
 from lightning_audiorl.callbacks.figures import figure_note, figure_table
 from lightning_audiorl.callbacks.hacking import HackingWatch
 from lightning_audiorl.callbacks.history import History
-from lightning_audiorl.callbacks.recordings import Recordings, judges_of, recordings_markdown, recordings_page
+from lightning_audiorl.callbacks.recordings import (
+    Recordings,
+    judges_of,
+    recordings_markdown,
+    recordings_page,
+)
+from lightning_audiorl.callbacks.view import RunView, run_view
 
 _NAMES = {"fit": "report", "validate": "validate", "test": "test"}
 
@@ -54,7 +60,9 @@ class RunReport(Callback):
         num_spoken: texts of each set that are kept as wav files.
     """
 
-    def __init__(self, enabled: bool = True, dirpath: str | None = None, num_spoken: int = 3) -> None:
+    def __init__(
+        self, enabled: bool = True, dirpath: str | None = None, num_spoken: int = 3
+    ) -> None:
         if num_spoken < 0:
             raise ValueError(f"RunReport.num_spoken must not be negative, got {num_spoken}")
         self.enabled, self.dirpath = enabled, dirpath
@@ -71,53 +79,62 @@ class RunReport(Callback):
 
     # --- hooks
 
-    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.history.start()
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-        self.history.append(pl_module.rl_step, pl_module.step_metrics)
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        run = run_view(pl_module)
+        self.history.append(run.rl_step, run.step_metrics)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._evaluation_start_s = time.monotonic()
 
-    def on_test_start(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._evaluation_start_s = time.monotonic()
 
-    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        run = run_view(pl_module)
         self.history.evaluation_s += time.monotonic() - self._evaluation_start_s
         if trainer.state.fn == "validate":
-            self._record(trainer, pl_module, "validate")
-            self._finish(trainer, pl_module, "finished")
+            self._record(trainer, run, "validate")
+            self._finish(trainer, run, "finished")
         else:
-            before = sum(one["kind"] == "val" for one in pl_module.evaluations) == 1
-            self._record(trainer, pl_module, "before" if before else "after")
+            before = sum(one["kind"] == "val" for one in run.evaluations) == 1
+            self._record(trainer, run, "before" if before else "after")
 
-    def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        run = run_view(pl_module)
         self.history.evaluation_s += time.monotonic() - self._evaluation_start_s
-        self._record(trainer, pl_module, "test")
-        self._finish(trainer, pl_module, "finished")
+        self._record(trainer, run, "test")
+        self._finish(trainer, run, "finished")
 
-    def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        run = run_view(pl_module)
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         reasons = [c.reason for c in callbacks if isinstance(c, EarlyStop) and c.reason is not None]
-        self._finish(trainer, pl_module, f"stopped early; {reasons[0]}" if reasons else "finished")
+        self._finish(trainer, run, f"stopped early; {reasons[0]}" if reasons else "finished")
 
-    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
-        if pl_module.evaluations or self.history.steps:
-            self._finish(trainer, pl_module, f"interrupted by {type(exception).__name__}: {exception}".rstrip(": "))
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        run = run_view(pl_module)
+        if run.evaluations or self.history.steps:
+            self._finish(
+                trainer, run, f"interrupted by {type(exception).__name__}: {exception}".rstrip(": ")
+            )
 
     # --- the report
 
-    def _record(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+    def _record(self, trainer: Trainer, run: RunView, stage: str) -> None:
         """Keep what the evaluation at hand has said."""
         if self.enabled and trainer.is_global_zero:
             folder = run_folder(trainer, None, "audio")
-            self.recordings.keep(pl_module.last_hypotheses, folder, stage, pl_module.rl_step)
+            self.recordings.keep(run.last_hypotheses, folder, stage, run.rl_step)
 
-    def _finish(self, trainer: Trainer, pl_module: Any, status: str) -> None:
+    def _finish(self, trainer: Trainer, run: RunView, status: str) -> None:
         if not self.enabled or not trainer.is_global_zero:
             return
-        report = self.collect(trainer, pl_module, status)
+        report = self.collect(trainer, run, status)
         folder = run_folder(trainer, self.dirpath, "report")
         table = write_report(report, folder)
         if table:
@@ -125,11 +142,11 @@ class RunReport(Callback):
             note = textwrap.fill(figure_note(report["before"]["results"]), 110)
             print(f"\n{table}\n\n{note}\n{where}")
 
-    def collect(self, trainer: Trainer, pl_module: Any, status: str) -> dict[str, Any]:
+    def collect(self, trainer: Trainer, run: RunView, status: str) -> dict[str, Any]:
         """Everything the report says, as plain data (NaN still a float)."""
         command = str(trainer.state.fn.value) if trainer.state.fn is not None else "fit"
         kind = "test" if command == "test" else "val"
-        evaluations = [one for one in pl_module.evaluations if one["kind"] == kind]
+        evaluations = [one for one in run.evaluations if one["kind"] == kind]
         if command != "fit":
             evaluations = evaluations[-1:]
         watches = [c for c in trainer.callbacks if isinstance(c, HackingWatch)]  # type: ignore[attr-defined]
@@ -138,27 +155,29 @@ class RunReport(Callback):
         return {
             "command": command,
             "status": status,
-            "algorithm": type(pl_module).__name__,
-            "rl_step": pl_module.rl_step,
-            "num_steps": pl_module.num_steps,
+            "algorithm": type(run).__name__,
+            "rl_step": run.rl_step,
+            "num_steps": run.num_steps,
             "before": evaluations[0] if evaluations else None,
             "after": evaluations[-1] if len(evaluations) > 1 else None,
             "alerts": [alert for watch in watches for alert in watch.alerts],
-            "judges": judges_of(getattr(pl_module, "evaluation", None)),
+            "judges": judges_of(run.evaluation),
             "recordings": self.recordings.of(stages, *folders),
             "time": {
                 "total_s": self.history.total_s,
                 "evaluation_s": self.history.evaluation_s,
                 "phases_s": self.history.phases_s,
             },
-            "memory_table": pl_module.ledger_table,
-            "model": surroundings.model_facts(pl_module),
-            "seeds": surroundings.seeds(pl_module),
+            "memory_table": run.ledger_table,
+            "model": surroundings.model_facts(run),
+            "seeds": surroundings.seeds(run),
             "machine": surroundings.machine(trainer),
             "versions": surroundings.versions(),
             "settings": surroundings.settings(trainer),
             "evaluations": evaluations,
-            "history": {"rl_step": self.history.steps, **self.history.columns} if command == "fit" else {},
+            "history": {"rl_step": self.history.steps, **self.history.columns}
+            if command == "fit"
+            else {},
         }
 
 
@@ -193,7 +212,9 @@ def report_text(report: dict[str, Any], images: dict[str, str]) -> str:
     clock = report["time"]
     phases = " | ".join(f"{name} {_duration(s)}" for name, s in clock["phases_s"].items())
     parts = [f"# {_title(report)}", f"Status: {report['status']}."]
-    parts.append(f"Time: {_duration(clock['total_s'])}, of it evaluation {_duration(clock['evaluation_s'])}.")
+    parts.append(
+        f"Time: {_duration(clock['total_s'])}, of it evaluation {_duration(clock['evaluation_s'])}."
+    )
     if phases:
         parts.append(f"Training by phase: {phases}.")
     table = report_table(report)
@@ -201,14 +222,25 @@ def report_text(report: dict[str, Any], images: dict[str, str]) -> str:
         parts += ["## Figures", figure_note(report["before"]["results"]), f"```\n{table}\n```"]
     parts += [f"![{title}]({name})" for title, name in images.items()]
     if report["judges"]:
-        parts += ["## Judges", _facts({role.replace("_", " "): name for role, name in report["judges"].items()})]
+        parts += [
+            "## Judges",
+            _facts({role.replace("_", " "): name for role, name in report["judges"].items()}),
+        ]
     if report["recordings"]:
         parts += ["## What is heard", recordings_markdown(report["recordings"], report["judges"])]
     if report.get("memory_table"):
-        parts += ["## Memory by phase", "On the device, in the last RL step.", report["memory_table"]]
+        parts += [
+            "## Memory by phase",
+            "On the device, in the last RL step.",
+            report["memory_table"],
+        ]
     if report["alerts"]:
         parts.append("## Hacking watch")
-        parts.append("\n".join(f"- RL step {alert['rl_step']}: {alert['text']}" for alert in report["alerts"]))
+        parts.append(
+            "\n".join(
+                f"- RL step {alert['rl_step']}: {alert['text']}" for alert in report["alerts"]
+            )
+        )
     for title in ("model", "seeds", "machine", "versions"):
         parts += [f"## {title.capitalize()}", _facts(report[title])]
     if report["settings"]:
@@ -225,7 +257,9 @@ def write_report(report: dict[str, Any], folder: Path) -> str:
     columns = {key: column for key, column in report["history"].items() if key != "rl_step"}
     if report["before"] is not None:
         after = report["after"]["results"] if report["after"] else None
-        if plots.plot_figures(report["before"]["results"], after, _labels(report), folder / f"{name}_figures.png"):
+        if plots.plot_figures(
+            report["before"]["results"], after, _labels(report), folder / f"{name}_figures.png"
+        ):
             images["figures"] = f"{name}_figures.png"
     if plots.plot_judges(report["evaluations"], folder / f"{name}_judges.png"):
         images["judges that reward, and judges held out"] = f"{name}_judges.png"
@@ -233,7 +267,9 @@ def write_report(report: dict[str, Any], folder: Path) -> str:
         images["training curves"] = f"{name}_curves.png"
     if plots.plot_seconds(steps, columns, folder / f"{name}_seconds.png"):
         images["seconds per phase"] = f"{name}_seconds.png"
-    (folder / f"{name}.json").write_text(json.dumps(plain(report), indent=1, allow_nan=False) + "\n")
+    (folder / f"{name}.json").write_text(
+        json.dumps(plain(report), indent=1, allow_nan=False) + "\n"
+    )
     (folder / f"{name}.md").write_text(report_text(report, images))
     table = report_table(report)
     if report["recordings"]:

@@ -5,32 +5,47 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from lightning_audiorl.callbacks.common import markdown_table, tensorboard_writers
-from lightning_audiorl.callbacks.speech import has_speech, heard_table, spoken, spoken_group_table, write_speech
+from lightning_audiorl.callbacks.speech import (
+    has_speech,
+    heard_table,
+    spoken,
+    spoken_group_table,
+    write_speech,
+)
+from lightning_audiorl.callbacks.view import RunView, run_view
 from lightning_audiorl.text import fired_rules, normaliser_for
-from lightning_audiorl.types import Hypothesis, Scores
+from lightning_audiorl.types import Hypothesis, PromptBatch, Scores
 
 
 def rules_of(hypothesis: Hypothesis) -> str:
     """Names of the hallucination rules that fire."""
     normaliser = normaliser_for(hypothesis.row.lang)
-    return ", ".join(fired_rules(normaliser.units(hypothesis.row.text), normaliser.units(hypothesis.text)))
+    return ", ".join(
+        fired_rules(normaliser.units(hypothesis.row.text), normaliser.units(hypothesis.text))
+    )
 
 
 def best_and_worst(scores: Scores, num_groups: int) -> list[tuple[int, int, int]]:
     """(prompt, best sample, worst sample) of the groups whose rewards lie furthest apart."""
     found = []
-    for prompt, (totals, valid) in enumerate(zip(scores.total.tolist(), scores.valid.tolist(), strict=True)):
-        ranked = sorted((sample for sample, use in enumerate(valid) if use), key=lambda sample: totals[sample])
+    for prompt, (totals, valid) in enumerate(
+        zip(scores.total.tolist(), scores.valid.tolist(), strict=True)
+    ):
+        ranked = sorted(
+            (sample for sample, use in enumerate(valid) if use), key=lambda sample: totals[sample]
+        )
         if len(ranked) > 1:
             found.append((totals[ranked[0]] - totals[ranked[-1]], prompt, ranked[-1], ranked[0]))
     return [place for _, *place in sorted(found)[:num_groups]]  # type: ignore[misc]
 
 
-def group_table(groups: list[list[Hypothesis]], scores: Scores, places: Iterable[tuple[int, int, int]]) -> str:
+def group_table(
+    groups: list[list[Hypothesis]], scores: Scores, places: Iterable[tuple[int, int, int]]
+) -> str:
     """Markdown: best and worst hypothesis of each place of `best_and_worst` with every reward part."""
     rows = []
     for prompt, *samples in places:
@@ -39,8 +54,21 @@ def group_table(groups: list[list[Hypothesis]], scores: Scores, places: Iterable
             parts = [f"{part[prompt, sample]:.3f}" for part in scores.parts.values()]
             length = f"{said.num_tokens}" + ("" if said.finished else " (cut)")
             total = f"{scores.total[prompt, sample]:.3f}"
-            rows.append([said.row.id, said.row.text, label, said.text, total, *parts, length, rules_of(said)])
-    return markdown_table(["id", "reference", "", "hypothesis", "reward", *scores.parts, "tokens", "rules"], rows)
+            rows.append(
+                [
+                    said.row.id,
+                    said.row.text,
+                    label,
+                    said.text,
+                    total,
+                    *parts,
+                    length,
+                    rules_of(said),
+                ]
+            )
+    return markdown_table(
+        ["id", "reference", "", "hypothesis", "reward", *scores.parts, "tokens", "rules"], rows
+    )
 
 
 def hypothesis_table(groups: Iterable[list[Hypothesis]]) -> str:
@@ -88,8 +116,9 @@ class SampleLogger(Callback):
         self.every_n_steps, self.num_groups, self.num_rows = every_n_steps, num_groups, num_rows
         self.max_audio_s, self.num_spoken = max_audio_s, num_spoken
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-        rl_step, step = pl_module.rl_step, getattr(pl_module, "last_step", None)
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        run = run_view(pl_module)
+        rl_step, step = run.rl_step, run.last_step
         is_due = self.every_n_steps > 0 and (rl_step == 1 or rl_step % self.every_n_steps == 0)
         writers = tensorboard_writers(trainer) if is_due else []
         if step is None or not writers:
@@ -106,28 +135,32 @@ class SampleLogger(Callback):
                 if speaks:
                     for label, sample in zip(("best", "worst"), samples, strict=True):
                         said = spoken(step.groups[prompt][sample])
-                        write_speech(writer, f"groups/{number}/{label}", said, rl_step, self.max_audio_s)
+                        write_speech(
+                            writer, f"groups/{number}/{label}", said, rl_step, self.max_audio_s
+                        )
 
-    def _write_audio(self, writer: Any, tag: str, batch: Any, prompt: int, rl_step: int) -> None:
+    def _write_audio(
+        self, writer: Any, tag: str, batch: PromptBatch, prompt: int, rl_step: int
+    ) -> None:
         rate = batch.sample_rate_hz
         num_samples = min(int(batch.num_samples[prompt]), round(self.max_audio_s * rate))
         if num_samples > 0:
             wave = batch.waveform[prompt, :num_samples].detach().float().cpu().clamp(-1, 1)
             writer.add_audio(tag, wave[None], rl_step, sample_rate=rate)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
-        self._write_hypotheses(trainer, pl_module, "val")
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write_hypotheses(trainer, run_view(pl_module), "val")
 
-    def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
-        self._write_hypotheses(trainer, pl_module, "test")
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write_hypotheses(trainer, run_view(pl_module), "test")
 
-    def _write_hypotheses(self, trainer: Trainer, pl_module: Any, kind: str) -> None:
+    def _write_hypotheses(self, trainer: Trainer, run: RunView, kind: str) -> None:
         writers = tensorboard_writers(trainer) if self.num_rows > 0 else []
         for writer in writers:
-            for name, groups in pl_module.last_hypotheses.items():
+            for name, groups in run.last_hypotheses.items():
                 shown, speaks = groups[: self.num_rows], has_speech(groups)
                 table = (heard_table if speaks else hypothesis_table)(shown)
-                writer.add_text(f"{kind}/{name}", table, pl_module.rl_step)
+                writer.add_text(f"{kind}/{name}", table, run.rl_step)
                 for number, (said, *_) in enumerate(shown[: self.num_spoken] if speaks else ()):
                     tag = f"{kind}/{name}/{number}"
-                    write_speech(writer, tag, spoken(said), pl_module.rl_step, self.max_audio_s)
+                    write_speech(writer, tag, spoken(said), run.rl_step, self.max_audio_s)

@@ -13,6 +13,7 @@ import torch
 from lightning import Trainer
 
 from lightning_audiorl import __version__
+from lightning_audiorl.callbacks.view import RunView
 
 _PACKAGES = ("torch", "torchaudio", "lightning", "transformers", "torchmetrics", "jiwer", "peft")
 
@@ -49,9 +50,9 @@ def machine(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def seeds(pl_module: Any) -> dict[str, Any]:
+def seeds(run: RunView) -> dict[str, Any]:
     """The seed that keys every draw, and Lightning's global one."""
-    return {"seed": getattr(pl_module, "seed", None), "seed_everything": os.environ.get("PL_GLOBAL_SEED")}
+    return {"seed": run.seed, "seed_everything": os.environ.get("PL_GLOBAL_SEED")}
 
 
 def settings(trainer: Trainer) -> dict[str, Any]:
@@ -63,14 +64,13 @@ def settings(trainer: Trainer) -> dict[str, Any]:
     return {}
 
 
-def model_facts(pl_module: Any) -> dict[str, Any]:
+def model_facts(run: RunView) -> dict[str, Any]:
     """Class, size and origin of the policy."""
-    policy = pl_module.policy
-    record = getattr(getattr(policy, "start", None), "record", None)
+    policy = run.policy
     return {
         "class": type(policy).__name__,
         "parameters": sum(p.numel() for p in policy.parameters()),
         "trainable": sum(p.numel() for p in policy.trainable().values()),
-        "start": record() if record is not None else None,
-        "start_hash": getattr(pl_module, "start_hash", None),
+        "start": policy.start.record(),
+        "start_hash": run.start_hash,
     }

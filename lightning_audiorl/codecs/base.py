@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Annotated, Self
 
 import torch
 from torch import Tensor, nn
+
+from lightning_audiorl.fields import Batched, Shape, Shared
 
 
 class CodecError(ValueError):
@@ -16,8 +17,10 @@ class CodecError(ValueError):
 
 
 @dataclass(frozen=True)
-class SpeakerCondition:
+class SpeakerCondition(Batched):
     """The speaker prompts of B rows, for codecs whose decoder wants more than codes.
+
+    Rows may be selected repeatedly: the G samples of a prompt share it.
 
     Args:
         waveform: [B, S] float32, zeros after a prompt's end.
@@ -33,28 +36,12 @@ class SpeakerCondition:
         tensor([ 80,  80, 160])
     """
 
-    waveform: Tensor
-    num_samples: Tensor
-    sample_rate_hz: int
-    codes: Tensor | None = None
-    lengths: Tensor | None = None
-    embedding: Tensor | None = None
-
-    def select(self, index: list[int]) -> SpeakerCondition:
-        """The prompts of the rows at ``index``, in that order; rows may repeat (G samples of a prompt share it)."""
-        return self._map(lambda value: value[index])
-
-    def to(self, device: torch.device | str) -> SpeakerCondition:
-        """A copy on ``device``."""
-        return self._map(lambda value: value.to(device))
-
-    def _map(self, change: Callable[[Tensor], Tensor]) -> SpeakerCondition:
-        changed: dict[str, Any] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, Tensor):
-                changed[field.name] = change(value)
-        return replace(self, **changed)
+    waveform: Annotated[Tensor, Shape("B S")]
+    num_samples: Annotated[Tensor, Shape("B")]
+    sample_rate_hz: Shared[int]
+    codes: Annotated[Tensor | None, Shape("B T")] = None
+    lengths: Annotated[Tensor | None, Shape("B")] = None
+    embedding: Annotated[Tensor | None, Shape("B D")] = None
 
 
 def valid(num: Tensor, longest: int) -> Tensor:
@@ -191,7 +178,11 @@ class Codec(nn.Module, ABC):
             CodecError: for several codebooks, for codes that the codec does not have.
         """
         self.require_one_codebook()
-        if codes.ndim != 2 or lengths.shape != codes.shape[:1] or (len(lengths) and lengths.max() > codes.shape[1]):
+        if (
+            codes.ndim != 2
+            or lengths.shape != codes.shape[:1]
+            or (len(lengths) and lengths.max() > codes.shape[1])
+        ):
             raise CodecError(
                 f"{type(self).__name__}.decode: want codes [B, T] and lengths [B] of at most T, got "
                 f"{list(codes.shape)} and {lengths.tolist()}"
@@ -229,7 +220,9 @@ class Codec(nn.Module, ABC):
             CodecError: naming what was encoded and what was declared.
         """
         expected = num_samples / self.samples_per_code
-        for given, length, want in zip(num_samples.tolist(), lengths.tolist(), expected.tolist(), strict=True):
+        for given, length, want in zip(
+            num_samples.tolist(), lengths.tolist(), expected.tolist(), strict=True
+        ):
             if abs(length - want) > 1 or (given == 0 and length):
                 raise CodecError(
                     f"{type(self).__name__}: {given} samples at {self.sample_rate_hz} Hz became {length} codes, but "

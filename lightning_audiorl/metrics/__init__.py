@@ -1,20 +1,25 @@
-"""Evaluation figures, independent of the rewards."""
+"""Evaluation metrics, independent of the rewards."""
 
 from lightning_audiorl.metrics.asr import AsrMetrics
 from lightning_audiorl.metrics.evaluation import AsrEvaluation, SetEvaluation
 from lightning_audiorl.metrics.functional import UtteranceCounts, asr_rates, utterance_counts
+from lightning_audiorl.metrics.specs import Format, MetricSpec, RegistersSpecs, percent
 from lightning_audiorl.metrics.speech import SpeechEvaluation, SpeechMetrics
 from lightning_audiorl.metrics.watch import gap_alerts, reward_hacking_alerts
 
 __all__ = [
     "AsrEvaluation",
     "AsrMetrics",
+    "Format",
+    "MetricSpec",
+    "RegistersSpecs",
     "SetEvaluation",
     "SpeechEvaluation",
     "SpeechMetrics",
     "UtteranceCounts",
     "asr_rates",
     "gap_alerts",
+    "percent",
     "reward_hacking_alerts",
     "utterance_counts",
 ]

@@ -1,4 +1,4 @@
-"""The figures of a validation set as one torchmetrics class."""
+"""The recognition metrics of an evaluation set as one torchmetrics class."""
 
 from __future__ import annotations
 
@@ -10,23 +10,32 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_audiorl.metrics.functional import UtteranceCounts, asr_rates, utterance_counts
+from lightning_audiorl.metrics.specs import RECOGNITION, RegistersSpecs
 from lightning_audiorl.text.normalise import Normaliser
 from lightning_audiorl.types import Hypothesis
 
 
-class AsrMetrics(Metric):
-    """All recognition figures of one set; sums over processes.
+class AsrMetrics(RegistersSpecs, Metric):
+    """All recognition metrics of one set; sums over processes.
 
     The state is one float64 vector of sums (the fields of `UtteranceCounts`), so counts stay exact and a sync is one
-    collective. ``compute`` gives a dict of scalar tensors with the keys of `asr_rates`, NaN where a figure is
+    collective. ``compute`` gives a dict of scalar tensors with the keys of `asr_rates`, NaN where a metric is
     undefined in this set.
 
     Args:
         keywords: looked for in every row, beside ``row.keywords``.
         normalisers: by language code, in place of the built-in table.
         kwargs: see torchmetrics.Metric.
+
+    Example:
+        >>> from lightning_audiorl.types import Utterance
+        >>> metric = AsrMetrics()
+        >>> metric.update([Hypothesis(Utterance("a", (), text="one two", duration_s=1.0, lang="en"), "one")])
+        >>> metric.compute()["wer"]
+        tensor(0.5000)
     """
 
+    specs = RECOGNITION
     is_differentiable = False
     higher_is_better = None
     full_state_update = False
@@ -59,11 +68,15 @@ class AsrMetrics(Metric):
                 "AsrMetrics compares text, but the policy speaks; set model.init_args.evaluation to "
                 "lightning_audiorl.metrics.SpeechEvaluation with the judges that shall listen"
             )
-        rows = [utterance_counts(hypothesis, self.normalisers, self.keywords).values() for hypothesis in hypotheses]
+
+        rows = [
+            utterance_counts(hypothesis, self.normalisers, self.keywords).values()
+            for hypothesis in hypotheses
+        ]
         rows.append(UtteranceCounts(compute_s=compute_seconds).values())
         self.sums += torch.tensor(rows, dtype=torch.float64).sum(0).to(self.sums.device)
 
     def compute(self) -> dict[str, Tensor]:
-        """The figures of `asr_rates` as float32 scalars."""
+        """The metrics of `asr_rates` as float32 scalars."""
         rates = asr_rates(UtteranceCounts(*self.sums.tolist()))
         return {name: torch.tensor(rate, device=self.sums.device) for name, rate in rates.items()}

@@ -11,11 +11,23 @@ from torchmetrics import Metric
 
 from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.metrics.asr import AsrMetrics
+from lightning_audiorl.metrics.specs import RegistersSpecs
 from lightning_audiorl.text.normalise import Normaliser
 
 
-class SetEvaluation(ABC):
-    """Makes the metric of each set and decoding: ``update(hypotheses, seconds)``, ``compute() -> dict`` of scalars."""
+class SetEvaluation(RegistersSpecs, ABC):
+    """Makes the metric of each set and decoding: ``update(hypotheses, seconds)``, ``compute() -> dict`` of scalars.
+
+    Attributes:
+        specs: of the metrics that are this evaluation's own; see `metrics.specs`.
+
+    Example:
+        >>> class Keywords(SetEvaluation):
+        ...     def new(self):
+        ...         return AsrMetrics(keywords=["york"])
+        >>> sorted(Keywords().new().compute())[:3]
+        ['cer', 'correct_rate', 'deletion_rate']
+    """
 
     @abstractmethod
     def new(self) -> Metric:
@@ -31,15 +43,23 @@ class SetEvaluation(ABC):
 
 
 class AsrEvaluation(SetEvaluation):
-    """`AsrMetrics`.
+    """Recognition quality, see `AsrMetrics`.
 
     Args:
         keywords: looked for in every row, beside ``row.keywords``.
         normalisers: by language code, in place of the built-in table.
+
+    Example:
+        >>> AsrEvaluation(keywords=["york"]).new().keywords
+        ('york',)
     """
 
-    def __init__(self, keywords: list[str] | None = None, normalisers: dict[str, Normaliser] | None = None) -> None:
-        self.keywords, self.normalisers = keywords, normalisers
+    def __init__(
+        self, keywords: list[str] | None = None, normalisers: dict[str, Normaliser] | None = None
+    ) -> None:
+        self.keywords = keywords
+        self.normalisers = normalisers
 
     def new(self) -> AsrMetrics:
+        """An `AsrMetrics` with nothing counted yet."""
         return AsrMetrics(self.keywords, self.normalisers)

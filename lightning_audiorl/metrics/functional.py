@@ -25,6 +25,11 @@ class Alignment:
         hypothesis: H units.
         hit_at: reference position -> hypothesis position of each hit.
         insertions: hypothesis units that stand against nothing.
+
+    Example:
+        >>> one = Alignment("a b c".split(), "a x b".split(), hit_at={0: 0, 1: 2}, insertions=1)
+        >>> one.substitutions, one.deletions
+        (0, 1)
     """
 
     reference: list[str]
@@ -34,33 +39,57 @@ class Alignment:
 
     @property
     def deletions(self) -> int:
+        """Reference units that stand against nothing."""
         return len(self.reference) - len(self.hypothesis) + self.insertions
 
     @property
+    def errors(self) -> int:
+        """Substitutions, deletions and insertions."""
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
     def substitutions(self) -> int:
+        """Hypothesis units that stand against another unit."""
         return len(self.hypothesis) - self.insertions - len(self.hit_at)
 
 
 def align(reference: str, hypothesis: str, unit: Unit = "word") -> Alignment:
-    """Align two normalised texts by jiwer (minimum edit distance)."""
+    """Align two normalised texts by jiwer (minimum edit distance).
+
+    Args:
+        reference: the text to match.
+        hypothesis: the text that was written.
+        unit: what is aligned, words or characters (spaces among them).
+
+    Example:
+        >>> align("one two three four", "one three four").hit_at
+        {0: 0, 2: 1, 3: 2}
+        >>> align("abc", "abd", "char").substitutions
+        1
+    """
     process = jiwer.process_words if unit == "word" else jiwer.process_characters
     hit_at: dict[int, int] = {}
     insertions = 0
+
     for chunk in process(reference, hypothesis).alignments[0]:
         if chunk.type == "equal":
-            hit_at |= zip(
-                range(chunk.ref_start_idx, chunk.ref_end_idx),
-                range(chunk.hyp_start_idx, chunk.hyp_end_idx),
-                strict=True,
-            )
+            reference_positions = range(chunk.ref_start_idx, chunk.ref_end_idx)
+            hypothesis_positions = range(chunk.hyp_start_idx, chunk.hyp_end_idx)
+            hit_at |= zip(reference_positions, hypothesis_positions, strict=True)
         elif chunk.type == "insert":
             insertions += chunk.hyp_end_idx - chunk.hyp_start_idx
-    return Alignment(split_units(reference, unit), split_units(hypothesis, unit), hit_at, insertions)
+
+    return Alignment(
+        split_units(reference, unit), split_units(hypothesis, unit), hit_at, insertions
+    )
 
 
 def _repeats(units: list[str], period: int) -> list[range]:
     """Stretches of positions whose unit equals the one ``period`` before."""
-    found, start = [], None
+    found: list[range] = []
+    start: int | None = None
+
+    # One position past the end, where a stretch that lasts to the end is closed.
     for i in range(period, len(units) + 1):
         same = i < len(units) and units[i] == units[i - period]
         if same and start is None:
@@ -68,6 +97,7 @@ def _repeats(units: list[str], period: int) -> list[range]:
         elif not same and start is not None:
             found.append(range(start, i))
             start = None
+
     return found
 
 
@@ -76,15 +106,35 @@ def is_loop(alignment: Alignment, min_repeated: int = 4, max_period: int = 32) -
 
     It does where at least ``min_repeated`` units, and at least one whole period, repeat the units before them, more
     than the reference ever repeats at that period, and half of them or more are no hits.
+
+    Args:
+        alignment: of one utterance.
+        min_repeated: units that a loop has at least besides its first turn.
+        max_period: longest turn that is looked for, in units.
+
+    Example:
+        >>> is_loop(align("thank you", "thank you thank you thank you thank you"))
+        True
+        >>> is_loop(align("ha ha ha ha ha ha", "ha ha ha ha ha ha"))
+        False
     """
-    right = set(alignment.hit_at.values())
-    for period in range(1, min(max_period, len(alignment.hypothesis) // 2) + 1):
-        long = [s for s in _repeats(alignment.hypothesis, period) if len(s) >= max(min_repeated, period)]
+    hits = set(alignment.hit_at.values())
+    longest_period = min(max_period, len(alignment.hypothesis) // 2)
+
+    for period in range(1, longest_period + 1):
+        long = [
+            s for s in _repeats(alignment.hypothesis, period) if len(s) >= max(min_repeated, period)
+        ]
         if not long:
             continue
+
+        # Speech itself repeats ("no no no no"): only what goes beyond the reference is a loop.
         natural = max(map(len, _repeats(alignment.reference, period)), default=0)
-        if any(len(s) > natural and 2 * len(right.intersection(s)) <= len(s) for s in long):
-            return True
+        for stretch in long:
+            mostly_wrong = 2 * len(hits.intersection(stretch)) <= len(stretch)
+            if len(stretch) > natural and mostly_wrong:
+                return True
+
     return False
 
 
@@ -93,9 +143,20 @@ def is_hallucination(alignment: Alignment, min_invented: int = 3) -> bool:
 
     Any text for an empty reference; or insertions of at least ``min_invented`` units and half the reference; or a text
     of at least ``min_invented`` units without one hit; or a loop.
+
+    Args:
+        alignment: of one utterance.
+        min_invented: units.
+
+    Example:
+        >>> is_hallucination(align("", "thank you"))
+        True
+        >>> is_hallucination(align("turn left", "turn right"))
+        False
     """
     if not alignment.reference:
         return bool(alignment.hypothesis)
+
     runaway = alignment.insertions >= max(min_invented, len(alignment.reference) / 2)
     unrelated = len(alignment.hypothesis) >= min_invented and not alignment.hit_at
     return runaway or unrelated or is_loop(alignment)
@@ -107,17 +168,36 @@ def aligned_keywords(alignment: Alignment, keywords: Iterable[list[str]]) -> tup
     Args:
         alignment: of one utterance.
         keywords: each as units (``text.keywords.keyword_units``).
+
+    Example:
+        >>> one = align("call new york and york", "call new york or york")
+        >>> aligned_keywords(one, [["new", "york"], ["york"]])
+        (3, 3, 3)
     """
-    hits = spoken = said = 0
+    num_hits = 0
+    num_in_reference = 0
+    num_in_hypothesis = 0
+
     for keyword in keywords:
-        n = len(keyword)
-        at = [i for i in range(len(alignment.reference) - n + 1) if alignment.reference[i : i + n] == keyword]
-        spoken += len(at)
-        said += sum(alignment.hypothesis[i : i + n] == keyword for i in range(len(alignment.hypothesis) - n + 1))
-        for i in at:
-            first = alignment.hit_at.get(i)
-            hits += first is not None and all(alignment.hit_at.get(i + k) == first + k for k in range(n))
-    return hits, spoken, said
+        in_reference = _occurrences(alignment.reference, keyword)
+        num_in_reference += len(in_reference)
+        num_in_hypothesis += len(_occurrences(alignment.hypothesis, keyword))
+
+        # In place: all of its units are hits, and they stand side by side in the hypothesis too.
+        for start in in_reference:
+            first = alignment.hit_at.get(start)
+            if first is not None and all(
+                alignment.hit_at.get(start + k) == first + k for k in range(len(keyword))
+            ):
+                num_hits += 1
+
+    return num_hits, num_in_reference, num_in_hypothesis
+
+
+def _occurrences(units: list[str], keyword: list[str]) -> list[int]:
+    """Where ``keyword`` begins in ``units``."""
+    n = len(keyword)
+    return [i for i in range(len(units) - n + 1) if units[i : i + n] == keyword]
 
 
 @dataclass(frozen=True)
@@ -126,6 +206,10 @@ class UtteranceCounts:
 
     Fields named ``words`` count units of the language. ``characters`` and ``character_errors`` include the spaces of
     normalised text, as CER commonly does. Nonspeech fields count only utterances with an empty reference.
+
+    Example:
+        >>> UtteranceCounts(utterances=2, words=7).values()[:3]
+        [2.0, 7.0, 0.0]
     """
 
     utterances: float = 0
@@ -157,7 +241,9 @@ class UtteranceCounts:
 
 
 def utterance_counts(
-    hypothesis: Hypothesis, normalisers: Mapping[str, Normaliser] | None = None, keywords: Iterable[str] = ()
+    hypothesis: Hypothesis,
+    normalisers: Mapping[str, Normaliser] | None = None,
+    keywords: Iterable[str] = (),
 ) -> UtteranceCounts:
     """Count everything about one utterance.
 
@@ -165,14 +251,25 @@ def utterance_counts(
         hypothesis: decoded text with its row.
         normalisers: by language code, in place of the built-in table.
         keywords: looked for in every row, beside ``row.keywords``.
+
+    Example:
+        >>> from lightning_audiorl.types import Utterance
+        >>> row = Utterance("a", (), text="turn left at York", duration_s=1.5, lang="en")
+        >>> counts = utterance_counts(Hypothesis(row, "Turn at York!"), keywords=["York"])
+        >>> counts.words, counts.hits, counts.deletions, counts.keyword_hits
+        (4, 3, 1, 1)
     """
     row = hypothesis.row
     normaliser = normaliser_for(row.lang, normalisers)
-    reference, said = normaliser.normalise(row.text), normaliser.normalise(hypothesis.text)
-    alignment = align(reference, said, normaliser.unit)
-    characters = align(reference, said, "char")
+    reference = normaliser.normalise(row.text)
+    text = normaliser.normalise(hypothesis.text)
+
+    alignment = align(reference, text, normaliser.unit)
+    characters = align(reference, text, "char")
+
     vocabulary = keyword_units((*keywords, *row.keywords), normaliser)
-    keyword_hits, spoken_keywords, said_keywords = aligned_keywords(alignment, vocabulary)
+    keyword_hits, reference_keywords, hypothesis_keywords = aligned_keywords(alignment, vocabulary)
+
     nonspeech = not reference
     return UtteranceCounts(
         utterances=1,
@@ -183,16 +280,16 @@ def utterance_counts(
         deletions=alignment.deletions,
         insertions=alignment.insertions,
         characters=len(reference),
-        character_errors=characters.substitutions + characters.deletions + characters.insertions,
-        exact=reference == said,
+        character_errors=characters.errors,
+        exact=reference == text,
         hallucinated=is_hallucination(alignment),
         loops=is_loop(alignment),
         unfinished=not hypothesis.finished,
         keyword_hits=keyword_hits,
-        keywords=spoken_keywords,
-        hypothesis_keywords=said_keywords,
+        keywords=reference_keywords,
+        hypothesis_keywords=hypothesis_keywords,
         nonspeech=nonspeech,
-        nonspeech_texts=nonspeech and bool(said),
+        nonspeech_texts=nonspeech and bool(text),
         nonspeech_words=len(alignment.hypothesis) if nonspeech else 0,
         nonspeech_s=row.duration_s if nonspeech else 0.0,
         audio_s=row.duration_s,
@@ -204,11 +301,19 @@ def _ratio(part: float, whole: float) -> float:
 
 
 def asr_rates(counts: UtteranceCounts) -> dict[str, float]:
-    """The figures of a set from its sums; NaN where the set says nothing about a figure (never infinite).
+    """The metrics of a set from its sums; NaN where the set says nothing about a metric (never infinite).
 
     Insertions on utterances with an empty reference count in ``wer``, ``insertion_rate`` and ``length_ratio``;
     a set of such utterances alone has no error rates. A keyword precision or recall without occurrences is NaN; F1
     counts a lone side as 0. ``real_time_factor`` is NaN when no compute time was given.
+
+    Args:
+        counts: added up over the utterances of the set.
+
+    Example:
+        >>> rates = asr_rates(UtteranceCounts(utterances=1, words=4, hits=3, deletions=1, characters=16))
+        >>> rates["wer"], rates["correct_rate"], rates["keyword_f1"]
+        (0.25, 0.75, nan)
     """
     c = counts
     errors = c.substitutions + c.deletions + c.insertions

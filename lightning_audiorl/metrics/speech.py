@@ -18,8 +18,9 @@ from lightning_audiorl.judges.panel import JudgePanel, same_weights
 from lightning_audiorl.judges.pitch import f0_spread_semitones, voiced_f0_hz
 from lightning_audiorl.metrics.evaluation import SetEvaluation
 from lightning_audiorl.metrics.functional import align
+from lightning_audiorl.metrics.specs import SYNTHESIS, RegistersSpecs
 from lightning_audiorl.text.normalise import Normaliser, normaliser_for
-from lightning_audiorl.types import Hypothesis, Utterance
+from lightning_audiorl.types import Hypothesis, Speech, Utterance
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +34,10 @@ class Judges:
         held_out_judge: another one.
         encoder: the speaker encoder of the reward, or its name.
         held_out_encoder: another one.
+
+    Example:
+        >>> Judges(judge="asr", encoder="speaker").complete, Judges().present()
+        (False, [])
     """
 
     judge: AsrJudge | str | None = None
@@ -74,7 +79,11 @@ Listeners = Judges
 
 @dataclass
 class SpeechCounts:
-    """Sums over the samples of a set; the state of `SpeechMetrics`, one number each."""
+    """Sums over the samples of a set; the state of `SpeechMetrics`, one number each.
+
+    Fields named ``similarities`` count the samples that have a similarity, ``voiced`` those that have a pitch. Of a
+    judge that rewards the fields have its bare name, of one held out the prefix ``held_out_``.
+    """
 
     samples: float = 0.0
     errors: float = 0.0
@@ -99,12 +108,19 @@ class SpeechCounts:
 
 
 def character_errors(row: Utterance, transcript: str, normaliser: Normaliser) -> tuple[int, int]:
-    """(edits, reference characters) by jiwer's alignment of the normalised texts, spaces left out."""
-    reference, heard = (normaliser.normalise(text).replace(" ", "") for text in (row.text, transcript))
+    """(edits, reference characters) by jiwer's alignment of the normalised texts, spaces left out.
+
+    Example:
+        >>> from lightning_audiorl.types import Utterance
+        >>> row = Utterance("a", (), text="Turn left.", duration_s=1.0, lang="en")
+        >>> character_errors(row, "turnleft", normaliser_for("en")), character_errors(row, "turn", normaliser_for("en"))
+        ((0, 8), (4, 8))
+    """
+    reference = normaliser.normalise(row.text).replace(" ", "")
+    hypothesis = normaliser.normalise(transcript).replace(" ", "")
     if not reference:
-        return len(heard), 0
-    alignment = align(reference, heard, "char")
-    return alignment.substitutions + alignment.deletions + alignment.insertions, len(reference)
+        return len(hypothesis), 0
+    return align(reference, hypothesis, "char").errors, len(reference)
 
 
 def speech_counts(
@@ -128,19 +144,15 @@ def speech_counts(
     panel = panel or JudgePanel()
     counts = SpeechCounts(samples=len(hypotheses))
     for hypothesis in hypotheses:
-        row, speech = hypothesis.row, speech_of(hypothesis, "SpeechMetrics")
+        row = hypothesis.row
+        speech = speech_of(hypothesis, "SpeechMetrics")
         counts.tokens += speech.codes.shape[0]
         counts.units += len(normaliser_for(row.lang, normalisers).units(row.text))
         counts.speech_s += speech.duration_s
         counts.expected_s += row.duration_s
         counts.missing_stops += not hypothesis.finished
         counts.empties += not speech.waveform.numel()
-        finite = bool(speech.waveform.isfinite().all())
-        f0_hz = voiced_f0_hz(speech.waveform if finite else speech.waveform[:0], speech.sample_rate_hz)
-        if len(f0_hz):
-            counts.f0_hz += float(f0_hz.mean())
-            counts.f0_spread += f0_spread_semitones(f0_hz)
-            counts.voiced += 1
+        _add_pitch(counts, speech)
 
     for prefix, judge in (("", judges.judge), ("held_out_", judges.held_out_judge)):
         if judge is not None:
@@ -155,6 +167,16 @@ def _add(counts: SpeechCounts, name: str, value: float) -> None:
     setattr(counts, name, getattr(counts, name) + value)
 
 
+def _add_pitch(counts: SpeechCounts, speech: Speech) -> None:
+    # One sample that is not finite would make the mean over the set NaN.
+    finite = bool(speech.waveform.isfinite().all())
+    f0_hz = voiced_f0_hz(speech.waveform if finite else speech.waveform[:0], speech.sample_rate_hz)
+    if len(f0_hz):
+        counts.f0_hz += float(f0_hz.mean())
+        counts.f0_spread += f0_spread_semitones(f0_hz)
+        counts.voiced += 1
+
+
 def _add_errors(
     counts: SpeechCounts,
     prefix: str,
@@ -166,8 +188,11 @@ def _add_errors(
         if transcript is None:
             counts.failures += 1
             continue
+
         row = hypothesis.row
-        errors, characters = character_errors(row, transcript, normaliser_for(row.lang, normalisers))
+        errors, characters = character_errors(
+            row, transcript, normaliser_for(row.lang, normalisers)
+        )
         _add(counts, f"{prefix}errors", errors)
         _add(counts, f"{prefix}characters", characters)
 
@@ -182,7 +207,10 @@ def _add_similarities(
         if prompt is None or (voice is None and speech.waveform.numel()):
             counts.failures += 1
             continue
-        _add(counts, f"{prefix}similarity", -1.0 if voice is None else float(torch.dot(voice, prompt)))
+
+        # No voice, and no failure: the sample is empty, which is the worst that a voice can be.
+        similarity = -1.0 if voice is None else float(torch.dot(voice, prompt))
+        _add(counts, f"{prefix}similarity", similarity)
         _add(counts, f"{prefix}similarities", 1)
 
 
@@ -190,22 +218,31 @@ def _ratio(top: float, bottom: float) -> float:
     return top / bottom if bottom else math.nan
 
 
-def speech_figures(counts: SpeechCounts) -> dict[str, float]:
-    """The figures of a set; NaN where one is undefined.
+def speech_rates(counts: SpeechCounts) -> dict[str, float]:
+    """The metrics of a set; NaN where one is undefined.
 
     cer, held_out_cer: characters wrong over characters to say, by the reward's judge and by the other one.
     judge_gap: held_out_cer - cer, above 0 where the reward's judge hears more than the other.
     similarity, held_out_similarity: mean cosine to the speaker prompt.
     similarity_gap: similarity - held_out_similarity; cosines of two encoders have no common scale, so watch its change.
-    judge_failure_rate: samples per listener and sample that could not be judged.
+    judge_failure_rate: answers per sample that could not be judged.
     tokens_per_unit: speech tokens per word of the text (per character where the language has no spaces).
     duration_ratio: seconds spoken over seconds expected.
     missing_stop_rate, empty_rate: samples cut by the length cap; samples that say nothing.
     f0_mean_hz, f0_std_semitones: of the voiced frames of a sample, mean over the samples that have any.
     rtf: seconds of computing per second spoken.
+
+    Args:
+        counts: added up over the samples of the set.
+
+    Example:
+        >>> rates = speech_rates(SpeechCounts(samples=2, errors=3, characters=30, missing_stops=1))
+        >>> rates["cer"], rates["missing_stop_rate"], rates["held_out_cer"]
+        (0.1, 0.5, nan)
     """
     c = counts
-    cer, held_out_cer = _ratio(c.errors, c.characters), _ratio(c.held_out_errors, c.held_out_characters)
+    cer = _ratio(c.errors, c.characters)
+    held_out_cer = _ratio(c.held_out_errors, c.held_out_characters)
     similarity = _ratio(c.similarity, c.similarities)
     held_out_similarity = _ratio(c.held_out_similarity, c.held_out_similarities)
     return {
@@ -227,11 +264,15 @@ def speech_figures(counts: SpeechCounts) -> dict[str, float]:
     }
 
 
-class SpeechMetrics(Metric):
-    """All figures of one set of synthesised speech; sums over processes.
+#: The former name of `speech_rates`.
+speech_figures = speech_rates
+
+
+class SpeechMetrics(RegistersSpecs, Metric):
+    """All metrics of one set of synthesised speech; sums over processes.
 
     The state is one float64 vector (the fields of `SpeechCounts`). ``compute`` gives a dict of scalar tensors with the
-    keys of `speech_figures`.
+    keys of `speech_rates`.
 
     Args:
         judges: by role.
@@ -240,6 +281,7 @@ class SpeechMetrics(Metric):
         kwargs: see torchmetrics.Metric.
     """
 
+    specs = SYNTHESIS
     is_differentiable = False
     higher_is_better = None
     full_state_update = False
@@ -256,10 +298,14 @@ class SpeechMetrics(Metric):
         self.judges = judges
         self.normalisers = dict(normalisers or {})
         self.panel = panel
-        self.add_state("sums", torch.zeros(len(fields(SpeechCounts)), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state(
+            "sums",
+            torch.zeros(len(fields(SpeechCounts)), dtype=torch.float64),
+            dist_reduce_fx="sum",
+        )
 
     def update(self, hypotheses: Sequence[Hypothesis], compute_seconds: float = 0.0) -> None:
-        """Listen to samples and add them.
+        """Have the judges hear samples, and add them.
 
         Args:
             hypotheses: one or more per row, all with speech.
@@ -273,9 +319,9 @@ class SpeechMetrics(Metric):
         self.sums += torch.tensor(astuple(counts), dtype=torch.float64, device=self.sums.device)
 
     def compute(self) -> dict[str, Tensor]:
-        """The figures of `speech_figures` as float32 scalars."""
-        figures = speech_figures(SpeechCounts(*self.sums.tolist()))
-        return {name: torch.tensor(value, device=self.sums.device) for name, value in figures.items()}
+        """The metrics of `speech_rates` as float32 scalars."""
+        rates = speech_rates(SpeechCounts(*self.sums.tolist()))
+        return {name: torch.tensor(rate, device=self.sums.device) for name, rate in rates.items()}
 
 
 class SpeechEvaluation(SetEvaluation):
@@ -311,12 +357,15 @@ class SpeechEvaluation(SetEvaluation):
             check_held_out(self.by_role)
 
     def new(self) -> SpeechMetrics:
+        """A `SpeechMetrics` with nothing counted yet."""
         return SpeechMetrics(self.by_role, self.normalisers, self.panel)
 
     def judges(self) -> Sequence[nn.Module]:
+        """The judges of all roles that are filled."""
         return self.by_role.present()
 
     def with_panel(self, panel: JudgePanel) -> Self:
+        """The same evaluation with the panel's own judges, which its metrics ask through the panel."""
         # A copy: another run may have this evaluation, with a panel of its own.
         other = copy(self)
         other.panel = panel

@@ -4,6 +4,7 @@ from lightning.pytorch.strategies import StrategyRegistry
 
 from lightning_audiorl.strategies.ddp import PhaseDDP
 from lightning_audiorl.strategies.fsdp import PhaseFSDP
+from lightning_audiorl.strategies.interface import PlainStrategy, RLStrategy, rl_strategy
 from lightning_audiorl.strategies.ledger import Ledger
 from lightning_audiorl.strategies.mixin import PhaseMixin
 from lightning_audiorl.strategies.parts import NEEDED, Part, module_parts
@@ -11,7 +12,11 @@ from lightning_audiorl.strategies.phases import PHASES, Phase, PhaseClock
 from lightning_audiorl.strategies.placement import Placement
 from lightning_audiorl.strategies.single import PhaseSingleDevice
 
-for _name, _strategy in (("phase_single", PhaseSingleDevice), ("phase_ddp", PhaseDDP), ("phase_fsdp", PhaseFSDP)):
+for _name, _strategy in (
+    ("phase_single", PhaseSingleDevice),
+    ("phase_ddp", PhaseDDP),
+    ("phase_fsdp", PhaseFSDP),
+):
     if _name not in StrategyRegistry.available_strategies():
         StrategyRegistry.register(_name, _strategy, description=str(_strategy.__doc__))
 
@@ -27,5 +32,8 @@ __all__ = [
     "PhaseMixin",
     "PhaseSingleDevice",
     "Placement",
+    "PlainStrategy",
+    "RLStrategy",
     "module_parts",
+    "rl_strategy",
 ]

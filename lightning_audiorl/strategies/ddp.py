@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lightning_audiorl.strategies.mixin import PhaseMixin
 
+# Gradients are sent together up to this size: few large messages are faster than many small ones.
 _BUCKET_BYTES = 64 * 2**20
 
 
@@ -22,26 +23,35 @@ def reduce_gradients(parameters: Iterable[nn.Parameter], mean: bool = False) -> 
         mean: divide the sum by the number of ranks.
     """
     bucket: list[Tensor] = []
-    size = 0
+    num_bytes = 0
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-        if bucket and (size > _BUCKET_BYTES or bucket[0].dtype != parameter.grad.dtype):
+
+        # One message holds one dtype. Full buckets end at the same parameter on every rank.
+        is_full = num_bytes > _BUCKET_BYTES
+        if bucket and (is_full or bucket[0].dtype != parameter.grad.dtype):
             _reduce(bucket, mean)
-            bucket, size = [], 0
+            bucket = []
+            num_bytes = 0
+
         bucket.append(parameter.grad)
-        size += parameter.grad.nbytes
+        num_bytes += parameter.grad.nbytes
+
     if bucket:
         _reduce(bucket, mean)
 
 
 def _reduce(gradients: list[Tensor], mean: bool) -> None:
+    """One all-reduce over gradients of one dtype, in place."""
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     torch.distributed.all_reduce(flat)
     if mean:
         flat /= torch.distributed.get_world_size()
-    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient))
+
+    sizes = [gradient.numel() for gradient in gradients]
+    for gradient, reduced in zip(gradients, flat.split(sizes), strict=True):
+        gradient.copy_(reduced.view_as(gradient))
 
 
 class PhaseDDP(PhaseMixin, DDPStrategy):
@@ -53,19 +63,24 @@ class PhaseDDP(PhaseMixin, DDPStrategy):
 
     def configure_ddp(self) -> None:
         """Begin from the weights of rank 0."""
-        assert self.lightning_module is not None
+        module = self.lightning_module
+        assert module is not None
         assert self.placement is not None
-        if torch.distributed.get_world_size() > 1:
-            with self.placement.all_values(), torch.no_grad():
-                for tensor in (*self.lightning_module.parameters(), *self.lightning_module.buffers()):
-                    value = tensor.data.to(self.root_device)
-                    torch.distributed.broadcast(value, src=0)
-                    tensor.data.copy_(value)
+        if torch.distributed.get_world_size() == 1:
+            return
+
+        # A parked tensor is in host memory, and only the device takes part in a broadcast.
+        with self.placement.all_values(), torch.no_grad():
+            for tensor in (*module.parameters(), *module.buffers()):
+                value = tensor.data.to(self.root_device)
+                torch.distributed.broadcast(value, src=0)
+                tensor.data.copy_(value)
 
     def sync_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Add the gradients of all ranks; a rank without a gradient adds zeros."""
         if torch.distributed.get_world_size() > 1:
             reduce_gradients(parameters)
 
     @classmethod
     def register_strategies(cls, strategy_registry: Any) -> None:
-        """Registered by name in this package's ``__init__``."""
+        """Nothing: the name is registered in this package's ``__init__``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,22 +29,36 @@ def shard_units(modules: list[nn.Module], users: dict[int, int]) -> list[nn.Modu
         users: of `weight_users` over the whole policy.
     """
     found = [inner for module in modules for inner in module.modules()]
+
+    # A layer is what stands in a ModuleList; a list inside a layer (experts, say) is sharded with its layer.
     layers = [layer for stack in found if isinstance(stack, nn.ModuleList) for layer in stack]
     nested = {id(inner) for layer in layers for inner in layer.modules() if inner is not layer}
-    outer = [layer for layer in layers if id(layer) not in nested and any(True for _ in layer.parameters())]
-    covered = nested | {id(layer) for layer in outer}
-    embeddings = [
-        other
-        for other in found
-        if type(other) is nn.Embedding
-        and id(other) not in covered
-        and all(users[id(parameter)] == 1 for parameter in other.parameters(recurse=False))
+    outer = [
+        layer
+        for layer in layers
+        if id(layer) not in nested and any(True for _ in layer.parameters())
     ]
+
+    covered = nested | {id(layer) for layer in outer}
+    embeddings = []
+    for other in found:
+        if type(other) is not nn.Embedding or id(other) in covered:
+            continue
+        if all(users[id(parameter)] == 1 for parameter in other.parameters(recurse=False)):
+            embeddings.append(other)
     return [*outer, *embeddings]
 
 
 def weight_users(modules: list[nn.Module]) -> dict[int, int]:
-    """How many distinct modules hold each parameter, by the parameter's id."""
+    """How many distinct modules hold each parameter, by the parameter's id.
+
+    Example:
+        >>> embedding, head = nn.Embedding(5, 3), nn.Linear(3, 5, bias=False)
+        >>> head.weight = embedding.weight
+        >>> weight_users([embedding, head]) == {id(head.weight): 2}
+        True
+    """
+    # A module that stands in several parts is one module.
     distinct = {id(inner): inner for module in modules for inner in module.modules()}
     users: dict[int, int] = {}
     for inner in distinct.values():
@@ -64,23 +78,30 @@ class PhaseFSDP(PhaseMixin, ModelParallelStrategy):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"save_distributed_checkpoint": False} | kwargs)
-        self._units: dict[str, list[Any]] = {}
+        self._units: dict[str, list[nn.Module]] = {}
 
     @property
-    def loss_scale(self) -> float:  # type: ignore[override]
-        """FSDP2 averages over ranks."""
+    def loss_scale(self) -> float:
+        """The world size: FSDP2 averages over ranks."""
         return float(self.world_size)
+
+    @property
+    def lockstep(self) -> bool:
+        """True: a layer is gathered from all ranks."""
+        return True
 
     def setup_environment(self) -> None:
         """All ranks in one data-parallel group."""
-        self._data_parallel_size, self._tensor_parallel_size = self.num_nodes * self.num_processes, 1
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        self._tensor_parallel_size = 1
         super().setup_environment()
 
-    def shard(self, parts: dict[str, list[nn.Module]]) -> None:
+    def shard(self, parts: Mapping[str, list[nn.Module]]) -> None:
         """Shard the modules of a policy's parts, once; called by the module's ``configure_model``."""
         mesh = self.device_mesh["data_parallel"]
         users = weight_users([module for modules in parts.values() for module in modules])
         for name, modules in parts.items():
+            # A second fit, or a test after it, finds the modules sharded.
             self._units[name] = self._units.get(name) or shard_units(modules, users)
             for unit in self._units[name]:
                 if not isinstance(unit, FSDPModule):
@@ -93,18 +114,27 @@ class PhaseFSDP(PhaseMixin, ModelParallelStrategy):
                 for unit in self._units.get(name, []):
                     unit.to(device)
 
+    def _sharded(self, names: Iterable[str]) -> list[FSDPModule]:
+        """The sharded modules of the parts ``names``."""
+        return [
+            unit for name in names for unit in self._units[name] if isinstance(unit, FSDPModule)
+        ]
+
     @contextmanager
     def phase(self, name: Phase) -> Iterator[None]:
+        """Everything that ``name`` needs is on the device inside, and whole where the phase has no gradients."""
+        # In the update the optimizer steps over every shard, whichever phase its module is for.
         needed = [part for part in self._units if name in NEEDED[part] or name == "update"]
-        offload = self._placing[0] == "offload"
-        if offload:
+        if self._policy == "offload":
             self._move([part for part in self._units if part not in needed], "cpu")
             self._move(needed, self.root_device)
-        gathered = [] if name == "update" else [unit for part in needed for unit in self._units[part]]
+
+        gathered = [] if name == "update" else self._sharded(needed)
         with super().phase(name):
             for unit in gathered:
                 unit.set_reshard_after_forward(False)
-                if name != "reference":  # there its first forward gathers, after the reference was written in
+                # In the reference phase the first forward gathers, after the reference's values were written in.
+                if name != "reference":
                     unit.unshard()
             try:
                 yield
@@ -114,18 +144,22 @@ class PhaseFSDP(PhaseMixin, ModelParallelStrategy):
                     unit.set_reshard_after_forward(True)
 
     def sync_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Average the gradients that are whole; those of shards FSDP2 has averaged in the backward pass."""
         if self.world_size > 1:
             reduce_gradients([p for p in parameters if not isinstance(p, DTensor)], mean=True)
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
+        """With the values of parked tensors; gathering them takes every shard on its device."""
         self._move(self._units, self.root_device)
         return super().lightning_module_state_dict()
 
-    def gather(self) -> None:
+    def gather_weights(self) -> None:
         """Every rank gets the whole model as plain tensors on the CPU, for export; it no longer computes."""
         assert self.lightning_module is not None
         for module in self.lightning_module.modules():
             for name, parameter in list(module._parameters.items()):
                 if isinstance(parameter, DTensor):
                     whole = parameter.full_tensor().detach().cpu()
-                    module._parameters[name] = nn.Parameter(whole, requires_grad=parameter.requires_grad)
+                    module._parameters[name] = nn.Parameter(
+                        whole, requires_grad=parameter.requires_grad
+                    )

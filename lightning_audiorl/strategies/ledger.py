@@ -12,7 +12,10 @@ from lightning_audiorl.strategies.phases import Phase
 from lightning_audiorl.strategies.placement import Placement
 
 _MIB = 2**20
-_CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+
+# Of this process on Linux: writing "5" to the first resets the peak resident set size, which the second holds.
+_CLEAR = Path("/proc/self/clear_refs")
+_STATUS = Path("/proc/self/status")
 
 
 class PeakMemory:
@@ -27,7 +30,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(self.device)
             return
         try:
-            _CLEAR.write_text("5")  # Linux: reset the peak resident set size
+            _CLEAR.write_text("5")
         except OSError:
             return
 
@@ -39,11 +42,18 @@ class PeakMemory:
             lines = _STATUS.read_text().splitlines()
         except OSError:
             return None
-        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), None)
+
+        # "VmHWM:     123456 kB"
+        peaks = (int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+        return next(peaks, None)
 
 
 class Ledger:
-    """Figures of one RL step.
+    """Bytes on the device during one RL step.
+
+    Args:
+        placement: of the parts.
+        device: where phases compute.
 
     Attributes:
         resident_bytes: by phase and part, when the phase began; the largest of the step.
@@ -62,6 +72,8 @@ class Ledger:
         held = self.resident_bytes.setdefault(name, {})
         for part, size in self.placement.resident_bytes().items():
             held[part] = max(size, held.get(part, 0))
+
+        # A phase may be entered several times in a step; each time has a peak of its own.
         self._peak.reset()
         try:
             yield
@@ -70,31 +82,44 @@ class Ledger:
             if peak is not None:
                 self.peak_bytes[name] = max(peak, self.peak_bytes.get(name, 0))
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """By log key: MiB resident and peak per phase, MiB moved, seconds spent moving, and of them hidden."""
         placement = self.placement
-        out = {f"resident_mib/{phase}": sum(held.values()) / _MIB for phase, held in self.resident_bytes.items()}
-        out |= {f"peak_mib/{phase}": peak / _MIB for phase, peak in self.peak_bytes.items()}
-        return out | {
-            "moving/mib": placement.moved_bytes / _MIB,
-            "moving/seconds": placement.moved_s,
-            "moving/hidden_seconds": max(0.0, placement.moved_s - placement.waited_s),
-        }
+        out: dict[str, float] = {}
+        for phase, held in self.resident_bytes.items():
+            out[f"resident_mib/{phase}"] = sum(held.values()) / _MIB
+        for phase, peak in self.peak_bytes.items():
+            out[f"peak_mib/{phase}"] = peak / _MIB
+
+        out["moving/mib"] = placement.moved_bytes / _MIB
+        out["moving/seconds"] = placement.moved_s
+        out["moving/hidden_seconds"] = max(0.0, placement.moved_s - placement.waited_s)
+        return out
+
+    #: Former name of `metrics`.
+    figures = metrics
 
     def table(self) -> str:
         """MiB of each part in each phase, as Markdown; the last row is the peak."""
         phases = list(self.resident_bytes)
-        parts = list(dict.fromkeys(part for held in self.resident_bytes.values() for part in held))
         rows = [["MiB resident", *phases], ["---"] * (len(phases) + 1)]
+
+        parts = list(dict.fromkeys(part for held in self.resident_bytes.values() for part in held))
         for part in parts:
             sizes = [self.resident_bytes[phase].get(part, 0) / _MIB for phase in phases]
             rows.append([part, *(f"{size:.1f}" if size else "." for size in sizes)])
-        rows.append(["all parts", *(f"{sum(self.resident_bytes[phase].values()) / _MIB:.1f}" for phase in phases)])
+
+        totals = [sum(self.resident_bytes[phase].values()) / _MIB for phase in phases]
+        rows.append(["all parts", *(f"{total:.1f}" for total in totals)])
+
         peaks = [self.peak_bytes.get(phase) for phase in phases]
-        rows.append(["peak in use", *("-" if peak is None else f"{peak / _MIB:.1f}" for peak in peaks)])
+        rows.append(
+            ["peak in use", *("-" if peak is None else f"{peak / _MIB:.1f}" for peak in peaks)]
+        )
         return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
     def reset(self) -> None:
         """Begin the next step."""
-        self.resident_bytes, self.peak_bytes = {}, {}
+        self.resident_bytes = {}
+        self.peak_bytes = {}
         self.placement.reset()

@@ -1,4 +1,4 @@
-"""What there is to place: the parts of a step, and the phases that need each. The one table of DESIGN."""
+"""What there is to place: the parts of a step, and the one table of the phases that need each."""
 
 from __future__ import annotations
 
@@ -53,20 +53,37 @@ def module_parts(name: str, modules: Iterable[nn.Module], kind: str | None = Non
         name: of the part.
         modules: that hold the tensors, parameters and buffers alike.
         kind: entry of `NEEDED`; by default ``name``.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> layer.bias.requires_grad_(False).numel()
+        2
+        >>> for part in module_parts("lm", [layer]):
+        ...     print(part.name, sorted(part.phases), [list(tensor.shape) for tensor in part.tensors()])
+        lm ['reference', 'rollout', 'update'] [[2]]
+        lm (trainable) ['rollout', 'update'] [[2, 2]]
     """
     needed = NEEDED[kind or name]
+
+    # By id: a parameter that two modules share is placed once.
     frozen: dict[int, Tensor] = {}
     trainable: dict[int, Tensor] = {}
     for module in modules:
         for parameter in module.parameters():
-            (trainable if parameter.requires_grad else frozen)[id(parameter)] = parameter
+            group = trainable if parameter.requires_grad else frozen
+            group[id(parameter)] = parameter
         for buffer in module.buffers():
             frozen[id(buffer)] = buffer
+
     parts = []
     if frozen:
         held = list(frozen.values())
-        parts.append(Part(name, needed | _UPDATE if trainable else needed, lambda: held, frozen=True))
+        parts.append(
+            Part(name, needed | _UPDATE if trainable else needed, lambda: held, frozen=True)
+        )
     if trainable:
         trained = list(trainable.values())
-        parts.append(Part(f"{name} (trainable)", needed - NEEDED["reference"] | _UPDATE, lambda: trained))
+        parts.append(
+            Part(f"{name} (trainable)", needed - NEEDED["reference"] | _UPDATE, lambda: trained)
+        )
     return parts

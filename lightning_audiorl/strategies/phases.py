@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any, Literal, get_args
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Literal, Protocol, get_args
 
 import torch
 
@@ -13,10 +13,27 @@ Phase = Literal["encode", "rollout", "reward", "reference", "update"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
 
+class PhaseHook(Protocol):
+    """Whoever wants to be told of each phase; an `RLStrategy` is one."""
+
+    def phase(self, name: Phase) -> AbstractContextManager[None]:
+        """Everything that the phase ``name`` needs is on the device inside."""
+
+
 class PhaseClock:
     """Enters phases: tells the strategy, keeps the seconds of each, and knows the present one.
 
-    A Strategy with a ``phase(name)`` context manager is told of each phase; under any other a phase is only timed.
+    Attributes:
+        current: the phase that is under way; None between phases.
+        seconds: by phase, since `reset`.
+
+    Example:
+        >>> clock = PhaseClock()
+        >>> with clock.enter("rollout"):
+        ...     print(clock.current)
+        rollout
+        >>> clock.current, list(clock.seconds)
+        (None, ['rollout'])
     """
 
     def __init__(self) -> None:
@@ -24,17 +41,24 @@ class PhaseClock:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
-    def enter(self, name: Phase, strategy: Any = None) -> Iterator[None]:
-        """The phase ``name`` inside; nests no further phase."""
-        hook = getattr(strategy, "phase", None)
+    def enter(self, name: Phase, strategy: PhaseHook | None = None) -> Iterator[None]:
+        """The phase ``name`` inside; nests no further phase.
+
+        Args:
+            name: of the phase.
+            strategy: is told of it; without one the phase is only timed.
+        """
         self.current = name
         start = time.perf_counter()
         try:
-            with hook(name) if hook is not None else nullcontext():
+            with nullcontext() if strategy is None else strategy.phase(name):
                 yield
         finally:
+            # The phase ends when the device is done. Only the stream that computes is waited for, not the one that
+            # fetches for the next phase.
             if torch.cuda.is_available() and torch.cuda.is_initialized():
-                torch.cuda.current_stream().synchronize()  # not the stream that fetches for the next phase
+                torch.cuda.current_stream().synchronize()
+
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
             self.current = None
 

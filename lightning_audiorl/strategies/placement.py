@@ -18,7 +18,13 @@ PlacementPolicy = Literal["resident", "offload", "auto"]
 
 
 def storage_bytes(tensors: list[Tensor], device: torch.device) -> int:
-    """Bytes of the distinct storages on ``device`` behind ``tensors``."""
+    """Bytes of the distinct storages on ``device`` behind ``tensors``.
+
+    Example:
+        >>> whole = torch.zeros(10)
+        >>> storage_bytes([whole, whole[:5]], torch.device("cpu"))
+        40
+    """
     storages = {}
     for tensor in tensors:
         local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
@@ -29,25 +35,36 @@ def storage_bytes(tensors: list[Tensor], device: torch.device) -> int:
 
 
 class _Held:
-    """One part and its values in host memory while it is parked."""
+    """One part and its values in host memory while it is parked.
+
+    Attributes:
+        host: by id, each tensor and its value in host memory.
+        parked: whether the values are in host memory alone.
+        ready: recorded behind a fetch on a side stream that nobody has waited for.
+    """
 
     def __init__(self, part: Part, device: torch.device) -> None:
-        self.part, self.device = part, device
+        self.part = part
+        self.device = device
         self.host: dict[int, tuple[Tensor, Tensor]] = {}
         self.parked = False
         self.ready: torch.cuda.Event | None = None
 
     def tensors(self) -> list[Tensor]:
+        """The tensors that move by their ``data``; sharded ones the FSDP strategy moves by their modules."""
         return [tensor for tensor in self.part.tensors() if not isinstance(tensor, DTensor)]
 
     def park(self) -> None:
         """Values to host memory; the tensors are left without storage, so that any touch of them fails."""
         self.wait()
         tensors = {id(tensor): tensor for tensor in self.tensors()}
+
+        # An id may have gone over to another tensor since: an optimizer makes new states, a step new prompts.
         self.host = {key: held for key, held in self.host.items() if tensors.get(key) is held[0]}
         for key, tensor in tensors.items():
             if tensor.numel() == 0:
                 continue
+            # What is frozen has not changed since it was copied.
             if key not in self.host or not self.part.frozen:
                 self.host[key] = (tensor, self._to_host(tensor.data, self.host.get(key)))
             tensor.data = torch.empty(0, dtype=tensor.dtype, device=self.device)
@@ -59,8 +76,9 @@ class _Held:
             return value if value.device.type == "cpu" else value.cpu()
         if value.device.type == "cpu":
             return value.pin_memory()
-        host = torch.empty(value.shape, dtype=value.dtype, pin_memory=True) if held is None else held[1]
-        return host.copy_(value)
+        if held is not None:
+            return held[1].copy_(value)
+        return torch.empty(value.shape, dtype=value.dtype, pin_memory=True).copy_(value)
 
     def fetch(self, stream: torch.cuda.Stream | None = None) -> None:
         """Values back to the device, on ``stream`` where one is given; `wait` before they are used."""
@@ -69,6 +87,7 @@ class _Held:
         if stream is None:
             self._bring()
         else:
+            # What is computed now may still read the memory that the values come to.
             stream.wait_stream(torch.cuda.current_stream(self.device))
             with torch.cuda.stream(stream):
                 self._bring()
@@ -87,6 +106,7 @@ class _Held:
         if self.ready is not None:
             current = torch.cuda.current_stream(self.device)
             current.wait_event(self.ready)
+            # The allocator shall not give the memory away while the present stream uses it.
             for tensor in self.tensors():
                 tensor.data.record_stream(current)
             self.ready = None
@@ -120,21 +140,36 @@ class Placement:
             the computation had to wait for.
     """
 
-    def __init__(self, policy: PlacementPolicy, device: torch.device, budget_bytes: int | None = None) -> None:
+    def __init__(
+        self, policy: PlacementPolicy, device: torch.device, budget_bytes: int | None = None
+    ) -> None:
         if policy not in get_args(PlacementPolicy):
-            raise ValueError(f"placement: expected one of {', '.join(get_args(PlacementPolicy))}, got {policy!r}")
+            raise ValueError(
+                f"placement: expected one of {', '.join(get_args(PlacementPolicy))}, got {policy!r}"
+            )
         if policy == "auto" and (budget_bytes is None or budget_bytes <= 0):
-            raise ValueError("placement 'auto' wants a budget: set budget_gb to the memory that parts may take")
-        self.policy, self.device, self.budget_bytes = policy, device, budget_bytes
+            raise ValueError(
+                "placement 'auto' wants a budget: set budget_gb to the memory that parts may take"
+            )
+        self.policy: PlacementPolicy = policy
+        self.device = device
+        self.budget_bytes = budget_bytes
         self._held: list[_Held] = []
+
+        # Which phase followed which, so that prefetching knows what comes next.
         self._after: dict[Phase, Phase] = {}
         self._last: Phase | None = None
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" and policy == "auto" else None
+
+        # Where prefetches run, and the two events around each of them, for its time.
+        self._stream = (
+            torch.cuda.Stream(device) if device.type == "cuda" and policy == "auto" else None
+        )
         self._pending: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
         self.reset()
 
     @property
     def parts(self) -> list[Part]:
+        """The parts that are placed."""
         return [held.part for held in self._held]
 
     def add(self, parts: list[Part]) -> None:
@@ -143,6 +178,7 @@ class Placement:
         repeated = [part.name for part in parts if part.name in known]
         if repeated:
             raise ValueError(f"placement: part {repeated[0]!r} is there already")
+
         for part in parts:
             held = _Held(part, self.device)
             self._held.append(held)
@@ -158,7 +194,10 @@ class Placement:
 
     def resident_bytes(self) -> dict[str, int]:
         """Bytes on the device by part, read from the storages."""
-        return {held.part.name: storage_bytes(list(held.part.tensors()), self.device) for held in self._held}
+        return {
+            held.part.name: storage_bytes(list(held.part.tensors()), self.device)
+            for held in self._held
+        }
 
     def enter(self, phase: Phase) -> None:
         """Bring what ``phase`` needs; under ``auto`` begin to bring what the phase after it needs."""
@@ -167,8 +206,11 @@ class Placement:
         self._last = phase
         if self.policy == "resident":
             return
+
         needed = [held for held in self._held if phase in held.part.phases or held.part.always]
         leaving = self._leaving(phase, needed)
+
+        # First out, then in: both together may not fit.
         with self._timed():
             for held in leaving:
                 held.park()
@@ -186,6 +228,7 @@ class Placement:
         others = [held for held in self._held if held not in needed]
         if self.policy != "auto":
             return others
+
         assert self.budget_bytes is not None
         room = self.budget_bytes - sum(held.num_bytes for held in needed)
         leaving = []
@@ -205,31 +248,40 @@ class Placement:
         return len(PHASES) + 1
 
     def _successor(self, phase: Phase) -> Phase:
+        """The phase after ``phase``, last time; before that the one after it in a full step."""
         return self._after.get(phase, PHASES[(PHASES.index(phase) + 1) % len(PHASES)])
 
     def _prefetch(self, phase: Phase) -> None:
+        """Begin to bring what the phase after ``phase`` needs, as far as the budget goes."""
         assert self.budget_bytes is not None
         following = self._successor(phase)
         used = sum(held.num_bytes for held in self._held if not held.parked)
         for held in self._held:
-            if held.parked and following in held.part.phases and used + held.num_bytes <= self.budget_bytes:
-                used += held.num_bytes
-                self.moved_bytes += held.num_bytes
-                if self._stream is None:
-                    held.fetch()
-                    continue
-                start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-                start.record(self._stream)
-                held.fetch(self._stream)
-                end.record(self._stream)
-                self._pending.append((start, end))
+            is_wanted = held.parked and following in held.part.phases
+            if not is_wanted or used + held.num_bytes > self.budget_bytes:
+                continue
+
+            used += held.num_bytes
+            self.moved_bytes += held.num_bytes
+            if self._stream is None:
+                held.fetch()
+                continue
+
+            start = torch.cuda.Event(enable_timing=True)
+            end = torch.cuda.Event(enable_timing=True)
+            start.record(self._stream)
+            held.fetch(self._stream)
+            end.record(self._stream)
+            self._pending.append((start, end))
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
         """Count the bytes that move inside, and the seconds that the computation waits for them."""
         before = {id(held): held.parked for held in self._held}
         if self.device.type == "cuda":
-            torch.cuda.current_stream(self.device).synchronize()  # the side stream may still fetch: that is waited for
+            # Not the side stream: what it still fetches is waited for, and counts.
+            torch.cuda.current_stream(self.device).synchronize()
+
         start = time.perf_counter()
         yield
         if self.device.type == "cuda":
@@ -237,15 +289,21 @@ class Placement:
         seconds = time.perf_counter() - start
         self.moved_s += seconds
         self.waited_s += seconds
+
+        # Prefetches took their time too, but while something was computed.
         for first, last in self._pending:
             self.moved_s += first.elapsed_time(last) / 1000
         self._pending = []
-        self.moved_bytes += sum(held.num_bytes for held in self._held if held.parked != before[id(held)])
+
+        self.moved_bytes += sum(
+            held.num_bytes for held in self._held if held.parked != before[id(held)]
+        )
 
     def reset(self) -> None:
         """Forget what was moved."""
         self.moved_bytes = 0
-        self.moved_s = self.waited_s = 0.0
+        self.moved_s = 0.0
+        self.waited_s = 0.0
 
     @contextmanager
     def all_values(self) -> Iterator[None]:
@@ -254,6 +312,7 @@ class Placement:
         for held in parked:
             for tensor, value in held.host.values():
                 tensor.data = value
+
         try:
             yield
         finally:

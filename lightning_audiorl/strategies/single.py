@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
+from lightning import Trainer
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from lightning_audiorl.strategies.mixin import PhaseMixin
@@ -22,9 +21,15 @@ class PhaseSingleDevice(PhaseMixin, SingleDeviceStrategy):
 
     @property
     def root_device(self) -> torch.device:
+        """The Trainer's device, else the one given to the constructor."""
         return self.parallel_devices[0] if self.parallel_devices else self._root_device
 
-    def setup(self, trainer: Any) -> None:
+    def setup(self, trainer: Trainer) -> None:
+        """As Lightning does it, and the parts are placed.
+
+        Raises:
+            ValueError: for more than one device.
+        """
         if self.parallel_devices and len(self.parallel_devices) > 1:
             raise ValueError(
                 f"strategy phase_single takes one device, not {len(self.parallel_devices)}; "

@@ -15,11 +15,15 @@ from tests.callbacks.test_samples import events, texts
 
 
 def run(
-    watch: HackingWatch, rewards: list[list[float]], wer: list[float], rl_step: int = 0, name: str = "reward/mean"
+    watch: HackingWatch,
+    rewards: list[list[float]],
+    wer: list[float],
+    rl_step: int = 0,
+    name: str = "reward/mean",
 ) -> None:
     """Evaluation, steps with these rewards, evaluation, ... without a trainer."""
     trainer: Any = SimpleNamespace(state=SimpleNamespace(fn="fit"), loggers=[], is_global_zero=True)
-    module: Any = SimpleNamespace(rl_step=rl_step, evaluations=[], step_metrics={})
+    module = runs.view(rl_step=rl_step)
     for number, value in enumerate(wer):
         for reward in rewards[number - 1] if number else []:
             module.rl_step += 1
@@ -69,13 +73,17 @@ def test_a_watch_that_joins_later_knows_only_what_it_saw() -> None:
     trainer: Any = SimpleNamespace(state=SimpleNamespace(fn="fit"), loggers=[], is_global_zero=True)
     past = [{"rl_step": s, "kind": "val", "results": {"long": {"wer": 0.1}}} for s in (0, 5)]
     now = {"rl_step": 9, "kind": "val", "results": {"long": {"wer": 0.9}}}
-    late.on_train_batch_end(trainer, SimpleNamespace(step_metrics={"reward/mean": 1.0}))
-    late.on_validation_end(trainer, SimpleNamespace(rl_step=9, evaluations=[*past, now]))
+    late.on_train_batch_end(trainer, runs.view(step_metrics={"reward/mean": 1.0}))
+    late.on_validation_end(trainer, runs.view(rl_step=9, evaluations=[*past, now]))
     assert late.alerts == []
 
 
-def test_an_alert_stands_in_tensorboard(root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lightning_audiorl.callbacks.hacking.reward_hacking_alerts", lambda *_: ["look at this"])
+def test_an_alert_stands_in_tensorboard(
+    root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "lightning_audiorl.callbacks.hacking.reward_hacking_alerts", lambda *_: ["look at this"]
+    )
     logger = TensorBoardLogger(tmp_path, name="", version="")
     watch = HackingWatch()
     runs.fit(tmp_path, root, watch, module=runs.grpo(num_steps=1), logger=logger)
@@ -92,14 +100,16 @@ def test_gaps_and_drifts_matter_where_something_is_rewarded(
     monkeypatch.setattr("lightning_audiorl.callbacks.hacking.drift_alerts", lambda *_: ["a drift"])
     watch = HackingWatch()
     runs.fit(tmp_path, root, watch, module=module(num_steps=1))
-    assert watch.alerts == [{"rl_step": step, "text": text} for step in rl_steps for text in ("a gap", "a drift")]
+    assert watch.alerts == [
+        {"rl_step": step, "text": text} for step in rl_steps for text in ("a gap", "a drift")
+    ]
 
 
 def test_the_gap_of_two_judges_opens(caplog: pytest.LogCaptureFixture) -> None:
     """The judge that rewards hears fewer errors, the one held out more: said with the numbers, and not before."""
     watch = HackingWatch()
     trainer: Any = SimpleNamespace(state=SimpleNamespace(fn="fit"), loggers=[], is_global_zero=True)
-    module: Any = SimpleNamespace(rl_step=0, evaluations=[], step_metrics={"reward/mean": 0.5})
+    module = runs.view(step_metrics={"reward/mean": 0.5})
     for rl_step, (cer, held_out_cer) in enumerate([(0.30, 0.31), (0.25, 0.28), (0.15, 0.29)]):
         module.rl_step = rl_step
         watch.on_train_batch_end(trainer, module)
@@ -116,10 +126,13 @@ def test_a_resumed_watch_knows_that_something_is_rewarded() -> None:
     """DiffRO's reward counts too; the validation right after a resume comes before any step."""
     watch, resumed = HackingWatch(), HackingWatch()
     trainer: Any = SimpleNamespace(state=SimpleNamespace(fn="fit"), loggers=[], is_global_zero=True)
-    watch.on_train_batch_end(trainer, SimpleNamespace(step_metrics={"reward/diffro/total": -1.0}))
+    watch.on_train_batch_end(trainer, runs.view(step_metrics={"reward/diffro/total": -1.0}))
     resumed.load_state_dict(watch.state_dict())
-    values = [{"rl_step": s, "kind": "val", "results": {"a": {"f0_mean_hz": hz}}} for s, hz in ((0, 100.0), (9, 150.0))]
-    resumed.on_validation_end(trainer, SimpleNamespace(rl_step=9, evaluations=values))
+    values = [
+        {"rl_step": s, "kind": "val", "results": {"a": {"f0_mean_hz": hz}}}
+        for s, hz in ((0, 100.0), (9, 150.0))
+    ]
+    resumed.on_validation_end(trainer, runs.view(rl_step=9, evaluations=values))
     assert [alert["text"].split()[0] for alert in resumed.alerts] == ["val/a/f0_mean_hz"]
 
 

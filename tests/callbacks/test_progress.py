@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from lightning_audiorl.callbacks import PhaseProgressBar
-from lightning_audiorl.strategies.phases import PhaseClock
 from tests.callbacks import runs
 
 
@@ -19,14 +18,12 @@ class Terminal(io.StringIO):
         return True
 
 
-def module(**settings: Any) -> Any:
-    return SimpleNamespace(
-        **{"rl_step": 0, "num_steps": 1000, "clock": PhaseClock(), "step_metrics": {}, "last_hypotheses": {}} | settings
+def test_few_lines_where_there_is_no_terminal(
+    root: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs.fit(
+        tmp_path, root, PhaseProgressBar(), module=runs.grpo(num_steps=2), enable_progress_bar=True
     )
-
-
-def test_few_lines_where_there_is_no_terminal(root: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    runs.fit(tmp_path, root, PhaseProgressBar(), module=runs.grpo(num_steps=2), enable_progress_bar=True)
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition("]")[0] for line in lines] == [
         "evaluating at RL step 0: digits, noise",
@@ -40,7 +37,7 @@ def test_few_lines_where_there_is_no_terminal(root: str, tmp_path: Path, capsys:
 
 
 def test_a_long_run_prints_ten_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    bar, run = PhaseProgressBar(), module()
+    bar, run = PhaseProgressBar(), runs.view()
     trainer: Any = SimpleNamespace()
     bar.on_train_start(trainer, run)
     for _ in range(1000):
@@ -52,7 +49,7 @@ def test_a_long_run_prints_ten_lines(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_a_slow_step_gives_a_sign_of_life(capsys: pytest.CaptureFixture[str]) -> None:
-    bar, run = PhaseProgressBar(refresh_s=0.01, line_every_s=0.02), module(rl_step=3)
+    bar, run = PhaseProgressBar(refresh_s=0.01, line_every_s=0.02), runs.view(rl_step=3)
     bar.on_train_start(SimpleNamespace(), run)  # type: ignore[arg-type]
     with run.clock.enter("rollout"):
         time.sleep(0.15)
@@ -65,7 +62,7 @@ def test_a_slow_step_gives_a_sign_of_life(capsys: pytest.CaptureFixture[str]) ->
 def test_a_terminal_sees_one_line_with_the_phase(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)
-    bar, run = PhaseProgressBar(refresh_s=0.01), module(rl_step=3)
+    bar, run = PhaseProgressBar(refresh_s=0.01), runs.view(rl_step=3)
     bar.on_train_start(SimpleNamespace(), run)  # type: ignore[arg-type]
     with run.clock.enter("update"):
         time.sleep(0.1)
@@ -86,8 +83,10 @@ def test_a_terminal_sees_one_line_with_the_phase(monkeypatch: pytest.MonkeyPatch
         ({"reward/mean": float("nan"), "loss": 1.0}, [], "reward"),
     ],
 )
-def test_reward_and_kl_or_the_loss(metrics: dict[str, float], shown: list[str], hidden: str) -> None:
-    bar, run = PhaseProgressBar(), module(rl_step=1, step_metrics=metrics)
+def test_reward_and_kl_or_the_loss(
+    metrics: dict[str, float], shown: list[str], hidden: str
+) -> None:
+    bar, run = PhaseProgressBar(), runs.view(rl_step=1, step_metrics=metrics)
     bar.disable()
     bar.on_train_start(SimpleNamespace(), run)  # type: ignore[arg-type]
     bar.on_train_batch_end(SimpleNamespace(), run)  # type: ignore[arg-type]
@@ -97,6 +96,6 @@ def test_reward_and_kl_or_the_loss(metrics: dict[str, float], shown: list[str], 
 
 def test_an_exception_ends_the_thread(root: str, tmp_path: Path) -> None:
     bar = PhaseProgressBar()
-    bar.on_train_start(SimpleNamespace(), module())  # type: ignore[arg-type]
-    bar.on_exception(SimpleNamespace(), module(), RuntimeError())  # type: ignore[arg-type]
+    bar.on_train_start(SimpleNamespace(), runs.view())  # type: ignore[arg-type]
+    bar.on_exception(SimpleNamespace(), runs.view(), RuntimeError())  # type: ignore[arg-type]
     assert bar._thread is None

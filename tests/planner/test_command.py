@@ -14,7 +14,6 @@ from lightning_audiorl.commands.plan import read_settings, trace
 from lightning_audiorl.commands.plan.meter import Meter
 from lightning_audiorl.commands.plan.skeleton import build_skeleton
 from tests.command import class_of, tiny_config
-from tests.planner.runs import settings
 
 
 def write(folder: Path, config: dict[str, Any]) -> str:
@@ -44,9 +43,20 @@ def test_tables_and_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
     cli.main([*args, "--num_devices", "2"])
     said = capsys.readouterr().out
-    for piece in ("2 prompts x 4 samples", "| single ", "| ddp x 2 ", "| fsdp x 2 ", "fits into 1 GiB"):
+    for piece in (
+        "2 prompts x 4 samples",
+        "| single ",
+        "| ddp x 2 ",
+        "| fsdp x 2 ",
+        "fits into 1 GiB",
+    ):
         assert piece in said
-    assert len([line for line in said.splitlines() if line.startswith(("| single", "| ddp", "| fsdp"))]) == 9
+    assert (
+        len(
+            [line for line in said.splitlines() if line.startswith(("| single", "| ddp", "| fsdp"))]
+        )
+        == 9
+    )
 
 
 def test_read_what_fit_reads(tmp_path: Path) -> None:
@@ -54,7 +64,7 @@ def test_read_what_fit_reads(tmp_path: Path) -> None:
     config["trainer"]["precision"] = "bf16-mixed"
     read = read_settings(write(tmp_path, config))
     assert (read.group_size, read.beta, read.micro_batch_size, read.max_tokens) == (6, 0.0, 3, 99)
-    assert (read.dtype, read.autocast, read.batch_size) == ("float32", "bfloat16", 2)
+    assert (read.autocast, read.batch_size) == ("bfloat16", 2)
     assert read_settings(write(tmp_path, config), batch_size=7).batch_size == 7
     sft = read_settings(write(tmp_path, tiny_config(tmp_path, "SFT")))
     assert not sft.needs_rollout
@@ -82,16 +92,18 @@ def test_bad_settings_are_named(tmp_path: Path) -> None:
 
 def test_a_folder_without_config_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
-    config = tiny_config(tmp_path, policy=class_of("models.FunAsrNanoPolicy", init_from=str(tmp_path / "model")))
+    config = tiny_config(
+        tmp_path, policy=class_of("models.FunAsrNanoPolicy", init_from=str(tmp_path / "model"))
+    )
     assert "has no config.json" in refused(tmp_path, config)
 
 
-def test_an_unknown_policy_class_is_named() -> None:
+def test_a_policy_of_another_kind_is_named() -> None:
     class Another:
         pass
 
-    with pytest.raises(ValueError, match="no outline of the policy class Another; known are FunAsrNanoPolicy"):
-        build_skeleton(Another, settings().init_from, None, "float32", None, Meter())  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="Another is no CachedPromptPolicy, whose rollout"):
+        build_skeleton(Another, Meter())  # type: ignore[arg-type]
 
 
 def test_audio_that_the_encoder_does_not_take(tmp_path: Path) -> None:

@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
 from lightning_audiorl import ops
-from lightning_audiorl.algorithms.micro_batches import micro_batches
 from lightning_audiorl.commands.plan.meter import Meter
 from lightning_audiorl.commands.plan.settings import Settings
-from lightning_audiorl.commands.plan.skeleton import build_skeleton, encode, unique_bytes
-from lightning_audiorl.models.decoding import shared_prefix
-from lightning_audiorl.models.decoding.cache import make_room
+from lightning_audiorl.commands.plan.skeleton import build_skeleton, unique_bytes
+from lightning_audiorl.engine.micro_batches import micro_batches
 from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy, PrefixContext
 from lightning_audiorl.models.decoding.sampling import draw
 from lightning_audiorl.models.finetune import adapters_off
@@ -59,7 +56,11 @@ class Trace:
     """
 
     def __init__(
-        self, settings: Settings, num_ranks: int = 1, audio_s: float = 20.0, text_tokens: int | None = None
+        self,
+        settings: Settings,
+        num_ranks: int = 1,
+        audio_s: float = 20.0,
+        text_tokens: int | None = None,
     ) -> None:
         if num_ranks < 1 or audio_s <= 0 or (text_tokens or 0) < 0:
             raise ValueError(
@@ -69,11 +70,10 @@ class Trace:
         self.num_prompts = -(-settings.batch_size // num_ranks)
         self.share = 1 / num_ranks
         self.meter = Meter((self.share,))
-        policy = build_skeleton(
-            settings.policy_class, settings.init_from, settings.finetune, settings.dtype, settings.revision, self.meter
-        )
-        assert isinstance(policy, CachedPromptPolicy)
-        self.policy = policy
+        self.policy = build_skeleton(settings.make_policy, self.meter)
+        if settings.accelerator != "cpu":
+            # The meter's tensors are the CPU's, but no other device has its fused kernel.
+            self.policy.fused_attention = False
 
     def run(self) -> Working:
         """Trace every phase that the run has."""
@@ -98,32 +98,39 @@ class Trace:
                     stack.enter_context(adapters_off(self.policy))
                 self._score(*self._micro_batch(context, cap))
                 phases["reference"] = self._held() - context_bytes
-        phases["update"], update_sharded, optimizer_bytes = self._update(context, cap, trainable, context_bytes)
+        phases["update"], update_sharded, optimizer_bytes = self._update(
+            context, cap, trainable, context_bytes
+        )
         needs_reference = settings.beta > 0 and not only_adapters
-        return Working(self.policy, phases, update_sharded, context_bytes, optimizer_bytes, needs_reference)
+        return Working(
+            self.policy, phases, update_sharded, context_bytes, optimizer_bytes, needs_reference
+        )
 
     # --- the phases
 
     def _encode(self) -> Context:
-        trains = self.settings.finetune.encoder
+        trains = self.policy.finetune.encoder
         size = self.num_prompts
         if trains:  # supervised training then encodes one micro-batch at a time, with its graph
             size = min(size, self.settings.micro_batch_size or size)
         with torch.set_grad_enabled(trains):
-            return encode(self.policy, size, self.audio_s, self.text_tokens)
+            return self.policy.example_context(size, self.audio_s, self.text_tokens)
 
     def _rollout(self, context: Context, cap: int) -> None:
         assert isinstance(context, PrefixContext)
         group_size = self.settings.group_size
         rows = len(context) * group_size
-        held = [torch.empty(rows, cap, dtype=torch.float64), torch.zeros(rows, cap, dtype=torch.long)]
+        held = [
+            torch.empty(rows, cap, dtype=torch.float64),
+            torch.zeros(rows, cap, dtype=torch.long),
+        ]
         held += [torch.empty(rows, cap), torch.zeros(rows, cap, dtype=torch.bool)]
         state = self.policy.prefill(context)
         state.expand(group_size)
         uniform = torch.empty(rows, dtype=torch.float64)
         drawn = draw(self.policy.head(state.hidden), uniform, self.settings.decoding)
         if cap > 1:
-            _lengthen(state, cap - 2)
+            state.lengthen(cap - 2)
             state.advance(torch.zeros(rows, dtype=torch.long))
             drawn = draw(self.policy.head(state.hidden), uniform, self.settings.decoding)
         del drawn, held
@@ -146,12 +153,16 @@ class Trace:
                 for parameter in trainable:
                     parameter.grad = torch.empty_like(parameter)
                     self.meter.mark_gradient(parameter)
-            self._score(*self._micro_batch(context, cap), self.settings.needs_rollout).sum().backward()
+            self._score(
+                *self._micro_batch(context, cap), self.settings.needs_rollout
+            ).sum().backward()
         whole, sharded = (self._held(share) - context_bytes for share in (1.0, self.share))
         optimizer = torch.optim.AdamW(trainable, foreach=self.settings.accelerator != "cpu")
         with self.meter:
             optimizer.step()
-            state = [t for values in optimizer.state.values() for t in values.values() if t.ndim > 0]
+            state = [
+                t for values in optimizer.state.values() for t in values.values() if t.ndim > 0
+            ]
             optimizer_bytes = unique_bytes(state)
             self.meter.reset()
             nn.utils.clip_grad_norm_(trainable, 1.0)
@@ -165,15 +176,15 @@ class Trace:
 
     @contextmanager
     def _phase(self) -> Iterator[None]:
-        """A new peak, in the dtype of the forward passes, along the code that the accelerator takes."""
+        """A new peak, in the dtype of the forward passes."""
         settings = self.settings
         with ExitStack() as stack:
-            if settings.accelerator != "cpu":
-                stack.enter_context(patch.object(shared_prefix, "_FUSED", ()))
             stack.enter_context(self.meter)
             if settings.autocast:
                 # As Lightning does it: no cast of a weight is kept for its next use.
-                stack.enter_context(torch.autocast("cpu", getattr(torch, settings.autocast), cache_enabled=False))
+                stack.enter_context(
+                    torch.autocast("cpu", getattr(torch, settings.autocast), cache_enabled=False)
+                )
             self.meter.reset()
             yield
 
@@ -190,7 +201,7 @@ class Trace:
         return micro_batches(context.prompt_lengths, lengths, settings.group_size, *limits)
 
     def _num_micro_batches(self, context: Context, cap: int) -> int:
-        if self.settings.finetune.encoder:
+        if self.policy.finetune.encoder:
             return -(-self.num_prompts // len(context))
         return len(self._pieces(context, cap))
 
@@ -203,24 +214,8 @@ class Trace:
         return self._first(context, size), Rollout(tokens, keep, torch.zeros(shape), finished)
 
 
-def _lengthen(state: object, num: int) -> None:
-    """The cache of a decoder as it is ``num`` tokens later, buffers laid anew where the sampling loop would."""
-    held = state.cache  # type: ignore[attr-defined]
-    cache = getattr(held, "self_attention_cache", held)
-    make_room(cache)
-    for layer in cache.layers:
-        left = num
-        while left > 0:
-            rows, heads, length, width = layer.keys.shape
-            step = min(left, max(1, layer._keys.shape[-2] - length))
-            new = layer.keys.new_empty(rows, heads, step, width)
-            layer.update(new, new)
-            left -= step
-    if hasattr(state, "mask"):
-        state.mask = torch.cat([state.mask, state.mask.new_ones(len(state.mask), num)], dim=1)
-        state.positions = state.positions + num  # type: ignore[attr-defined]
-
-
-def trace(settings: Settings, num_ranks: int = 1, audio_s: float = 20.0, text_tokens: int | None = None) -> Working:
+def trace(
+    settings: Settings, num_ranks: int = 1, audio_s: float = 20.0, text_tokens: int | None = None
+) -> Working:
     """See `Trace`."""
     return Trace(settings, num_ranks, audio_s, text_tokens).run()

@@ -84,7 +84,9 @@ class AsrRLDataModule(AsrDataModule):
         self._folder = self._plan().build()
         # It may be another mix than the one that was open.
         self._built = None
-        self._sources = {name: rows for name, rows in self._sources.items() if not name.startswith("train/")}
+        self._sources = {
+            name: rows for name, rows in self._sources.items() if not name.startswith("train/")
+        }
 
     def setup(self, stage: str) -> None:
         """Open the built mix for training.
@@ -104,7 +106,9 @@ class AsrRLDataModule(AsrDataModule):
                     "several machines make cache_dir a folder that all of them share"
                 )
             share_of = shares(self.subsets)
-            self._built = {name: Subset(open_built(self.folder, name), share_of[name]) for name in self.subsets}
+            self._built = {
+                name: Subset(open_built(self.folder, name), share_of[name]) for name in self.subsets
+            }
         return self._built
 
     def _plan(self) -> MixPlan:

@@ -49,10 +49,14 @@ def _check_mix(mix: TrainMix) -> None:
     for number, entry in enumerate(mix):
         shares = list(entry.share.values()) if isinstance(entry.share, Mapping) else [entry.share]
         if not shares or not all(0 <= share < float("inf") for share in shares):
-            raise ValueError(f"entry {number} of the training mix: shares must be 0 or more, got {entry.share}")
+            raise ValueError(
+                f"entry {number} of the training mix: shares must be 0 or more, got {entry.share}"
+            )
 
         if len(entry.source) == 0:
-            raise ValueError(f"entry {number} of the training mix: {type(entry.source).__name__} has no rows")
+            raise ValueError(
+                f"entry {number} of the training mix: {type(entry.source).__name__} has no rows"
+            )
 
 
 class _Allocation:
@@ -71,10 +75,18 @@ class _Allocation:
         shares = [share_at(entry.share, self.step) for entry in self.mix]
         total = sum(shares)
         if total <= 0:
-            raise ValueError(f"training mix: every share is 0 at step {self.step}; give one source a share")
+            raise ValueError(
+                f"training mix: every share is 0 at step {self.step}; give one source a share"
+            )
 
-        owed = [old + self.batch_size * share / total for old, share in zip(self._owed, shares, strict=True)]
-        counts = [max(0, int(value)) if share > 0 else 0 for value, share in zip(owed, shares, strict=True)]
+        owed = [
+            old + self.batch_size * share / total
+            for old, share in zip(self._owed, shares, strict=True)
+        ]
+        counts = [
+            max(0, int(value)) if share > 0 else 0
+            for value, share in zip(owed, shares, strict=True)
+        ]
 
         # The rows that rounding left over go to those who are owed most. Whole rows can also exceed the batch after a
         # change of shares, when old debts come due; then those who are owed least give one back.
@@ -181,7 +193,9 @@ class StepSampler:
     def _batches(self, draws: list[Draw], first_step: int) -> list[list[Draw]]:
         """The draws of one pool as its batches."""
         if self.pool == 1:
-            order = torch.randperm(len(draws), generator=keyed_generator("batch", self.seed, first_step))
+            order = torch.randperm(
+                len(draws), generator=keyed_generator("batch", self.seed, first_step)
+            )
             return [_picked(draws, order.tolist())]
 
         durations = [self.mix[draw.source].source[draw.row].duration_s for draw in draws]
@@ -222,7 +236,9 @@ def refill_draws(mix: TrainMix, num_rows: int, seed: int, step: int, attempt: in
         )
 
     key = ("refill", seed, step, attempt)
-    sizes = [len(entry.source) if share > 0 else 0 for entry, share in zip(mix, shares, strict=True)]
+    sizes = [
+        len(entry.source) if share > 0 else 0 for entry, share in zip(mix, shares, strict=True)
+    ]
     draws: list[Draw] = []
     turn = 0
     while len(draws) < num_rows:
@@ -231,7 +247,9 @@ def refill_draws(mix: TrainMix, num_rows: int, seed: int, step: int, attempt: in
         wanted = min(num_rows - len(draws), sum(sizes))
         offset = float(keyed_uniform(1, *key, turn))
         for source, count in enumerate(_shared_out(shares, sizes, wanted, offset)):
-            order = torch.randperm(len(mix[source].source), generator=keyed_generator(*key, turn, source))
+            order = torch.randperm(
+                len(mix[source].source), generator=keyed_generator(*key, turn, source)
+            )
             draws += [Draw(source, row, epoch) for row in order[:count].tolist()]
         turn += 1
 
@@ -239,7 +257,9 @@ def refill_draws(mix: TrainMix, num_rows: int, seed: int, step: int, attempt: in
     return _picked(draws, order.tolist())
 
 
-def _shared_out(shares: Sequence[float], sizes: Sequence[int], num_rows: int, offset: float) -> list[int]:
+def _shared_out(
+    shares: Sequence[float], sizes: Sequence[int], num_rows: int, offset: float
+) -> list[int]:
     """``num_rows`` cut by shares to whole rows, none above its size; ``offset`` in [0, 1) decides the rounding."""
     counts = []
     total = sum(shares)
@@ -260,7 +280,9 @@ def _shared_out(shares: Sequence[float], sizes: Sequence[int], num_rows: int, of
     return counts
 
 
-def equal_batches(durations: Sequence[float], num_batches: int, min_rows: int = 1) -> list[list[int]]:
+def equal_batches(
+    durations: Sequence[float], num_batches: int, min_rows: int = 1
+) -> list[list[int]]:
     """Cut rows into ``num_batches`` batches of about equal padded seconds (rows x longest), longest rows first.
 
     Raises:
@@ -271,7 +293,9 @@ def equal_batches(durations: Sequence[float], num_batches: int, min_rows: int = 
         [[2], [0, 1, 3, 4]]
     """
     if len(durations) < num_batches * min_rows:
-        raise ValueError(f"{len(durations)} rows do not fill {num_batches} batches of at least {min_rows}")
+        raise ValueError(
+            f"{len(durations)} rows do not fill {num_batches} batches of at least {min_rows}"
+        )
 
     order = sorted(range(len(durations)), key=lambda i: (-durations[i], i))
 
@@ -288,7 +312,9 @@ def equal_batches(durations: Sequence[float], num_batches: int, min_rows: int = 
     return _cut(order, durations, high, min_rows, num_batches)
 
 
-def _cut(order: list[int], durations: Sequence[float], bound: float, min_rows: int, at_least: int) -> list[list[int]]:
+def _cut(
+    order: list[int], durations: Sequence[float], bound: float, min_rows: int, at_least: int
+) -> list[list[int]]:
     """Fill batches up to ``bound`` padded seconds, leaving enough rows that ``at_least`` batches come out."""
     batches: list[list[int]] = []
     start = 0
@@ -307,7 +333,11 @@ def _cut(order: list[int], durations: Sequence[float], bound: float, min_rows: i
 
 
 def duration_batches(
-    durations: Sequence[float], max_batch_s: float, max_batch_size: int, num_ranks: int = 1, rank: int = 0
+    durations: Sequence[float],
+    max_batch_s: float,
+    max_batch_size: int,
+    num_ranks: int = 1,
+    rank: int = 0,
 ) -> list[list[int]]:
     """Evaluation batches: rows sorted by duration, longest first, within a budget of padded seconds.
 
@@ -322,9 +352,13 @@ def duration_batches(
         [[1], [2, 3], [0]]
     """
     if max_batch_s <= 0 or max_batch_size < 1:
-        raise ValueError(f"want max_batch_s > 0 and max_batch_size >= 1, got {max_batch_s} and {max_batch_size}")
+        raise ValueError(
+            f"want max_batch_s > 0 and max_batch_size >= 1, got {max_batch_s} and {max_batch_size}"
+        )
     if len(durations) < num_ranks:
-        raise ValueError(f"an evaluation set needs a row for each rank: got {len(durations)} rows, {num_ranks} ranks")
+        raise ValueError(
+            f"an evaluation set needs a row for each rank: got {len(durations)} rows, {num_ranks} ranks"
+        )
 
     order = sorted(range(len(durations)), key=lambda i: (-durations[i], i))
     divisible = len(order) - len(order) % num_ranks

@@ -75,7 +75,9 @@ class PredictionData(LightningDataModule):
         durations_s = self.survey.durations_s
         num_ranks = self.trainer.world_size
         batches_by_rank = [
-            duration_batches(durations_s, loader.max_batch_s, loader.max_eval_batch_size, num_ranks, rank)
+            duration_batches(
+                durations_s, loader.max_batch_s, loader.max_eval_batch_size, num_ranks, rank
+            )
             for rank in range(num_ranks)
         ]
 
@@ -93,7 +95,9 @@ class PredictionData(LightningDataModule):
 
         # Lightning warns of any iterable data set with a length; here each worker gives its own part, so it is right.
         warnings.filterwarnings("ignore", message="Your `IterableDataset` has `__len__` defined")
-        return DataLoader(EvalStream(self.batches, self._build), batch_size=None, num_workers=loader.num_workers)
+        return DataLoader(
+            EvalStream(self.batches, self._build), batch_size=None, num_workers=loader.num_workers
+        )
 
     def _build(self, index: list[int]) -> PromptBatch:
         return self.loader.load([self.source[row] for row in index])

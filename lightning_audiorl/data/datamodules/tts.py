@@ -14,12 +14,12 @@ from lightning_audiorl.data.corpora.texts import check_charset
 from lightning_audiorl.data.datamodules.asr import AsrDataModule, Subset, collate
 from lightning_audiorl.data.datamodules.asr_rl import AsrRLDataModule
 from lightning_audiorl.data.datamodules.batching import Draw
+from lightning_audiorl.data.draws import check_span
 from lightning_audiorl.data.manifest.source import RowSource
 from lightning_audiorl.data.manifest.targets import target_segments
 from lightning_audiorl.data.manifest.tts import SpeechManifest
 from lightning_audiorl.data.mix.selection.by_prompt_quality import check_prompt
 from lightning_audiorl.data.mix.spec import RLSubset
-from lightning_audiorl.data.transforms.draws import check_span
 from lightning_audiorl.types import PromptBatch, Utterance
 
 
@@ -41,7 +41,10 @@ class TtsDataModule(AsrDataModule):
     """
 
     def __init__(
-        self, prompt_s: tuple[float, float] = (0.3, 30.0), charset: str | None = None, **settings: Any
+        self,
+        prompt_s: tuple[float, float] = (0.3, 30.0),
+        charset: str | None = None,
+        **settings: Any,
     ) -> None:
         super().__init__(**settings)
 
@@ -58,7 +61,9 @@ class TtsDataModule(AsrDataModule):
         if isinstance(self.train, str):
             self.train = [Subset(self.train)]
         if self.train is not None:
-            self.train = [replace(subset, source=speech_source(subset.source)) for subset in self.train]
+            self.train = [
+                replace(subset, source=speech_source(subset.source)) for subset in self.train
+            ]
         self.val = speech_sources(self.val)
         self.test = speech_sources(self.test)
         self.predict = speech_sources(self.predict)
@@ -80,7 +85,9 @@ class TtsDataModule(AsrDataModule):
             return batch
 
         recordings = collate(rows, targets, self.sample_rate_hz)
-        return replace(batch, target_waveform=recordings.waveform, target_num_samples=recordings.num_samples)
+        return replace(
+            batch, target_waveform=recordings.waveform, target_num_samples=recordings.num_samples
+        )
 
     def _train_batch(self, draws: list[Draw], step: int) -> PromptBatch:
         # Read before the rows get their new ids, so that errors name them as their source has them.
@@ -103,7 +110,9 @@ class TtsDataModule(AsrDataModule):
             return torch.zeros(0)
 
         # Effects are of the prompt.
-        return read_audio(replace(row, segments=segments, effects=()), self.sample_rate_hz, self.cache)
+        return read_audio(
+            replace(row, segments=segments, effects=()), self.sample_rate_hz, self.cache
+        )
 
 
 class TtsRLDataModule(AsrRLDataModule, TtsDataModule):
@@ -133,8 +142,13 @@ class TtsRLDataModule(AsrRLDataModule, TtsDataModule):
         content_cache: str | None = None,
         **settings: Any,
     ) -> None:
-        subsets = {name: replace(subset, source=speech_source(subset.source)) for name, subset in subsets.items()}
-        super().__init__(subsets, speech_sources(forbid or {}), cache_dir, content_cache, **settings)
+        subsets = {
+            name: replace(subset, source=speech_source(subset.source))
+            for name, subset in subsets.items()
+        }
+        super().__init__(
+            subsets, speech_sources(forbid or {}), cache_dir, content_cache, **settings
+        )
 
 
 def speech_source(source: RowSource | str) -> RowSource:

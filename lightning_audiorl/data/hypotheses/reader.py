@@ -102,7 +102,9 @@ class HypothesisFiles:
     def __init__(self, paths: Sequence[str]) -> None:
         self.paths = tuple(str(Path(path).expanduser()) for path in paths)
         if not self.paths or isinstance(paths, str):
-            raise HypothesisError(f"HypothesisFiles: expected a list of one or more files, got {paths!r}")
+            raise HypothesisError(
+                f"HypothesisFiles: expected a list of one or more files, got {paths!r}"
+            )
         self._files: dict[int, BinaryIO] = {}
         self._index()
 
@@ -116,13 +118,17 @@ class HypothesisFiles:
             before = len(self._keys)
             self._index_file(number, path)
             if len(self._keys) == before:
-                raise HypothesisError(f"{path}: holds no hypotheses; run `audiorl predict` again, or leave it out")
+                raise HypothesisError(
+                    f"{path}: holds no hypotheses; run `audiorl predict` again, or leave it out"
+                )
 
         # Sorted by key, a row's lines are found by bisection. Stable, so that they stay in the order of the files.
         order = np.argsort(np.frombuffer(self._keys, dtype=np.int64), kind="stable")
 
         def ordered(values: array[int]) -> array[int]:
-            return array(values.typecode, np.frombuffer(values, dtype=values.typecode)[order].tobytes())
+            return array(
+                values.typecode, np.frombuffer(values, dtype=values.typecode)[order].tobytes()
+            )
 
         self._keys = ordered(self._keys)
         self._offsets = ordered(self._offsets)

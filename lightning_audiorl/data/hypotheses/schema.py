@@ -163,7 +163,14 @@ def _show(value: Any) -> str:
 
 
 #: Fields of a line and of a sample, and what JSON must hold there.
-_LINE = {"id": str, "model": str, "reference": str, "fingerprint": str, "seconds": float, "samples": list}
+_LINE = {
+    "id": str,
+    "model": str,
+    "reference": str,
+    "fingerprint": str,
+    "seconds": float,
+    "samples": list,
+}
 _SAMPLE = {
     "decoding": str,
     "sample": int,
@@ -175,7 +182,13 @@ _SAMPLE = {
     "rules": list,
     "keywords": list,
 }
-_EXPECTED = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", list: "a list"}
+_EXPECTED = {
+    str: "a string",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+}
 
 
 def _checked(values: Any, kinds: dict[str, type], place: str) -> dict[str, Any]:
@@ -187,7 +200,9 @@ def _checked(values: Any, kinds: dict[str, type], place: str) -> dict[str, Any]:
             value = values.get(name)
             if type(value) is not kind and not (kind is float and type(value) is int):
                 found = f"got {_show(value)}" if name in values else "it is missing"
-                raise LineError(f"{place}.{name}".lstrip("."), f"expected {_EXPECTED[kind]}, {found}")
+                raise LineError(
+                    f"{place}.{name}".lstrip("."), f"expected {_EXPECTED[kind]}, {found}"
+                )
     return values
 
 
@@ -229,7 +244,9 @@ def _speech(values: Any, place: str) -> SpeechSample:
     fields = _checked(values, dict.fromkeys(numbers, float), place)
     for name in numbers:
         if not math.isfinite(fields[name]):
-            raise LineError(f"{place}.{name}", f"expected a finite number or null, got {_show(fields[name])}")
+            raise LineError(
+                f"{place}.{name}", f"expected a finite number or null, got {_show(fields[name])}"
+            )
 
     return SpeechSample(
         cer=None if "cer" in nulls else float(fields["cer"]),
@@ -267,7 +284,9 @@ def open_lines(path: str | Path) -> BinaryIO:
         FileNotFoundError: no such file.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file of hypotheses; `audiorl predict` writes it from a manifest")
+        raise FileNotFoundError(
+            f"{path}: no such file of hypotheses; `audiorl predict` writes it from a manifest"
+        )
     return Path(path).open("rb")
 
 

@@ -47,7 +47,9 @@ def summary(path: str | Path, units: frozenset[str] = frozenset({"word"})) -> st
         models.setdefault(predicted.model, _Model()).add(predicted)
 
     rate = "/".join(name for unit, name in (("word", "WER"), ("char", "CER")) if unit in units)
-    table: list[tuple[str, ...]] = [(*_TITLES, rate, "hallucination rate", "seconds (all decodings)")]
+    table: list[tuple[str, ...]] = [
+        (*_TITLES, rate, "hallucination rate", "seconds (all decodings)")
+    ]
     for name, model in models.items():
         for decoding, errors in model.errors.items():
             num_samples = model.num_samples[decoding]

@@ -15,7 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from lightning_audiorl.data.hypotheses.reader import HypothesisError, Predicted, row_fingerprint, to_line
+from lightning_audiorl.data.hypotheses.reader import (
+    HypothesisError,
+    Predicted,
+    row_fingerprint,
+    to_line,
+)
 from lightning_audiorl.text import normaliser_for
 from lightning_audiorl.types import Utterance
 
@@ -57,7 +62,9 @@ def survey_rows(rows: Iterable[Utterance]) -> RowsSurvey:
         durations_s.append(row.duration_s)
         units.add(normaliser_for(row.lang).unit)
         # 8 bytes a row, however long the ids are.
-        id_keys.append(int.from_bytes(blake2b(row.id.encode(), digest_size=8).digest(), "little", signed=True))
+        id_keys.append(
+            int.from_bytes(blake2b(row.id.encode(), digest_size=8).digest(), "little", signed=True)
+        )
 
     if not durations_s:
         raise ValueError("predict: `rows` is empty; give at least one row")
@@ -66,7 +73,9 @@ def survey_rows(rows: Iterable[Utterance]) -> RowsSurvey:
 
 
 def _check_unique(id_keys: array[int]) -> None:
-    keys, first, counts = np.unique(np.frombuffer(id_keys, dtype=np.int64), return_index=True, return_counts=True)
+    keys, first, counts = np.unique(
+        np.frombuffer(id_keys, dtype=np.int64), return_index=True, return_counts=True
+    )
     if len(keys) < len(id_keys):
         twice = int(first[counts > 1].min())
         again = id_keys.index(id_keys[twice], twice + 1)
@@ -86,7 +95,9 @@ class HypothesisParts:
         num_rows: number of rows.
     """
 
-    def __init__(self, out: str | Path, settings: Mapping[str, Any], models: Sequence[str], num_rows: int) -> None:
+    def __init__(
+        self, out: str | Path, settings: Mapping[str, Any], models: Sequence[str], num_rows: int
+    ) -> None:
         self.out = Path(out).expanduser()
         self.models = tuple(models)
         self.num_rows = num_rows
@@ -110,9 +121,13 @@ class HypothesisParts:
         if self.settings_file.is_file():
             then = json.loads(self.settings_file.read_text(encoding="utf-8"))
             if other := _difference(then, self.settings):
-                raise HypothesisError(f"{self.settings_file}: {self.out} was begun with {other}; {afresh}")
+                raise HypothesisError(
+                    f"{self.settings_file}: {self.out} was begun with {other}; {afresh}"
+                )
         elif self.out.exists() or self.folder.exists():
-            raise HypothesisError(f"{self.out}: exists, but not {self.settings_file}, which says of what; {afresh}")
+            raise HypothesisError(
+                f"{self.out}: exists, but not {self.settings_file}, which says of what; {afresh}"
+            )
 
     def begin(self, overwrite: bool = False) -> None:
         """Go on with what is there, or begin; one process does this before any other reads or writes.
@@ -134,7 +149,9 @@ class HypothesisParts:
         if not self.settings_file.is_file():
             self.out.parent.mkdir(parents=True, exist_ok=True)
             new = self.settings_file.with_name(self.settings_file.name + ".new")
-            new.write_text(json.dumps(self.settings, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            new.write_text(
+                json.dumps(self.settings, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+            )
             new.replace(self.settings_file)
 
         # A run that was killed after writing `out` has left the parts.
@@ -153,7 +170,12 @@ class HypothesisParts:
         with part.open("rb") as file:
             for line in file:
                 number, tab, rest = line.partition(b"\t")
-                whole = bool(tab) and number.isdigit() and rest.startswith(b"{") and rest.endswith(b"}\n")
+                whole = (
+                    bool(tab)
+                    and number.isdigit()
+                    and rest.startswith(b"{")
+                    and rest.endswith(b"}\n")
+                )
                 if not whole or int(number) >= self.num_rows:
                     return
                 yield int(number), offset, len(line)
@@ -220,7 +242,9 @@ def _difference(then: Any, now: Any, place: str = "") -> str:
     """The first setting that differs, in words; "" where none does."""
     if isinstance(then, dict) and isinstance(now, dict):
         for key in [*then, *(key for key in now if key not in then)]:
-            if found := _difference(then.get(key), now.get(key), f"{place}.{key}" if place else key):
+            if found := _difference(
+                then.get(key), now.get(key), f"{place}.{key}" if place else key
+            ):
                 return found
         return ""
 

@@ -58,7 +58,9 @@ def check_subsets(subsets: Mapping[str, RLSubset]) -> None:
         raise ValueError("the training mix has no subset; give at least one")
     for name, subset in subsets.items():
         if not _NAME.fullmatch(name):
-            raise ValueError(f"subset {name!r}: a name has letters, digits, - and _ only, as it names a file")
+            raise ValueError(
+                f"subset {name!r}: a name has letters, digits, - and _ only, as it names a file"
+            )
         builder = subset.builder
         if builder is not None and builder.needs_hypotheses and not subset.hypotheses:
             raise ValueError(
@@ -82,12 +84,16 @@ def shares(subsets: Mapping[str, RLSubset]) -> dict[str, Share]:
         >>> shares({"hard": RLSubset("a.jsonl", share=0.75), "long": RLSubset("b.jsonl", share=0.25)})
         {'hard': 0.75, 'long': 0.25}
     """
-    given: dict[str, Share] = {name: subset.share for name, subset in subsets.items() if subset.share is not None}
+    given: dict[str, Share] = {
+        name: subset.share for name, subset in subsets.items() if subset.share is not None
+    }
     if not given:
         return {name: 1.0 / len(subsets) for name in subsets}
 
     if missing := [name for name in subsets if name not in given]:
-        raise ValueError(f"shares: {', '.join(missing)} has none; give one to every subset, or to none for equal ones")
+        raise ValueError(
+            f"shares: {', '.join(missing)} has none; give one to every subset, or to none for equal ones"
+        )
     for name, share in given.items():
         values = list(share.values()) if isinstance(share, Mapping) else [share]
         if not values or not all(math.isfinite(value) and value >= 0 for value in values):
@@ -131,18 +137,31 @@ def building_order(subsets: Mapping[str, RLSubset]) -> list[list[str]]:
         >>> building_order({"control": control, "hard": RLSubset("pool.jsonl")})
         [['hard'], ['control']]
     """
-    follows = {name: subset.builder.like if subset.builder is not None else None for name, subset in subsets.items()}
+    follows = {
+        name: subset.builder.like if subset.builder is not None else None
+        for name, subset in subsets.items()
+    }
     for name, other in follows.items():
         if other is not None and other not in subsets:
-            raise ValueError(f"subset {name!r} is like {other!r}, which does not exist; there are {', '.join(subsets)}")
+            raise ValueError(
+                f"subset {name!r} is like {other!r}, which does not exist; there are {', '.join(subsets)}"
+            )
 
     waves: list[list[str]] = []
     done: set[str] = set()
     while len(done) < len(subsets):
-        wave = [name for name in subsets if name not in done and (follows[name] is None or follows[name] in done)]
+        wave = [
+            name
+            for name in subsets
+            if name not in done and (follows[name] is None or follows[name] in done)
+        ]
         if not wave:
-            circle = ", ".join(f"{name} is like {follows[name]}" for name in subsets if name not in done)
-            raise ValueError(f"subsets follow each other in a circle: {circle}; let one of them stand by itself")
+            circle = ", ".join(
+                f"{name} is like {follows[name]}" for name in subsets if name not in done
+            )
+            raise ValueError(
+                f"subsets follow each other in a circle: {circle}; let one of them stand by itself"
+            )
 
         waves.append(wave)
         done.update(wave)
@@ -234,9 +253,17 @@ def describe(value: Any) -> Any:
     # Objects: by what they were given.
     name = f"{type(value).__module__}.{type(value).__qualname__}"
     if is_dataclass(value):
-        return {"class": name, "settings": {f.name: describe(getattr(value, f.name)) for f in fields(value)}}
+        return {
+            "class": name,
+            "settings": {f.name: describe(getattr(value, f.name)) for f in fields(value)},
+        }
     if callable(value) and hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
     if hasattr(value, "__dict__"):
-        return {"class": name, "settings": {key: describe(item) for key, item in sorted(vars(value).items())}}
-    raise TypeError(f"a builder holds a {name}, whose settings cannot be seen; keep plain values as attributes")
+        return {
+            "class": name,
+            "settings": {key: describe(item) for key, item in sorted(vars(value).items())},
+        }
+    raise TypeError(
+        f"a builder holds a {name}, whose settings cannot be seen; keep plain values as attributes"
+    )

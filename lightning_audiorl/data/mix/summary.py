@@ -18,7 +18,10 @@ from lightning_audiorl.types import Utterance
 
 #: Upper edges of the length histogram's bars, in seconds; one more bar holds what is longer.
 EDGES_S = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 30.0, 60.0, 120.0)
-BARS = (*(f"{low:g}-{high:g} s" for low, high in pairwise((0.0, *EDGES_S))), f"over {EDGES_S[-1]:g} s")
+BARS = (
+    *(f"{low:g}-{high:g} s" for low, high in pairwise((0.0, *EDGES_S))),
+    f"over {EDGES_S[-1]:g} s",
+)
 #: Refused rows named in the summary, of each subset.
 NUM_NAMED = 5
 _BAR_WIDTH = 40
@@ -96,10 +99,14 @@ def sources_of(row: Utterance) -> tuple[str, ...]:
 
 def _number(text: str) -> int:
     """64 bits of a hash."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
+    return int.from_bytes(
+        hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big"
+    )
 
 
-def summarise(subsets: Mapping[str, SubsetSummary], key: str, seed: int, kept_out: Mapping[str, int]) -> dict[str, Any]:
+def summarise(
+    subsets: Mapping[str, SubsetSummary], key: str, seed: int, kept_out: Mapping[str, int]
+) -> dict[str, Any]:
     """What a mix consists of, for JSON.
 
     Args:
@@ -152,7 +159,9 @@ def _share(share: Share | Mapping[str, float]) -> str:
 def markdown(summary: Mapping[str, Any]) -> str:
     """The summary as a page: a table, then each subset's lengths, rules and refusals, then the overlap."""
     subsets = summary["subsets"]
-    kept_out = ", ".join(f"{name} ({rows:,} rows)" for name, rows in summary["kept_out"].items()) or "none"
+    kept_out = (
+        ", ".join(f"{name} ({rows:,} rows)" for name, rows in summary["kept_out"].items()) or "none"
+    )
     lines = [
         "# RL training mix",
         "",
@@ -171,8 +180,17 @@ def markdown(summary: Mapping[str, Any]) -> str:
     for name, subset in subsets.items():
         lines += ["", f"## {name}", "", *_details(subset)]
 
-    for kind, title in (("rows", "Source rows that two subsets share"), ("audio", "Stretches of audio they share")):
-        lines += ["", f"## {title}", "", f"| | {' | '.join(subsets)} |", "|---" * (len(subsets) + 1) + "|"]
+    for kind, title in (
+        ("rows", "Source rows that two subsets share"),
+        ("audio", "Stretches of audio they share"),
+    ):
+        lines += [
+            "",
+            f"## {title}",
+            "",
+            f"| | {' | '.join(subsets)} |",
+            "|---" * (len(subsets) + 1) + "|",
+        ]
         for name, row in summary["overlap"][kind].items():
             lines.append(f"| {name} | {' | '.join(f'{row[other]:,}' for other in subsets)} |")
     return "\n".join(lines) + "\n"
@@ -189,7 +207,10 @@ def _details(subset: Mapping[str, Any]) -> list[str]:
     lines.append("```")
 
     if subset["removed"]:
-        lines += ["", *(f"- removed {count:,}: {rule}" for rule, count in subset["removed"].items())]
+        lines += [
+            "",
+            *(f"- removed {count:,}: {rule}" for rule, count in subset["removed"].items()),
+        ]
 
     if subset["refused"]:
         named = subset["refused_first"]

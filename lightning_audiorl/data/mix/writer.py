@@ -21,10 +21,23 @@ from lightning_audiorl.data.manifest.files import IndexedManifest, write_manifes
 from lightning_audiorl.data.manifest.schema import PREFIX
 from lightning_audiorl.data.manifest.source import RowSource
 from lightning_audiorl.data.manifest.targets import all_segments
-from lightning_audiorl.data.mix.selection import Candidate, Choice, Chosen, SubsetBuilder, choose_many, fill
+from lightning_audiorl.data.mix.selection import (
+    Candidate,
+    Choice,
+    Chosen,
+    SubsetBuilder,
+    choose_many,
+    fill,
+)
 from lightning_audiorl.data.mix.selection.by_metadata import Everything
 from lightning_audiorl.data.mix.spec import RLSubset, building_order, shares
-from lightning_audiorl.data.mix.summary import NUM_NAMED, SubsetSummary, markdown, sources_of, summarise
+from lightning_audiorl.data.mix.summary import (
+    NUM_NAMED,
+    SubsetSummary,
+    markdown,
+    sources_of,
+    summarise,
+)
 from lightning_audiorl.types import Segment, Utterance
 
 #: Path, size, modification time and content hash of every audio file that was looked at.
@@ -66,7 +79,11 @@ class MixWriter:
     """
 
     def __init__(
-        self, subsets: Mapping[str, RLSubset], content: EvaluationContent, kept_out: Mapping[str, int], seed: int
+        self,
+        subsets: Mapping[str, RLSubset],
+        content: EvaluationContent,
+        kept_out: Mapping[str, int],
+        seed: int,
     ) -> None:
         self.subsets = subsets
         self.content = content
@@ -109,15 +126,21 @@ class MixWriter:
             if self._made_from.isdisjoint(self.refused_ids):
                 break
 
-        summary = summarise({name: summaries[name] for name in self.subsets}, key, self.seed, self.kept_out)
-        (folder / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False), encoding="utf-8")
+        summary = summarise(
+            {name: summaries[name] for name in self.subsets}, key, self.seed, self.kept_out
+        )
+        (folder / "summary.json").write_text(
+            json.dumps(summary, indent=1, ensure_ascii=False), encoding="utf-8"
+        )
         (folder / "summary.md").write_text(markdown(summary), encoding="utf-8")
 
     def _groups(self, names: Iterable[str]) -> list[list[str]]:
         """Subsets of the same rows and hypotheses, which one pass serves."""
         groups: dict[tuple[tuple[str, bool] | int, tuple[str, ...]], list[str]] = {}
         for name in names:
-            groups.setdefault((_source_key(self.subsets[name]), self._hypotheses(name)), []).append(name)
+            groups.setdefault((_source_key(self.subsets[name]), self._hypotheses(name)), []).append(
+                name
+            )
         return list(groups.values())
 
     def _hypotheses(self, name: str) -> tuple[str, ...]:
@@ -132,7 +155,9 @@ class MixWriter:
 
         key = _source_key(subset)
         if key not in self._sources:
-            self._sources[key] = IndexedManifest(subset.source, allow_empty_text=subset.allow_empty_text)
+            self._sources[key] = IndexedManifest(
+                subset.source, allow_empty_text=subset.allow_empty_text
+            )
         return self._sources[key]
 
     def _write_group(self, names: Sequence[str], folder: Path) -> dict[str, SubsetSummary]:
@@ -159,7 +184,11 @@ class MixWriter:
 
         def candidates() -> Iterator[Candidate]:
             for candidate in plain():
-                yield candidate if files is None else replace(candidate, predicted=files.of(candidate.row))
+                yield (
+                    candidate
+                    if files is None
+                    else replace(candidate, predicted=files.of(candidate.row))
+                )
 
         found: dict[str, _Taken] = {}
         reserve = _RESERVE
@@ -186,7 +215,9 @@ class MixWriter:
         taken = _Taken(chosen)
 
         def admit(choice: Choice) -> bool:
-            self._log(f"{name}: audio of {len(self._listed):,} files compared with the evaluation sets")
+            self._log(
+                f"{name}: audio of {len(self._listed):,} files compared with the evaluation sets"
+            )
             why = self._refusal(rows[choice.number])
             if why is not None:
                 taken.refused[choice.number] = why
@@ -222,7 +253,9 @@ class MixWriter:
                 self._list.write(json.dumps(entry) + "\n")
         return stretches
 
-    def _write_subset(self, name: str, taken: _Taken, rows: RowSource, folder: Path) -> SubsetSummary:
+    def _write_subset(
+        self, name: str, taken: _Taken, rows: RowSource, folder: Path
+    ) -> SubsetSummary:
         builder = self.builders[name]
         summary = SubsetSummary(
             share=shares(self.subsets)[name],
@@ -240,7 +273,9 @@ class MixWriter:
             for choice in taken.choices:
                 row = rows[choice.number]
                 if row.id in ids:
-                    raise ValueError(f"subset {name!r}: two rows of its source have the id {row.id!r}; make ids unique")
+                    raise ValueError(
+                        f"subset {name!r}: two rows of its source have the id {row.id!r}; make ids unique"
+                    )
                 ids.add(row.id)
                 self._log(f"{name}: {len(ids):,} of {len(taken.choices):,} rows written")
                 self._made_from.update(sources_of(row))

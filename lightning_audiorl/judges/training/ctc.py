@@ -81,9 +81,13 @@ class CtcTraining(JudgeTraining):
                     "text that of its audio?"
                 )
 
-        flat = torch.cat([torch.tensor(ids, dtype=torch.long) for ids in targets]).to(log_probs.device)
+        flat = torch.cat([torch.tensor(ids, dtype=torch.long) for ids in targets]).to(
+            log_probs.device
+        )
         sizes = torch.tensor([len(ids) for ids in targets], device=log_probs.device)
-        loss: Tensor = nn.functional.ctc_loss(log_probs.transpose(0, 1), flat, lengths, sizes, BLANK)
+        loss: Tensor = nn.functional.ctc_loss(
+            log_probs.transpose(0, 1), flat, lengths, sizes, BLANK
+        )
         return loss
 
     def on_validation_epoch_start(self) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from transformers import FunAsrNanoForConditionalGeneration, FunAsrNanoProcessor
 
+from lightning_audiorl.fields import PerPrompt, Shape
 from lightning_audiorl.models.decoding.cached_prompt import PrefixContext
 from lightning_audiorl.models.decoding.clips import check_clips
 from lightning_audiorl.models.decoding.decoder_only import DecoderOnlyPolicy, Side
@@ -16,10 +18,14 @@ from lightning_audiorl.models.decoding.shared_prefix import share_prefix
 from lightning_audiorl.models.decoding.tokens import allowed_tokens, padded
 from lightning_audiorl.models.finetune import Finetune, Parts, apply_finetune, merged_state_dict
 from lightning_audiorl.models.loading import build, read_start, stop_token_ids
-from lightning_audiorl.models.tiny.asr import TinyFunAsrNano, build_fun_asr_nano
+from lightning_audiorl.models.tiny import TinyFunAsrNano, build_fun_asr_nano
 from lightning_audiorl.types import PromptBatch
 
 _MIN_SAMPLES = 400
+_RATE_HZ = 16_000
+
+# The chat template around the audio.
+_USUAL_TEXT_TOKENS = 20
 _LANGUAGES = {"zh", "en", "ja"}
 
 
@@ -34,52 +40,21 @@ class FunAsrContext(PrefixContext):
         tokens: B prompts as token ids, one placeholder per audio frame.
     """
 
-    ids: list[str]
-    durations_s: list[float]
-    features: Tensor
-    keep: Tensor
-    tokens: list[list[int]]
-
-    def select(self, index: list[int]) -> FunAsrContext:
-        longest = int(self.keep[index].sum(-1).max())
-        return FunAsrContext(
-            [self.ids[i] for i in index],
-            [self.durations_s[i] for i in index],
-            self.features[index, :longest],
-            self.keep[index, :longest],
-            [self.tokens[i] for i in index],
-        )
-
-    def join(self, others: Sequence[FunAsrContext]) -> FunAsrContext:
-        every = [self, *others]
-        longest = max(context.features.shape[1] for context in every)
-
-        def together(tensors: list[Tensor]) -> Tensor:
-            ends = [(0, 0) * (tensor.ndim - 2) + (0, longest - tensor.shape[1]) for tensor in tensors]
-            return torch.cat([nn.functional.pad(t, end) for t, end in zip(tensors, ends, strict=True)])
-
-        return FunAsrContext(
-            [name for context in every for name in context.ids],
-            [seconds for context in every for seconds in context.durations_s],
-            together([context.features for context in every]),
-            together([context.keep for context in every]),
-            [row for context in every for row in context.tokens],
-        )
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> FunAsrContext:
-        features = self.features.to(device, non_blocking=non_blocking)
-        return replace(self, features=features, keep=self.keep.to(device, non_blocking=non_blocking))
+    features: Annotated[Tensor, Shape("B F E", pad="F", lengths="num_frames")]
+    keep: Annotated[Tensor, Shape("B F", pad="F", lengths="num_frames")]
+    tokens: PerPrompt[list[list[int]]]
 
     @property
-    def num_bytes(self) -> int:
-        return self.features.untyped_storage().nbytes() + self.keep.untyped_storage().nbytes()
+    def num_frames(self) -> Tensor:
+        """[B] audio frames of each clip."""
+        return self.keep.sum(-1)
 
     @property
     def prompt_lengths(self) -> list[int]:
         return [len(row) for row in self.tokens]
 
 
-class FunAsrNanoPolicy(DecoderOnlyPolicy):
+class FunAsrNanoPolicy(DecoderOnlyPolicy[FunAsrContext]):
     """`FunAsrNanoForConditionalGeneration` behind the policy interface.
 
     Args:
@@ -115,7 +90,9 @@ class FunAsrNanoPolicy(DecoderOnlyPolicy):
         self.tokenizer = processor.tokenizer
         self.stop_ids = stop_token_ids(model, self.tokenizer)
         vocab_size = model.config.text_config.vocab_size
-        self.register_buffer("allowed", allowed_tokens(self.tokenizer, vocab_size, self.stop_ids), persistent=False)
+        self.register_buffer(
+            "allowed", allowed_tokens(self.tokenizer, vocab_size, self.stop_ids), persistent=False
+        )
         self.finetune = finetune or Finetune()
         inner = model.model
         parts = Parts(
@@ -154,19 +131,50 @@ class FunAsrNanoPolicy(DecoderOnlyPolicy):
 
     def encode(self, batch: PromptBatch) -> FunAsrContext:
         rate = self.processor.feature_extractor.sampling_rate
-        check_clips(batch, "FunAsrNanoPolicy", rate, _MIN_SAMPLES, int(self.max_frames * 0.06 * rate))
-        audio = [wave[:n].cpu() for wave, n in zip(batch.waveform, batch.num_samples.tolist(), strict=True)]
+        check_clips(
+            batch, "FunAsrNanoPolicy", rate, _MIN_SAMPLES, int(self.max_frames * 0.06 * rate)
+        )
+        audio = [
+            wave[:n].cpu()
+            for wave, n in zip(batch.waveform, batch.num_samples.tolist(), strict=True)
+        ]
         with torch.autocast("cpu", enabled=False):  # it goes through numpy, which has no bfloat16
             features = self.processor.feature_extractor(audio, sampling_rate=batch.sample_rate_hz)
         keep = features["input_features_mask"].bool().to(batch.waveform.device)
         inputs = features["input_features"].to(batch.waveform.device)
         encoder = self.model.model.audio_tower
         with torch.set_grad_enabled(self.finetune.encoder and torch.is_grad_enabled()):
-            encoded = encoder(input_features=inputs, input_features_mask=keep.long()).last_hidden_state
+            encoded = encoder(
+                input_features=inputs, input_features_mask=keep.long()
+            ).last_hidden_state
         self.num_encoded += len(batch)
         frames = keep.sum(-1).tolist()
         durations = [n / batch.sample_rate_hz for n in batch.num_samples.tolist()]
         return FunAsrContext(batch.ids, durations, encoded, keep, self._prompts(batch, frames))
+
+    def example_context(
+        self, num_prompts: int, seconds: float, text_tokens: int | None = None
+    ) -> FunAsrContext:
+        config = self.model.config.audio_config
+        # Windows of 25 ms every 10 ms, six of them in one frame.
+        num_windows = 1 + (int(seconds * _RATE_HZ) - 400) // 160
+        num_frames = -(-num_windows // 6)
+        if not 1 <= num_frames <= self.max_frames:
+            raise ValueError(
+                f"{seconds} s of audio are {num_frames} frames; the encoder takes 1 to {self.max_frames}"
+            )
+
+        keep = torch.ones(num_prompts, num_frames, dtype=torch.bool)
+        inputs = torch.empty(
+            num_prompts, num_frames, config.num_mel_bins * config.num_stacked_frames
+        )
+        encoder = self.model.model.audio_tower
+        encoded = encoder(input_features=inputs, input_features_mask=keep.long()).last_hidden_state
+
+        text = [self.stop_ids[0]] * (_USUAL_TEXT_TOKENS if text_tokens is None else text_tokens)
+        tokens = [self.processor.audio_token_id] * num_frames + text
+        ids = [str(number) for number in range(num_prompts)]
+        return FunAsrContext(ids, [seconds] * num_prompts, encoded, keep, [tokens] * num_prompts)
 
     def _prompts(self, batch: PromptBatch, frames: Sequence[int]) -> list[list[int]]:
         """The checkpoint's own transcription prompt per row, its audio placeholder repeated once per frame."""
@@ -187,15 +195,20 @@ class FunAsrNanoPolicy(DecoderOnlyPolicy):
             out.append(around[:at] + [audio_id] * num_frames + around[at + 1 :])
         return out
 
-    def prompt(self, context: PrefixContext, side: Side) -> tuple[Tensor, Tensor]:
-        assert isinstance(context, FunAsrContext)
-        audio = self.model.model.multi_modal_projector(context.features, context.keep.long())[context.keep]
+    def prompt(self, context: FunAsrContext, side: Side) -> tuple[Tensor, Tensor]:
+        audio = self.model.model.multi_modal_projector(context.features, context.keep.long())[
+            context.keep
+        ]
         ids, mask = padded(context.tokens, self.stop_ids[0], audio.device, side)
         embeds = self.embed(ids)
         places = (ids == self.processor.audio_token_id)[..., None].expand_as(embeds)
         return embeds.masked_scatter(places, audio.to(embeds.dtype)), mask
 
     def export(self, folder: str) -> None:
-        self.model.generation_config.suppress_tokens = (~self.allowed).nonzero().squeeze(-1).tolist()
-        self.model.save_pretrained(folder, state_dict=merged_state_dict(self.model), safe_serialization=True)
+        self.model.generation_config.suppress_tokens = (
+            (~self.allowed).nonzero().squeeze(-1).tolist()
+        )
+        self.model.save_pretrained(
+            folder, state_dict=merged_state_dict(self.model), safe_serialization=True
+        )
         self.processor.save_pretrained(folder)

@@ -35,7 +35,9 @@ class _RoomyLayer(DynamicLayer):
         self._keys[..., :length, :], self._values[..., :length, :] = keys, values
         self.keys, self.values = self._keys[..., :length, :], self._values[..., :length, :]
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
         start = self.keys.shape[-2]
         end = start + key_states.shape[-2]
         if end > self._keys.shape[-2]:
@@ -44,11 +46,22 @@ class _RoomyLayer(DynamicLayer):
         self.keys, self.values = self._keys[..., :end, :], self._values[..., :end, :]
         return self.keys, self.values
 
+    def lengthen(self, num: int) -> None:
+        """``num`` tokens more, as if they came one by one; their keys and values are whatever stood there."""
+        while num > 0:
+            rows, heads, length, width = self.keys.shape
+            step = min(num, max(1, self._keys.shape[-2] - length))
+            new = self.keys.new_empty(rows, heads, step, width)
+            self.update(new, new)
+            num -= step
+
     def batch_select_indices(self, indices: Tensor) -> None:
         self._hold(self.keys[indices], self.values[indices])
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        self._hold(self.keys.repeat_interleave(repeats, 0), self.values.repeat_interleave(repeats, 0))
+        self._hold(
+            self.keys.repeat_interleave(repeats, 0), self.values.repeat_interleave(repeats, 0)
+        )
 
 
 @torch.no_grad()
@@ -57,3 +70,12 @@ def make_room(cache: DynamicCache) -> None:
     layers: list[Any] = cache.layers
     if all(type(layer) is DynamicLayer for layer in layers):
         cache.layers = [_RoomyLayer(layer.keys, layer.values) for layer in layers]
+
+
+@torch.no_grad()
+def lengthen(cache: DynamicCache, num: int) -> None:
+    """Take up the room of ``num`` tokens more, buffers laid anew where decoding token by token would lay them."""
+    make_room(cache)
+    layers: list[Any] = cache.layers
+    for layer in layers:
+        layer.lengthen(num)

@@ -11,13 +11,12 @@ from torchaudio.functional import resample
 from transformers import AutoTokenizer
 
 from lightning_audiorl.codecs.base import Codec, SpeakerCondition
-from lightning_audiorl.models.decoding.cached_prompt import PrefixContext
 from lightning_audiorl.models.decoding.decoder_only import DecoderOnlyPolicy, Side
 from lightning_audiorl.models.decoding.shared_prefix import share_prefix
 from lightning_audiorl.models.decoding.tokens import padded
 from lightning_audiorl.models.finetune import Finetune, Parts, apply_finetune, merged_state_dict
-from lightning_audiorl.models.loading import build, read_start
-from lightning_audiorl.models.policy import Context, SampleKey
+from lightning_audiorl.models.loading import TokenizerOutline, build, read_start
+from lightning_audiorl.models.policy import SampleKey, SpeechPolicy
 from lightning_audiorl.models.tiny.tts import TinySpeechLM, build_speech_lm
 from lightning_audiorl.models.tts.biased_head import AnyCausalLM
 from lightning_audiorl.models.tts.codes import decode_rows, encode_clips
@@ -28,6 +27,11 @@ from lightning_audiorl.types import Decoding, PromptBatch, Rollout, Speech, Utte
 
 # What some families do to the logits behind the head, where `head` would not see it.
 _RESCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+
+# Of a prompt in a plan: tokens of its text, seconds of the speaker's voice, and how fast the text is read.
+_USUAL_TEXT_TOKENS = 50
+_USUAL_PROMPT_S = 3.0
+_USUAL_CHARACTERS_PER_SECOND = 15.0
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class SpeakerPrompt:
     text: str
 
 
-class SpeechLMPolicy(DecoderOnlyPolicy):
+class SpeechLMPolicy(DecoderOnlyPolicy[SpeechContext], SpeechPolicy[SpeechContext]):
     """A causal language model over text and speech tokens, and the codec that its tokens belong to.
 
     The text to speak is ``row.text``; the batch's audio are speaker prompts, ``row.extra["prompt_text"]`` is what they
@@ -79,15 +83,28 @@ class SpeechLMPolicy(DecoderOnlyPolicy):
         codec.require_one_codebook()
         self.start = read_start(init_from)
         self.model, self.tokenizer = build(
-            self.start, (TinySpeechLM, build_speech_lm), (AnyCausalLM, AutoTokenizer), dtype, revision
+            self.start,
+            (TinySpeechLM, build_speech_lm),
+            (AnyCausalLM, AutoTokenizer),
+            dtype,
+            revision,
         )
         config = self.model.config
-        rescaled = [name for name in _RESCALED_LOGITS if getattr(config, name, None) not in (None, 1)]
+        rescaled = [
+            name for name in _RESCALED_LOGITS if getattr(config, name, None) not in (None, 1)
+        ]
         if rescaled:
-            raise ValueError(f"{type(self.model).__name__} rescales its logits ({rescaled}), which is not supported")
+            raise ValueError(
+                f"{type(self.model).__name__} rescales its logits ({rescaled}), which is not supported"
+            )
         self.template = template or PlainTemplate()
         self.limits = limits or SpeechLimits()
-        speech = self.template.speech_tokens(self.tokenizer, codec.cardinality, config.vocab_size)
+        if isinstance(self.tokenizer, TokenizerOutline):
+            speech = self.template.outline(codec.cardinality, config.vocab_size)
+        else:
+            speech = self.template.speech_tokens(
+                self.tokenizer, codec.cardinality, config.vocab_size
+            )
         self.stop_ids = speech.stop_ids
         self.model.generation_config.eos_token_id = speech.stop_ids
         for name in ("allowed", "code_to_token", "token_to_code"):
@@ -129,12 +146,32 @@ class SpeechLMPolicy(DecoderOnlyPolicy):
         return SpeechContext(
             batch.ids,
             [row.duration_s for row in batch.rows],
-            [self._prompt_ids(row, codes) for row, codes in zip(batch.rows, prompt_codes, strict=True)],
+            [
+                self._prompt_ids(row, codes)
+                for row, codes in zip(batch.rows, prompt_codes, strict=True)
+            ],
             [len(row.text) for row in batch.rows],
             prompt_codes,
             target_codes,
             batch.waveform.float().cpu(),
             batch.num_samples.cpu(),
+        )
+
+    def example_context(
+        self, num_prompts: int, seconds: float, text_tokens: int | None = None
+    ) -> SpeechContext:
+        """As `Policy.example_context`: ``seconds`` of speech each; the speaker prompts' audio is left out."""
+        if text_tokens is None:
+            text_tokens = _USUAL_TEXT_TOKENS + round(_USUAL_PROMPT_S * self.codec.frame_rate_hz)
+        return SpeechContext(
+            ids=[str(number) for number in range(num_prompts)],
+            durations_s=[seconds] * num_prompts,
+            tokens=[[self.stop_ids[0]] * text_tokens] * num_prompts,
+            text_lengths=[round(_USUAL_CHARACTERS_PER_SECOND * seconds)] * num_prompts,
+            prompt_codes=[[]] * num_prompts,
+            target_codes=[[]] * num_prompts,
+            prompt_waveform=torch.zeros(num_prompts, 0),
+            prompt_num_samples=torch.zeros(num_prompts, dtype=torch.long),
         )
 
     def _prompt_ids(self, row: Utterance, prompt_codes: list[int]) -> list[int]:
@@ -162,8 +199,7 @@ class SpeechLMPolicy(DecoderOnlyPolicy):
         self.num_encoded += int((num_samples > 0).sum())
         return encode_clips(self.codec, waveform, num_samples, self.limits.codec_batch_size)
 
-    def prompt(self, context: PrefixContext, side: Side) -> tuple[Tensor, Tensor]:
-        assert isinstance(context, SpeechContext)
+    def prompt(self, context: SpeechContext, side: Side) -> tuple[Tensor, Tensor]:
         ids, mask = padded(context.tokens, self.stop_ids[0], self.allowed.device, side)
         return self.embed(ids), mask
 
@@ -172,41 +208,52 @@ class SpeechLMPolicy(DecoderOnlyPolicy):
         """Twice as slow as the rows say is still heard to its end."""
         return 2 * self.codec.frame_rate_hz
 
-    def caps(self, context: PrefixContext, decoding: Decoding) -> list[int]:
-        assert isinstance(context, SpeechContext)
+    def caps(self, context: SpeechContext, decoding: Decoding) -> list[int]:
         room = [self.max_positions - length for length in context.prompt_lengths]
-        by_text = [self.limits.cap(length) or decoding.max_new_tokens for length in context.text_lengths]
-        return [min(caps) for caps in zip(super().caps(context, decoding), by_text, room, strict=True)]
+        by_text = [
+            self.limits.cap(length) or decoding.max_new_tokens for length in context.text_lengths
+        ]
+        return [
+            min(caps) for caps in zip(super().caps(context, decoding), by_text, room, strict=True)
+        ]
 
     # --- from tokens to speech
 
-    def targets(self, context: Context, texts: Sequence[str]) -> Rollout:
+    def targets(self, context: SpeechContext, texts: Sequence[str]) -> Rollout:
         """The recordings that `encode` found, as a rollout of G=1; ``texts`` are in the prompts already.
 
         Raises:
             ValueError: for a row without a recording.
         """
-        assert isinstance(context, SpeechContext)
         for name, codes in zip(context.ids, context.target_codes, strict=True):
             if not codes:
                 raise ValueError(
                     f"row {name!r}: no recording of its text to learn from; supervised training wants one "
                     "('target' in the manifest)"
                 )
-        rows = [[*self.code_to_token[codes].tolist(), self.stop_ids[0]] for codes in context.target_codes]
+        rows = [
+            [*self.code_to_token[codes].tolist(), self.stop_ids[0]]
+            for codes in context.target_codes
+        ]
         ids, mask = padded(rows, self.stop_ids[0], self.allowed.device, "right")
         tokens, keep = ids[:, None], mask[:, None].bool()
-        return Rollout(tokens, keep, torch.zeros_like(tokens, dtype=torch.float32), torch.ones_like(keep[..., 0]))
+        return Rollout(
+            tokens,
+            keep,
+            torch.zeros_like(tokens, dtype=torch.float32),
+            torch.ones_like(keep[..., 0]),
+        )
 
     @torch.no_grad()
-    def decode(self, rollout: Rollout, context: Context) -> list[list[Speech]]:  # type: ignore[override]
+    def decode(self, rollout: Rollout, context: SpeechContext) -> list[list[Speech]]:  # type: ignore[override]
         """Speech of each sample; an empty waveform where the model said nothing."""
-        assert isinstance(context, SpeechContext)
         group_size = rollout.tokens.shape[1]
         spoken = torch.where(rollout.keep, self.token_to_code[rollout.tokens], -1).flatten(0, 1)
         rows = [[code for code in row if code >= 0] for row in spoken.tolist()]
         condition = self._condition(context, group_size)
-        speech = decode_rows(self.codec, rows, condition, spoken.device, self.limits.codec_batch_size)
+        speech = decode_rows(
+            self.codec, rows, condition, spoken.device, self.limits.codec_batch_size
+        )
         return [speech[i : i + group_size] for i in range(0, len(speech), group_size)]
 
     def _condition(self, context: SpeechContext, group_size: int) -> SpeakerCondition | None:
@@ -215,11 +262,17 @@ class SpeechLMPolicy(DecoderOnlyPolicy):
             return None
         codes, keep = padded(context.prompt_codes, 0, torch.device("cpu"), "right")
         rate_hz = self.codec.sample_rate_hz
-        condition = SpeakerCondition(context.prompt_waveform, context.prompt_num_samples, rate_hz, codes, keep.sum(-1))
+        condition = SpeakerCondition(
+            context.prompt_waveform, context.prompt_num_samples, rate_hz, codes, keep.sum(-1)
+        )
         return condition.select([b for b in range(len(context)) for _ in range(group_size)])
 
     def synthesize(
-        self, text: str, speaker: SpeakerPrompt | None = None, decoding: Decoding | None = None, seed: int = 0
+        self,
+        text: str,
+        speaker: SpeakerPrompt | None = None,
+        decoding: Decoding | None = None,
+        seed: int = 0,
     ) -> Tensor:
         """Say one text, for notebooks.
 
@@ -238,13 +291,19 @@ class SpeechLMPolicy(DecoderOnlyPolicy):
             waveform = resample(speaker.waveform.float(), speaker.sample_rate_hz, rate_hz)[None]
             extra = {"prompt_text": speaker.text}
         row = Utterance(text, (), text, 0.0, extra=extra)
-        batch = PromptBatch(waveform, torch.tensor([waveform.shape[1]]), rate_hz, (row,)).to(self.allowed.device)
+        batch = PromptBatch(waveform, torch.tensor([waveform.shape[1]]), rate_hz, (row,)).to(
+            self.allowed.device
+        )
         context = self.encode(batch)
         rollout = self.sample(context, 1, decoding, SampleKey(seed, 0, "synthesize"))
         return self.decode(rollout, context)[0][0].waveform
 
     def export(self, folder: str) -> None:
         """As `Policy.export`: language model and tokenizer; the codec has a folder of its own."""
-        self.model.generation_config.suppress_tokens = (~self.allowed).nonzero().squeeze(-1).tolist()
-        self.model.save_pretrained(folder, state_dict=merged_state_dict(self.model), safe_serialization=True)
+        self.model.generation_config.suppress_tokens = (
+            (~self.allowed).nonzero().squeeze(-1).tolist()
+        )
+        self.model.save_pretrained(
+            folder, state_dict=merged_state_dict(self.model), safe_serialization=True
+        )
         self.tokenizer.save_pretrained(folder)

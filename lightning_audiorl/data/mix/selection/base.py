@@ -85,7 +85,9 @@ class SubsetBuilder(ABC):
 
     def __init__(self, num_rows: int | None = None) -> None:
         if num_rows is not None and num_rows < 1:
-            raise ValueError(f"{type(self).__name__}: want num_rows >= 1, or none for all rows; got {num_rows}")
+            raise ValueError(
+                f"{type(self).__name__}: want num_rows >= 1, or none for all rows; got {num_rows}"
+            )
 
         self.num_rows = num_rows
 
@@ -151,7 +153,13 @@ class _Cell:
             return
 
         row_id = candidate.row.id
-        entry = (verdict.priority, -key_to_seed(*key, row_id), -candidate.number, row_id, verdict.reason)
+        entry = (
+            verdict.priority,
+            -key_to_seed(*key, row_id),
+            -candidate.number,
+            row_id,
+            verdict.reason,
+        )
         if full:
             heapq.heappushpop(self.entries, entry)
         else:
@@ -178,7 +186,9 @@ class _Selection:
 
         if verdict.cell not in self.cells:
             places = self.builder.places(verdict.cell)
-            self.cells[verdict.cell] = _Cell(None if places is None else math.ceil(places * (1 + self.reserve)))
+            self.cells[verdict.cell] = _Cell(
+                None if places is None else math.ceil(places * (1 + self.reserve))
+            )
         self.cells[verdict.cell].offer(verdict, candidate, ("choose", self.seed, self.name))
 
     def chosen(self, num_seen: int) -> Chosen:
@@ -195,12 +205,17 @@ class _Selection:
         # By priority, then by the draw, then by the row's place.
         ranked.sort(key=lambda pair: pair[0][:3], reverse=True)
         choices = [
-            Choice(-number, row_id, reason, priority, cell) for (priority, _, number, row_id, reason), cell in ranked
+            Choice(-number, row_id, reason, priority, cell)
+            for (priority, _, number, row_id, reason), cell in ranked
         ]
         return Chosen(choices, self.removed, num_seen)
 
     def _empty(self, num_seen: int) -> str:
-        who = f"subset {self.name!r} ({type(self.builder).__name__})" if self.name else type(self.builder).__name__
+        who = (
+            f"subset {self.name!r} ({type(self.builder).__name__})"
+            if self.name
+            else type(self.builder).__name__
+        )
         if num_seen == 0:
             return f"{who} is empty: there was no row to choose from; name a source that has rows"
         rules = ", ".join(f"{count:,} x {reason}" for reason, count in self.removed.most_common())
@@ -233,7 +248,9 @@ def choose_many(
     if not 0 <= reserve < math.inf:
         raise ValueError(f"choose: want reserve >= 0 (a share of num_rows), got {reserve}")
 
-    selections = [_Selection(name, deepcopy(builder), seed, reserve) for name, builder in builders.items()]
+    selections = [
+        _Selection(name, deepcopy(builder), seed, reserve) for name, builder in builders.items()
+    ]
 
     surveying = [selection.builder for selection in selections if selection.builder.surveys]
     if surveying:
@@ -252,7 +269,10 @@ def choose_many(
 
 
 def choose(
-    builder: SubsetBuilder, candidates: Callable[[], Iterable[Candidate]], seed: int, reserve: float = 0.25
+    builder: SubsetBuilder,
+    candidates: Callable[[], Iterable[Candidate]],
+    seed: int,
+    reserve: float = 0.25,
 ) -> Chosen:
     """The rows of one subset, found in one pass over the stream (two where the builder surveys).
 
@@ -268,7 +288,9 @@ def choose(
     return choose_many({"": builder}, candidates, seed, reserve)[""]
 
 
-def fill(builder: SubsetBuilder, choices: Iterable[Choice], admit: Callable[[Choice], bool]) -> list[Choice]:
+def fill(
+    builder: SubsetBuilder, choices: Iterable[Choice], admit: Callable[[Choice], bool]
+) -> list[Choice]:
     """The first choices that ``admit`` lets in, as many as the builder has places for.
 
     One that is refused is replaced by the next of its cell. Once a cell is full, ``admit`` is asked no more about it.

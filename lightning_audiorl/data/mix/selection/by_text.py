@@ -6,7 +6,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from lightning_audiorl.data.mix.selection.base import Candidate, SubsetBuilder, Verdict, unit_of, units_of
+from lightning_audiorl.data.mix.selection.base import (
+    Candidate,
+    SubsetBuilder,
+    Verdict,
+    unit_of,
+    units_of,
+)
 from lightning_audiorl.text.keywords import count_occurrences
 from lightning_audiorl.types import Utterance
 
@@ -97,7 +103,9 @@ class RepeatedPhrases(SubsetBuilder):
                 f"{phrase_words=}, {min_words=}"
             )
         if where not in ("anywhere", "back_to_back"):
-            raise ValueError(f"RepeatedPhrases: where must be anywhere or back_to_back, got {where!r}")
+            raise ValueError(
+                f"RepeatedPhrases: where must be anywhere or back_to_back, got {where!r}"
+            )
 
         self.min_words = min_words
         self.phrase_words = phrase_words
@@ -132,7 +140,11 @@ class _Keywords:
     def count(self, units: list[str]) -> dict[Phrase, int]:
         """How often each keyword that is there stands in ``units``."""
         # Of thousands of keywords, only those whose first unit is there are looked for.
-        near = [keyword for unit in set(units) & self._by_first.keys() for keyword in self._by_first[unit]]
+        near = [
+            keyword
+            for unit in set(units) & self._by_first.keys()
+            for keyword in self._by_first[unit]
+        ]
         counts = {keyword: count_occurrences(units, list(keyword)) for keyword in near}
         return {keyword: count for keyword, count in counts.items() if count}
 
@@ -174,11 +186,17 @@ class KeywordHeavy(SubsetBuilder):
         if isinstance(keywords, str) or not all(isinstance(word, str) for word in keywords):
             raise ValueError(f"KeywordHeavy: keywords must be a list of words, got {keywords!r}")
         if not keywords and not row_keywords and rare_below is None:
-            raise ValueError("KeywordHeavy: no keywords; give keywords, row_keywords: true, or rare_below")
+            raise ValueError(
+                "KeywordHeavy: no keywords; give keywords, row_keywords: true, or rare_below"
+            )
         if rare_below is not None and not rare_below > 0:
-            raise ValueError(f"KeywordHeavy: want rare_below > 0 (a count, or a share below 1), got {rare_below}")
+            raise ValueError(
+                f"KeywordHeavy: want rare_below > 0 (a count, or a share below 1), got {rare_below}"
+            )
         if min_length < 1 or min_keywords < 1:
-            raise ValueError(f"KeywordHeavy: want min_length, min_keywords >= 1; got {min_length}, {min_keywords}")
+            raise ValueError(
+                f"KeywordHeavy: want min_length, min_keywords >= 1; got {min_length}, {min_keywords}"
+            )
 
         self.keywords = tuple(keywords)
         self.row_keywords = row_keywords
@@ -204,7 +222,9 @@ class KeywordHeavy(SubsetBuilder):
             return {}
 
         most = self.rare_below if self.rare_below >= 1 else self.rare_below * self._num_said
-        return Counter((unit,) for unit in units if len(unit) >= self.min_length and self._said[unit] <= most)
+        return Counter(
+            (unit,) for unit in units if len(unit) >= self.min_length and self._said[unit] <= most
+        )
 
     def found(self, row: Utterance) -> dict[Phrase, int]:
         """The keywords in a row's reference, each with how often it is said there."""

@@ -18,9 +18,13 @@ class HypothesisChoice:
         min_samples: fewest samples that the builder can work with.
     """
 
-    def __init__(self, who: str, decodings: Sequence[str] | None, model: str | None, min_samples: int) -> None:
+    def __init__(
+        self, who: str, decodings: Sequence[str] | None, model: str | None, min_samples: int
+    ) -> None:
         if decodings is not None and (isinstance(decodings, str) or not decodings):
-            raise ValueError(f"{who}: decodings must be a list of one or more names, got {decodings!r}")
+            raise ValueError(
+                f"{who}: decodings must be a list of one or more names, got {decodings!r}"
+            )
 
         self.who = who
         self.model = model
@@ -38,12 +42,18 @@ class HypothesisChoice:
             predicted = tuple(one for one in predicted if one.model == self.model)
         if len(predicted) != 1:
             models = ", ".join(repr(one.model) for one in candidate.predicted)
-            wanted = "name one of them as model" if self.model is None else f"none of them is {self.model!r}"
+            wanted = (
+                "name one of them as model"
+                if self.model is None
+                else f"none of them is {self.model!r}"
+            )
             raise self._error(candidate, f"has hypotheses of {models}; {wanted}")
 
         samples = self._asked_for(predicted[0])
         if len(samples) < self.min_samples:
-            raise self._error(candidate, self._too_few(predicted[0], len(samples), self.min_samples))
+            raise self._error(
+                candidate, self._too_few(predicted[0], len(samples), self.min_samples)
+            )
         return samples
 
     def of_models(self, candidate: Candidate) -> list[Sample]:
@@ -55,7 +65,8 @@ class HypothesisChoice:
         predicted = self._predicted(candidate)
         if len(predicted) < 2:
             raise self._error(
-                candidate, f"has hypotheses of {predicted[0].model!r} only; run `audiorl predict` with a second model"
+                candidate,
+                f"has hypotheses of {predicted[0].model!r} only; run `audiorl predict` with a second model",
             )
 
         firsts = []
@@ -68,11 +79,16 @@ class HypothesisChoice:
 
     def _predicted(self, candidate: Candidate) -> tuple[Predicted, ...]:
         if not candidate.predicted:
-            raise self._error(candidate, "has no hypotheses; run `audiorl predict` on its manifest and name the file")
+            raise self._error(
+                candidate,
+                "has no hypotheses; run `audiorl predict` on its manifest and name the file",
+            )
         return candidate.predicted
 
     def _asked_for(self, predicted: Predicted) -> list[Sample]:
-        return [s for s in predicted.samples if self.decodings is None or s.decoding in self.decodings]
+        return [
+            s for s in predicted.samples if self.decodings is None or s.decoding in self.decodings
+        ]
 
     def _too_few(self, predicted: Predicted, found: int, least: int) -> str:
         of = "" if self.decodings is None else f" of decoding {' or '.join(sorted(self.decodings))}"
