@@ -309,7 +309,7 @@ class RLModule(LightningModule):
         self.clock.reset()
         ledger = self.strategy.ledger
         if ledger is not None:
-            logged |= ledger.figures()
+            logged |= ledger.metrics()
             self.ledger_table = ledger.table()
             ledger.reset()
 

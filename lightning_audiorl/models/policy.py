@@ -97,7 +97,7 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
     def export(self, folder: str) -> None:
         """Write a folder that the transformers class loads with ``from_pretrained``; adapters are merged."""
 
-    def example_context(self, num_prompts: int, seconds: float, text_tokens: int | None = None) -> Context:
+    def example_context(self, num_prompts: int, seconds: float, text_tokens: int | None = None) -> ContextT:
         """What `encode` makes of clips of one length, whatever they say: ``audiorl plan`` traces a step on it.
 
         Args:

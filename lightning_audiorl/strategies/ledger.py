@@ -96,9 +96,6 @@ class Ledger:
         out["moving/hidden_seconds"] = max(0.0, placement.moved_s - placement.waited_s)
         return out
 
-    #: Former name of `metrics`.
-    figures = metrics
-
     def table(self) -> str:
         """MiB of each part in each phase, as Markdown; the last row is the peak."""
         phases = list(self.resident_bytes)
@@ -113,7 +110,8 @@ class Ledger:
         rows.append(["all parts", *(f"{total:.1f}" for total in totals)])
 
         peaks = [self.peak_bytes.get(phase) for phase in phases]
-        rows.append(["peak in use", *("-" if peak is None else f"{peak / _MIB:.1f}" for peak in peaks)])
+        cells = ["-" if peak is None else f"{peak / _MIB:.1f}" for peak in peaks]
+        rows.append(["peak in use", *cells])
         return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
     def reset(self) -> None:

@@ -60,7 +60,9 @@ class _Held:
         tensors = {id(tensor): tensor for tensor in self.tensors()}
 
         # An id may have gone over to another tensor since: an optimizer makes new states, a step new prompts.
-        self.host = {key: held for key, held in self.host.items() if tensors.get(key) is held[0]}
+        for key, (known, _) in list(self.host.items()):
+            if tensors.get(key) is not known:
+                del self.host[key]
         for key, tensor in tensors.items():
             if tensor.numel() == 0:
                 continue
