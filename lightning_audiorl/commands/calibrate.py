@@ -92,7 +92,12 @@ def calibrate(
         device=device,
     )
 
-    settings = {"token2text": token2text, "judge": judge.name, "num_rows": len(source), "seed": seed}
+    settings = {
+        "token2text": token2text,
+        "judge": judge.name,
+        "num_rows": len(source),
+        "seed": seed,
+    }
     if policy is not None:
         settings |= {"decoding": asdict(decoding), "num_samples": num_samples}
     written = {"settings": settings, "speech": {name: asdict(one) for name, one in found.items()}}
@@ -101,7 +106,9 @@ def calibrate(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(plain(written), indent=1, allow_nan=False) + "\n")
 
-    text = calibration_text(found, f"{token2text} beside the judge {judge.name}, {len(source)} rows")
+    text = calibration_text(
+        found, f"{token2text} beside the judge {judge.name}, {len(source)} rows"
+    )
     path.with_suffix(".md").write_text(text)
     print(f"{text}\n{path}")
 
@@ -145,7 +152,9 @@ def calibrations(
             "('target' in the manifest), or a policy"
         )
     return {
-        name: calibration(mix.network, speech, judge, num_quantiles) for name, speech in hypotheses_of.items() if speech
+        name: calibration(mix.network, speech, judge, num_quantiles)
+        for name, speech in hypotheses_of.items()
+        if speech
     }
 
 
@@ -186,7 +195,15 @@ def _samples(
 
 def calibration_text(found: Mapping[str, Calibration], title: str) -> str:
     """Markdown: rank correlations and error rates of each kind of speech, then its quantiles."""
-    header = ["speech", "samples", "rank correlation, decoder", "CTC", "CER % by the judge", "by the decoder", "by CTC"]
+    header = [
+        "speech",
+        "samples",
+        "rank correlation, decoder",
+        "CTC",
+        "CER % by the judge",
+        "by the decoder",
+        "by CTC",
+    ]
     lines = []
     for name, one in found.items():
         ranks = [f"{one.spearman[form]:.2f}" for form in ("decoder", "ctc")]

@@ -16,7 +16,12 @@ from lightning_audiorl.callbacks.speech import write_wav
 from lightning_audiorl.data.datamodules.asr import AsrDataModule
 from lightning_audiorl.data.datamodules.predict import PredictionData
 from lightning_audiorl.data.datamodules.tts import TtsDataModule, speech_source
-from lightning_audiorl.data.hypotheses.reader import Predicted, Sample, SpeechSample, row_fingerprint
+from lightning_audiorl.data.hypotheses.reader import (
+    Predicted,
+    Sample,
+    SpeechSample,
+    row_fingerprint,
+)
 from lightning_audiorl.data.hypotheses.summary import summary
 from lightning_audiorl.data.hypotheses.writer import HypothesisParts, RowsSurvey, survey_rows
 from lightning_audiorl.data.manifest.files import ManifestRows
@@ -28,7 +33,14 @@ from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.metrics.speech import Judges, character_errors
 from lightning_audiorl.models.policy import Policy
 from lightning_audiorl.models.reference import content_hash
-from lightning_audiorl.text import ErrorCounts, KeywordCounts, count_errors, count_keywords, fired_rules, normaliser_for
+from lightning_audiorl.text import (
+    ErrorCounts,
+    KeywordCounts,
+    count_errors,
+    count_keywords,
+    fired_rules,
+    normaliser_for,
+)
 from lightning_audiorl.types import Decoding, Hypothesis, PromptBatch, Utterance
 
 _TRAINER = {
@@ -65,7 +77,9 @@ class SpeechPrediction:
     def record(self) -> dict[str, Any]:
         """The judges in plain data; lines of other judges are not mixed with these."""
         judges = {"judge": self.judge, "encoder": self.encoder}
-        return {role: _record(model, model.name) for role, model in judges.items() if model is not None}
+        return {
+            role: _record(model, model.name) for role, model in judges.items() if model is not None
+        }
 
 
 def _record(model: nn.Module, name: str) -> dict[str, str]:
@@ -111,8 +125,13 @@ def predict(
         speech: the judges of models that speak; None for models that write.
     """
     if not models:
-        raise ValueError("predict: `models` is empty; give at least one, as name: {class_path: ..., init_args: ...}")
-    decodings = decodings or {"greedy": EvalDecoding(), "sampled": EvalDecoding(Decoding(temperature=1.0), 4)}
+        raise ValueError(
+            "predict: `models` is empty; give at least one, as name: {class_path: ..., init_args: ...}"
+        )
+    decodings = decodings or {
+        "greedy": EvalDecoding(),
+        "sampled": EvalDecoding(Decoding(temperature=1.0), 4),
+    }
     keywords = keywords or []
     source = _source(speech_source(rows) if speech is not None else rows, limit_rows)
     survey = survey_rows(source)
@@ -180,7 +199,9 @@ def _loader(speech: SpeechPrediction | None, **settings: Any) -> AsrDataModule:
     return TtsDataModule(speech.prompt_s, speech.charset, **settings)
 
 
-def _run(module: Prediction, data: PredictionData, writer: HypothesisWriter, settings: dict[str, Any]) -> None:
+def _run(
+    module: Prediction, data: PredictionData, writer: HypothesisWriter, settings: dict[str, Any]
+) -> None:
     """One model over the rows that it has not decoded; ``settings`` are the Trainer's."""
     callbacks: list[Callback] = [writer, *settings.pop("callbacks", [])]
     if settings.get("enable_progress_bar", True):
@@ -198,7 +219,9 @@ class HypothesisWriter(Callback):
         speech: the judges, where the model speaks.
     """
 
-    def __init__(self, model: str, keywords: list[str], speech: SpeechPrediction | None = None) -> None:
+    def __init__(
+        self, model: str, keywords: list[str], speech: SpeechPrediction | None = None
+    ) -> None:
         self.model = model
         self.keywords = keywords
         self.speech = speech
@@ -212,7 +235,13 @@ class HypothesisWriter(Callback):
         trainer.strategy.barrier()
 
     def on_predict_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Any,
+        pl_module: Any,
+        outputs: Any,
+        batch: PromptBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Write the rows of one batch that were not done before; their wav files first, where they are asked for."""
         data: PredictionData = trainer.datamodule
@@ -225,13 +254,19 @@ class HypothesisWriter(Callback):
                     self._write_audio(data.audio_folder / self.model, number, group)
 
         lines = predicted(batch.rows, outputs, self.model, self.keywords, self.speech)
-        missing = ((number, line) for number, line in zip(numbers, lines, strict=True) if not data.done[number])
+        missing = (
+            (number, line)
+            for number, line in zip(numbers, lines, strict=True)
+            if not data.done[number]
+        )
         data.parts.append(data.model, trainer.global_rank, missing)
 
     def _write_audio(self, folder: Path, number: int, group: list[Decoded]) -> None:
         for one in group:
             if one.hypothesis.speech is not None:
-                write_wav(folder / f"{number:06d}_{one.decoding}_{one.sample}.wav", one.hypothesis.speech)
+                write_wav(
+                    folder / f"{number:06d}_{one.decoding}_{one.sample}.wav", one.hypothesis.speech
+                )
 
 
 def predicted(
@@ -252,7 +287,11 @@ def predicted(
 
 
 def _sample(
-    row: Utterance, decoded: Decoded, keywords: list[str], speech: SpeechPrediction | None, panel: JudgePanel
+    row: Utterance,
+    decoded: Decoded,
+    keywords: list[str],
+    speech: SpeechPrediction | None,
+    panel: JudgePanel,
 ) -> Sample:
     """One hypothesis with its counts; the text of speech is the judge's transcript."""
     hypothesis = decoded.hypothesis
@@ -270,7 +309,9 @@ def _sample(
     found = KeywordCounts()
     if text is not None:
         normaliser = normaliser_for(row.lang)
-        errors = count_errors(normaliser.normalise(row.text), normaliser.normalise(text), normaliser.unit)
+        errors = count_errors(
+            normaliser.normalise(row.text), normaliser.normalise(text), normaliser.unit
+        )
         rules = tuple(fired_rules(normaliser.units(row.text), normaliser.units(text)))
         found = count_keywords(row.text, text, keywords, normaliser)
 
@@ -289,7 +330,10 @@ def _sample(
 
 
 def _speech_sample(
-    hypothesis: Hypothesis, transcript: str | None, encoder: SpeakerEncoder | None, panel: JudgePanel
+    hypothesis: Hypothesis,
+    transcript: str | None,
+    encoder: SpeakerEncoder | None,
+    panel: JudgePanel,
 ) -> SpeechSample:
     """What judges made of a sample, to four decimals."""
     speech = hypothesis.speech

@@ -41,7 +41,11 @@ def shard_units(modules: list[nn.Module], users: dict[int, int]) -> list[nn.Modu
     nested: set[int] = set()
     for layer in layers:
         nested.update(id(inner) for inner in layer.modules() if inner is not layer)
-    outer = [layer for layer in layers if id(layer) not in nested and any(True for _ in layer.parameters())]
+    outer = [
+        layer
+        for layer in layers
+        if id(layer) not in nested and any(True for _ in layer.parameters())
+    ]
 
     covered = nested | {id(layer) for layer in outer}
     embeddings: list[nn.Module] = []
@@ -166,4 +170,6 @@ class PhaseFSDP(PhaseMixin, ModelParallelStrategy):
             for name, parameter in list(module._parameters.items()):
                 if isinstance(parameter, DTensor):
                     whole = parameter.full_tensor().detach().cpu()
-                    module._parameters[name] = nn.Parameter(whole, requires_grad=parameter.requires_grad)
+                    module._parameters[name] = nn.Parameter(
+                        whole, requires_grad=parameter.requires_grad
+                    )

@@ -46,9 +46,20 @@ def test_tables_and_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
     cli.main([*args, "--num_devices", "2"])
     said = capsys.readouterr().out
-    for piece in ("2 prompts x 4 samples", "| single ", "| ddp x 2 ", "| fsdp x 2 ", "fits into 1 GiB"):
+    for piece in (
+        "2 prompts x 4 samples",
+        "| single ",
+        "| ddp x 2 ",
+        "| fsdp x 2 ",
+        "fits into 1 GiB",
+    ):
         assert piece in said
-    assert len([line for line in said.splitlines() if line.startswith(("| single", "| ddp", "| fsdp"))]) == 9
+    assert (
+        len(
+            [line for line in said.splitlines() if line.startswith(("| single", "| ddp", "| fsdp"))]
+        )
+        == 9
+    )
 
 
 def test_read_what_fit_reads(tmp_path: Path) -> None:
@@ -84,7 +95,9 @@ def test_bad_settings_are_named(tmp_path: Path) -> None:
 
 def test_a_folder_without_config_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
-    config = tiny_config(tmp_path, policy=class_of("models.FunAsrNanoPolicy", init_from=str(tmp_path / "model")))
+    config = tiny_config(
+        tmp_path, policy=class_of("models.FunAsrNanoPolicy", init_from=str(tmp_path / "model"))
+    )
     assert "has no config.json" in refused(tmp_path, config)
 
 
@@ -107,7 +120,12 @@ def test_audio_that_the_encoder_does_not_take(tmp_path: Path) -> None:
 def test_speech_is_planned_from_two_config_files(tmp_path: Path) -> None:
     """No weights, no tokenizer, no feature extractor: the language model's and the codec's config.json are enough."""
     num_codes, vocab_size = 64, 100
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     language_model = LlamaConfig(vocab_size=vocab_size, **sizes)
     codec = Xcodec2Config(**SIZES, quantization_levels=[4, 4, 4])
     language_model.save_pretrained(tmp_path / "lm")
@@ -118,10 +136,14 @@ def test_speech_is_planned_from_two_config_files(tmp_path: Path) -> None:
         codec=class_of("codecs.Xcodec2Codec", init_from=str(tmp_path / "codec")),
         template=class_of("models.LlasaTemplate"),
     )
-    working = trace(read_settings(write(tmp_path, tiny_config(tmp_path, policy=policy))), audio_s=1.0)
+    working = trace(
+        read_settings(write(tmp_path, tiny_config(tmp_path, policy=policy))), audio_s=1.0
+    )
 
     held = {piece.name: piece.num_bytes for piece in pieces(working)}
-    assert held["lm (trainable)"] == sum(p.nbytes for p in LlamaForCausalLM(language_model).parameters())
+    assert held["lm (trainable)"] == sum(
+        p.nbytes for p in LlamaForCausalLM(language_model).parameters()
+    )
     real = Xcodec2Model(codec)
     assert held["codec"] == sum(tensor.nbytes for tensor in (*real.parameters(), *real.buffers()))
     assert isinstance(working.policy, SpeechLMPolicy)
@@ -136,7 +158,9 @@ def test_the_codec_must_fit_the_language_model(tmp_path: Path) -> None:
         init_from=str(tmp_path / "lm"),
         codec=class_of("codecs.TinyCodec", init_from=class_of("codecs.TinyCodecConfig")),
     )
-    assert "the language model only 10 tokens" in refused(tmp_path, tiny_config(tmp_path, policy=policy))
+    assert "the language model only 10 tokens" in refused(
+        tmp_path, tiny_config(tmp_path, policy=policy)
+    )
 
 
 def test_a_shipped_run_of_speech_synthesis_is_planned(
@@ -144,7 +168,9 @@ def test_a_shipped_run_of_speech_synthesis_is_planned(
 ) -> None:
     """With its tokenizer, and a codec whose weights are there."""
     monkeypatch.chdir(Path(__file__).parents[2])
-    cli.main(["plan", "--config", "configs/quickstart_tts.yaml", "--audio_s", "1", "--json", "true"])
+    cli.main(
+        ["plan", "--config", "configs/quickstart_tts.yaml", "--audio_s", "1", "--json", "true"]
+    )
     data = json.loads(capsys.readouterr().out)
     assert data["parts"]["codec"] > 0
     assert data["parts"]["lm (trainable)"] == data["parts"]["reference"] > 1_000_000

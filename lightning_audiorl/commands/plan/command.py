@@ -61,7 +61,11 @@ def plan(
 
         # One at a time: a folder of large models takes a while.
         if json:
-            print(json_format.dumps({"config": str(path), **report.as_data(plans, placed, alone, bus_gb_per_s)}))
+            print(
+                json_format.dumps(
+                    {"config": str(path), **report.as_data(plans, placed, alone, bus_gb_per_s)}
+                )
+            )
         else:
             print(_text(path, settings, placed, plans, audio_s, bus_gb_per_s, limit))
 

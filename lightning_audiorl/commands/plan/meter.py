@@ -57,7 +57,9 @@ class Meter(TorchDispatchMode):
     def without_values(self, tensor: Tensor) -> Tensor:
         """A tensor of the same shape, layout and dtype on the CPU; one on the meta device has a place there, too."""
         with self.fake:
-            return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu")
+            return torch.empty_strided(
+                tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu"
+            )
 
     def leave_out(self, tensors: Iterable[Tensor]) -> None:
         """Never count the storages of ``tensors``, nor views of them."""
@@ -134,7 +136,11 @@ class Meter(TorchDispatchMode):
         return self.fake.dispatch(func, (), args, kwargs)
 
     def _forget_values(self, tensor: Tensor) -> Tensor:
-        if isinstance(tensor, FakeTensor) or not tensor.is_floating_point() or tensor.numel() <= _SMALL:
+        if (
+            isinstance(tensor, FakeTensor)
+            or not tensor.is_floating_point()
+            or tensor.numel() <= _SMALL
+        ):
             return tensor
         return self.without_values(tensor)
 

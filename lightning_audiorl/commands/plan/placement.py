@@ -62,7 +62,9 @@ class Plan:
     @property
     def peak_bytes(self) -> dict[Phase, int]:
         """By phase: parts and working memory."""
-        return {phase: size + self.working_bytes[phase] for phase, size in self.resident_bytes.items()}
+        return {
+            phase: size + self.working_bytes[phase] for phase, size in self.resident_bytes.items()
+        }
 
     @property
     def max_bytes(self) -> int:
@@ -80,7 +82,11 @@ class Plan:
 
 
 def pieces(
-    working: Working, sharding: Sharding = "single", num_ranks: int = 1, keep_context: bool = False, stay: bool = False
+    working: Working,
+    sharding: Sharding = "single",
+    num_ranks: int = 1,
+    keep_context: bool = False,
+    stay: bool = False,
 ) -> list[Piece]:
     """What there is to place, and how many bytes of it one device holds.
 
@@ -105,7 +111,11 @@ def pieces(
             out.append(Piece(part.name, part.phases, whole, part.frozen))
             # `PhaseFSDP` moves the shards of a part together, and has all of them there in the update.
             shards = Piece(
-                f"{part.name}, shards", NEEDED[name] | {"update"}, share, always=stay, gathered_bytes=split - share
+                f"{part.name}, shards",
+                NEEDED[name] | {"update"},
+                share,
+                always=stay,
+                gathered_bytes=split - share,
             )
             out.append(shards)
 
@@ -114,7 +124,9 @@ def pieces(
 
     # A rank has the optimizer's state of what it holds. Only plain tensors are parked: the shards of that state stay.
     kept = trained_bytes / max(1, unique_bytes(list(working.policy.trainable().values())))
-    out.append(Piece("optimizer", NEEDED["optimizer"], int(working.optimizer_bytes * kept), always=num > 1))
+    out.append(
+        Piece("optimizer", NEEDED["optimizer"], int(working.optimizer_bytes * kept), always=num > 1)
+    )
     out.append(Piece("context", NEEDED["context"], working.context_bytes, always=keep_context))
     return [piece for piece in out if piece.num_bytes]
 
@@ -173,7 +185,10 @@ def plan(
 
 
 def residency(
-    placed: list[Piece], policy: PlacementPolicy, phases: list[Phase], budget_bytes: int | None = None
+    placed: list[Piece],
+    policy: PlacementPolicy,
+    phases: list[Phase],
+    budget_bytes: int | None = None,
 ) -> dict[Phase, set[str]]:
     """By phase, the names of what is on the device: the strategies' own `Placement`, played on stand-in tensors.
 
@@ -190,10 +205,14 @@ def residency(
     """
     units = None if budget_bytes is None else max(1, budget_bytes // _UNIT)
     placement = Placement(policy, torch.device("cpu"), units)
-    stand_ins = {piece.name: torch.zeros(-(-piece.num_bytes // _UNIT), dtype=torch.uint8) for piece in placed}
+    stand_ins = {
+        piece.name: torch.zeros(-(-piece.num_bytes // _UNIT), dtype=torch.uint8) for piece in placed
+    }
 
     def part(piece: Piece) -> Part:
-        return Part(piece.name, piece.phases, lambda: [stand_ins[piece.name]], piece.frozen, piece.always)
+        return Part(
+            piece.name, piece.phases, lambda: [stand_ins[piece.name]], piece.frozen, piece.always
+        )
 
     placement.add([part(piece) for piece in placed])
 
@@ -206,7 +225,9 @@ def residency(
     return names
 
 
-def _gathering(working: Working, placed: list[Piece], phases: list[Phase], num_ranks: int) -> dict[Phase, int]:
+def _gathering(
+    working: Working, placed: list[Piece], phases: list[Phase], num_ranks: int
+) -> dict[Phase, int]:
     """Working bytes under FSDP2: whole parts in phases without gradients, a layer and the next one in the update."""
     units = _units(working)
     layer = 0
@@ -233,7 +254,9 @@ def _gathering(working: Working, placed: list[Piece], phases: list[Phase], num_r
     return out
 
 
-def _moves(placed: list[Piece], names: dict[Phase, set[str]], phases: list[Phase]) -> tuple[int, int]:
+def _moves(
+    placed: list[Piece], names: dict[Phase, set[str]], phases: list[Phase]
+) -> tuple[int, int]:
     """Bytes per step to the device, and from it: what is frozen has a valid copy in host memory already."""
     fetched = 0
     parked = 0

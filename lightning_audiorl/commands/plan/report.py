@@ -69,7 +69,16 @@ def plans_table(plans: Sequence[Plan], bus_gb_per_s: float, limit_bytes: float |
 
 def summary_table(named: Sequence[tuple[str, Sequence[Plan]]], bus_gb_per_s: float) -> str:
     """One row per run, on one device: resident against offload."""
-    rows = [["run", "resident, GiB", "offload, GiB", "peak of offload in", "moved per step, GiB", "seconds per step"]]
+    rows = [
+        [
+            "run",
+            "resident, GiB",
+            "offload, GiB",
+            "peak of offload in",
+            "moved per step, GiB",
+            "seconds per step",
+        ]
+    ]
     for name, plans in named:
         by_policy = {plan.policy: plan for plan in plans if plan.num_ranks == 1}
         if not {"resident", "offload"} <= set(by_policy):
@@ -91,7 +100,9 @@ def _summary(name: str, resident: Plan, offload: Plan, bus_gb_per_s: float) -> l
     ]
 
 
-def as_data(plans: Sequence[Plan], placed: Sequence[Piece], working: Working, bus_gb_per_s: float) -> dict[str, Any]:
+def as_data(
+    plans: Sequence[Plan], placed: Sequence[Piece], working: Working, bus_gb_per_s: float
+) -> dict[str, Any]:
     """Everything that the tables show, in bytes and seconds."""
     return {
         "parts": {piece.name: piece.num_bytes for piece in placed},

@@ -71,7 +71,11 @@ class Trace:
     """
 
     def __init__(
-        self, settings: Settings, num_ranks: int = 1, audio_s: float = 20.0, text_tokens: int | None = None
+        self,
+        settings: Settings,
+        num_ranks: int = 1,
+        audio_s: float = 20.0,
+        text_tokens: int | None = None,
     ) -> None:
         if num_ranks < 1 or audio_s <= 0 or (text_tokens or 0) < 0:
             raise ValueError(
@@ -111,7 +115,11 @@ class Trace:
         # Fresh adapters alone: the reference is the model without them, at no cost.
         only_adapters = all("lora_" in name for name in trainable)
         if settings.beta > 0:
-            with self._phase(), torch.no_grad(), adapters_off(self.policy) if only_adapters else nullcontext():
+            with (
+                self._phase(),
+                torch.no_grad(),
+                adapters_off(self.policy) if only_adapters else nullcontext(),
+            ):
                 self._score(*self._micro_batch(context, cap))
                 phases["reference"] = self._held() - context_bytes
 
@@ -135,7 +143,9 @@ class Trace:
         if trains and self.settings.micro_batch_size:
             size = min(size, self.settings.micro_batch_size)
         with torch.set_grad_enabled(trains):
-            context: PrefixContext = self.policy.example_context(size, self.audio_s, self.text_tokens)
+            context: PrefixContext = self.policy.example_context(
+                size, self.audio_s, self.text_tokens
+            )
             return context
 
     def _rollout(self, context: PrefixContext, cap: int) -> None:
@@ -144,7 +154,10 @@ class Trace:
         rows = len(context) * group_size
 
         # What the sampling loop keeps: uniform draws and tokens, their log-probs and whether they count.
-        held = [torch.empty(rows, cap, dtype=torch.float64), torch.zeros(rows, cap, dtype=torch.long)]
+        held = [
+            torch.empty(rows, cap, dtype=torch.float64),
+            torch.zeros(rows, cap, dtype=torch.long),
+        ]
         held += [torch.empty(rows, cap), torch.zeros(rows, cap, dtype=torch.bool)]
 
         state = self.policy.prefill(context)
@@ -157,7 +170,9 @@ class Trace:
             drawn = draw(self.policy.head(state.hidden), uniform, self.settings.decoding)
         del drawn, held
 
-    def _score(self, context: PrefixContext, rollout: Rollout, with_entropy: bool = False) -> Tensor:
+    def _score(
+        self, context: PrefixContext, rollout: Rollout, with_entropy: bool = False
+    ) -> Tensor:
         """Log-probs of a micro-batch's completions."""
         hidden = self.policy.hidden(context, rollout)
         scored = ops.token_log_probs(
@@ -171,7 +186,9 @@ class Trace:
         )
         return scored.log_probs
 
-    def _update(self, context: PrefixContext, cap: int, trainable: list[nn.Parameter], context_bytes: int) -> _Update:
+    def _update(
+        self, context: PrefixContext, cap: int, trainable: list[nn.Parameter], context_bytes: int
+    ) -> _Update:
         """The last micro-batch's backward pass, then clipping and the optimizer's second step."""
         with self._phase(), torch.enable_grad():
             # The gradients of the micro-batches before are there.
@@ -179,7 +196,9 @@ class Trace:
                 for parameter in trainable:
                     parameter.grad = torch.empty_like(parameter)
                     self.meter.mark_gradient(parameter)
-            self._score(*self._micro_batch(context, cap), self.settings.needs_rollout).sum().backward()
+            self._score(
+                *self._micro_batch(context, cap), self.settings.needs_rollout
+            ).sum().backward()
         backward = self._held() - context_bytes
         backward_sharded = self._held(self.share) - context_bytes
 
@@ -225,7 +244,11 @@ class Trace:
         settings = self.settings
         lengths = [cap] * len(context)
         return micro_batches(
-            context.prompt_lengths, lengths, settings.group_size, settings.max_tokens, settings.micro_batch_size
+            context.prompt_lengths,
+            lengths,
+            settings.group_size,
+            settings.max_tokens,
+            settings.micro_batch_size,
         )
 
     def _num_micro_batches(self, context: PrefixContext, cap: int) -> int:
@@ -246,6 +269,8 @@ class Trace:
         return self._first(context, size), rollout
 
 
-def trace(settings: Settings, num_ranks: int = 1, audio_s: float = 20.0, text_tokens: int | None = None) -> Working:
+def trace(
+    settings: Settings, num_ranks: int = 1, audio_s: float = 20.0, text_tokens: int | None = None
+) -> Working:
     """What a run needs beside its parts; the arguments are those of `Trace`."""
     return Trace(settings, num_ranks, audio_s, text_tokens).run()
