@@ -167,6 +167,13 @@ def run(args: ArgsType = None) -> AudioRLCLI:
     import_named_classes()
     for message in _NOT_SO:
         warnings.filterwarnings("ignore", message=message)
+
+    help_texts = {
+        "description": "Reinforcement learning for speech models.",
+        "epilog": _others(),
+    }
+
+    # Model and data module are whatever the YAML file names by class path.
     return AudioRLCLI(
         LightningModule,
         LightningDataModule,
@@ -176,10 +183,7 @@ def run(args: ArgsType = None) -> AudioRLCLI:
         auto_configure_optimizers=False,
         trainer_defaults=trainer_defaults(),
         save_config_kwargs={"overwrite": True},
-        parser_kwargs={
-            "description": "Reinforcement learning for speech models.",
-            "epilog": _others(),
-        },
+        parser_kwargs=help_texts,
         args=args,
     )
 

@@ -28,6 +28,12 @@ def shard_units(modules: list[nn.Module], users: dict[int, int]) -> list[nn.Modu
     Args:
         modules: of one part.
         users: of `weight_users` over the whole policy.
+
+    Example:
+        >>> layers = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])
+        >>> model = nn.Sequential(nn.Embedding(5, 2), layers, nn.LayerNorm(2))
+        >>> [type(unit).__name__ for unit in shard_units([model], weight_users([model]))]
+        ['Linear', 'Linear', 'Embedding']
     """
     found: list[nn.Module] = []
     for module in modules:
@@ -41,11 +47,7 @@ def shard_units(modules: list[nn.Module], users: dict[int, int]) -> list[nn.Modu
     nested: set[int] = set()
     for layer in layers:
         nested.update(id(inner) for inner in layer.modules() if inner is not layer)
-    outer = [
-        layer
-        for layer in layers
-        if id(layer) not in nested and any(True for _ in layer.parameters())
-    ]
+    outer = [layer for layer in layers if id(layer) not in nested and list(layer.parameters())]
 
     covered = nested | {id(layer) for layer in outer}
     embeddings: list[nn.Module] = []

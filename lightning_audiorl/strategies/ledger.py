@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -58,6 +59,17 @@ class Ledger:
     Attributes:
         resident_bytes: by phase and part, when the phase began; the largest of the step.
         peak_bytes: by phase: most memory in use; on a CPU that of the whole process.
+
+    Example:
+        >>> from lightning_audiorl.strategies import Part
+        >>> weight = torch.zeros(2**18)
+        >>> placement = Placement("resident", torch.device("cpu"))
+        >>> placement.add([Part("lm", frozenset({"rollout"}), lambda: [weight])])
+        >>> ledger = Ledger(placement, torch.device("cpu"))
+        >>> with ledger.phase("rollout"):
+        ...     pass
+        >>> ledger.metrics()["resident_mib/rollout"]
+        1.0
     """
 
     def __init__(self, placement: Placement, device: torch.device) -> None:
@@ -101,8 +113,7 @@ class Ledger:
         phases = list(self.resident_bytes)
         rows = [["MiB resident", *phases], ["---"] * (len(phases) + 1)]
 
-        parts = list(dict.fromkeys(part for held in self.resident_bytes.values() for part in held))
-        for part in parts:
+        for part in dict.fromkeys(chain.from_iterable(self.resident_bytes.values())):
             sizes = [self.resident_bytes[phase].get(part, 0) / _MIB for phase in phases]
             rows.append([part, *(f"{size:.1f}" if size else "." for size in sizes)])
 

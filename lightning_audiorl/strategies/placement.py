@@ -140,6 +140,17 @@ class Placement:
     Attributes:
         moved_bytes, moved_s, waited_s: since `reset`: bytes copied, seconds that copying took, and seconds of it that
             the computation had to wait for.
+
+    Example:
+        >>> weight = torch.ones(3)
+        >>> placement = Placement("offload", torch.device("cpu"))
+        >>> placement.add([Part("lm", frozenset({"rollout"}), lambda: [weight])])
+        >>> placement.enter("encode")
+        >>> placement.is_parked("lm"), weight.numel()
+        (True, 0)
+        >>> placement.enter("rollout")
+        >>> placement.is_parked("lm"), weight
+        (False, tensor([1., 1., 1.]))
     """
 
     def __init__(

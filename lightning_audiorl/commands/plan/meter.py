@@ -38,6 +38,14 @@ class Meter(TorchDispatchMode):
         live_bytes: of the storages made inside that are still held.
         peak_bytes: by share of the gradients that a device keeps: the most that was held at once since `reset`. Under
             FSDP2 a rank keeps 1/N of each gradient as soon as it is complete.
+
+    Example:
+        >>> meter = Meter()
+        >>> with meter:
+        ...     kept = torch.zeros(1000)
+        ...     product = kept * 2 + 1
+        >>> meter.live_bytes, meter.peak_bytes
+        (8000, {1.0: 12000})
     """
 
     def __init__(self, gradient_shares: Iterable[float] = ()) -> None:

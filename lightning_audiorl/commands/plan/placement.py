@@ -260,7 +260,8 @@ def _moves(
     """Bytes per step to the device, and from it: what is frozen has a valid copy in host memory already."""
     fetched = 0
     parked = 0
-    for before, phase in zip([phases[-1], *phases[:-1]], phases, strict=True):
+    befores = [phases[-1], *phases[:-1]]
+    for before, phase in zip(befores, phases, strict=True):
         for piece in placed:
             was_there = piece.name in names[before]
             is_there = piece.name in names[phase]

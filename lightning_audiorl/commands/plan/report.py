@@ -69,16 +69,16 @@ def plans_table(plans: Sequence[Plan], bus_gb_per_s: float, limit_bytes: float |
 
 def summary_table(named: Sequence[tuple[str, Sequence[Plan]]], bus_gb_per_s: float) -> str:
     """One row per run, on one device: resident against offload."""
-    rows = [
-        [
-            "run",
-            "resident, GiB",
-            "offload, GiB",
-            "peak of offload in",
-            "moved per step, GiB",
-            "seconds per step",
-        ]
+    head = [
+        "run",
+        "resident, GiB",
+        "offload, GiB",
+        "peak of offload in",
+        "moved per step, GiB",
+        "seconds per step",
     ]
+    rows = [head]
+
     for name, plans in named:
         by_policy = {plan.policy: plan for plan in plans if plan.num_ranks == 1}
         if not {"resident", "offload"} <= set(by_policy):

@@ -238,7 +238,9 @@ class Trace:
 
     def _first(self, context: PrefixContext, num: int) -> PrefixContext:
         """The first ``num`` prompts; 0 is all of them."""
-        return context if num == 0 or num >= len(context) else context.select(list(range(num)))
+        if num == 0 or num >= len(context):
+            return context
+        return context.select(list(range(num)))
 
     def _micro_batches(self, context: PrefixContext, cap: int) -> list[list[int]]:
         settings = self.settings
