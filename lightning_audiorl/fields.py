@@ -75,7 +75,8 @@ class Shape(_Rule):
         names = self.dims.split()
         expected = ", ".join(str(sizes.get(name, name)) for name in names)
         fits = tensor.ndim == len(names) and all(
-            sizes.setdefault(name, size) == size for name, size in zip(names, tensor.shape, strict=True)
+            sizes.setdefault(name, size) == size
+            for name, size in zip(names, tensor.shape, strict=True)
         )
         if not fits:
             raise ValueError(f"{label}: expected shape [{expected}], got {list(tensor.shape)}")
@@ -101,7 +102,11 @@ class Shape(_Rule):
         sides: list[int] = []
         # torch counts the sides to pad from the last dimension on.
         for at, name in reversed(list(enumerate(self.dims.split()))):
-            longest = max(other.shape[at] for other in others) if name in self.pad.split() else tensor.shape[at]
+            longest = (
+                max(other.shape[at] for other in others)
+                if name in self.pad.split()
+                else tensor.shape[at]
+            )
             sides += [0, longest - tensor.shape[at]]
         return torch.nn.functional.pad(tensor, sides, value=self.fill)
 
@@ -113,7 +118,11 @@ class Shape(_Rule):
         return value.to(device, non_blocking=non_blocking)
 
     def tensors(self, value: Any) -> dict[str, Tensor]:
-        return {f"[{key}]": tensor for key, tensor in value.items()} if isinstance(value, dict) else {"": value}
+        return (
+            {f"[{key}]": tensor for key, tensor in value.items()}
+            if isinstance(value, dict)
+            else {"": value}
+        )
 
 
 class _PerPrompt(_Rule):
@@ -178,7 +187,11 @@ def _rules_of(kind: Any) -> dict[str, _Rule]:
     hints = get_type_hints(kind, include_extras=True)
     rules: dict[str, _Rule] = {}
     for each in fields(kind):
-        said = [extra for extra in getattr(hints[each.name], "__metadata__", ()) if isinstance(extra, _Rule)]
+        said = [
+            extra
+            for extra in getattr(hints[each.name], "__metadata__", ())
+            if isinstance(extra, _Rule)
+        ]
         rules[each.name] = said[0] if said else _Nested()
     return rules
 
@@ -200,7 +213,9 @@ class Checked:
             if isinstance(rule, _PerPrompt):
                 num = len(getattr(self, name))
                 if sizes.setdefault("B", num) != num:
-                    raise ValueError(f"{kind}.{name}: expected {sizes['B']} entries, one per prompt, got {num}")
+                    raise ValueError(
+                        f"{kind}.{name}: expected {sizes['B']} entries, one per prompt, got {num}"
+                    )
 
         for name, rule in _rules(self).items():
             value = getattr(self, name)

@@ -79,7 +79,9 @@ def test_earlier_configs_are_found() -> None:
 
 
 @pytest.mark.parametrize("path", EARLIER, ids=lambda path: path.stem)
-def test_an_earlier_config_means_what_the_present_one_does(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_earlier_config_means_what_the_present_one_does(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(ROOT)
     present = ROOT / "configs" / (path.stem.replace("-", "/") + ".yaml")
     assert resolved(path) == resolved(present)
@@ -88,7 +90,9 @@ def test_an_earlier_config_means_what_the_present_one_does(path: Path, monkeypat
 def test_present_configs_name_classes_alone_and_leave_the_logger_to_the_program() -> None:
     texts = {path: path.read_text() for path in (ROOT / "configs").rglob("*.yaml")}
     assert len(texts) > 40
-    assert [path for path, text in texts.items() if "lightning_audiorl." in text or "Logger" in text] == []
+    assert [
+        path for path, text in texts.items() if "lightning_audiorl." in text or "Logger" in text
+    ] == []
 
 
 @pytest.mark.parametrize(("name", "lines"), [("quickstart", 35), ("fun_asr_nano", 20)])

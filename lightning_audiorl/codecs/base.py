@@ -178,7 +178,11 @@ class Codec(nn.Module, ABC):
             CodecError: for several codebooks, for codes that the codec does not have.
         """
         self.require_one_codebook()
-        if codes.ndim != 2 or lengths.shape != codes.shape[:1] or (len(lengths) and lengths.max() > codes.shape[1]):
+        if (
+            codes.ndim != 2
+            or lengths.shape != codes.shape[:1]
+            or (len(lengths) and lengths.max() > codes.shape[1])
+        ):
             raise CodecError(
                 f"{type(self).__name__}.decode: want codes [B, T] and lengths [B] of at most T, got "
                 f"{list(codes.shape)} and {lengths.tolist()}"
@@ -216,7 +220,9 @@ class Codec(nn.Module, ABC):
             CodecError: naming what was encoded and what was declared.
         """
         expected = num_samples / self.samples_per_code
-        for given, length, want in zip(num_samples.tolist(), lengths.tolist(), expected.tolist(), strict=True):
+        for given, length, want in zip(
+            num_samples.tolist(), lengths.tolist(), expected.tolist(), strict=True
+        ):
             if abs(length - want) > 1 or (given == 0 and length):
                 raise CodecError(
                     f"{type(self).__name__}: {given} samples at {self.sample_rate_hz} Hz became {length} codes, but "

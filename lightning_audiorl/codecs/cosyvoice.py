@@ -103,7 +103,9 @@ class CosyVoice2Codec(Codec):
         condition: SpeakerCondition | None,
     ) -> tuple[Tensor, Tensor]:
         if condition is None:
-            raise CodecError(f"{type(self).__name__}: speaks in the voice of a prompt; give every row a speaker prompt")
+            raise CodecError(
+                f"{type(self).__name__}: speaks in the voice of a prompt; give every row a speaker prompt"
+            )
 
         waveforms: list[Tensor] = []
         last: tuple[Tensor, _Prompt] | None = None
@@ -132,7 +134,9 @@ class CosyVoice2Codec(Codec):
         """[S] the prompt of one row at the codec's rate."""
         clip = condition.waveform[row, : int(condition.num_samples[row])].float()
         if not len(clip):
-            raise CodecError(f"{type(self).__name__}: row {row} of the batch has no speaker prompt; give it one")
+            raise CodecError(
+                f"{type(self).__name__}: row {row} of the batch has no speaker prompt; give it one"
+            )
         return resample(clip, condition.sample_rate_hz, self.sample_rate_hz)
 
     def _prompt(self, clip: Tensor) -> _Prompt:

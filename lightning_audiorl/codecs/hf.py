@@ -54,7 +54,9 @@ def locate(init_from: str) -> str:
     path = Path(init_from).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise FileNotFoundError(f"codec: folder {init_from} has no config.json; give a Hugging Face folder")
+            raise FileNotFoundError(
+                f"codec: folder {init_from} has no config.json; give a Hugging Face folder"
+            )
         return str(path)
     if init_from.startswith((".", "/", "~")) or init_from.count("/") != 1:
         raise FileNotFoundError(f"codec: no folder {init_from} (a hub id has the form owner/name)")
@@ -101,7 +103,9 @@ class AudioTokenizationCodec(Codec):
         if outline.wanted():
             self.model = outline.from_config(self.model_class, config)
         else:
-            self.model = self.model_class.from_pretrained(source, revision=revision, use_safetensors=True)
+            self.model = self.model_class.from_pretrained(
+                source, revision=revision, use_safetensors=True
+            )
             self.extractor = self.extractor_class.from_pretrained(source, revision=revision)
         self.freeze()
 
@@ -139,20 +143,26 @@ class AudioTokenizationCodec(Codec):
             rows.append(self._codes(wave[:num]) if length else wave.new_zeros(0, dtype=torch.long))
 
         if not rows:
-            return waveform.new_zeros(0, 0, dtype=torch.long), num_samples.new_zeros(0, dtype=torch.long)
+            return waveform.new_zeros(0, 0, dtype=torch.long), num_samples.new_zeros(
+                0, dtype=torch.long
+            )
         lengths = torch.tensor([len(row) for row in rows], device=waveform.device, dtype=torch.long)
         return pad_sequence(rows, batch_first=True), lengths
 
     def _codes(self, wave: Tensor) -> Tensor:
         """[T] codes of one clip [S]."""
-        inputs = self.extractor(wave.cpu().numpy(), sampling_rate=self.sample_rate_hz, return_tensors="pt")
+        inputs = self.extractor(
+            wave.cpu().numpy(), sampling_rate=self.sample_rate_hz, return_tensors="pt"
+        )
 
         # Extractors give more than some models take, such as a mask.
         known = inspect.signature(self.model.encode).parameters
         given = {name: value.to(wave.device) for name, value in inputs.items() if name in known}
         codes: Tensor = self.model.encode(**given).audio_codes
         if codes.shape[:2] != (1, 1):
-            raise CodecError(f"{type(self).__name__}: expected codes [1, 1, T] of one clip, got {list(codes.shape)}")
+            raise CodecError(
+                f"{type(self).__name__}: expected codes [1, 1, T] of one clip, got {list(codes.shape)}"
+            )
         return codes[0, 0].long()
 
     def _decode(

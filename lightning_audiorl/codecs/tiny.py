@@ -178,7 +178,9 @@ class TinyCodec(Codec):
 
             self.from_digits = nn.Conv1d(len(config.levels), width, 1)
             self.decoder = nn.Sequential(*(_Block(width) for _ in range(config.layers)))
-            self.leave = nn.ConvTranspose1d(width, config.num_mels, window, frames, padding=frames // 2)
+            self.leave = nn.ConvTranspose1d(
+                width, config.num_mels, window, frames, padding=frames // 2
+            )
 
         # The mel filters, and their pseudo-inverse for the way back.
         filters = melscale_fbanks(
@@ -194,7 +196,9 @@ class TinyCodec(Codec):
         self.window: Tensor
         self.filters: Tensor
         self.unfilter: Tensor
-        self.register_buffer("levels", torch.tensor(config.levels, dtype=torch.float32), persistent=False)
+        self.register_buffer(
+            "levels", torch.tensor(config.levels, dtype=torch.float32), persistent=False
+        )
         self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
         self.register_buffer("filters", filters, persistent=False)
         self.register_buffer("unfilter", torch.linalg.pinv(filters), persistent=False)
@@ -209,7 +213,9 @@ class TinyCodec(Codec):
         path.mkdir(parents=True, exist_ok=True)
         config = {"codec": "TinyCodec", **asdict(self.config)}
         (path / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        tensors = {
+            name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()
+        }
         save_file(tensors, path / "model.safetensors")
 
     # --- the pieces, differentiable; rows of a batch are of one length here
@@ -324,7 +330,9 @@ def read_config(folder: str) -> TinyCodecConfig:
     path = Path(folder).expanduser()
     for name in ("config.json", "model.safetensors"):
         if not (path / name).is_file():
-            raise FileNotFoundError(f"TinyCodec: {folder} has no {name}; give a folder that CodecTraining wrote")
+            raise FileNotFoundError(
+                f"TinyCodec: {folder} has no {name}; give a folder that CodecTraining wrote"
+            )
 
     values = json.loads((path / "config.json").read_text())
     known = {field.name for field in fields(TinyCodecConfig)}

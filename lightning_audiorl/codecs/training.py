@@ -89,7 +89,9 @@ class CodecTraining(LightningModule):
     ) -> None:
         super().__init__()
         if num_steps < 1 or lr <= 0 or crop_s <= 0:
-            raise ValueError(f"CodecTraining: want num_steps, lr, crop_s > 0; got {num_steps}, {lr}, {crop_s}")
+            raise ValueError(
+                f"CodecTraining: want num_steps, lr, crop_s > 0; got {num_steps}, {lr}, {crop_s}"
+            )
 
         # A codec is frozen everywhere but here.
         self.codec = codec.requires_grad_(True).train()
@@ -152,7 +154,9 @@ class CodecTraining(LightningModule):
         difference = (self.codec.mels_of(digits) - mel).abs().mean(1)
         error = difference[frames].mean()
         weight = int(frames.sum())
-        self.log(f"val/{name}/mel_l1", error, batch_size=weight, add_dataloader_idx=False, prog_bar=True)
+        self.log(
+            f"val/{name}/mel_l1", error, batch_size=weight, add_dataloader_idx=False, prog_bar=True
+        )
 
         codes = digits_to_codes(digits, self.codec.levels)[keep]
         counts = torch.bincount(codes, minlength=self.codec.cardinality).cpu()
@@ -174,7 +178,9 @@ class CodecTraining(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up and cosine decay, stepped with every batch."""
-        return adamw_with_cosine(self.codec.parameters(), self.lr, self.warmup_steps, self.num_steps)
+        return adamw_with_cosine(
+            self.codec.parameters(), self.lr, self.warmup_steps, self.num_steps
+        )
 
     def _check_rate(self, batch: PromptBatch) -> None:
         if batch.sample_rate_hz != self.codec.sample_rate_hz:

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -23,7 +22,9 @@ from lightning_audiorl.rewards.differentiable import DifferentiableMix
 from lightning_audiorl.token2text import Calibration, calibration
 from lightning_audiorl.types import Decoding, Hypothesis, PromptBatch, Speech
 
-RECORDINGS, SAMPLES = "recordings through the codec", "samples of the policy"
+# The kinds of speech that are judged, as the table names them.
+RECORDINGS = "recordings through the codec"
+SAMPLES = "samples of the policy"
 
 
 def calibrate(
@@ -74,6 +75,7 @@ def calibrate(
             "calibrate: want one row or more, and num_samples, batch_size and num_quantiles >= 1; got "
             f"{len(source)} rows, {num_samples}, {batch_size}, {num_quantiles}"
         )
+
     decoding = decoding or Decoding(temperature=1.0)
     found = calibrations(
         DifferentiableMix(token2text),
@@ -89,14 +91,24 @@ def calibrate(
         seed=seed,
         device=device,
     )
-    settings = {"token2text": token2text, "judge": judge.name, "num_rows": len(source), "seed": seed}
+
+    settings = {
+        "token2text": token2text,
+        "judge": judge.name,
+        "num_rows": len(source),
+        "seed": seed,
+    }
     if policy is not None:
         settings |= {"decoding": asdict(decoding), "num_samples": num_samples}
     written = {"settings": settings, "speech": {name: asdict(one) for name, one in found.items()}}
+
     path = Path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(plain(written), indent=1, allow_nan=False) + "\n")
-    text = calibration_text(found, f"{token2text} beside the judge {judge.name}, {len(source)} rows")
+
+    text = calibration_text(
+        found, f"{token2text} beside the judge {judge.name}, {len(source)} rows"
+    )
     path.with_suffix(".md").write_text(text)
     print(f"{text}\n{path}")
 
@@ -121,49 +133,59 @@ def calibrations(
     mix.check_codec(codec.cardinality, content_hash(codec))
     for module in (mix.network, judge, policy or codec):
         module.to(device)
-    said: dict[str, list[Hypothesis]] = {RECORDINGS: [], SAMPLES: []}
+
+    hypotheses_of: dict[str, list[Hypothesis]] = {RECORDINGS: [], SAMPLES: []}
     data = TtsDataModule(prompt_s, sample_rate_hz=codec.sample_rate_hz)
     for first in range(0, len(rows), batch_size):
-        batch = data.load([rows[i] for i in range(first, min(first + batch_size, len(rows)))]).to(device)
+        last = min(first + batch_size, len(rows))
+        batch = data.load([rows[i] for i in range(first, last)]).to(device)
         mix.check(batch.rows)
-        said[RECORDINGS] += recordings(codec, batch)
+
+        hypotheses_of[RECORDINGS] += recordings(codec, batch)
         if policy is not None:
-            said[SAMPLES] += _samples(policy, batch, num_samples, decoding, SampleKey(seed, 0, "validation"))
-    if not any(said.values()):
+            key = SampleKey(seed, 0, "validation")
+            hypotheses_of[SAMPLES] += _samples(policy, batch, num_samples, decoding, key)
+
+    if not any(hypotheses_of.values()):
         raise ValueError(
             "calibrate: no row has a recording of its text, and there is no policy to speak it; give rows with one "
             "('target' in the manifest), or a policy"
         )
-    return {name: calibration(mix.network, each, judge, num_quantiles) for name, each in said.items() if each}
+    return {
+        name: calibration(mix.network, speech, judge, num_quantiles)
+        for name, speech in hypotheses_of.items()
+        if speech
+    }
 
 
 def _codec(policy: Policy | None, codec: Codec | None) -> Codec:
-    if (policy is None) == (codec is None):
-        raise ValueError("calibrate: give a policy, which has a codec, or a codec alone for recordings")
-    if codec is not None:
+    """The policy's codec, or the one given in its place."""
+    if policy is not None and codec is None:
+        return require_speech_policy(policy, "calibrate").codec
+    if codec is not None and policy is None:
         return codec
-    assert policy is not None
-    require_speech_policy(policy, "calibrate")
-    own: Any = policy.codec
-    assert isinstance(own, Codec)
-    return own
+    raise ValueError("calibrate: give a policy, which has a codec, or a codec alone for recordings")
 
 
 def recordings(codec: Codec, batch: PromptBatch) -> Iterator[Hypothesis]:
     """The recordings of a batch's texts, encoded and decoded again; no code where a row has none."""
     if batch.target_waveform is None or batch.target_num_samples is None:
         return
+
     codes, lengths = codec.encode(batch.target_waveform, batch.target_num_samples)
-    waveform, num_samples = (each.cpu() for each in codec.decode(codes, lengths))
-    for row, wave, num, ids, length in zip(
-        batch.rows, waveform, num_samples.tolist(), codes.cpu(), lengths.tolist(), strict=True
-    ):
-        yield Hypothesis(row, "", length, True, Speech(wave[:num], codec.output_sample_rate_hz, ids[:length]))
+    waveform, num_samples = codec.decode(codes, lengths)
+
+    # On the CPU, where judges read them.
+    columns = (batch.rows, waveform.cpu(), num_samples.tolist(), codes.cpu(), lengths.tolist())
+    for row, wave, num, ids, length in zip(*columns, strict=True):
+        speech = Speech(wave[:num], codec.output_sample_rate_hz, ids[:length])
+        yield Hypothesis(row, "", length, True, speech)
 
 
 def _samples(
     policy: Policy, batch: PromptBatch, num_samples: int, decoding: Decoding, key: SampleKey
 ) -> Iterator[Hypothesis]:
+    """What the policy makes of the batch's texts."""
     with policy.evaluating(), torch.no_grad():
         context = policy.encode(batch)
         rollout = policy.sample(context, num_samples, decoding, key)
@@ -173,13 +195,22 @@ def _samples(
 
 def calibration_text(found: Mapping[str, Calibration], title: str) -> str:
     """Markdown: rank correlations and error rates of each kind of speech, then its quantiles."""
-    header = ["speech", "samples", "rank correlation, decoder", "CTC", "CER % by the judge", "by the decoder", "by CTC"]
+    header = [
+        "speech",
+        "samples",
+        "rank correlation, decoder",
+        "CTC",
+        "CER % by the judge",
+        "by the decoder",
+        "by CTC",
+    ]
     lines = []
     for name, one in found.items():
         ranks = [f"{one.spearman[form]:.2f}" for form in ("decoder", "ctc")]
         rates = [f"{100 * one.cer[who]:.1f}" for who in ("judge", "decoder", "ctc")]
         lines.append([name, str(one.num_samples), *ranks, *rates])
-    parts = [f"# {title}", markdown_table(header, lines)]
+
+    paragraphs = [f"# {title}", markdown_table(header, lines)]
     for name, one in found.items():
-        parts += [f"## {name}", one.table()]
-    return "\n\n".join(parts) + "\n"
+        paragraphs += [f"## {name}", one.table()]
+    return "\n\n".join(paragraphs) + "\n"

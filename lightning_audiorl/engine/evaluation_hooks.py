@@ -55,7 +55,9 @@ class EvaluationHooks:
         if isinstance(sets, Mapping):
             return list(sets)
         loaders = self.trainer.val_dataloaders if kind == "val" else self.trainer.test_dataloaders
-        return [f"set{number}" for number in range(len(loaders) if isinstance(loaders, list) else 1)]
+        return [
+            f"set{number}" for number in range(len(loaders) if isinstance(loaders, list) else 1)
+        ]
 
     def _evaluate(self: EvaluatedModule, batch: PromptBatch, set_index: int) -> None:
         with self.policy.evaluating():
@@ -82,11 +84,15 @@ class EvaluationHooks:
         """Begin the metrics of every ``test`` set of the data module."""
         self.evaluator.begin(self._set_names("test"))
 
-    def validation_step(self: EvaluatedModule, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def validation_step(
+        self: EvaluatedModule, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         """Decode one batch of the set number ``dataloader_idx`` under every decoding."""
         self._evaluate(batch, dataloader_idx)
 
-    def test_step(self: EvaluatedModule, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def test_step(
+        self: EvaluatedModule, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         """Decode one batch of the set number ``dataloader_idx`` under every decoding."""
         self._evaluate(batch, dataloader_idx)
 

@@ -23,7 +23,13 @@ from lightning_audiorl.engine.evaluation_hooks import EvaluationHooks
 from lightning_audiorl.engine.evaluator import EvalDecoding, Evaluator
 from lightning_audiorl.engine.micro_batches import step_micro_batches
 from lightning_audiorl.engine.optim import Optim
-from lightning_audiorl.engine.rollout import Sampler, hypotheses, reward_metrics, rollout_metrics, unrewarded
+from lightning_audiorl.engine.rollout import (
+    Sampler,
+    hypotheses,
+    reward_metrics,
+    rollout_metrics,
+    unrewarded,
+)
 from lightning_audiorl.engine.run_parts import run_parts
 from lightning_audiorl.engine.scoring import StepScorer
 from lightning_audiorl.engine.update import Updater
@@ -146,7 +152,10 @@ class RLModule(EvaluationHooks, LightningModule):
         self.evaluation = (evaluation or AsrEvaluation(keywords)).with_panel(self.panel)
         if rewards is not None:
             rewards.seat_judges(self.panel)
-        self.evaluator = Evaluator(eval_decodings or {"greedy": EvalDecoding()}, self.evaluation, self.panel)
+
+        self.evaluator = Evaluator(
+            eval_decodings or {"greedy": EvalDecoding()}, self.evaluation, self.panel
+        )
         self.seed = seed
         self.log_every = log_every_n_steps
         self.keep_context = keep_context
@@ -215,10 +224,14 @@ class RLModule(EvaluationHooks, LightningModule):
         self.context = context
 
         with self.phase("rollout"):
-            rollout = self.sampler.sample(self.policy, batch, context, SampleKey(self.seed, self.rl_step))
+            rollout = self.sampler.sample(
+                self.policy, batch, context, SampleKey(self.seed, self.rl_step)
+            )
 
         if self.rewards is None:
-            return ScoredRollout(batch, context, rollout, unrewarded(rollout), [[] for _ in batch.rows])
+            return ScoredRollout(
+                batch, context, rollout, unrewarded(rollout), [[] for _ in batch.rows]
+            )
 
         with self.phase("reward"):
             groups = hypotheses(self.policy, batch, rollout, context)
@@ -248,7 +261,9 @@ class RLModule(EvaluationHooks, LightningModule):
         batch = datamodule.refill(self.rl_step, attempt, num_prompts)
         return self.collect_rollouts(batch.to(self.device))
 
-    def step_of(self, samples: ScoredRollout, refill_metrics: dict[str, float] | None = None) -> RLStep:
+    def step_of(
+        self, samples: ScoredRollout, refill_metrics: dict[str, float] | None = None
+    ) -> RLStep:
         """What losses see of some samples."""
         advantages, dropped = self.advantages.estimate(samples.scores, samples.rollout)
         key = SampleKey(self.seed, self.rl_step)
@@ -257,7 +272,11 @@ class RLModule(EvaluationHooks, LightningModule):
     def prepare(self, step: RLStep) -> list[Prepared]:
         """Phase reference: what each loss needs of the step, under the weights of before the update."""
         scorer = StepScorer(
-            self.loss_settings, step.rollout, lambda: self.micro_batches(step), self.reference, self.phase
+            self.loss_settings,
+            step.rollout,
+            lambda: self.micro_batches(step),
+            self.reference,
+            self.phase,
         )
         return [loss.prepare(step, scorer) for loss in self.losses]
 
@@ -268,7 +287,9 @@ class RLModule(EvaluationHooks, LightningModule):
         num_skipped = 0.0
         for _ in range(self.num_updates):
             with self.phase("update"):
-                metrics = updater.step(prepared, lambda: self.micro_batches(step), self.rl_step, self.num_steps)
+                metrics = updater.step(
+                    prepared, lambda: self.micro_batches(step), self.rl_step, self.num_steps
+                )
             num_skipped += metrics["skipped_updates"]
         return metrics | {"skipped_updates": num_skipped}
 
@@ -309,14 +330,16 @@ class RLModule(EvaluationHooks, LightningModule):
         self.clock.reset()
         ledger = self.strategy.ledger
         if ledger is not None:
-            logged |= ledger.figures()
+            logged |= ledger.metrics()
             self.ledger_table = ledger.table()
             ledger.reset()
 
         self.context = None
         self.panel.clear()
         self.rl_step += 1
-        self.step_metrics = gather_metrics(self.strategy, {k: float(v) for k, v in logged.items()}, weight)
+        self.step_metrics = gather_metrics(
+            self.strategy, {k: float(v) for k, v in logged.items()}, weight
+        )
         if self.rl_step % self.log_every == 0:
             self.write_metrics(self.step_metrics)
 
@@ -358,7 +381,9 @@ class RLModule(EvaluationHooks, LightningModule):
                 "set trainer.strategy to phase_ddp or phase_fsdp"
             )
         if self.trainer.precision == "16-mixed":
-            raise ValueError("precision 16-mixed: gradients are clipped before they are unscaled; use bf16-mixed")
+            raise ValueError(
+                "precision 16-mixed: gradients are clipped before they are unscaled; use bf16-mixed"
+            )
         if stage == "fit":
             self._check_fit()
 
@@ -370,7 +395,9 @@ class RLModule(EvaluationHooks, LightningModule):
     def _check_fit(self) -> None:
         name = type(self).__name__
         if self.samples_from_policy and self.policy.finetune.encoder:
-            raise ValueError(f"{name} gives the encoder no gradient; set policy.init_args.finetune.encoder to false")
+            raise ValueError(
+                f"{name} gives the encoder no gradient; set policy.init_args.finetune.encoder to false"
+            )
         if self.max_refills and not isinstance(self._datamodule(), RefillingData):
             raise ValueError(
                 "max_refills wants a data module with refill(step, attempt, num_prompts), such as AsrDataModule; got "
@@ -437,7 +464,9 @@ class RLModule(EvaluationHooks, LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the trainable tensors, and say which start they belong to."""
         keys = trainable_keys(self.policy)
-        checkpoint["state_dict"] = {key: value for key, value in checkpoint["state_dict"].items() if key in keys}
+        checkpoint["state_dict"] = {
+            key: value for key, value in checkpoint["state_dict"].items() if key in keys
+        }
         checkpoint["audiorl"] = run_record(
             self.policy, type(self).__name__, self.start_hash, self.rl_step, self.evaluations
         )

@@ -84,9 +84,13 @@ class Judge(nn.Module, Generic[AnswerT]):
         """
         # A model would give some answer to them, or a rounding error for the rest of its batch.
         if not bool(waveform.isfinite().all()):
-            raise JudgeError("the waveform holds NaN or infinite samples; look for them in the codec's decoder")
+            raise JudgeError(
+                "the waveform holds NaN or infinite samples; look for them in the codec's decoder"
+            )
 
-        clip: Tensor = resample(waveform.float().to(self.device), sample_rate_hz, self.sample_rate_hz)
+        clip: Tensor = resample(
+            waveform.float().to(self.device), sample_rate_hz, self.sample_rate_hz
+        )
         missing = round(self.min_duration_s * self.sample_rate_hz) - len(clip)
         return nn.functional.pad(clip, (0, max(missing, 0)))
 
@@ -117,7 +121,12 @@ class Judge(nn.Module, Generic[AnswerT]):
                     of_piece = listen(piece)
             except Exception as error:  # noqa: BLE001 - any model, any failure: it is logged and counted
                 if len(piece) == 1:
-                    _log.warning("judge '%s' failed on the speech for row '%s': %r", self.name, names[first], error)
+                    _log.warning(
+                        "judge '%s' failed on the speech for row '%s': %r",
+                        self.name,
+                        names[first],
+                        error,
+                    )
                     answers.append(None)
                     continue
                 of_piece = []

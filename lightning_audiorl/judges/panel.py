@@ -73,7 +73,9 @@ class JudgePanel:
             self._expect_same(judge, member)
 
         if not isinstance(member, kind):
-            raise JudgeError(f"judge '{member.name}' is a {type(member).__name__}; expected a {kind.__name__} here")
+            raise JudgeError(
+                f"judge '{member.name}' is a {type(member).__name__}; expected a {kind.__name__} here"
+            )
         return member  # type: ignore[return-value]
 
     def ask(self, judge: Judge[AnswerT] | str, hypotheses: Sequence[Hypothesis]) -> list[AnswerT]:

@@ -43,7 +43,9 @@ def voiced_f0_hz(
         tensor([])
     """
     if not bool(waveform.isfinite().all()):
-        raise ValueError("the waveform holds NaN or infinite samples; look for them in the codec's decoder")
+        raise ValueError(
+            "the waveform holds NaN or infinite samples; look for them in the codec's decoder"
+        )
 
     # Periods searched, in samples; a frame holds a window at every lag, and one lag more for the parabola.
     longest = math.ceil(sample_rate_hz / low_hz)

@@ -322,7 +322,9 @@ class Hallucination(TextReward):
     ) -> None:
         super().__init__(weight, name, normalisers)
         if rules is not None and not rules:
-            raise ValueError("Hallucination.rules: expected at least one rule, or None for the defaults; got []")
+            raise ValueError(
+                "Hallucination.rules: expected at least one rule, or None for the defaults; got []"
+            )
         self.rules: Sequence[HallucinationRule] = DEFAULT_RULES if rules is None else tuple(rules)
 
     def score_one(self, hypothesis: Hypothesis) -> float:
@@ -416,7 +418,9 @@ class SoftOverlong(Reward):
     ) -> None:
         super().__init__(weight, name)
         if not 0 < buffer_share <= 1:
-            raise ValueError(f"SoftOverlong.buffer_share: expected a number in (0, 1], got {buffer_share}")
+            raise ValueError(
+                f"SoftOverlong.buffer_share: expected a number in (0, 1], got {buffer_share}"
+            )
         self.decoding = decoding
         self.buffer_share = buffer_share
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from lightning_audiorl.judges.base import AsrJudge, JudgeError, SpeakerEncoder
+from lightning_audiorl.judges.models.quality import QualityPredictor
 from lightning_audiorl.judges.panel import JudgePanel
-from lightning_audiorl.judges.quality import QualityPredictor
 from lightning_audiorl.rewards.base import JudgedReward
 from lightning_audiorl.text.errors import ErrorCounts, count_errors
 from lightning_audiorl.text.normalise import Normaliser, normaliser_for
@@ -145,9 +145,13 @@ class SpeechAccuracy(JudgedReward):
 
         scale = _SCALE[form] if scale is None else scale
         if not (math.isfinite(scale) and scale > 0):
-            raise ValueError(f"SpeechAccuracy.scale: expected a positive number or None, got {scale}")
+            raise ValueError(
+                f"SpeechAccuracy.scale: expected a positive number or None, got {scale}"
+            )
         if not floor < 1 or (form != "linear" and floor != 0):
-            raise ValueError(f"SpeechAccuracy.floor: below 1 for the linear form, 0 for the others; got {floor}")
+            raise ValueError(
+                f"SpeechAccuracy.floor: below 1 for the linear form, 0 for the others; got {floor}"
+            )
 
         self.judge = judge
         self.form = form
@@ -163,7 +167,9 @@ class SpeechAccuracy(JudgedReward):
     def score_with(self, hypotheses: Sequence[Hypothesis], panel: JudgePanel) -> list[float]:
         transcripts = panel.ask(self.judge, hypotheses)
         rows = [hypothesis.row for hypothesis in hypotheses]
-        values = [self._value(row, transcript) for row, transcript in zip(rows, transcripts, strict=True)]
+        values = [
+            self._value(row, transcript) for row, transcript in zip(rows, transcripts, strict=True)
+        ]
         return judged(values, self.judge)
 
     def _value(self, row: Utterance, transcript: str | None) -> float:
@@ -172,7 +178,9 @@ class SpeechAccuracy(JudgedReward):
             return math.nan
 
         # An empty transcript is the worst of all, not merely as many deletions as characters.
-        counts = spoken_errors(row, transcript, self.unit, normaliser_for(row.lang, self.normalisers))
+        counts = spoken_errors(
+            row, transcript, self.unit, normaliser_for(row.lang, self.normalisers)
+        )
         if counts.reference_length and not counts.hypothesis_length:
             return self.floor
         return max(self.floor, bounded_accuracy(counts.rate, self.form, self.scale))

@@ -79,14 +79,18 @@ class DurationConsistency(Reward):
     ) -> None:
         super().__init__(weight, name)
         if not -math.inf < floor <= -1:
-            raise ValueError(f"DurationConsistency.floor: expected a finite number at most -1, got {floor}")
+            raise ValueError(
+                f"DurationConsistency.floor: expected a finite number at most -1, got {floor}"
+            )
         self.floor = floor
         self.range = (floor, 0.0)
 
     def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
         return by_group(
             hypotheses,
-            lambda group: duration_consistency([speech.codes.shape[0] for speech in group], self.floor),
+            lambda group: duration_consistency(
+                [speech.codes.shape[0] for speech in group], self.floor
+            ),
             self.name,
         )
 
@@ -148,7 +152,9 @@ class Diversity(Reward):
         full_melody_semitones: float = 6.0,
     ) -> None:
         super().__init__(weight, name)
-        weights_fit = min(distance_weight, melody_weight) >= 0 and distance_weight + melody_weight > 0
+        weights_fit = (
+            min(distance_weight, melody_weight) >= 0 and distance_weight + melody_weight > 0
+        )
         if not weights_fit or full_melody_semitones <= 0:
             raise ValueError(
                 "Diversity: want weights >= 0, one of them above 0, and full_melody_semitones > 0; got "
@@ -219,10 +225,15 @@ class SpeechBounds(Reward):
         normalisers: dict[str, Normaliser] | None = None,
     ) -> None:
         super().__init__(weight, name)
-        spans = {"tokens_per_character": tokens_per_character, "tokens_per_second": tokens_per_second}
+        spans = {
+            "tokens_per_character": tokens_per_character,
+            "tokens_per_second": tokens_per_second,
+        }
         for key, span in spans.items():
             if span is not None and not 0 <= span[0] <= span[1]:
-                raise ValueError(f"SpeechBounds.{key}: expected (low, high) with 0 <= low <= high, got {span}")
+                raise ValueError(
+                    f"SpeechBounds.{key}: expected (low, high) with 0 <= low <= high, got {span}"
+                )
 
         self.tokens_per_character = tokens_per_character
         self.tokens_per_second = tokens_per_second

@@ -11,9 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from lightning_audiorl.judges.ctc import BLANK, ENGLISH_CHARACTERS, greedy_text
-from lightning_audiorl.judges.ctc_training import character_ids, frames_needed
-from lightning_audiorl.judges.networks import JudgeNetwork, frame_mask, load_network, seeded_weights
+from lightning_audiorl.judges.models.ctc import BLANK, ENGLISH_CHARACTERS, greedy_text
+from lightning_audiorl.judges.models.networks import (
+    JudgeNetwork,
+    frame_mask,
+    load_network,
+    seeded_weights,
+)
+from lightning_audiorl.judges.training.ctc import character_ids, frames_needed
 from lightning_audiorl.ops.logprobs import scaled_logits
 from lightning_audiorl.types import Utterance
 
@@ -105,11 +110,18 @@ class Token2Text(JudgeNetwork):
     ) -> None:
         super().__init__()
         labels = {name: list(classes) for name, classes in (labels or {}).items()}
-        if min(num_codes, max_characters, ctc_upsample, encoder_layers + 1, decoder_layers) < 1 or not characters:
-            raise ValueError("Token2Text: want characters, and every size at least 1 (encoder_layers at least 0)")
+        if (
+            min(num_codes, max_characters, ctc_upsample, encoder_layers + 1, decoder_layers) < 1
+            or not characters
+        ):
+            raise ValueError(
+                "Token2Text: want characters, and every size at least 1 (encoder_layers at least 0)"
+            )
         for name, classes in labels.items():
             if len(classes) < 2 or len(set(classes)) < len(classes):
-                raise ValueError(f"Token2Text.labels[{name!r}]: want two or more different classes, got {classes}")
+                raise ValueError(
+                    f"Token2Text.labels[{name!r}]: want two or more different classes, got {classes}"
+                )
 
         # What `load` gives back to this constructor.
         self.remember(
@@ -136,20 +148,29 @@ class Token2Text(JudgeNetwork):
         self.codec_hash = codec_hash
 
         # The order of these layers decides which draws each weight gets.
-        layer: dict[str, Any] = {"dropout": dropout, "activation": "gelu", "batch_first": True, "norm_first": True}
+        layer: dict[str, Any] = {
+            "dropout": dropout,
+            "activation": "gelu",
+            "batch_first": True,
+            "norm_first": True,
+        }
         with seeded_weights("Token2Text", seed):
             self.embedding = nn.Embedding(num_codes + 1, width)
-            self.convs = nn.ModuleList(_GatedConv(width, dilation, dropout) for dilation in dilations)
+            self.convs = nn.ModuleList(
+                _GatedConv(width, dilation, dropout) for dilation in dilations
+            )
 
             self.encoder = nn.ModuleList(
-                nn.TransformerEncoderLayer(width, heads, 2 * width, **layer) for _ in range(encoder_layers)
+                nn.TransformerEncoderLayer(width, heads, 2 * width, **layer)
+                for _ in range(encoder_layers)
             )
             self.norm = nn.LayerNorm(width)
             self.ctc = nn.Linear(width, ctc_upsample * (1 + len(characters)))
 
             self.written = nn.Embedding(1 + len(characters), width)
             self.decoder = nn.ModuleList(
-                nn.TransformerDecoderLayer(width, heads, 2 * width, **layer) for _ in range(decoder_layers)
+                nn.TransformerDecoderLayer(width, heads, 2 * width, **layer)
+                for _ in range(decoder_layers)
             )
             self.decoder_norm = nn.LayerNorm(width)
             self.write = nn.Linear(width, 1 + len(characters))
@@ -184,7 +205,9 @@ class Token2Text(JudgeNetwork):
             ValueError: for a row of length 0 or above T.
         """
         if not 1 <= int(lengths.min()) <= int(lengths.max()) <= embedded.shape[1]:
-            raise ValueError(f"Token2Text: lengths must be within 1 and {embedded.shape[1]}, got {lengths.tolist()}")
+            raise ValueError(
+                f"Token2Text: lengths must be within 1 and {embedded.shape[1]}, got {lengths.tolist()}"
+            )
 
         keep = frame_mask(lengths, embedded.shape[1])
         x = self.dropout(torch.where(keep, embedded, 0.0))
@@ -267,9 +290,13 @@ class Token2Text(JudgeNetwork):
         place = place.clamp(max=log_probs.shape[1] - 1)
         repeated = log_probs.gather(1, place[..., None].expand(-1, -1, log_probs.shape[2]))
 
-        flat = torch.cat([torch.tensor(ids, dtype=torch.long) for ids in targets]).to(log_probs.device)
+        flat = torch.cat([torch.tensor(ids, dtype=torch.long) for ids in targets]).to(
+            log_probs.device
+        )
         sizes = torch.tensor([len(ids) for ids in targets], device=log_probs.device)
-        loss = nn.functional.ctc_loss(repeated.transpose(0, 1), flat, lengths * factor, sizes, BLANK, reduction="none")
+        loss = nn.functional.ctc_loss(
+            repeated.transpose(0, 1), flat, lengths * factor, sizes, BLANK, reduction="none"
+        )
         return -loss / sizes.clamp(min=1)
 
     @torch.no_grad()
@@ -330,11 +357,15 @@ class Token2Text(JudgeNetwork):
         return cast(Self, load_network(folder, (cls,)))
 
 
-def _decoder_targets(targets: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+def _decoder_targets(
+    targets: Sequence[Sequence[int]], device: torch.device
+) -> tuple[Tensor, Tensor]:
     """What the decoder reads (0 first) and what it should write (0 last, -1 is padding), [B, L] each."""
     given = [torch.tensor([0, *ids], device=device) for ids in targets]
     wanted = [torch.tensor([*ids, 0], device=device) for ids in targets]
-    return pad_sequence(given, batch_first=True), pad_sequence(wanted, batch_first=True, padding_value=-1)
+    return pad_sequence(given, batch_first=True), pad_sequence(
+        wanted, batch_first=True, padding_value=-1
+    )
 
 
 def with_end(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_audiorl.codecs.base import Codec
 from lightning_audiorl.codecs.network_training import val_set_name
-from lightning_audiorl.judges.training import JudgeTraining
+from lightning_audiorl.judges.training.base import JudgeTraining
 from lightning_audiorl.models.reference import content_hash
 from lightning_audiorl.ops.randomness import keyed_generator
 from lightning_audiorl.text.errors import ErrorCounts, count_errors
@@ -110,7 +110,9 @@ class Token2TextTraining(JudgeTraining):
         # A sample that was cut by its length cap has no end of speech; recordings all have one.
         has_end = torch.ones_like(lengths, dtype=torch.bool)
         if augmented:
-            chances = [float(torch.rand(1, generator=self._generator("end", row))) for row in batch.rows]
+            chances = [
+                float(torch.rand(1, generator=self._generator("end", row))) for row in batch.rows
+            ]
             has_end = torch.tensor(chances, device=lengths.device) < 0.5
         return with_end(codes, lengths, self.network.end, has_end)
 
@@ -130,7 +132,9 @@ class Token2TextTraining(JudgeTraining):
             )
         for row, num in zip(batch.rows, batch.target_num_samples.tolist(), strict=True):
             if num == 0:
-                raise ValueError(f"row {row.id!r}: no recording of its text ('target'); leave the row out")
+                raise ValueError(
+                    f"row {row.id!r}: no recording of its text ('target'); leave the row out"
+                )
 
         # In float32 whatever the training's precision: a codec's rounding would change codes.
         with torch.autocast(batch.target_waveform.device.type, enabled=False):
@@ -151,7 +155,9 @@ class Token2TextTraining(JudgeTraining):
 
         # Rows without a label of a head count for the others, and for the text.
         for head, classes in self.network.labels.items():
-            wanted = torch.tensor(class_ids(rows, head, classes, missing_ok=True), device=codes.device)
+            wanted = torch.tensor(
+                class_ids(rows, head, classes, missing_ok=True), device=codes.device
+            )
             labelled = wanted >= 0
             each = self.network.head_log_likelihood(head, encoded, wanted.clamp(min=0))
             num_labelled = labelled.sum().clamp(min=1)
@@ -191,7 +197,9 @@ class Token2TextTraining(JudgeTraining):
 
         for ctc, metric in ((False, "cer"), (True, "cer_ctc")):
             texts = self.network.transcribe(codes, lengths, ctc)
-            counts = [character_errors(row, text) for row, text in zip(batch.rows, texts, strict=True)]
+            counts = [
+                character_errors(row, text) for row, text in zip(batch.rows, texts, strict=True)
+            ]
             self._counts.setdefault(f"{name}/{metric}", []).extend(counts)
 
         encoded = self.network(codes, lengths)

@@ -45,7 +45,10 @@ class Calibration:
             |---|---|---|---|---|
             | ctc | 1 of 1 | -1.500 | 25.0 | 8 |
         """
-        lines = ["| form | part | log-likelihood per character | judge's CER % | samples |", "|---|---|---|---|---|"]
+        lines = [
+            "| form | part | log-likelihood per character | judge's CER % | samples |",
+            "|---|---|---|---|---|",
+        ]
         for form, parts in self.quantiles.items():
             for number, (likelihood, rate, num) in enumerate(parts, start=1):
                 part = f"{number} of {len(parts)}"
@@ -88,9 +91,14 @@ def calibration(
     counts = {form: of_form.counts for form, of_form in read.items()}
     counts["judge"] = by_judge
     return Calibration(
-        spearman={form: spearman(torch.tensor(of_form.values), rates) for form, of_form in read.items()},
+        spearman={
+            form: spearman(torch.tensor(of_form.values), rates) for form, of_form in read.items()
+        },
         cer={name: sum(each, ErrorCounts()).rate for name, each in counts.items()},
-        quantiles={form: _quantiles(of_form.values, by_judge, num_quantiles) for form, of_form in read.items()},
+        quantiles={
+            form: _quantiles(of_form.values, by_judge, num_quantiles)
+            for form, of_form in read.items()
+        },
         num_samples=len(judged),
     )
 
@@ -125,7 +133,9 @@ def _read(
 
         for of_form in (decoder, ctc):
             texts = network.transcribe(codes, lengths, ctc=of_form is ctc)
-            of_form.counts += [character_errors(h.row, text) for h, text in zip(samples, texts, strict=True)]
+            of_form.counts += [
+                character_errors(h.row, text) for h, text in zip(samples, texts, strict=True)
+            ]
     network.train(mode)
     return {"decoder": decoder, "ctc": ctc}
 

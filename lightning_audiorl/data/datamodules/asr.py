@@ -16,7 +16,13 @@ from torch.utils.data import DataLoader
 
 from lightning_audiorl.data.audio.augment import Augment
 from lightning_audiorl.data.audio.reading import AudioCache, read_audio
-from lightning_audiorl.data.datamodules.batching import Draw, MixEntry, StepSampler, duration_batches, refill_draws
+from lightning_audiorl.data.datamodules.batching import (
+    Draw,
+    MixEntry,
+    StepSampler,
+    duration_batches,
+    refill_draws,
+)
 from lightning_audiorl.data.datamodules.streams import EvalStream, Position, StepStream
 from lightning_audiorl.data.manifest.files import IndexedManifest, ManifestRows
 from lightning_audiorl.data.manifest.source import PickedRows, RowSource
@@ -53,7 +59,9 @@ def collate(rows: Sequence[Utterance], waves: Sequence[Tensor], sample_rate_hz: 
         ([[1.0, 1.0], [1.0, 0.0]], [2, 1])
     """
     num_samples = torch.tensor([len(wave) for wave in waves])
-    return PromptBatch(pad_sequence(list(waves), batch_first=True), num_samples, sample_rate_hz, tuple(rows))
+    return PromptBatch(
+        pad_sequence(list(waves), batch_first=True), num_samples, sample_rate_hz, tuple(rows)
+    )
 
 
 def _rank_and_size() -> tuple[int, int]:
@@ -190,7 +198,9 @@ class AsrDataModule(LightningDataModule):
         rank, num_ranks = _rank_and_size()
 
         def sampler(start_step: int) -> StepSampler:
-            return StepSampler(mix, self.batch_size, self.seed, start_step, pool=self.pool, min_rows=num_ranks)
+            return StepSampler(
+                mix, self.batch_size, self.seed, start_step, pool=self.pool, min_rows=num_ranks
+            )
 
         # Settings that cannot be are said here, not by a loader process.
         sampler(0)
@@ -217,7 +227,8 @@ class AsrDataModule(LightningDataModule):
         rank, num_ranks = _rank_and_size()
         # Every rank makes the same draws, so no row is drawn on two of them.
         draws = refill_draws(self._mix(), num_prompts * num_ranks, self.seed, step, attempt)
-        return self._train_batch(draws[rank * num_prompts : (rank + 1) * num_prompts], step)
+        first = rank * num_prompts
+        return self._train_batch(draws[first : first + num_prompts], step)
 
     def val_dataloader(self) -> list[DataLoader[PromptBatch]]:
         return [self._eval_loader(f"val/{name}") for name in self.val]
@@ -239,14 +250,23 @@ class AsrDataModule(LightningDataModule):
     def _mix(self) -> list[MixEntry]:
         subsets = self._train_sets()
         if not subsets:
-            raise ValueError("AsrDataModule: `train` is empty; give a list of subsets or a manifest path")
-        return [MixEntry(self.rows(f"train/{label}"), subset.share) for label, subset in subsets.items()]
+            raise ValueError(
+                "AsrDataModule: `train` is empty; give a list of subsets or a manifest path"
+            )
+
+        mix = []
+        for label, subset in subsets.items():
+            rows = self.rows(f"train/{label}")
+            mix.append(MixEntry(rows, subset.share))
+        return mix
 
     def _eval_loader(self, name: str) -> DataLoader[PromptBatch]:
         rows = self.rows(name)
         rank, num_ranks = _rank_and_size()
         durations = [row.duration_s for row in rows]
-        batches = duration_batches(durations, self.max_batch_s, self.max_eval_batch_size, num_ranks, rank)
+        batches = duration_batches(
+            durations, self.max_batch_s, self.max_eval_batch_size, num_ranks, rank
+        )
 
         def build(index: list[int]) -> PromptBatch:
             return self.load([rows[i] for i in index])
@@ -257,7 +277,8 @@ class AsrDataModule(LightningDataModule):
 
     def load(self, rows: Sequence[Utterance]) -> PromptBatch:
         """Read the audio of ``rows`` as it is: one batch."""
-        return collate(rows, [read_audio(row, self.sample_rate_hz, self.cache) for row in rows], self.sample_rate_hz)
+        waves = [read_audio(row, self.sample_rate_hz, self.cache) for row in rows]
+        return collate(rows, waves, self.sample_rate_hz)
 
     def _train_batch(self, draws: list[Draw], step: int) -> PromptBatch:
         rows: list[Utterance] = []
@@ -303,11 +324,16 @@ class AsrDataModule(LightningDataModule):
             return rows
 
         short = [i for i, row in enumerate(rows) if row.duration_s <= self.max_duration_s]
-        self.num_too_long[name] = len(rows) - len(short)
-        if len(short) == len(rows):
+        num_too_long = len(rows) - len(short)
+        self.num_too_long[name] = num_too_long
+        if num_too_long == 0:
             return rows
 
-        _log.warning("%s: left out %d rows longer than %s s", name, len(rows) - len(short), self.max_duration_s)
+        _log.warning(
+            "%s: left out %d rows longer than %s s", name, num_too_long, self.max_duration_s
+        )
         if not short:
-            raise ValueError(f"{name}: all {len(rows)} rows are longer than max_duration_s={self.max_duration_s}")
+            raise ValueError(
+                f"{name}: all {len(rows)} rows are longer than max_duration_s={self.max_duration_s}"
+            )
         return PickedRows(rows, short)

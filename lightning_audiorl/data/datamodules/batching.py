@@ -48,11 +48,16 @@ def _check_mix(mix: TrainMix) -> None:
         raise ValueError("the training mix is empty; give at least one source")
     for number, entry in enumerate(mix):
         shares = list(entry.share.values()) if isinstance(entry.share, Mapping) else [entry.share]
-        if not shares or not all(0 <= share < float("inf") for share in shares):
-            raise ValueError(f"entry {number} of the training mix: shares must be 0 or more, got {entry.share}")
+        are_fine = [0 <= share < float("inf") for share in shares]
+        if not shares or not all(are_fine):
+            raise ValueError(
+                f"entry {number} of the training mix: shares must be 0 or more, got {entry.share}"
+            )
 
         if len(entry.source) == 0:
-            raise ValueError(f"entry {number} of the training mix: {type(entry.source).__name__} has no rows")
+            raise ValueError(
+                f"entry {number} of the training mix: {type(entry.source).__name__} has no rows"
+            )
 
 
 class _Allocation:
@@ -71,20 +76,30 @@ class _Allocation:
         shares = [share_at(entry.share, self.step) for entry in self.mix]
         total = sum(shares)
         if total <= 0:
-            raise ValueError(f"training mix: every share is 0 at step {self.step}; give one source a share")
+            raise ValueError(
+                f"training mix: every share is 0 at step {self.step}; give one source a share"
+            )
 
-        owed = [old + self.batch_size * share / total for old, share in zip(self._owed, shares, strict=True)]
-        counts = [max(0, int(value)) if share > 0 else 0 for value, share in zip(owed, shares, strict=True)]
+        # The whole rows of what is owed; the fractions stay owed.
+        owed = []
+        counts = []
+        for old, share in zip(self._owed, shares, strict=True):
+            value = old + self.batch_size * share / total
+            owed.append(value)
+            # After a change of shares a source may have had more than it is owed.
+            counts.append(max(0, int(value)) if share > 0 else 0)
 
         # The rows that rounding left over go to those who are owed most. Whole rows can also exceed the batch after a
         # change of shares, when old debts come due; then those who are owed least give one back.
         while (missing := self.batch_size - sum(counts)) != 0:
             if missing > 0:
                 may_get = [k for k, share in enumerate(shares) if share > 0]
-                counts[max(may_get, key=lambda k: owed[k] - counts[k])] += 1
+                most_owed = max(may_get, key=lambda k: owed[k] - counts[k])
+                counts[most_owed] += 1
             else:
                 may_give = [k for k, count in enumerate(counts) if count > 0]
-                counts[max(may_give, key=lambda k: -(owed[k] - counts[k]))] -= 1
+                least_owed = min(may_give, key=lambda k: owed[k] - counts[k])
+                counts[least_owed] -= 1
 
         self._owed = [value - count for value, count in zip(owed, counts, strict=True)]
         self.given = [old + count for old, count in zip(self.given, counts, strict=True)]
@@ -158,11 +173,11 @@ class StepSampler:
             if allocation.step <= self.start_step:
                 continue
 
-            draws = [
-                self._draw(source, position, orders)
-                for source in range(len(self.mix))
-                for position in range(given_before[source], allocation.given[source])
-            ]
+            draws = []
+            for source, first in enumerate(given_before):
+                for position in range(first, allocation.given[source]):
+                    draws.append(self._draw(source, position, orders))
+
             for step, batch in enumerate(self._batches(draws, first_step), start=first_step):
                 if step >= self.start_step and (end is None or step < end):
                     yield batch
@@ -181,13 +196,16 @@ class StepSampler:
     def _batches(self, draws: list[Draw], first_step: int) -> list[list[Draw]]:
         """The draws of one pool as its batches."""
         if self.pool == 1:
-            order = torch.randperm(len(draws), generator=keyed_generator("batch", self.seed, first_step))
+            generator = keyed_generator("batch", self.seed, first_step)
+            order = torch.randperm(len(draws), generator=generator)
             return [_picked(draws, order.tolist())]
 
-        durations = [self.mix[draw.source].source[draw.row].duration_s for draw in draws]
-        cut = equal_batches(durations, self.pool, self.min_rows)
+        rows = [self.mix[draw.source].source[draw.row] for draw in draws]
+        cut = equal_batches([row.duration_s for row in rows], self.pool, self.min_rows)
+
         # Otherwise the long clips of every pool would come first.
-        order = torch.randperm(len(cut), generator=keyed_generator("pool", self.seed, first_step))
+        generator = keyed_generator("pool", self.seed, first_step)
+        order = torch.randperm(len(cut), generator=generator)
         return [_picked(draws, cut[place]) for place in order.tolist()]
 
 
@@ -222,16 +240,23 @@ def refill_draws(mix: TrainMix, num_rows: int, seed: int, step: int, attempt: in
         )
 
     key = ("refill", seed, step, attempt)
-    sizes = [len(entry.source) if share > 0 else 0 for entry, share in zip(mix, shares, strict=True)]
+    # A source without a share at this step has no rows to give.
+    sizes = [len(entry.source) for entry in mix]
+    sizes = [size if share > 0 else 0 for size, share in zip(sizes, shares, strict=True)]
+
     draws: list[Draw] = []
     turn = 0
     while len(draws) < num_rows:
         # A further turn begins when every row of the mix is drawn; its rows need other ids.
-        epoch = f"r{step}.{attempt}.{turn}" if turn else f"r{step}.{attempt}"
+        epoch = f"r{step}.{attempt}"
+        if turn > 0:
+            epoch += f".{turn}"
+
         wanted = min(num_rows - len(draws), sum(sizes))
         offset = float(keyed_uniform(1, *key, turn))
         for source, count in enumerate(_shared_out(shares, sizes, wanted, offset)):
-            order = torch.randperm(len(mix[source].source), generator=keyed_generator(*key, turn, source))
+            generator = keyed_generator(*key, turn, source)
+            order = torch.randperm(len(mix[source].source), generator=generator)
             draws += [Draw(source, row, epoch) for row in order[:count].tolist()]
         turn += 1
 
@@ -239,16 +264,22 @@ def refill_draws(mix: TrainMix, num_rows: int, seed: int, step: int, attempt: in
     return _picked(draws, order.tolist())
 
 
-def _shared_out(shares: Sequence[float], sizes: Sequence[int], num_rows: int, offset: float) -> list[int]:
+def _shared_out(
+    shares: Sequence[float],
+    sizes: Sequence[int],
+    num_rows: int,
+    offset: float,
+) -> list[int]:
     """``num_rows`` cut by shares to whole rows, none above its size; ``offset`` in [0, 1) decides the rounding."""
     counts = []
     total = sum(shares)
     so_far = 0.0
     before = 0
+    # The tiny terms keep a sum of shares that misses a whole number by rounding from losing or gaining a row.
+    just_below = offset * (1 - 1e-6)
     for share in shares:
         so_far += share
-        # The tiny terms keep a sum of shares that misses 1 by rounding from losing or gaining a row.
-        upto = int(num_rows * so_far / total + offset * (1 - 1e-6) + 1e-9)
+        upto = int(num_rows * so_far / total + just_below + 1e-9)
         counts.append(upto - before)
         before = upto
 
@@ -256,11 +287,19 @@ def _shared_out(shares: Sequence[float], sizes: Sequence[int], num_rows: int, of
     while over := [k for k, count in enumerate(counts) if count > sizes[k]]:
         counts[over[0]] -= 1
         with_rows_left = [k for k, count in enumerate(counts) if count < sizes[k]]
-        counts[max(with_rows_left, key=lambda k: shares[k])] += 1
+        largest = max(with_rows_left, key=lambda k: shares[k])
+        counts[largest] += 1
     return counts
 
 
-def equal_batches(durations: Sequence[float], num_batches: int, min_rows: int = 1) -> list[list[int]]:
+def _longest_first(durations: Sequence[float]) -> list[int]:
+    """Numbers of the rows by duration; equal ones stay in their order."""
+    return sorted(range(len(durations)), key=lambda i: (-durations[i], i))
+
+
+def equal_batches(
+    durations: Sequence[float], num_batches: int, min_rows: int = 1
+) -> list[list[int]]:
     """Cut rows into ``num_batches`` batches of about equal padded seconds (rows x longest), longest rows first.
 
     Raises:
@@ -271,9 +310,11 @@ def equal_batches(durations: Sequence[float], num_batches: int, min_rows: int = 
         [[2], [0, 1, 3, 4]]
     """
     if len(durations) < num_batches * min_rows:
-        raise ValueError(f"{len(durations)} rows do not fill {num_batches} batches of at least {min_rows}")
+        raise ValueError(
+            f"{len(durations)} rows do not fill {num_batches} batches of at least {min_rows}"
+        )
 
-    order = sorted(range(len(durations)), key=lambda i: (-durations[i], i))
+    order = _longest_first(durations)
 
     # The smallest bound that needs no more batches, by bisection.
     low = 0.0
@@ -288,13 +329,20 @@ def equal_batches(durations: Sequence[float], num_batches: int, min_rows: int = 
     return _cut(order, durations, high, min_rows, num_batches)
 
 
-def _cut(order: list[int], durations: Sequence[float], bound: float, min_rows: int, at_least: int) -> list[list[int]]:
+def _cut(
+    order: list[int],
+    durations: Sequence[float],
+    bound: float,
+    min_rows: int,
+    at_least: int,
+) -> list[list[int]]:
     """Fill batches up to ``bound`` padded seconds, leaving enough rows that ``at_least`` batches come out."""
     batches: list[list[int]] = []
     start = 0
     while start < len(order):
         longest = max(1e-6, durations[order[start]])
-        spare = len(order) - start - (at_least - len(batches) - 1) * min_rows
+        batches_to_come = at_least - len(batches) - 1
+        spare = len(order) - start - batches_to_come * min_rows
         num_rows = max(min_rows, min(int(bound / longest + 1e-9), spare))
 
         # Rows too few for a batch of their own join this one.
@@ -307,7 +355,11 @@ def _cut(order: list[int], durations: Sequence[float], bound: float, min_rows: i
 
 
 def duration_batches(
-    durations: Sequence[float], max_batch_s: float, max_batch_size: int, num_ranks: int = 1, rank: int = 0
+    durations: Sequence[float],
+    max_batch_s: float,
+    max_batch_size: int,
+    num_ranks: int = 1,
+    rank: int = 0,
 ) -> list[list[int]]:
     """Evaluation batches: rows sorted by duration, longest first, within a budget of padded seconds.
 
@@ -322,11 +374,15 @@ def duration_batches(
         [[1], [2, 3], [0]]
     """
     if max_batch_s <= 0 or max_batch_size < 1:
-        raise ValueError(f"want max_batch_s > 0 and max_batch_size >= 1, got {max_batch_s} and {max_batch_size}")
+        raise ValueError(
+            f"want max_batch_s > 0 and max_batch_size >= 1, got {max_batch_s} and {max_batch_size}"
+        )
     if len(durations) < num_ranks:
-        raise ValueError(f"an evaluation set needs a row for each rank: got {len(durations)} rows, {num_ranks} ranks")
+        raise ValueError(
+            f"an evaluation set needs a row for each rank: got {len(durations)} rows, {num_ranks} ranks"
+        )
 
-    order = sorted(range(len(durations)), key=lambda i: (-durations[i], i))
+    order = _longest_first(durations)
     divisible = len(order) - len(order) % num_ranks
 
     # Of every `num_ranks` rows in order, each rank gets one; the longest of them decides, so that all ranks begin a

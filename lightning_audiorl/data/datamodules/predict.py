@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,9 @@ class PredictionData(LightningDataModule):
         durations_s = self.survey.durations_s
         num_ranks = self.trainer.world_size
         batches_by_rank = [
-            duration_batches(durations_s, loader.max_batch_s, loader.max_eval_batch_size, num_ranks, rank)
+            duration_batches(
+                durations_s, loader.max_batch_s, loader.max_eval_batch_size, num_ranks, rank
+            )
             for rank in range(num_ranks)
         ]
 
@@ -85,7 +88,8 @@ class PredictionData(LightningDataModule):
         self.num_rows = []
         self.audio_s = []
         for of_ranks in zip(*batches_by_rank, strict=True):
-            missing = [row for index in of_ranks for row in index if not self.done[row]]
+            rows = chain.from_iterable(of_ranks)
+            missing = [row for row in rows if not self.done[row]]
             if missing:
                 self.batches.append(of_ranks[self.trainer.global_rank])
                 self.num_rows.append(len(missing))
@@ -93,7 +97,9 @@ class PredictionData(LightningDataModule):
 
         # Lightning warns of any iterable data set with a length; here each worker gives its own part, so it is right.
         warnings.filterwarnings("ignore", message="Your `IterableDataset` has `__len__` defined")
-        return DataLoader(EvalStream(self.batches, self._build), batch_size=None, num_workers=loader.num_workers)
+        return DataLoader(
+            EvalStream(self.batches, self._build), batch_size=None, num_workers=loader.num_workers
+        )
 
     def _build(self, index: list[int]) -> PromptBatch:
         return self.loader.load([self.source[row] for row in index])

@@ -41,7 +41,10 @@ class TtsDataModule(AsrDataModule):
     """
 
     def __init__(
-        self, prompt_s: tuple[float, float] = (0.3, 30.0), charset: str | None = None, **settings: Any
+        self,
+        prompt_s: tuple[float, float] = (0.3, 30.0),
+        charset: str | None = None,
+        **settings: Any,
     ) -> None:
         super().__init__(**settings)
 
@@ -58,7 +61,9 @@ class TtsDataModule(AsrDataModule):
         if isinstance(self.train, str):
             self.train = [Subset(self.train)]
         if self.train is not None:
-            self.train = [replace(subset, source=speech_source(subset.source)) for subset in self.train]
+            self.train = [
+                replace(subset, source=speech_source(subset.source)) for subset in self.train
+            ]
         self.val = speech_sources(self.val)
         self.test = speech_sources(self.test)
         self.predict = speech_sources(self.predict)
@@ -74,19 +79,24 @@ class TtsDataModule(AsrDataModule):
             for row in rows:
                 check_charset(row.text, self.charset, f"row {row.id!r}")
 
-        batch = collate(rows, [self._prompt(row) for row in rows], self.sample_rate_hz)
+        prompts = [self._prompt(row) for row in rows]
+        batch = collate(rows, prompts, self.sample_rate_hz)
+
         targets = [self._target(row) for row in rows]
         if not any(target.numel() for target in targets):
             return batch
 
         recordings = collate(rows, targets, self.sample_rate_hz)
-        return replace(batch, target_waveform=recordings.waveform, target_num_samples=recordings.num_samples)
+        return replace(
+            batch, target_waveform=recordings.waveform, target_num_samples=recordings.num_samples
+        )
 
     def _train_batch(self, draws: list[Draw], step: int) -> PromptBatch:
         # Read before the rows get their new ids, so that errors name them as their source has them.
         drawn = [self._drawn(draw) for draw in draws]
         batch = self.load([row for row, _ in drawn])
-        return replace(batch, rows=tuple(replace(row, id=row_id) for row, row_id in drawn))
+        renamed = [replace(row, id=row_id) for row, row_id in drawn]
+        return replace(batch, rows=tuple(renamed))
 
     def _prompt(self, row: Utterance) -> Tensor:
         """[num_samples] of the speaker prompt; none where the row has no prompt."""
@@ -103,7 +113,8 @@ class TtsDataModule(AsrDataModule):
             return torch.zeros(0)
 
         # Effects are of the prompt.
-        return read_audio(replace(row, segments=segments, effects=()), self.sample_rate_hz, self.cache)
+        recording = replace(row, segments=segments, effects=())
+        return read_audio(recording, self.sample_rate_hz, self.cache)
 
 
 class TtsRLDataModule(AsrRLDataModule, TtsDataModule):
@@ -133,8 +144,12 @@ class TtsRLDataModule(AsrRLDataModule, TtsDataModule):
         content_cache: str | None = None,
         **settings: Any,
     ) -> None:
-        subsets = {name: replace(subset, source=speech_source(subset.source)) for name, subset in subsets.items()}
-        super().__init__(subsets, speech_sources(forbid or {}), cache_dir, content_cache, **settings)
+        of_speech: dict[str, RLSubset] = {}
+        for name, subset in subsets.items():
+            of_speech[name] = replace(subset, source=speech_source(subset.source))
+        super().__init__(
+            of_speech, speech_sources(forbid or {}), cache_dir, content_cache, **settings
+        )
 
 
 def speech_source(source: RowSource | str) -> RowSource:

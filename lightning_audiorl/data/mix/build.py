@@ -79,18 +79,25 @@ class MixPlan:
             if changed is not None or not folder.is_dir():
                 num_kept_out = {name: len(rows) for name, rows in self.kept_out.items()}
                 writer = MixWriter(self.subsets, content, num_kept_out, self.seed)
-                _build_at(folder, changed is not None, lambda temporary: writer.write(temporary, folder.name))
+                _build_at(
+                    folder,
+                    changed is not None,
+                    lambda temporary: writer.write(temporary, folder.name),
+                )
 
         rank_zero_info(short_text(read_summary(folder), str(folder)))
         return folder
 
     def _folder(self, content: EvaluationContent) -> Path:
-        return Path(self.cache_dir).expanduser() / mix_key(self.subsets, content.identity, self.seed)
+        return Path(self.cache_dir).expanduser() / mix_key(
+            self.subsets, content.identity, self.seed
+        )
 
 
 def read_summary(folder: str | Path) -> dict[str, Any]:
     """``summary.json`` of a built mix; `summarise` and `SubsetSummary` say what it holds."""
-    summary: dict[str, Any] = json.loads((Path(folder) / "summary.json").read_text(encoding="utf-8"))
+    text = (Path(folder) / "summary.json").read_text(encoding="utf-8")
+    summary: dict[str, Any] = json.loads(text)
     return summary
 
 

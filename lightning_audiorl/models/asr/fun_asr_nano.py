@@ -90,7 +90,9 @@ class FunAsrNanoPolicy(DecoderOnlyPolicy[FunAsrContext]):
         self.tokenizer = processor.tokenizer
         self.stop_ids = stop_token_ids(model, self.tokenizer)
         vocab_size = model.config.text_config.vocab_size
-        self.register_buffer("allowed", allowed_tokens(self.tokenizer, vocab_size, self.stop_ids), persistent=False)
+        self.register_buffer(
+            "allowed", allowed_tokens(self.tokenizer, vocab_size, self.stop_ids), persistent=False
+        )
         self.finetune = finetune or Finetune()
         inner = model.model
         parts = Parts(
@@ -129,30 +131,43 @@ class FunAsrNanoPolicy(DecoderOnlyPolicy[FunAsrContext]):
 
     def encode(self, batch: PromptBatch) -> FunAsrContext:
         rate = self.processor.feature_extractor.sampling_rate
-        check_clips(batch, "FunAsrNanoPolicy", rate, _MIN_SAMPLES, int(self.max_frames * 0.06 * rate))
-        audio = [wave[:n].cpu() for wave, n in zip(batch.waveform, batch.num_samples.tolist(), strict=True)]
+        check_clips(
+            batch, "FunAsrNanoPolicy", rate, _MIN_SAMPLES, int(self.max_frames * 0.06 * rate)
+        )
+        audio = [
+            wave[:n].cpu()
+            for wave, n in zip(batch.waveform, batch.num_samples.tolist(), strict=True)
+        ]
         with torch.autocast("cpu", enabled=False):  # it goes through numpy, which has no bfloat16
             features = self.processor.feature_extractor(audio, sampling_rate=batch.sample_rate_hz)
         keep = features["input_features_mask"].bool().to(batch.waveform.device)
         inputs = features["input_features"].to(batch.waveform.device)
         encoder = self.model.model.audio_tower
         with torch.set_grad_enabled(self.finetune.encoder and torch.is_grad_enabled()):
-            encoded = encoder(input_features=inputs, input_features_mask=keep.long()).last_hidden_state
+            encoded = encoder(
+                input_features=inputs, input_features_mask=keep.long()
+            ).last_hidden_state
         self.num_encoded += len(batch)
         frames = keep.sum(-1).tolist()
         durations = [n / batch.sample_rate_hz for n in batch.num_samples.tolist()]
         return FunAsrContext(batch.ids, durations, encoded, keep, self._prompts(batch, frames))
 
-    def example_context(self, num_prompts: int, seconds: float, text_tokens: int | None = None) -> FunAsrContext:
+    def example_context(
+        self, num_prompts: int, seconds: float, text_tokens: int | None = None
+    ) -> FunAsrContext:
         config = self.model.config.audio_config
         # Windows of 25 ms every 10 ms, six of them in one frame.
         num_windows = 1 + (int(seconds * _RATE_HZ) - 400) // 160
         num_frames = -(-num_windows // 6)
         if not 1 <= num_frames <= self.max_frames:
-            raise ValueError(f"{seconds} s of audio are {num_frames} frames; the encoder takes 1 to {self.max_frames}")
+            raise ValueError(
+                f"{seconds} s of audio are {num_frames} frames; the encoder takes 1 to {self.max_frames}"
+            )
 
         keep = torch.ones(num_prompts, num_frames, dtype=torch.bool)
-        inputs = torch.empty(num_prompts, num_frames, config.num_mel_bins * config.num_stacked_frames)
+        inputs = torch.empty(
+            num_prompts, num_frames, config.num_mel_bins * config.num_stacked_frames
+        )
         encoder = self.model.model.audio_tower
         encoded = encoder(input_features=inputs, input_features_mask=keep.long()).last_hidden_state
 
@@ -181,13 +196,19 @@ class FunAsrNanoPolicy(DecoderOnlyPolicy[FunAsrContext]):
         return out
 
     def prompt(self, context: FunAsrContext, side: Side) -> tuple[Tensor, Tensor]:
-        audio = self.model.model.multi_modal_projector(context.features, context.keep.long())[context.keep]
+        audio = self.model.model.multi_modal_projector(context.features, context.keep.long())[
+            context.keep
+        ]
         ids, mask = padded(context.tokens, self.stop_ids[0], audio.device, side)
         embeds = self.embed(ids)
         places = (ids == self.processor.audio_token_id)[..., None].expand_as(embeds)
         return embeds.masked_scatter(places, audio.to(embeds.dtype)), mask
 
     def export(self, folder: str) -> None:
-        self.model.generation_config.suppress_tokens = (~self.allowed).nonzero().squeeze(-1).tolist()
-        self.model.save_pretrained(folder, state_dict=merged_state_dict(self.model), safe_serialization=True)
+        self.model.generation_config.suppress_tokens = (
+            (~self.allowed).nonzero().squeeze(-1).tolist()
+        )
+        self.model.save_pretrained(
+            folder, state_dict=merged_state_dict(self.model), safe_serialization=True
+        )
         self.processor.save_pretrained(folder)

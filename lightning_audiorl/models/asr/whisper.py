@@ -95,14 +95,20 @@ class WhisperPolicy(EncoderDecoderPolicy):
         tokens = torch.tensor([self._prompt(row) for row in batch.rows], device=device)
         audio = [wave[:n].cpu().numpy() for wave, n in zip(batch.waveform, lengths, strict=True)]
         with torch.autocast("cpu", enabled=False):
-            features = extractor(audio, sampling_rate=batch.sample_rate_hz, return_tensors="pt")["input_features"]
+            features = extractor(audio, sampling_rate=batch.sample_rate_hz, return_tensors="pt")[
+                "input_features"
+            ]
         encoder = self.model.model.encoder
         with torch.set_grad_enabled(self.finetune.encoder and torch.is_grad_enabled()):
             encoded = encoder(features.to(device, encoder.conv1.weight.dtype)).last_hidden_state
         self.num_encoded += len(batch)
-        return EncodedContext(batch.ids, [n / batch.sample_rate_hz for n in lengths], encoded, tokens)
+        return EncodedContext(
+            batch.ids, [n / batch.sample_rate_hz for n in lengths], encoded, tokens
+        )
 
-    def example_context(self, num_prompts: int, seconds: float, text_tokens: int | None = None) -> EncodedContext:
+    def example_context(
+        self, num_prompts: int, seconds: float, text_tokens: int | None = None
+    ) -> EncodedContext:
         config = self.model.config
         encoder = self.model.model.encoder
         # Every clip is padded to the same length; the prompt is start, language, task, no timestamps.
@@ -120,7 +126,9 @@ class WhisperPolicy(EncoderDecoderPolicy):
         if languages:
             if f"<|{row.lang}|>" not in languages:
                 known = sorted(name.strip("<|>") for name in languages)
-                raise ValueError(f"row {row.id!r}: lang {row.lang!r} is not one of this model's: {known}")
+                raise ValueError(
+                    f"row {row.id!r}: lang {row.lang!r} is not one of this model's: {known}"
+                )
             tokens += [languages[f"<|{row.lang}|>"], config.task_to_id["transcribe"]]
         no_timestamps = getattr(config, "no_timestamps_token_id", None)
         return tokens if no_timestamps is None else [*tokens, no_timestamps]
@@ -133,5 +141,7 @@ class WhisperPolicy(EncoderDecoderPolicy):
         config = self.model.generation_config
         config.suppress_tokens = (~self.allowed).nonzero().squeeze(-1).tolist()
         config.begin_suppress_tokens = None
-        self.model.save_pretrained(folder, state_dict=merged_state_dict(self.model), safe_serialization=True)
+        self.model.save_pretrained(
+            folder, state_dict=merged_state_dict(self.model), safe_serialization=True
+        )
         self.processor.save_pretrained(folder)

@@ -35,7 +35,9 @@ class _RoomyLayer(DynamicLayer):
         self._keys[..., :length, :], self._values[..., :length, :] = keys, values
         self.keys, self.values = self._keys[..., :length, :], self._values[..., :length, :]
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
         start = self.keys.shape[-2]
         end = start + key_states.shape[-2]
         if end > self._keys.shape[-2]:
@@ -57,7 +59,9 @@ class _RoomyLayer(DynamicLayer):
         self._hold(self.keys[indices], self.values[indices])
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        self._hold(self.keys.repeat_interleave(repeats, 0), self.values.repeat_interleave(repeats, 0))
+        self._hold(
+            self.keys.repeat_interleave(repeats, 0), self.values.repeat_interleave(repeats, 0)
+        )
 
 
 @torch.no_grad()

@@ -88,15 +88,21 @@ class CachedPromptPolicy(Policy[PrefixT]):
 
     def caps(self, context: PrefixT, decoding: Decoding) -> list[int]:
         """Most tokens that each prompt's completions may have."""
-        return [decoding.cap(seconds, self.usual_tokens_per_second) for seconds in context.durations_s]
+        return [
+            decoding.cap(seconds, self.usual_tokens_per_second) for seconds in context.durations_s
+        ]
 
     @torch.no_grad()
-    def sample(self, context: PrefixT, group_size: int, decoding: Decoding, key: SampleKey) -> Rollout:
+    def sample(
+        self, context: PrefixT, group_size: int, decoding: Decoding, key: SampleKey
+    ) -> Rollout:
         with self.evaluating():
             state = self.prefill(context)
             state.expand(group_size)
             caps = self.caps(context, decoding)
-            return sampling.sample(state, self.head, self.stop_ids, context.ids, group_size, caps, decoding, key)
+            return sampling.sample(
+                state, self.head, self.stop_ids, context.ids, group_size, caps, decoding, key
+            )
 
     def hidden(self, context: PrefixT, rollout: Rollout) -> Tensor:
         return self._predicting(*self.packed(context, rollout.tokens[:, :, :-1]))
@@ -104,12 +110,18 @@ class CachedPromptPolicy(Policy[PrefixT]):
     def _predicting(self, layout: Layout, inputs: dict[str, Tensor]) -> Tensor:
         """[B*G, T + 1, D] states of packed rows."""
         layout = replace(layout, fused=self.fused_attention)
-        return layout.predicting(self.backbone(**inputs, **packed_arguments(layout)).last_hidden_state)
+        return layout.predicting(
+            self.backbone(**inputs, **packed_arguments(layout)).last_hidden_state
+        )
 
     def head(self, hidden: Tensor) -> Tensor:
         logits = self.output(hidden)
         # Added rather than filled in: nothing is copied, and the gradient passes (where -inf stands it is 0 anyway).
-        return logits.add_(torch.zeros_like(self.allowed, dtype=logits.dtype).masked_fill_(~self.allowed, -torch.inf))
+        return logits.add_(
+            torch.zeros_like(self.allowed, dtype=logits.dtype).masked_fill_(
+                ~self.allowed, -torch.inf
+            )
+        )
 
     def decode(self, rollout: Rollout, context: PrefixT) -> list[list[str]]:
         return decode_groups(self.tokenizer, rollout)

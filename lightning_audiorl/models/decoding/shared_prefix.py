@@ -66,7 +66,9 @@ class Layout:
     def predicting(self, states: Tensor) -> Tensor:
         """States [B, P + G*T, D] -> [B*G, T + 1, D]: the state of a prompt's last token, then its completion's."""
         rows = torch.arange(len(states), device=states.device)
-        last = states[rows, self.keep.sum(-1) - 1][:, None, None].expand(-1, self.group_size, -1, -1)
+        last = states[rows, self.keep.sum(-1) - 1][:, None, None].expand(
+            -1, self.group_size, -1, -1
+        )
         own = states[:, self.num_prompt :].unflatten(1, (self.group_size, self.length))
         return torch.cat([last, own], dim=2).flatten(0, 1)
 
@@ -79,7 +81,10 @@ def share_prefix(model: PreTrainedModel) -> None:
             the tokens (a recurrent state, a convolution): it would carry one completion into the next.
     """
     name = type(model).__name__
-    others = sorted(set(getattr(model.config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"})
+    others = sorted(
+        set(getattr(model.config, "layer_types", None) or ())
+        - {"full_attention", "sliding_attention"}
+    )
     if others or getattr(model, "_is_stateful", False):
         raise ValueError(
             f"{name} runs along its tokens by more than attention ({', '.join(others) or 'it keeps a state'}): "
@@ -133,35 +138,56 @@ def attention(
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     grouped = query.shape[1] != key.shape[1]
     if not causal:
-        return scaled_dot_product_attention(query, key, value, scale=scaling, enable_gqa=grouped).transpose(1, 2), None
+        return scaled_dot_product_attention(
+            query, key, value, scale=scaling, enable_gqa=grouped
+        ).transpose(1, 2), None
     parts = [shared_prefix.num_prompt, shared_prefix.group_size * shared_prefix.length]
-    (query_p, query_c), (key_p, key_c), (value_p, value_c) = (x.split(parts, dim=2) for x in (query, key, value))
+    (query_p, query_c), (key_p, key_c), (value_p, value_c) = (
+        x.split(parts, dim=2) for x in (query, key, value)
+    )
     out = scaled_dot_product_attention(
         query_p, key_p, value_p, is_causal=True, scale=scaling, enable_gqa=grouped
     ).transpose(1, 2)
     if parts[1]:
         repeats = query.shape[1] // key.shape[1]
         if grouped:
-            key_c, value_c = key_c.repeat_interleave(repeats, 1), value_c.repeat_interleave(repeats, 1)
-        completions = _Completions.apply(query_c, key_p, value_p, key_c, value_c, shared_prefix, scaling)
+            key_c, value_c = (
+                key_c.repeat_interleave(repeats, 1),
+                value_c.repeat_interleave(repeats, 1),
+            )
+        completions = _Completions.apply(
+            query_c, key_p, value_p, key_c, value_c, shared_prefix, scaling
+        )
         out = torch.cat([out, completions.transpose(1, 2)], dim=1)
     return out, None
 
 
 def _refuse(
-    module: nn.Module, attention_mask: Tensor | None, causal: bool, layout: Layout, kwargs: dict[str, Any]
+    module: nn.Module,
+    attention_mask: Tensor | None,
+    causal: bool,
+    layout: Layout,
+    kwargs: dict[str, Any],
 ) -> None:
     name = type(module).__name__
-    unknown = sorted(key for key, value in kwargs.items() if key not in _KNOWN and value is not None)
+    unknown = sorted(
+        key for key, value in kwargs.items() if key not in _KNOWN and value is not None
+    )
     if unknown:
         raise ValueError(f"{name} asks its attention for {unknown}, which packed rows do not have")
     if kwargs.get("dropout"):
-        raise ValueError(f"{name}: packed rows have no attention dropout; set the model's attention dropout to 0")
+        raise ValueError(
+            f"{name}: packed rows have no attention dropout; set the model's attention dropout to 0"
+        )
     if causal != (attention_mask is not None):
-        raise ValueError(f"{name}: expected causal self-attention, or full cross-attention without a mask")
+        raise ValueError(
+            f"{name}: expected causal self-attention, or full cross-attention without a mask"
+        )
     window, longest = kwargs.get("sliding_window"), layout.num_prompt + layout.length
     if causal and window is not None and window < longest:
-        raise ValueError(f"{name} attends to the last {window} tokens only; prompt and completion have {longest}")
+        raise ValueError(
+            f"{name} attends to the last {window} tokens only; prompt and completion have {longest}"
+        )
 
 
 class _Completions(torch.autograd.Function):
@@ -191,7 +217,13 @@ class _Completions(torch.autograd.Function):
         fused = layout.is_fused
         # No names for what goes in: they would hold it to the end.
         out_p, norm_p = _attend(
-            _by_key_head(query, key_p), key_p, value_p, _padding(layout, query), False, scaling, fused
+            _by_key_head(query, key_p),
+            key_p,
+            value_p,
+            _padding(layout, query),
+            False,
+            scaling,
+            fused,
         )
         query_c, *own = (_by_sample(x, layout) for x in (query, key_c, value_c))
         out_c, norm_c = _attend(query_c, own[0], own[1], None, True, scaling, fused)
@@ -199,7 +231,9 @@ class _Completions(torch.autograd.Function):
         norm = torch.logaddexp(*norms)
         share_p, share_c = ((x - norm).exp()[..., None] for x in norms)
         out = out_p.reshape(query.shape) * share_p + _by_prompt(out_c, layout) * share_c
-        if out.dtype != query.dtype:  # torch.compile loses the gradient of a result that a no-op `to` returns
+        if (
+            out.dtype != query.dtype
+        ):  # torch.compile loses the gradient of a result that a no-op `to` returns
             out = out.to(query.dtype)
         ctx.save_for_backward(query, key_p, value_p, key_c, value_c, out, norm)
         ctx.layout, ctx.scaling = layout, scaling
@@ -211,7 +245,9 @@ class _Completions(torch.autograd.Function):
         query, key_p, value_p, key_c, value_c, out, norm = ctx.saved_tensors
         layout, scaling, fused = ctx.layout, ctx.scaling, ctx.layout.is_fused
         over_prompt = [_by_key_head(x, key_p) for x in (grad, query, out, norm[..., None])]
-        grads_p = _attend_backward(over_prompt, key_p, value_p, _padding(layout, query), False, scaling, fused)
+        grads_p = _attend_backward(
+            over_prompt, key_p, value_p, _padding(layout, query), False, scaling, fused
+        )
         over_own = [_by_sample(x, layout) for x in (grad, query, out, norm[..., None])]
         own = [_by_sample(x, layout) for x in (key_c, value_c)]
         of_own = _attend_backward(over_own, own[0], own[1], None, True, scaling, fused)
@@ -241,7 +277,13 @@ def _padding(layout: Layout, like: Tensor) -> Tensor:
 
 
 def _attend(
-    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, causal: bool, scaling: float, fused: bool
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    causal: bool,
+    scaling: float,
+    fused: bool,
 ) -> tuple[Tensor, Tensor]:
     """[N, heads, Q, D] over [N, heads, K, D] -> the result, and the log-sum-exp of the scores [N, heads, Q]."""
     if fused:
@@ -255,14 +297,29 @@ def _attend(
 
 
 def _attend_backward(
-    states: list[Tensor], key: Tensor, value: Tensor, bias: Tensor | None, causal: bool, scaling: float, fused: bool
+    states: list[Tensor],
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    causal: bool,
+    scaling: float,
+    fused: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and value, given [gradient of the result, query, result, log-sum-exp[..., None]]."""
     grad, query, out, norm = states
     if fused:
         bias = None if bias is None else bias.expand(-1, -1, query.shape[2], -1)
         return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-            grad, query, key, value, out, norm.squeeze(-1), 0.0, causal, attn_mask=bias, scale=scaling
+            grad,
+            query,
+            key,
+            value,
+            out,
+            norm.squeeze(-1),
+            0.0,
+            causal,
+            attn_mask=bias,
+            scale=scaling,
         )
     weights = (_scores(query, key, bias, causal, scaling) - norm).exp()
     of_scores = (grad @ value.transpose(-1, -2)).to(weights.dtype)
@@ -272,7 +329,9 @@ def _attend_backward(
     return of_scores @ key, of_scores.transpose(-1, -2) @ query, of_value
 
 
-def _scores(query: Tensor, key: Tensor, bias: Tensor | None, causal: bool, scaling: float) -> Tensor:
+def _scores(
+    query: Tensor, key: Tensor, bias: Tensor | None, causal: bool, scaling: float
+) -> Tensor:
     """[N, heads, Q, K] in float32 at least."""
     scores = (query @ key.transpose(-1, -2)) * scaling
     scores = scores if scores.dtype == torch.float64 else scores.float()

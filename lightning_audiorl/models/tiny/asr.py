@@ -28,7 +28,12 @@ from transformers import (
 from lightning_audiorl.ops.randomness import key_to_seed
 
 DIGIT_WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-AUDIO_TOKEN, START_TOKEN, STOP_TOKEN, PAD_TOKEN = "<|object_ref_start|>", "<|im_start|>", "<|im_end|>", "<|endoftext|>"
+AUDIO_TOKEN, START_TOKEN, STOP_TOKEN, PAD_TOKEN = (
+    "<|object_ref_start|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|endoftext|>",
+)
 _CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{% for part in message['content'] %}"
     "{% if part['type'] == 'audio' %}<|object_ref_start|>{% endif %}{% endfor %}<|im_start|>{% endfor %}"
@@ -103,13 +108,19 @@ class TinyCausalLM:
 
 TinySpec = TinyFunAsrNano | TinyWhisper | TinyCausalLM
 #: By class name, which is what a checkpoint records.
-TINY_SPECS: dict[str, type[TinySpec]] = {kind.__name__: kind for kind in (TinyFunAsrNano, TinyWhisper, TinyCausalLM)}
+TINY_SPECS: dict[str, type[TinySpec]] = {
+    kind.__name__: kind for kind in (TinyFunAsrNano, TinyWhisper, TinyCausalLM)
+}
 
 
-def word_tokenizer(words: Sequence[str], more_special: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+def word_tokenizer(
+    words: Sequence[str], more_special: Sequence[str] = ()
+) -> PreTrainedTokenizerFast:
     """One token per word; ids 0-4 are pad, start, stop, audio and unknown, ``more_special`` come after the words."""
     special = [PAD_TOKEN, START_TOKEN, STOP_TOKEN, AUDIO_TOKEN, "<|unk|>"]
-    vocabulary = {token: i for i, token in enumerate([*special, *dict.fromkeys(words), *more_special])}
+    vocabulary = {
+        token: i for i, token in enumerate([*special, *dict.fromkeys(words), *more_special])
+    }
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<|unk|>"))
     tokenizer.pre_tokenizer = WhitespaceSplit()
     return PreTrainedTokenizerFast(
@@ -128,11 +139,15 @@ def word_tokenizer(words: Sequence[str], more_special: Sequence[str] = ()) -> Pr
 def _keyed_weights(spec: TinySpec) -> Iterator[None]:
     """Weights made inside depend on the spec alone; the global random state is as before after."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(key_to_seed("tiny", *(str(value) for value in asdict(spec).values())) % 2**32)
+        torch.manual_seed(
+            key_to_seed("tiny", *(str(value) for value in asdict(spec).values())) % 2**32
+        )
         yield
 
 
-def build_fun_asr_nano(spec: TinyFunAsrNano) -> tuple[FunAsrNanoForConditionalGeneration, FunAsrNanoProcessor]:
+def build_fun_asr_nano(
+    spec: TinyFunAsrNano,
+) -> tuple[FunAsrNanoForConditionalGeneration, FunAsrNanoProcessor]:
     """A random model and its processor, as ``from_pretrained`` would return them."""
     tokenizer = word_tokenizer(spec.words)
     width = spec.width
@@ -176,7 +191,9 @@ def build_fun_asr_nano(spec: TinyFunAsrNano) -> tuple[FunAsrNanoForConditionalGe
         model = FunAsrNanoForConditionalGeneration(config)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
-    processor = FunAsrNanoProcessor(FunAsrNanoFeatureExtractor(), tokenizer, chat_template=_CHAT_TEMPLATE)
+    processor = FunAsrNanoProcessor(
+        FunAsrNanoFeatureExtractor(), tokenizer, chat_template=_CHAT_TEMPLATE
+    )
     return model, processor
 
 
@@ -218,7 +235,9 @@ def build_whisper(spec: TinyWhisper) -> tuple[WhisperForConditionalGeneration, W
         no_timestamps_token_id=no_timestamps,
         max_length=spec.max_target_positions,
     )
-    extractor = WhisperFeatureExtractor(feature_size=spec.num_mel_bins, chunk_length=spec.chunk_length_s)
+    extractor = WhisperFeatureExtractor(
+        feature_size=spec.num_mel_bins, chunk_length=spec.chunk_length_s
+    )
     return model, WhisperProcessor(extractor, tokenizer)
 
 

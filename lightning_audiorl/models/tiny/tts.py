@@ -51,7 +51,9 @@ TINY_SPECS[TinySpeechLM.__name__] = TinySpeechLM
 def character_tokenizer(characters: str, more_special: list[str]) -> PreTrainedTokenizerFast:
     """One token per character; ids 0-3 are pad, start, stop and unknown, ``more_special`` come after the characters."""
     special = [PAD_TOKEN, START_TOKEN, STOP_TOKEN, _UNKNOWN_TOKEN]
-    vocabulary = {token: i for i, token in enumerate([*special, *dict.fromkeys(characters), *more_special])}
+    vocabulary = {
+        token: i for i, token in enumerate([*special, *dict.fromkeys(characters), *more_special])
+    }
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=_UNKNOWN_TOKEN))
     tokenizer.pre_tokenizer = Split(Regex(r"[\s\S]"), behavior="isolated")
     tokenizer.decoder = Fuse()
@@ -89,6 +91,8 @@ def build_speech_lm(spec: TinySpeechLM) -> tuple[LlamaForCausalLM, PreTrainedTok
         pad_token_id=tokenizer.pad_token_id,
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(key_to_seed("tiny_speech", *(str(value) for value in asdict(spec).values())) % 2**32)
+        torch.manual_seed(
+            key_to_seed("tiny_speech", *(str(value) for value in asdict(spec).values())) % 2**32
+        )
         model = LlamaForCausalLM(config)
     return model, tokenizer

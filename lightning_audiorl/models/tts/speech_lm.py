@@ -83,18 +83,28 @@ class SpeechLMPolicy(DecoderOnlyPolicy[SpeechContext], SpeechPolicy[SpeechContex
         codec.require_one_codebook()
         self.start = read_start(init_from)
         self.model, self.tokenizer = build(
-            self.start, (TinySpeechLM, build_speech_lm), (AnyCausalLM, AutoTokenizer), dtype, revision
+            self.start,
+            (TinySpeechLM, build_speech_lm),
+            (AnyCausalLM, AutoTokenizer),
+            dtype,
+            revision,
         )
         config = self.model.config
-        rescaled = [name for name in _RESCALED_LOGITS if getattr(config, name, None) not in (None, 1)]
+        rescaled = [
+            name for name in _RESCALED_LOGITS if getattr(config, name, None) not in (None, 1)
+        ]
         if rescaled:
-            raise ValueError(f"{type(self.model).__name__} rescales its logits ({rescaled}), which is not supported")
+            raise ValueError(
+                f"{type(self.model).__name__} rescales its logits ({rescaled}), which is not supported"
+            )
         self.template = template or PlainTemplate()
         self.limits = limits or SpeechLimits()
         if isinstance(self.tokenizer, TokenizerOutline):
             speech = self.template.outline(codec.cardinality, config.vocab_size)
         else:
-            speech = self.template.speech_tokens(self.tokenizer, codec.cardinality, config.vocab_size)
+            speech = self.template.speech_tokens(
+                self.tokenizer, codec.cardinality, config.vocab_size
+            )
         self.stop_ids = speech.stop_ids
         self.model.generation_config.eos_token_id = speech.stop_ids
         for name in ("allowed", "code_to_token", "token_to_code"):
@@ -136,7 +146,10 @@ class SpeechLMPolicy(DecoderOnlyPolicy[SpeechContext], SpeechPolicy[SpeechContex
         return SpeechContext(
             batch.ids,
             [row.duration_s for row in batch.rows],
-            [self._prompt_ids(row, codes) for row, codes in zip(batch.rows, prompt_codes, strict=True)],
+            [
+                self._prompt_ids(row, codes)
+                for row, codes in zip(batch.rows, prompt_codes, strict=True)
+            ],
             [len(row.text) for row in batch.rows],
             prompt_codes,
             target_codes,
@@ -144,7 +157,9 @@ class SpeechLMPolicy(DecoderOnlyPolicy[SpeechContext], SpeechPolicy[SpeechContex
             batch.num_samples.cpu(),
         )
 
-    def example_context(self, num_prompts: int, seconds: float, text_tokens: int | None = None) -> SpeechContext:
+    def example_context(
+        self, num_prompts: int, seconds: float, text_tokens: int | None = None
+    ) -> SpeechContext:
         """As `Policy.example_context`: ``seconds`` of speech each; the speaker prompts' audio is left out."""
         if text_tokens is None:
             text_tokens = _USUAL_TEXT_TOKENS + round(_USUAL_PROMPT_S * self.codec.frame_rate_hz)
@@ -195,8 +210,12 @@ class SpeechLMPolicy(DecoderOnlyPolicy[SpeechContext], SpeechPolicy[SpeechContex
 
     def caps(self, context: SpeechContext, decoding: Decoding) -> list[int]:
         room = [self.max_positions - length for length in context.prompt_lengths]
-        by_text = [self.limits.cap(length) or decoding.max_new_tokens for length in context.text_lengths]
-        return [min(caps) for caps in zip(super().caps(context, decoding), by_text, room, strict=True)]
+        by_text = [
+            self.limits.cap(length) or decoding.max_new_tokens for length in context.text_lengths
+        ]
+        return [
+            min(caps) for caps in zip(super().caps(context, decoding), by_text, room, strict=True)
+        ]
 
     # --- from tokens to speech
 
@@ -212,10 +231,18 @@ class SpeechLMPolicy(DecoderOnlyPolicy[SpeechContext], SpeechPolicy[SpeechContex
                     f"row {name!r}: no recording of its text to learn from; supervised training wants one "
                     "('target' in the manifest)"
                 )
-        rows = [[*self.code_to_token[codes].tolist(), self.stop_ids[0]] for codes in context.target_codes]
+        rows = [
+            [*self.code_to_token[codes].tolist(), self.stop_ids[0]]
+            for codes in context.target_codes
+        ]
         ids, mask = padded(rows, self.stop_ids[0], self.allowed.device, "right")
         tokens, keep = ids[:, None], mask[:, None].bool()
-        return Rollout(tokens, keep, torch.zeros_like(tokens, dtype=torch.float32), torch.ones_like(keep[..., 0]))
+        return Rollout(
+            tokens,
+            keep,
+            torch.zeros_like(tokens, dtype=torch.float32),
+            torch.ones_like(keep[..., 0]),
+        )
 
     @torch.no_grad()
     def decode(self, rollout: Rollout, context: SpeechContext) -> list[list[Speech]]:  # type: ignore[override]
@@ -224,7 +251,9 @@ class SpeechLMPolicy(DecoderOnlyPolicy[SpeechContext], SpeechPolicy[SpeechContex
         spoken = torch.where(rollout.keep, self.token_to_code[rollout.tokens], -1).flatten(0, 1)
         rows = [[code for code in row if code >= 0] for row in spoken.tolist()]
         condition = self._condition(context, group_size)
-        speech = decode_rows(self.codec, rows, condition, spoken.device, self.limits.codec_batch_size)
+        speech = decode_rows(
+            self.codec, rows, condition, spoken.device, self.limits.codec_batch_size
+        )
         return [speech[i : i + group_size] for i in range(0, len(speech), group_size)]
 
     def _condition(self, context: SpeechContext, group_size: int) -> SpeakerCondition | None:
@@ -233,11 +262,17 @@ class SpeechLMPolicy(DecoderOnlyPolicy[SpeechContext], SpeechPolicy[SpeechContex
             return None
         codes, keep = padded(context.prompt_codes, 0, torch.device("cpu"), "right")
         rate_hz = self.codec.sample_rate_hz
-        condition = SpeakerCondition(context.prompt_waveform, context.prompt_num_samples, rate_hz, codes, keep.sum(-1))
+        condition = SpeakerCondition(
+            context.prompt_waveform, context.prompt_num_samples, rate_hz, codes, keep.sum(-1)
+        )
         return condition.select([b for b in range(len(context)) for _ in range(group_size)])
 
     def synthesize(
-        self, text: str, speaker: SpeakerPrompt | None = None, decoding: Decoding | None = None, seed: int = 0
+        self,
+        text: str,
+        speaker: SpeakerPrompt | None = None,
+        decoding: Decoding | None = None,
+        seed: int = 0,
     ) -> Tensor:
         """Say one text, for notebooks.
 
@@ -256,13 +291,19 @@ class SpeechLMPolicy(DecoderOnlyPolicy[SpeechContext], SpeechPolicy[SpeechContex
             waveform = resample(speaker.waveform.float(), speaker.sample_rate_hz, rate_hz)[None]
             extra = {"prompt_text": speaker.text}
         row = Utterance(text, (), text, 0.0, extra=extra)
-        batch = PromptBatch(waveform, torch.tensor([waveform.shape[1]]), rate_hz, (row,)).to(self.allowed.device)
+        batch = PromptBatch(waveform, torch.tensor([waveform.shape[1]]), rate_hz, (row,)).to(
+            self.allowed.device
+        )
         context = self.encode(batch)
         rollout = self.sample(context, 1, decoding, SampleKey(seed, 0, "synthesize"))
         return self.decode(rollout, context)[0][0].waveform
 
     def export(self, folder: str) -> None:
         """As `Policy.export`: language model and tokenizer; the codec has a folder of its own."""
-        self.model.generation_config.suppress_tokens = (~self.allowed).nonzero().squeeze(-1).tolist()
-        self.model.save_pretrained(folder, state_dict=merged_state_dict(self.model), safe_serialization=True)
+        self.model.generation_config.suppress_tokens = (
+            (~self.allowed).nonzero().squeeze(-1).tolist()
+        )
+        self.model.save_pretrained(
+            folder, state_dict=merged_state_dict(self.model), safe_serialization=True
+        )
         self.tokenizer.save_pretrained(folder)

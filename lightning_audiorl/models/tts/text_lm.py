@@ -59,12 +59,20 @@ class TextLMPolicy(DecoderOnlyPolicy[TextContext]):
         super().__init__()
         self.start = read_start(init_from)
         self.model, self.tokenizer = build(
-            self.start, (TinyCausalLM, build_causal_lm), (AutoModelForCausalLM, AutoTokenizer), dtype, revision
+            self.start,
+            (TinyCausalLM, build_causal_lm),
+            (AutoModelForCausalLM, AutoTokenizer),
+            dtype,
+            revision,
         )
         config = self.model.config
-        rescaled = [name for name in _RESCALED_LOGITS if getattr(config, name, None) not in (None, 1)]
+        rescaled = [
+            name for name in _RESCALED_LOGITS if getattr(config, name, None) not in (None, 1)
+        ]
         if rescaled:
-            raise ValueError(f"{type(self.model).__name__} rescales its logits ({rescaled}), which is not supported")
+            raise ValueError(
+                f"{type(self.model).__name__} rescales its logits ({rescaled}), which is not supported"
+            )
         share_prefix(self.model)
         self.stop_ids = stop_token_ids(self.model, self.tokenizer)
         allowed = allowed_tokens(self.tokenizer, config.vocab_size, self.stop_ids)
@@ -93,7 +101,9 @@ class TextLMPolicy(DecoderOnlyPolicy[TextContext]):
         self.num_encoded += len(batch)
         return TextContext(batch.ids, [row.duration_s for row in batch.rows], tokens)
 
-    def example_context(self, num_prompts: int, seconds: float, text_tokens: int | None = None) -> TextContext:
+    def example_context(
+        self, num_prompts: int, seconds: float, text_tokens: int | None = None
+    ) -> TextContext:
         tokens = [self.stop_ids[0]] * (_USUAL_TEXT_TOKENS if text_tokens is None else text_tokens)
         ids = [str(number) for number in range(num_prompts)]
         return TextContext(ids, [seconds] * num_prompts, [tokens] * num_prompts)
@@ -101,12 +111,18 @@ class TextLMPolicy(DecoderOnlyPolicy[TextContext]):
     def _prompt(self, row: Utterance) -> list[int]:
         text = row.extra.get("prompt", row.text)
         if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"row {row.id!r}: the prompt is {text!r}; expected text in 'prompt' or 'text'")
+            raise ValueError(
+                f"row {row.id!r}: the prompt is {text!r}; expected text in 'prompt' or 'text'"
+            )
         tokens = self.tokenizer.encode(text, add_special_tokens=False)
         if self.tokenizer.unk_token_id is not None and self.tokenizer.unk_token_id in tokens:
-            raise ValueError(f"row {row.id!r}: prompt {text!r} is outside the tokenizer's vocabulary")
+            raise ValueError(
+                f"row {row.id!r}: prompt {text!r} is outside the tokenizer's vocabulary"
+            )
         if not tokens:
-            raise ValueError(f"row {row.id!r}: prompt {text!r} has no token in the tokenizer's vocabulary")
+            raise ValueError(
+                f"row {row.id!r}: prompt {text!r} has no token in the tokenizer's vocabulary"
+            )
         start = self.tokenizer.bos_token_id
         return tokens if start is None else [start, *tokens]
 
@@ -115,6 +131,10 @@ class TextLMPolicy(DecoderOnlyPolicy[TextContext]):
         return self.embed(ids), mask
 
     def export(self, folder: str) -> None:
-        self.model.generation_config.suppress_tokens = (~self.allowed).nonzero().squeeze(-1).tolist()
-        self.model.save_pretrained(folder, state_dict=merged_state_dict(self.model), safe_serialization=True)
+        self.model.generation_config.suppress_tokens = (
+            (~self.allowed).nonzero().squeeze(-1).tolist()
+        )
+        self.model.save_pretrained(
+            folder, state_dict=merged_state_dict(self.model), safe_serialization=True
+        )
         self.tokenizer.save_pretrained(folder)

@@ -7,8 +7,17 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import ClassVar, Literal
 
-from lightning_audiorl.data.mix.selection.base import Candidate, SubsetBuilder, Verdict, normalised, unit_of
-from lightning_audiorl.data.mix.selection.hypothesis_choice import HypothesisChoice, pass_rate_verdict
+from lightning_audiorl.data.mix.selection.base import (
+    Candidate,
+    SubsetBuilder,
+    Verdict,
+    normalised,
+    unit_of,
+)
+from lightning_audiorl.data.mix.selection.hypothesis_choice import (
+    HypothesisChoice,
+    pass_rate_verdict,
+)
 from lightning_audiorl.text import symmetric_error_rate
 
 
@@ -63,6 +72,7 @@ class Hard(SubsetBuilder):
             raise ValueError(f"Hard: across must be samples or models, got {across!r}")
         if across == "models" and model is not None:
             raise ValueError(f"Hard: across models compares all of them; leave model={model!r} out")
+
         if not 0 < min_disagreement <= max_disagreement <= 1:
             raise ValueError(
                 f"Hard: want 0 < min_disagreement <= max_disagreement <= 1; got {min_disagreement}, {max_disagreement}"
@@ -84,7 +94,9 @@ class Hard(SubsetBuilder):
             return Verdict(False, f"disagreement below {self.min_disagreement:g}")
         if found > self.max_disagreement:
             return Verdict(False, f"disagreement above {self.max_disagreement:g}")
-        return Verdict(True, f"disagreement {found:.2f} between {len(samples)} {self.across}", found)
+
+        reason = f"disagreement {found:.2f} between {len(samples)} {self.across}"
+        return Verdict(True, reason, priority=found)
 
 
 class Hallucinating(SubsetBuilder):
@@ -116,9 +128,13 @@ class Hallucinating(SubsetBuilder):
         super().__init__(num_rows)
 
         if not 0 < min_rate <= 1 or min_samples < 1:
-            raise ValueError(f"Hallucinating: want 0 < min_rate <= 1, min_samples >= 1; got {min_rate}, {min_samples}")
+            raise ValueError(
+                f"Hallucinating: want 0 < min_rate <= 1, min_samples >= 1; got {min_rate}, {min_samples}"
+            )
         if rules is not None and (isinstance(rules, str) or not rules):
-            raise ValueError(f"Hallucinating: rules must be a list of one or more names, got {rules!r}")
+            raise ValueError(
+                f"Hallucinating: rules must be a list of one or more names, got {rules!r}"
+            )
 
         self.min_rate = min_rate
         self.rules = None if rules is None else frozenset(rules)
@@ -138,7 +154,8 @@ class Hallucinating(SubsetBuilder):
             return Verdict(False, "no rule fired")
         if rate < self.min_rate:
             return Verdict(False, f"hallucination rate below {self.min_rate:g}")
-        reason = f"hallucination rate {rate:.2f} over {len(samples)} samples ({', '.join(sorted(names))})"
+        listed = ", ".join(sorted(names))
+        reason = f"hallucination rate {rate:.2f} over {len(samples)} samples ({listed})"
         return Verdict(True, reason, rate)
 
 

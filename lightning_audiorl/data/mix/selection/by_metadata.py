@@ -46,7 +46,9 @@ class RandomControl(SubsetBuilder):
         (2, 1)
     """
 
-    def __init__(self, num_rows: int | None = None, like: str | None = None, bin_s: float = 1.0) -> None:
+    def __init__(
+        self, num_rows: int | None = None, like: str | None = None, bin_s: float = 1.0
+    ) -> None:
         super().__init__(num_rows)
         if (num_rows is None) == (like is None):
             raise ValueError(
@@ -58,6 +60,7 @@ class RandomControl(SubsetBuilder):
 
         self.like = like
         self.bin_s = bin_s
+        # Known when the other subset is built: rows of it per cell, and their ids.
         self._places: Counter[str] | None = None
         self._taken: frozenset[str] = frozenset()
 
@@ -69,7 +72,8 @@ class RandomControl(SubsetBuilder):
 
     def _cell(self, row: Utterance) -> str:
         low_s = int(row.duration_s / self.bin_s) * self.bin_s
-        return f"{kind_of(row)}, {low_s:g} to {low_s + self.bin_s:g} s"
+        high_s = low_s + self.bin_s
+        return f"{kind_of(row)}, {low_s:g} to {high_s:g} s"
 
     def places(self, cell: str) -> int | None:
         return self.num_rows if self._places is None else self._places[cell]
@@ -78,7 +82,9 @@ class RandomControl(SubsetBuilder):
         if self.like is None:
             return Verdict(True, "drawn at random")
         if self._places is None:
-            raise ValueError(f"RandomControl: build {self.like!r} first and give its rows to matches()")
+            raise ValueError(
+                f"RandomControl: build {self.like!r} first and give its rows to matches()"
+            )
 
         if candidate.row.id in self._taken:
             return Verdict(False, f"row of {self.like!r} itself")
@@ -104,10 +110,14 @@ class Length(SubsetBuilder):
         '20.0 s long'
     """
 
-    def __init__(self, num_rows: int | None = None, min_s: float = 20.0, max_s: float | None = None) -> None:
+    def __init__(
+        self, num_rows: int | None = None, min_s: float = 20.0, max_s: float | None = None
+    ) -> None:
         super().__init__(num_rows)
         if min_s < 0 or (max_s is not None and max_s <= min_s):
-            raise ValueError(f"Length: want 0 <= min_s < max_s, in seconds; got min_s={min_s}, max_s={max_s}")
+            raise ValueError(
+                f"Length: want 0 <= min_s < max_s, in seconds; got min_s={min_s}, max_s={max_s}"
+            )
 
         self.min_s = min_s
         self.max_s = max_s
@@ -139,7 +149,9 @@ class EmptyReference(SubsetBuilder):
     def __init__(self, num_rows: int | None = None, kinds: Sequence[str] | None = None) -> None:
         super().__init__(num_rows)
         if kinds is not None and (isinstance(kinds, str) or not kinds):
-            raise ValueError(f"EmptyReference: kinds must be a list of one or more names, got {kinds!r}")
+            raise ValueError(
+                f"EmptyReference: kinds must be a list of one or more names, got {kinds!r}"
+            )
 
         self.kinds = None if kinds is None else frozenset(kinds)
 

@@ -6,7 +6,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from lightning_audiorl.data.mix.selection.base import Candidate, SubsetBuilder, Verdict, unit_of, units_of
+from lightning_audiorl.data.mix.selection.base import (
+    Candidate,
+    SubsetBuilder,
+    Verdict,
+    unit_of,
+    units_of,
+)
 from lightning_audiorl.text.keywords import count_occurrences
 from lightning_audiorl.types import Utterance
 
@@ -97,7 +103,9 @@ class RepeatedPhrases(SubsetBuilder):
                 f"{phrase_words=}, {min_words=}"
             )
         if where not in ("anywhere", "back_to_back"):
-            raise ValueError(f"RepeatedPhrases: where must be anywhere or back_to_back, got {where!r}")
+            raise ValueError(
+                f"RepeatedPhrases: where must be anywhere or back_to_back, got {where!r}"
+            )
 
         self.min_words = min_words
         self.phrase_words = phrase_words
@@ -117,7 +125,8 @@ class RepeatedPhrases(SubsetBuilder):
             return Verdict(False, "no repeated phrase")
 
         reason = f'"{_joined(phrase, row.lang)}" said {times} times in {len(units)} words'
-        return Verdict(True, reason, len(phrase) * (times - 1) / len(units))
+        num_repeated = len(phrase) * (times - 1)
+        return Verdict(True, reason, priority=num_repeated / len(units))
 
 
 class _Keywords:
@@ -125,16 +134,22 @@ class _Keywords:
 
     def __init__(self, keywords: Iterable[str], lang: str) -> None:
         self._by_first: dict[str, list[Phrase]] = defaultdict(list)
-        for units in dict.fromkeys(tuple(units_of(keyword, lang)) for keyword in keywords):
+        # Two keywords may be one when they are normalised.
+        distinct = dict.fromkeys(tuple(units_of(keyword, lang)) for keyword in keywords)
+        for units in distinct:
             if units:
                 self._by_first[units[0]].append(units)
 
     def count(self, units: list[str]) -> dict[Phrase, int]:
         """How often each keyword that is there stands in ``units``."""
         # Of thousands of keywords, only those whose first unit is there are looked for.
-        near = [keyword for unit in set(units) & self._by_first.keys() for keyword in self._by_first[unit]]
-        counts = {keyword: count_occurrences(units, list(keyword)) for keyword in near}
-        return {keyword: count for keyword, count in counts.items() if count}
+        counts: dict[Phrase, int] = {}
+        for first in set(units) & self._by_first.keys():
+            for keyword in self._by_first[first]:
+                count = count_occurrences(units, list(keyword))
+                if count:
+                    counts[keyword] = count
+        return counts
 
 
 class KeywordHeavy(SubsetBuilder):
@@ -174,11 +189,17 @@ class KeywordHeavy(SubsetBuilder):
         if isinstance(keywords, str) or not all(isinstance(word, str) for word in keywords):
             raise ValueError(f"KeywordHeavy: keywords must be a list of words, got {keywords!r}")
         if not keywords and not row_keywords and rare_below is None:
-            raise ValueError("KeywordHeavy: no keywords; give keywords, row_keywords: true, or rare_below")
+            raise ValueError(
+                "KeywordHeavy: no keywords; give keywords, row_keywords: true, or rare_below"
+            )
         if rare_below is not None and not rare_below > 0:
-            raise ValueError(f"KeywordHeavy: want rare_below > 0 (a count, or a share below 1), got {rare_below}")
+            raise ValueError(
+                f"KeywordHeavy: want rare_below > 0 (a count, or a share below 1), got {rare_below}"
+            )
         if min_length < 1 or min_keywords < 1:
-            raise ValueError(f"KeywordHeavy: want min_length, min_keywords >= 1; got {min_length}, {min_keywords}")
+            raise ValueError(
+                f"KeywordHeavy: want min_length, min_keywords >= 1; got {min_length}, {min_keywords}"
+            )
 
         self.keywords = tuple(keywords)
         self.row_keywords = row_keywords
@@ -203,8 +224,10 @@ class KeywordHeavy(SubsetBuilder):
         if self.rare_below is None:
             return {}
 
+        # A count, or a share of all words.
         most = self.rare_below if self.rare_below >= 1 else self.rare_below * self._num_said
-        return Counter((unit,) for unit in units if len(unit) >= self.min_length and self._said[unit] <= most)
+        long_enough = [unit for unit in units if len(unit) >= self.min_length]
+        return Counter((unit,) for unit in long_enough if self._said[unit] <= most)
 
     def found(self, row: Utterance) -> dict[Phrase, int]:
         """The keywords in a row's reference, each with how often it is said there."""
@@ -226,6 +249,7 @@ class KeywordHeavy(SubsetBuilder):
 
         num_words = len(units_of(row.text, row.lang))
         names = sorted(_joined(keyword, row.lang) for keyword in found)
-        shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-        reason = f"keywords: {num_keywords} in {num_words} words ({shown})"
+        if len(names) > 5:
+            names = [*names[:5], "..."]
+        reason = f"keywords: {num_keywords} in {num_words} words ({', '.join(names)})"
         return Verdict(True, reason, num_keywords / num_words)

@@ -10,7 +10,10 @@ from typing import ClassVar
 
 from lightning_audiorl.data.hypotheses.schema import Sample
 from lightning_audiorl.data.mix.selection.base import Candidate, SubsetBuilder, Verdict
-from lightning_audiorl.data.mix.selection.hypothesis_choice import HypothesisChoice, pass_rate_verdict
+from lightning_audiorl.data.mix.selection.hypothesis_choice import (
+    HypothesisChoice,
+    pass_rate_verdict,
+)
 from lightning_audiorl.types import Utterance
 
 
@@ -93,7 +96,11 @@ class PassRate(SampleRule):
             )
 
     def judge_samples(self, row: Utterance, samples: list[Sample]) -> Verdict:
-        cers = [sample.speech.cer for sample in samples if sample.speech and sample.speech.cer is not None]
+        cers = [
+            sample.speech.cer
+            for sample in samples
+            if sample.speech and sample.speech.cer is not None
+        ]
         if not cers:
             return Verdict(False, "the judge failed on every sample")
 
@@ -117,7 +124,9 @@ class Similar(SampleRule):
             raise ValueError(f"Similar: want -1 <= min_similarity <= 1, got {self.min_similarity}")
 
     def judge_samples(self, row: Utterance, samples: list[Sample]) -> Verdict:
-        found = [s.speech.similarity for s in samples if s.speech and s.speech.similarity is not None]
+        found = [
+            s.speech.similarity for s in samples if s.speech and s.speech.similarity is not None
+        ]
         if not found:
             return Verdict(False, "no sample has a similarity")
 
@@ -145,7 +154,9 @@ class TokenRate(SampleRule):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.low <= self.high:
-            raise ValueError(f"TokenRate: want 0 <= low <= high, in tokens per second; got {self.low}, {self.high}")
+            raise ValueError(
+                f"TokenRate: want 0 <= low <= high, in tokens per second; got {self.low}, {self.high}"
+            )
 
     def judge_samples(self, row: Utterance, samples: list[Sample]) -> Verdict:
         rate = median(sample.num_tokens for sample in samples) / row.duration_s
@@ -174,5 +185,7 @@ class Stops(SampleRule):
     def judge_samples(self, row: Utterance, samples: list[Sample]) -> Verdict:
         cut = sum(not sample.finished for sample in samples) / len(samples)
         if cut > self.max_share:
-            return Verdict(False, f"more than {self.max_share:g} of the samples lack the stop token")
+            return Verdict(
+                False, f"more than {self.max_share:g} of the samples lack the stop token"
+            )
         return Verdict(True, f"{1 - cut:.2f} of the samples stop")

@@ -78,7 +78,9 @@ class TextCharset(SubsetBuilder):
     def __init__(self, charset: str, num_rows: int | None = None) -> None:
         super().__init__(num_rows)
         if not charset:
-            raise ValueError("TextCharset: the charset is empty; name every character that a text may have")
+            raise ValueError(
+                "TextCharset: the charset is empty; name every character that a text may have"
+            )
 
         self.charset = charset
 
@@ -115,7 +117,9 @@ class TextLength(SubsetBuilder):
         super().__init__(num_rows)
         for unit, low, high in (("chars", min_chars, max_chars), ("words", min_words, max_words)):
             if low < 0 or (high is not None and high < low):
-                raise ValueError(f"TextLength: want 0 <= min_{unit} <= max_{unit}; got {low}, {high}")
+                raise ValueError(
+                    f"TextLength: want 0 <= min_{unit} <= max_{unit}; got {low}, {high}"
+                )
 
         self.min_chars = min_chars
         self.max_chars = max_chars

@@ -158,17 +158,23 @@ def load_network(folder: str, kinds: tuple[type[JudgeNetwork], ...]) -> JudgeNet
     path = Path(folder).expanduser()
     for name in ("config.json", "model.safetensors"):
         if not (path / name).is_file():
-            raise FileNotFoundError(f"{folder}: no {name}; expected a folder written by the training of a judge")
+            raise FileNotFoundError(
+                f"{folder}: no {name}; expected a folder written by the training of a judge"
+            )
 
     config = json.loads((path / "config.json").read_text())
     by_name = {kind.__name__: kind for kind in kinds}
     kind = config.get("kind") if isinstance(config, dict) else None
     if kind not in by_name:
-        raise JudgeError(f"{folder}/config.json: kind is {kind!r}; expected one of {', '.join(by_name)}")
+        raise JudgeError(
+            f"{folder}/config.json: kind is {kind!r}; expected one of {', '.join(by_name)}"
+        )
 
     network = by_name[kind](**config["sizes"])
     try:
         network.load_state_dict(load_file(path / "model.safetensors"))
     except RuntimeError as error:
-        raise JudgeError(f"{folder}: model.safetensors does not fit the sizes in config.json: {error}") from error
+        raise JudgeError(
+            f"{folder}: model.safetensors does not fit the sizes in config.json: {error}"
+        ) from error
     return network

@@ -13,7 +13,13 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
 from lightning_audiorl.judges.base import AsrJudge
-from lightning_audiorl.judges.networks import Frames, JudgeNetwork, frame_mask, load_network, seeded_weights
+from lightning_audiorl.judges.models.networks import (
+    Frames,
+    JudgeNetwork,
+    frame_mask,
+    load_network,
+    seeded_weights,
+)
 from lightning_audiorl.types import Utterance
 
 ENGLISH_CHARACTERS = "abcdefghijklmnopqrstuvwxyz' "
@@ -177,7 +183,9 @@ class MfccConv(CtcNetwork):
         self.sample_rate_hz = sample_rate_hz
 
         # Other features than those of `LogMelGru`, so that one can be held out beside the other.
-        self.frames = Frames(sample_rate_hz, 26, window_s=0.025, hop_s=0.01, num_cepstra=num_cepstra)
+        self.frames = Frames(
+            sample_rate_hz, 26, window_s=0.025, hop_s=0.01, num_cepstra=num_cepstra
+        )
         with seeded_weights("MfccConv", seed):
             self.first = nn.Conv1d(num_cepstra, width, 5, stride=2, padding=2)
             self.blocks = nn.ModuleList(_Block(width, dilation, dropout) for dilation in dilations)

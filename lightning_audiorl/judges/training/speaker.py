@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_audiorl.codecs.network_training import val_set_name
-from lightning_audiorl.judges.speakers import SpeakerNetwork
-from lightning_audiorl.judges.training import JudgeTraining
+from lightning_audiorl.judges.models.speakers import SpeakerNetwork
+from lightning_audiorl.judges.training.base import JudgeTraining
 from lightning_audiorl.ops.randomness import keyed_generator
 from lightning_audiorl.types import PromptBatch, Utterance
 
@@ -27,7 +27,9 @@ def speaker_index(speakers: Sequence[str], name: str, row_id: str) -> int:
         1
     """
     if name not in speakers:
-        raise ValueError(f"row {row_id!r}: speaker {name!r} is not among {list(speakers)}; add it or leave the row out")
+        raise ValueError(
+            f"row {row_id!r}: speaker {name!r} is not among {list(speakers)}; add it or leave the row out"
+        )
     return list(speakers).index(name)
 
 
@@ -78,7 +80,9 @@ class SpeakerTraining(JudgeTraining):
     ) -> None:
         super().__init__(network, num_steps, **kwargs)
         if len(set(speakers)) < 2 or len(set(speakers)) != len(speakers):
-            raise ValueError(f"SpeakerTraining.speakers: want two or more names, each once; got {list(speakers)}")
+            raise ValueError(
+                f"SpeakerTraining.speakers: want two or more names, each once; got {list(speakers)}"
+            )
         self.speakers = list(speakers)
         self.margin = margin
         self.scale = scale

@@ -83,7 +83,9 @@ class SquimQuality(QualityPredictor):
     ) -> None:
         ranges = {"stoi": (0.0, 1.0), "pesq": (1.0, 4.64)}
         if measure not in ranges:
-            raise ValueError(f"SquimQuality.measure: expected one of {', '.join(ranges)}, got {measure!r}")
+            raise ValueError(
+                f"SquimQuality.measure: expected one of {', '.join(ranges)}, got {measure!r}"
+            )
         if not Path(weights).expanduser().is_file():
             raise FileNotFoundError(
                 f"SquimQuality.weights: no file {weights}; see torchaudio.pipelines.SQUIM_OBJECTIVE"
@@ -107,7 +109,8 @@ class SquimQuality(QualityPredictor):
 
 #: Without one of these torchmetrics goes to the network.
 _DNSMOS_FILES = tuple(
-    f"DNSMOS/{name}.onnx" for name in ("DNSMOS/model_v8", "DNSMOS/sig_bak_ovr", "pDNSMOS/sig_bak_ovr")
+    f"DNSMOS/{name}.onnx"
+    for name in ("DNSMOS/model_v8", "DNSMOS/sig_bak_ovr", "pDNSMOS/sig_bak_ovr")
 )
 
 
@@ -130,15 +133,23 @@ class TorchmetricsQuality(QualityPredictor):
             "nisqa": (("librosa", "requests"), ("NISQA/nisqa.tar",)),
         }
         if predictor not in needs:
-            raise ValueError(f"TorchmetricsQuality.predictor: expected one of {', '.join(needs)}, got {predictor!r}")
+            raise ValueError(
+                f"TorchmetricsQuality.predictor: expected one of {', '.join(needs)}, got {predictor!r}"
+            )
 
         # Checked here, since torchmetrics would go to the network for weights at the first step.
         packages, files = needs[predictor]
-        if missing := [package for package in packages if importlib.util.find_spec(package) is None]:
-            raise ImportError(f"TorchmetricsQuality: {predictor} wants the package {missing[0]}; install it")
+        if missing := [
+            package for package in packages if importlib.util.find_spec(package) is None
+        ]:
+            raise ImportError(
+                f"TorchmetricsQuality: {predictor} wants the package {missing[0]}; install it"
+            )
         for file in files:
             if not (Path("~/.torchmetrics").expanduser() / file).is_file():
-                raise FileNotFoundError(f"TorchmetricsQuality: no weights at ~/.torchmetrics/{file}; put them there")
+                raise FileNotFoundError(
+                    f"TorchmetricsQuality: no weights at ~/.torchmetrics/{file}; put them there"
+                )
 
         super().__init__(name or predictor, 16000, batch_size=1, min_duration_s=1.0)
         self.predictor = predictor
@@ -147,5 +158,11 @@ class TorchmetricsQuality(QualityPredictor):
         from torchmetrics.functional.audio import dnsmos, nisqa
 
         if self.predictor == "dnsmos":
-            return float(dnsmos.deep_noise_suppression_mean_opinion_score(waveform, self.sample_rate_hz, False)[-1])
-        return float(nisqa.non_intrusive_speech_quality_assessment(waveform, self.sample_rate_hz)[0])
+            return float(
+                dnsmos.deep_noise_suppression_mean_opinion_score(
+                    waveform, self.sample_rate_hz, False
+                )[-1]
+            )
+        return float(
+            nisqa.non_intrusive_speech_quality_assessment(waveform, self.sample_rate_hz)[0]
+        )

@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from torchaudio.functional import resample
 
 from lightning_audiorl.judges.base import JudgeError, SpeakerEncoder
-from lightning_audiorl.judges.networks import Frames, JudgeNetwork, frame_mask, load_network, seeded_weights
+from lightning_audiorl.judges.models.networks import (
+    Frames,
+    JudgeNetwork,
+    frame_mask,
+    load_network,
+    seeded_weights,
+)
 
 #: Weights file of a SpeechBrain speaker model, such as speechbrain/spkrec-ecapa-voxceleb.
 SPEECHBRAIN_FILE = "embedding_model.ckpt"
@@ -116,16 +122,22 @@ class XvectorNetwork(SpeakerNetwork):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.remember(sample_rate_hz=sample_rate_hz, num_cepstra=num_cepstra, width=width, dim=dim, seed=seed)
+        self.remember(
+            sample_rate_hz=sample_rate_hz, num_cepstra=num_cepstra, width=width, dim=dim, seed=seed
+        )
         self.sample_rate_hz = sample_rate_hz
         self.dim = dim
-        self.frames = Frames(sample_rate_hz, 30, window_s=0.025, hop_s=0.01, num_cepstra=num_cepstra)
+        self.frames = Frames(
+            sample_rate_hz, 30, window_s=0.025, hop_s=0.01, num_cepstra=num_cepstra
+        )
 
         taps_and_dilations = ((5, 1), (3, 2), (3, 3), (1, 1))
         widths = [num_cepstra, *[width] * len(taps_and_dilations)]
         with seeded_weights("XvectorNetwork", seed):
             self.layers = nn.ModuleList(
-                nn.Conv1d(widths[i], width, taps, padding=dilation * (taps - 1) // 2, dilation=dilation)
+                nn.Conv1d(
+                    widths[i], width, taps, padding=dilation * (taps - 1) // 2, dilation=dilation
+                )
                 for i, (taps, dilation) in enumerate(taps_and_dilations)
             )
             self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in taps_and_dilations)
@@ -221,15 +233,21 @@ def _ecapa(source: str, revision: str | None) -> JudgeNetwork:
     if folder.is_dir():
         file = folder / SPEECHBRAIN_FILE
     elif source.startswith((".", "/", "~")) or source.count("/") != 1:
-        raise FileNotFoundError(f"EcapaEncoder.source: no folder {source} (a hub id has the form owner/name)")
+        raise FileNotFoundError(
+            f"EcapaEncoder.source: no folder {source} (a hub id has the form owner/name)"
+        )
     else:
         file = Path(hf_hub_download(source, SPEECHBRAIN_FILE, revision=revision))
     if not file.is_file():
-        raise FileNotFoundError(f"{source}: holds neither config.json (ours) nor {SPEECHBRAIN_FILE} (SpeechBrain's)")
+        raise FileNotFoundError(
+            f"{source}: holds neither config.json (ours) nor {SPEECHBRAIN_FILE} (SpeechBrain's)"
+        )
 
     network = EcapaNetwork()
     try:
         network.ecapa.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
     except RuntimeError as error:
-        raise JudgeError(f"{file}: not the sizes of speechbrain/spkrec-ecapa-voxceleb: {error}") from error
+        raise JudgeError(
+            f"{file}: not the sizes of speechbrain/spkrec-ecapa-voxceleb: {error}"
+        ) from error
     return network

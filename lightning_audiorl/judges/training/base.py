@@ -14,9 +14,13 @@ from torch.nn.utils.rnn import pad_sequence
 from torchaudio.functional import resample
 
 from lightning_audiorl.codecs.base import Codec
-from lightning_audiorl.codecs.network_training import adamw_with_cosine, stop_when_done, tell_data_position
-from lightning_audiorl.judges.networks import JudgeNetwork
-from lightning_audiorl.judges.vocoded import vocoded
+from lightning_audiorl.codecs.network_training import (
+    adamw_with_cosine,
+    stop_when_done,
+    tell_data_position,
+)
+from lightning_audiorl.judges.models.networks import JudgeNetwork
+from lightning_audiorl.judges.training.vocoded import vocoded
 from lightning_audiorl.ops.randomness import key_to_seed, keyed_uniform
 from lightning_audiorl.types import PromptBatch, Utterance
 
@@ -65,7 +69,9 @@ class JudgeTraining(LightningModule, ABC):
                 f"least 0 and together at most 1; got {num_steps}, {lr}, {shares}"
             )
         if not 1 <= vocoded_mels[0] <= vocoded_mels[1]:
-            raise ValueError(f"{type(self).__name__}.vocoded_mels: want 1 <= low <= high; got {vocoded_mels}")
+            raise ValueError(
+                f"{type(self).__name__}.vocoded_mels: want 1 <= low <= high; got {vocoded_mels}"
+            )
 
         self.network = network
         self.codec = None if codec is None else codec.freeze()
@@ -99,7 +105,9 @@ class JudgeTraining(LightningModule, ABC):
         where there is one.
         """
         waves = []
-        for wave, length, row in zip(batch.waveform, batch.num_samples.tolist(), batch.rows, strict=True):
+        for wave, length, row in zip(
+            batch.waveform, batch.num_samples.tolist(), batch.rows, strict=True
+        ):
             waves.append(self._clip(wave[:length], batch.sample_rate_hz, row, augmented))
         lengths = torch.tensor([len(wave) for wave in waves], device=batch.waveform.device)
         return pad_sequence(waves, batch_first=True), lengths

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_audiorl.codecs.network_training import val_set_name
-from lightning_audiorl.judges.ctc import BLANK, CtcNetwork, greedy_text
-from lightning_audiorl.judges.training import JudgeTraining
+from lightning_audiorl.judges.models.ctc import BLANK, CtcNetwork, greedy_text
+from lightning_audiorl.judges.training.base import JudgeTraining
 from lightning_audiorl.text.errors import ErrorCounts, count_errors
 from lightning_audiorl.text.normalise import normaliser_for
 from lightning_audiorl.types import PromptBatch, Utterance
@@ -81,9 +81,13 @@ class CtcTraining(JudgeTraining):
                     "text that of its audio?"
                 )
 
-        flat = torch.cat([torch.tensor(ids, dtype=torch.long) for ids in targets]).to(log_probs.device)
+        flat = torch.cat([torch.tensor(ids, dtype=torch.long) for ids in targets]).to(
+            log_probs.device
+        )
         sizes = torch.tensor([len(ids) for ids in targets], device=log_probs.device)
-        loss: Tensor = nn.functional.ctc_loss(log_probs.transpose(0, 1), flat, lengths, sizes, BLANK)
+        loss: Tensor = nn.functional.ctc_loss(
+            log_probs.transpose(0, 1), flat, lengths, sizes, BLANK
+        )
         return loss
 
     def on_validation_epoch_start(self) -> None:

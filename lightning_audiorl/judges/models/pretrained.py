@@ -54,7 +54,14 @@ class PolicyJudge(AsrJudge):
 
         # Without the text: a judge must not read what it is to recognise.
         blind = tuple(
-            replace(row, segments=(), text="", duration_s=length / self.sample_rate_hz, extra={}, keywords=())
+            replace(
+                row,
+                segments=(),
+                text="",
+                duration_s=length / self.sample_rate_hz,
+                extra={},
+                keywords=(),
+            )
             for row, length in zip(rows, lengths, strict=True)
         )
         batch = PromptBatch(
@@ -153,8 +160,12 @@ class TransformersSpeakerEncoder(SpeakerEncoder):
         min_duration_s: float = 0.5,
     ) -> None:
         extractor = AutoFeatureExtractor.from_pretrained(source, revision=revision)
-        super().__init__(name or Path(source).name, extractor.sampling_rate, min_duration_s=min_duration_s)
-        self.model = AutoModelForAudioXVector.from_pretrained(source, revision=revision, use_safetensors=True)
+        super().__init__(
+            name or Path(source).name, extractor.sampling_rate, min_duration_s=min_duration_s
+        )
+        self.model = AutoModelForAudioXVector.from_pretrained(
+            source, revision=revision, use_safetensors=True
+        )
         self.extractor = extractor
         self.freeze()
 
