@@ -7,13 +7,13 @@ import importlib.util
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tools import measures
 from tools.measures import Place, SourceFile
+from tools.rooms import PAGE, ROOMS, page_with_table
 from tools.style import MAX_FILE_LINES, MAX_FUNCTION_LINES
 
 PACKAGE = "lightning_audiorl"
@@ -39,197 +39,7 @@ PACKED = (
 )
 
 
-@dataclass(frozen=True)
-class Room:
-    """What the modules of one room may import, besides the standard library and the room itself."""
-
-    inside: tuple[str, ...] = ()
-    outside: tuple[str, ...] = ()
-
-
-# models/ has modules that know a family of models and modules that do not; losses and engine see only the latter.
-ANY_FAMILY = ("models.policy", "models.reference", "models.finetune")
-
-ROOMS = {
-    "fields": Room(outside=("torch",)),
-    "types": Room(inside=("fields",), outside=("torch",)),
-    "outline": Room(outside=("torch",)),
-    "ops": Room(inside=("types",), outside=("torch",)),
-    "text": Room(outside=("jiwer", "rapidfuzz")),
-    "metrics": Room(
-        inside=("text", "types", "ops", "judges"), outside=("torch", "torchmetrics", "jiwer")
-    ),
-    "rewards": Room(
-        inside=("text", "types", "models.policy", "judges", "token2text"),
-        outside=("torch", "rapidfuzz"),
-    ),
-    "codecs": Room(
-        inside=("fields", "types", "ops", "outline"),
-        outside=("torch", "torchaudio", "transformers", "safetensors", "lightning"),
-    ),
-    "judges": Room(inside=("types",), outside=("torch", "torchaudio")),
-    "token2text": Room(
-        inside=("text", "types", "ops", "codecs", "judges", "models.reference"),
-        outside=("torch", "lightning"),
-    ),
-    "strategies": Room(inside=("types",), outside=("torch", "lightning")),
-    "callbacks": Room(
-        inside=("text", "types", "metrics", "models.policy", "strategies", "__version__"),
-        outside=(
-            "torch",
-            "torchaudio",
-            "torchmetrics",
-            "lightning",
-            "numpy",
-            "matplotlib",
-            "soundfile",
-        ),
-    ),
-    # What a new algorithm is; a loss knows neither rank nor phase nor strategy.
-    "losses.diffro": Room(
-        inside=("types", "ops", "rewards", "losses", "models.policy", "models.reference"),
-        outside=("torch",),
-    ),
-    "losses": Room(
-        inside=("fields", "types", "ops", "rewards", "models.policy", "models.reference"),
-        outside=("torch",),
-    ),
-    "engine": Room(
-        inside=(
-            "types",
-            "ops",
-            "losses",
-            "metrics",
-            "rewards",
-            "judges.base",
-            "judges.panel",
-            "strategies",
-            *ANY_FAMILY,
-        ),
-        outside=("torch", "torchmetrics", "transformers", "lightning"),
-    ),
-    "algorithms": Room(
-        inside=(
-            "types",
-            "ops",
-            "metrics",
-            "rewards",
-            "judges.base",
-            "losses",
-            "engine",
-            "models.policy",
-        ),
-        outside=("torch",),
-    ),
-}
-# Folders of a folder are rooms too: their arrows point one way like those of the house. A module belongs to the room
-# with the longest name that fits. Below, a folder may import what stands above it, and no more than it needs.
-_BASE = ("models.finetune", "models.loading")
-ROOMS |= {
-    "data.manifest": Room(inside=("types",), outside=("soundfile",)),
-    "data.audio": Room(
-        inside=("types", "ops", "data.manifest", "data.draws"),
-        outside=("torch", "torchaudio", "soundfile"),
-    ),
-    "data.transforms": Room(
-        inside=("types", "ops", "text", "data.draws", "data.manifest", "data.audio"),
-        outside=("torch",),
-    ),
-    "data.corpora": Room(
-        inside=("types", "ops", "data.draws", "data.manifest", "data.audio", "data.transforms"),
-        outside=("torch", "torchaudio", "soundfile", "numpy", "espeakng_loader"),
-    ),
-    "data.hypotheses": Room(inside=("types", "text"), outside=("numpy",)),
-    "data.mix.selection": Room(
-        inside=(
-            "types",
-            "ops",
-            "text",
-            "data.manifest",
-            "data.audio",
-            "data.corpora",
-            "data.hypotheses",
-        ),
-        outside=("torch",),
-    ),
-    "data.mix": Room(
-        inside=("types", "data.manifest", "data.audio", "data.hypotheses", "data.mix.selection"),
-        outside=("numpy", "lightning"),
-    ),
-    "data.datamodules": Room(
-        inside=(
-            "types",
-            "ops",
-            "data.draws",
-            "data.manifest",
-            "data.audio",
-            "data.corpora",
-            "data.hypotheses",
-            "data.mix",
-        ),
-        outside=("torch", "lightning"),
-    ),
-    "judges.models": Room(
-        inside=("types", "ops", "models.policy", "judges.base"),
-        outside=(
-            "torch",
-            "torchaudio",
-            "torchmetrics",
-            "transformers",
-            "huggingface_hub",
-            "speechbrain",
-            "safetensors",
-        ),
-    ),
-    "judges.training": Room(
-        inside=("text", "types", "ops", "codecs", "judges.models"),
-        outside=("torch", "torchaudio", "lightning"),
-    ),
-    "models.decoding": Room(
-        inside=("fields", "types", "ops", "models.policy"), outside=("torch", "transformers")
-    ),
-    # The tiny speech model is made for a template, and `loading` knows the tiny ones by name.
-    "models.tiny": Room(
-        inside=("ops", "models.tts.templates"), outside=("torch", "transformers", "tokenizers")
-    ),
-    "models.asr": Room(
-        inside=("fields", "types", "models.policy", *_BASE, "models.decoding", "models.tiny"),
-        outside=("torch", "transformers"),
-    ),
-    "models.tts": Room(
-        inside=(
-            "fields",
-            "types",
-            "codecs",
-            "models.policy",
-            *_BASE,
-            "models.decoding",
-            "models.tiny",
-        ),
-        outside=("torch", "torchaudio", "transformers"),
-    ),
-    "models": Room(
-        inside=("fields", "types", "ops", "codecs", "outline"),
-        outside=("torch", "transformers", "peft", "safetensors"),
-    ),
-    "data": Room(),
-}
-# `audiorl plan` runs what the others hold, on tensors without values.
-ROOMS["commands.plan"] = Room(
-    inside=("types", "ops", "outline", "models", "strategies", "engine", "algorithms"),
-    outside=("torch", "lightning", "jsonargparse", "yaml"),
-)
 EVERY_ROOM = tuple(name for name in ROOMS if "." not in name)
-ROOMS |= {
-    "": Room(inside=("moved",)),
-    "moved": Room(),
-    "commands": Room(inside=EVERY_ROOM, outside=("torch", "lightning")),
-    "cli": Room(
-        inside=(*EVERY_ROOM, "commands", "__version__"),
-        outside=("torch", "lightning", "jsonargparse"),
-    ),
-    "__main__": Room(inside=("cli",)),
-}
 
 
 def module_name(path: Path) -> str:
@@ -270,9 +80,9 @@ def forbidden_imports(source: str, module: str, is_package: bool = False) -> lis
     """The imports in ``source`` that its room does not allow; one line each."""
     room_name = room_of(module)
     if room_name is None:
-        return [f"{module} stands in no room: add it to ROOMS and to docs/architecture.md"]
+        return [f"{module} stands in no room: add it to tools/rooms.py"]
     room = ROOMS[room_name]
-    inside = [f"{PACKAGE}.{name}" for name in (room_name, *room.inside) if name]
+    inside = [f"{PACKAGE}.{name}" for name in (room_name, *room.rooms) if name]
     package = module if is_package else module.rpartition(".")[0]
     bad = []
     for name in imports(source, package):
@@ -280,7 +90,7 @@ def forbidden_imports(source: str, module: str, is_package: bool = False) -> lis
         if top == PACKAGE:
             allowed = any(name == prefix or name.startswith(prefix + ".") for prefix in inside)
         else:
-            allowed = top in sys.stdlib_module_names or top in room.outside
+            allowed = top in sys.stdlib_module_names or top in room.packages
         if not allowed:
             bad.append(f"{module} may not import {name}")
     return bad
@@ -405,8 +215,13 @@ def test_import_arrows_on_examples(module: str, source: str, num_bad: int) -> No
     assert len(forbidden_imports(source, f"{PACKAGE}.{module}")) == num_bad
 
 
+def test_the_page_shows_the_rooms_as_they_are() -> None:
+    page = PAGE.read_text()
+    assert page_with_table(page) == page, "run python -m tools.rooms --write"
+
+
 def test_nobody_imports_the_cli() -> None:
-    assert [name for name, room in ROOMS.items() if "cli" in room.inside] == ["__main__"]
+    assert [name for name, room in ROOMS.items() if "cli" in room.rooms] == ["__main__"]
     assert forbidden_imports("from .cli import main", PACKAGE, is_package=True) == [
         "lightning_audiorl may not import lightning_audiorl.cli.main"
     ]

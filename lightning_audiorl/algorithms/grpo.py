@@ -81,16 +81,19 @@ class GRPO(RLModule):
             losses=[loss],
             rewards=rewards,
             sampler=sampler,
+            # How a step is sampled, cut into passes and optimised.
             max_refills=max_refills,
             num_updates=num_updates,
             micro_batch_size=micro_batch_size,
             max_tokens=max_tokens,
             chunk_size=chunk_size,
             optim=optim,
+            # What is measured, and by whom.
             eval_decodings=eval_decodings,
             keywords=keywords,
             evaluation=evaluation,
             judges=judges,
+            # The run.
             seed=seed,
             log_every_n_steps=log_every_n_steps,
             keep_context=keep_context,

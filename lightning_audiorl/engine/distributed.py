@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -127,7 +128,8 @@ def merge_metrics(ranks: Sequence[tuple[float, Mapping[str, float]]]) -> dict[st
         {'reward': 0.75, 'refill/prompts': 7.0, 'seconds/rollout': 4.0}
     """
     out: dict[str, float] = {}
-    for name in dict.fromkeys(name for _, metrics in ranks for name in metrics):
+    names = dict.fromkeys(chain.from_iterable(metrics for _, metrics in ranks))
+    for name in names:
         weights: list[float] = []
         values: list[float] = []
         for weight, metrics in ranks:

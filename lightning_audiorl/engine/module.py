@@ -152,6 +152,7 @@ class RLModule(EvaluationHooks, LightningModule):
         self.evaluation = (evaluation or AsrEvaluation(keywords)).with_panel(self.panel)
         if rewards is not None:
             rewards.seat_judges(self.panel)
+
         self.evaluator = Evaluator(
             eval_decodings or {"greedy": EvalDecoding()}, self.evaluation, self.panel
         )
@@ -329,7 +330,7 @@ class RLModule(EvaluationHooks, LightningModule):
         self.clock.reset()
         ledger = self.strategy.ledger
         if ledger is not None:
-            logged |= ledger.figures()
+            logged |= ledger.metrics()
             self.ledger_table = ledger.table()
             ledger.reset()
 

@@ -7,11 +7,13 @@ import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import chain
 
 from lightning import LightningModule
 
 from lightning_audiorl.engine.evaluator import EvalDecoding
 from lightning_audiorl.engine.rollout import hypotheses
+from lightning_audiorl.engine.run_parts import policy_parts
 from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.metrics.speech import Judges
 from lightning_audiorl.models.policy import Policy, SampleKey
@@ -89,12 +91,7 @@ class Prediction(LightningModule):
 
     def parts(self) -> list[Part]:
         """What the strategy places."""
-        parts = [
-            part
-            for name, modules in self.policy.parts().items()
-            for part in module_parts(name, modules)
-        ]
-        return [*parts, *module_parts("judge", self.judges.present())]
+        return [*policy_parts(self.policy), *module_parts("judge", self.judges.present())]
 
     def predict_step(
         self, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0
@@ -123,7 +120,7 @@ class Prediction(LightningModule):
             with self.phase("reward"):
                 for name, rollout in rollouts.items():
                     of_name = hypotheses(self.policy, batch, rollout, context)
-                    self._ask([hypothesis for group in of_name for hypothesis in group], panel)
+                    self._ask(list(chain.from_iterable(of_name)), panel)
                     for group, samples, log_probs in zip(
                         groups, of_name, _log_probs(rollout), strict=True
                     ):

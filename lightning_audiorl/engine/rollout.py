@@ -50,10 +50,10 @@ class Sampler:
         # Draws are keyed by prompt and sample: passes change no token.
         size = self.batch_size or len(batch)
         by_duration = sorted(range(len(batch)), key=lambda i: int(batch.num_samples[i]))
-        passes = [by_duration[start : start + size] for start in range(0, len(batch), size)]
 
         rollouts = []
-        for index in passes:
+        for start in range(0, len(batch), size):
+            index = by_duration[start : start + size]
             rollout = policy.sample(context.select(index), self.group_size, self.decoding, key)
             rollouts.append((index, rollout))
         return join_rollouts(rollouts)
@@ -79,6 +79,7 @@ def hypotheses(
                 group.append(Hypothesis(row, sample, length, is_finished))
                 continue
 
+            # One tensor for the group: judges of the voice embed it once.
             if speaker_prompt is None:
                 speaker_prompt = batch.waveform[b, : int(batch.num_samples[b])].float().cpu()
             speech = sample

@@ -124,6 +124,7 @@ class PolicyGradient(Loss[PreparedPolicyGradient]):
         used = prepared.used[micro_batch.index]
         mask = rollout.keep & used[..., None]
 
+        # The ratio to the policy that sampled; without old log-probs it is 1, and only its gradient counts.
         scored = self.settings.token_log_probs(micro_batch.context, rollout, with_entropy=True)
         old = (
             None
@@ -145,6 +146,7 @@ class PolicyGradient(Loss[PreparedPolicyGradient]):
         )
         sums = {"clip_low": surrogate.num_clipped_low, "clip_high": surrogate.num_clipped_high}
 
+        # What another engine samples more often than this one must weigh less.
         terms = surrogate.terms
         if prepared.weights is not None:
             terms = terms * group_part(prepared.weights, micro_batch)
@@ -155,6 +157,7 @@ class PolicyGradient(Loss[PreparedPolicyGradient]):
             terms = ops.kl_penalised(terms, kl, self.beta)
             sums["kl"] = ops.masked_sum(kl.detach(), mask)
 
+        # Only logged: it has no gradient.
         assert scored.entropy is not None
         sums["entropy"] = ops.masked_sum(scored.entropy, mask)
 

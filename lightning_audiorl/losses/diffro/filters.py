@@ -70,7 +70,8 @@ class RewardVariance(DiffroFilter):
     needs_rewards: ClassVar[bool] = True
 
     def keep(self, candidates: Candidates) -> Tensor:
-        total, valid = candidates.scores.total, candidates.scores.valid
+        total = candidates.scores.total
+        valid = candidates.scores.valid
         centred = total - masked_mean(total, valid, dim=-1)[:, None]
         std = masked_mean(centred.square(), valid, dim=-1).sqrt()
         return (std >= self.min_std)[:, None].expand_as(valid)

@@ -90,10 +90,9 @@ class DiffROLoss(Loss[PreparedDiffRO]):
         self.relaxation = relaxation or Relaxation()
         self.filters = list(filters or [])
         self.beta = beta
-        rewards = [
-            f"reward/diffro/{name}" for name in ("total", *(r.name for r in differentiable.rewards))
-        ]
-        self.sum_names = ("loss", "tokens", "kl", "entropy", *rewards)
+        rewards = ["total", *(reward.name for reward in differentiable.rewards)]
+        keys = [f"reward/diffro/{name}" for name in rewards]
+        self.sum_names = ("loss", "tokens", "kl", "entropy", *keys)
 
     def bind(self, settings: LossSettings) -> None:
         """Learn which run the loss belongs to.
