@@ -60,7 +60,7 @@ ROOMS = {
         "torch torchaudio transformers safetensors lightning",
     ),
     "judges": Room(
-        "what a judge is, the panel that asks each of them once per step, pitch",
+        "what a judge of speech is, the panel that asks each of them once per step, pitch",
         "types",
         "torch torchaudio",
     ),

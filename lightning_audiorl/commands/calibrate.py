@@ -22,7 +22,7 @@ from lightning_audiorl.rewards.differentiable import DifferentiableMix
 from lightning_audiorl.token2text import Calibration, calibration
 from lightning_audiorl.types import Decoding, Hypothesis, PromptBatch, Speech
 
-# The kinds of speech that are judged, as the table names them.
+#: Kinds of speech, as they stand in the written file.
 RECORDINGS = "recordings through the codec"
 SAMPLES = "samples of the policy"
 
@@ -100,15 +100,23 @@ def calibrate(
     }
     if policy is not None:
         settings |= {"decoding": asdict(decoding), "num_samples": num_samples}
-    written = {"settings": settings, "speech": {name: asdict(one) for name, one in found.items()}}
+    title = f"{token2text} beside the judge {judge.name}, {len(source)} rows"
+    _write(Path(out), found, settings, title)
 
-    path = Path(out)
+
+def _write(
+    path: Path,
+    found: Mapping[str, Calibration],
+    settings: Mapping[str, object],
+    title: str,
+) -> None:
+    """Write the JSON file and the table beside it, and print the table."""
+    speech = {name: asdict(one) for name, one in found.items()}
+    written = plain({"settings": settings, "speech": speech})
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(plain(written), indent=1, allow_nan=False) + "\n")
-
-    text = calibration_text(
-        found, f"{token2text} beside the judge {judge.name}, {len(source)} rows"
-    )
+    path.write_text(json.dumps(written, indent=1, allow_nan=False) + "\n")
+    text = calibration_text(found, title)
     path.with_suffix(".md").write_text(text)
     print(f"{text}\n{path}")
 
@@ -128,41 +136,47 @@ def calibrations(
     seed: int = 0,
     device: str = "cpu",
 ) -> dict[str, Calibration]:
-    """What `calibrate` writes, by kind of speech: `RECORDINGS` where rows have any, `SAMPLES` of a policy."""
+    """What `calibrate` writes, by kind of speech: `RECORDINGS` where rows have any, `SAMPLES` of a policy.
+
+    See `calibrate` for the arguments and errors.
+    """
     codec = _codec(policy, codec)
     mix.check_codec(codec.cardinality, content_hash(codec))
     for module in (mix.network, judge, policy or codec):
         module.to(device)
 
-    hypotheses_of: dict[str, list[Hypothesis]] = {RECORDINGS: [], SAMPLES: []}
+    key = SampleKey(seed, 0, "validation")
+    recorded: list[Hypothesis] = []
+    sampled: list[Hypothesis] = []
     data = TtsDataModule(prompt_s, sample_rate_hz=codec.sample_rate_hz)
     for first in range(0, len(rows), batch_size):
         last = min(first + batch_size, len(rows))
         batch = data.load([rows[i] for i in range(first, last)]).to(device)
+
+        # Texts that the network cannot read end the run here, not after all samples are made.
         mix.check(batch.rows)
-
-        hypotheses_of[RECORDINGS] += recordings(codec, batch)
+        recorded += recordings(codec, batch)
         if policy is not None:
-            key = SampleKey(seed, 0, "validation")
-            hypotheses_of[SAMPLES] += _samples(policy, batch, num_samples, decoding, key)
+            sampled += _samples(policy, batch, num_samples, decoding, key)
 
-    if not any(hypotheses_of.values()):
+    kinds = {RECORDINGS: recorded, SAMPLES: sampled}
+    if not any(kinds.values()):
         raise ValueError(
             "calibrate: no row has a recording of its text, and there is no policy to speak it; give rows with one "
             "('target' in the manifest), or a policy"
         )
     return {
-        name: calibration(mix.network, speech, judge, num_quantiles)
-        for name, speech in hypotheses_of.items()
-        if speech
+        name: calibration(mix.network, hypotheses_of_kind, judge, num_quantiles)
+        for name, hypotheses_of_kind in kinds.items()
+        if hypotheses_of_kind
     }
 
 
 def _codec(policy: Policy | None, codec: Codec | None) -> Codec:
-    """The policy's codec, or the one given in its place."""
+    """The codec that was given, or the policy's own; one of the two, not both."""
     if policy is not None and codec is None:
         return require_speech_policy(policy, "calibrate").codec
-    if codec is not None and policy is None:
+    if policy is None and codec is not None:
         return codec
     raise ValueError("calibrate: give a policy, which has a codec, or a codec alone for recordings")
 
@@ -174,18 +188,23 @@ def recordings(codec: Codec, batch: PromptBatch) -> Iterator[Hypothesis]:
 
     codes, lengths = codec.encode(batch.target_waveform, batch.target_num_samples)
     waveform, num_samples = codec.decode(codes, lengths)
+    codes = codes.cpu()
+    waveform = waveform.cpu()
 
-    # On the CPU, where judges read them.
-    columns = (batch.rows, waveform.cpu(), num_samples.tolist(), codes.cpu(), lengths.tolist())
-    for row, wave, num, ids, length in zip(*columns, strict=True):
-        speech = Speech(wave[:num], codec.output_sample_rate_hz, ids[:length])
-        yield Hypothesis(row, "", length, True, speech)
+    for b, row in enumerate(batch.rows):
+        num_codes = int(lengths[b])
+        speech = Speech(
+            waveform[b, : int(num_samples[b])],
+            codec.output_sample_rate_hz,
+            codes[b, :num_codes],
+        )
+        yield Hypothesis(row, "", num_codes, finished=True, speech=speech)
 
 
 def _samples(
     policy: Policy, batch: PromptBatch, num_samples: int, decoding: Decoding, key: SampleKey
 ) -> Iterator[Hypothesis]:
-    """What the policy makes of the batch's texts."""
+    """``num_samples`` of the policy for each row, as rewards and metrics see them."""
     with policy.evaluating(), torch.no_grad():
         context = policy.encode(batch)
         rollout = policy.sample(context, num_samples, decoding, key)
@@ -204,6 +223,7 @@ def calibration_text(found: Mapping[str, Calibration], title: str) -> str:
         "by the decoder",
         "by CTC",
     ]
+
     lines = []
     for name, one in found.items():
         ranks = [f"{one.spearman[form]:.2f}" for form in ("decoder", "ctc")]
