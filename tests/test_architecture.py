@@ -96,7 +96,7 @@ ROOMS = {
 }
 # Folders of a folder are rooms too: their arrows point one way like those of the house. A module belongs to the room
 # with the longest name that fits. Below, a folder may import what stands above it, and no more than it needs.
-_BASE = ("models.finetune", "models.loading")
+_BASE = ("models.finetune", "models.loading", "models.tiny_base")
 ROOMS |= {
     "data.manifest": Room(inside=("types",), outside=("soundfile",)),
     "data.audio": Room(
@@ -131,19 +131,20 @@ ROOMS |= {
         ),
         outside=("torch", "lightning"),
     ),
-    "models.decoding": Room(inside=("fields", "types", "ops", "models.policy"), outside=("torch", "transformers")),
-    # The tiny speech model is made for a template, and `loading` knows the tiny ones by name.
-    "models.tiny": Room(inside=("ops", "models.tts.templates"), outside=("torch", "transformers", "tokenizers")),
+    "models.decoding": Room(
+        inside=("fields", "types", "ops", "models.policy", *_BASE), outside=("torch", "transformers")
+    ),
     "models.asr": Room(
-        inside=("fields", "types", "models.policy", *_BASE, "models.decoding", "models.tiny"),
+        inside=("fields", "types", "models.policy", *_BASE, "models.decoding"),
         outside=("torch", "transformers"),
     ),
     "models.tts": Room(
-        inside=("fields", "types", "codecs", "models.policy", *_BASE, "models.decoding", "models.tiny"),
+        inside=("fields", "types", "codecs", "models.policy", *_BASE, "models.decoding"),
         outside=("torch", "torchaudio", "transformers"),
     ),
     "models": Room(
-        inside=("fields", "types", "ops", "codecs", "outline"), outside=("torch", "transformers", "peft", "safetensors")
+        inside=("fields", "types", "ops", "codecs", "outline"),
+        outside=("torch", "transformers", "peft", "safetensors", "tokenizers"),
     ),
     "data": Room(),
 }
