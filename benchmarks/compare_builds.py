@@ -45,7 +45,9 @@ GROWING_KINDS = ("metrics", "checkpoint")
 
 def git(root: Path, *args: str) -> str:
     """What git says in ``root``."""
-    done = subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["git", "-C", str(root), *args], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise SystemExit(f"git {' '.join(args)}: {done.stderr.strip()}")
     return done.stdout.strip()
@@ -83,7 +85,11 @@ class Build:
                     folder = Path(job["folder"])
                     if (folder / "error").exists():
                         failed[job["folder"]] = (folder / "error").read_text()
-                left = [job for job in waiting if job["folder"] not in failed and not is_done(Path(job["folder"]))]
+                left = [
+                    job
+                    for job in waiting
+                    if job["folder"] not in failed and not is_done(Path(job["folder"]))
+                ]
                 if left and len(left) == len(waiting):
                     failed[left[0]["folder"]] = said
                     left = left[1:]
@@ -155,7 +161,12 @@ def locked(folder: Path) -> Iterator[None]:
 def base_key() -> str:
     """Other fixtures, another torch or another processor give other numbers."""
     parts = [(FOLDER / name).read_text() for name in ("fixtures.py", "worker.py")]
-    parts += [torch.__version__, platform.platform(), sys.version, torch.backends.cpu.get_cpu_capability()]
+    parts += [
+        torch.__version__,
+        platform.platform(),
+        sys.version,
+        torch.backends.cpu.get_cpu_capability(),
+    ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
@@ -187,7 +198,13 @@ def run_present(present: Build, base: Build, chosen: Sequence[Scenario]) -> dict
             continue
         jobs.append(job(scenario, fixtures, present.runs / scenario.name))
         if scenario.resume:
-            checkpoint = base.runs / scenario.name / "run" / "checkpoints" / f"step-{scenario.resume:06d}.ckpt"
+            checkpoint = (
+                base.runs
+                / scenario.name
+                / "run"
+                / "checkpoints"
+                / f"step-{scenario.resume:06d}.ckpt"
+            )
             folder = present.runs / f"{scenario.name}+resume"
             jobs.append(job(scenario, fixtures, folder, "--ckpt_path", str(checkpoint)))
     return present.run(jobs)
@@ -232,7 +249,11 @@ def last_words(error: str, num_lines: int = 12) -> str:
 
 
 def compare_all(
-    chosen: Sequence[Scenario], base: Build, present: Build, failed: dict[str, str], ignored: Sequence[str]
+    chosen: Sequence[Scenario],
+    base: Build,
+    present: Build,
+    failed: dict[str, str],
+    ignored: Sequence[str],
 ) -> bool:
     """Print these lines of the table; returns whether everything is equal."""
     all_equal = True
@@ -240,7 +261,11 @@ def compare_all(
         for suffix in ("", "+resume") if scenario.resume else ("",):
             name = scenario.name + suffix
             base_run, present_run = base.runs / scenario.name, present.runs / name
-            wrong = [(b, str(f)) for b, f in (("base", base_run), ("present", present_run)) if str(f) in failed]
+            wrong = [
+                (b, str(f))
+                for b, f in (("base", base_run), ("present", present_run))
+                if str(f) in failed
+            ]
             for build, folder in wrong:
                 print(f"{name:24s} FAILED     in {build}:\n{last_words(failed[folder])}")
             if wrong:
@@ -252,7 +277,9 @@ def compare_all(
                 tables = [after(table, scenario.resume, scenario.num_steps) for table in tables]
             results = {}
             for kind in KINDS:
-                results[kind] = compare(tables[0][kind], tables[1][kind], may_grow=kind in GROWING_KINDS)
+                results[kind] = compare(
+                    tables[0][kind], tables[1][kind], may_grow=kind in GROWING_KINDS
+                )
             show(name, results)
             all_equal = all_equal and all(result.is_equal for result in results.values())
     return all_equal
@@ -260,14 +287,32 @@ def compare_all(
 
 def arguments() -> argparse.Namespace:
     """Of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", default=BASE, metavar="COMMIT", help=f"the earlier build; default {BASE}")
-    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="a scenario, or a pattern of such")
-    parser.add_argument("--list", action="store_true", help="list the scenarios")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave the runs of both builds here")
-    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="keep the earlier build and its runs")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
-        "--ignore", action="append", default=[], metavar="PATTERN", help="leave out kind/name, such as 'metrics/kl@*'"
+        "--base", default=BASE, metavar="COMMIT", help=f"the earlier build; default {BASE}"
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a scenario, or a pattern of such",
+    )
+    parser.add_argument("--list", action="store_true", help="list the scenarios")
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="leave the runs of both builds here"
+    )
+    parser.add_argument(
+        "--cache", type=Path, metavar="FOLDER", help="keep the earlier build and its runs"
+    )
+    parser.add_argument(
+        "--ignore",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="leave out kind/name, such as 'metrics/kl@*'",
     )
     return parser.parse_args()
 
@@ -282,7 +327,11 @@ def main() -> None:
             print(f"{scenario.name:22s} {scenario.about}{resumes}")
         return
 
-    names = [name for name in known if not args.only or any(fnmatch.fnmatch(name, only) for only in args.only)]
+    names = [
+        name
+        for name in known
+        if not args.only or any(fnmatch.fnmatch(name, only) for only in args.only)
+    ]
     missing = [only for only in args.only if not fnmatch.filter(known, only)]
     if missing:
         raise SystemExit(f"--only: no scenario {', '.join(missing)}; see --list")
@@ -294,7 +343,9 @@ def main() -> None:
     commit = git(root, "rev-parse", "--verify", f"{args.base}^{{commit}}")
     with tempfile.TemporaryDirectory(prefix="compare_builds_") as temporary:
         out = (args.keep or Path(temporary)).absolute()
-        base_folder = (args.cache.absolute() if args.cache else out) / f"base-{commit[:12]}-{base_key()}"
+        base_folder = (
+            args.cache.absolute() if args.cache else out
+        ) / f"base-{commit[:12]}-{base_key()}"
         base = Build(base_folder / "build", base_folder / "runs")
         present = Build(root, out / "present")
         with locked(base_folder):

@@ -41,7 +41,9 @@ def audiorl(command: str, settings: Spec, folder: Path) -> float:
     # A finished run is not repeated.
     if done.is_file():
         if yaml.safe_load(config.read_text()) != yaml.safe_load(text):
-            raise ValueError(f"{config}: was run with other settings; remove {folder} or choose another --out")
+            raise ValueError(
+                f"{config}: was run with other settings; remove {folder} or choose another --out"
+            )
         return float(json.loads(done.read_text()))
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,7 +69,12 @@ def trainer(folder: Path) -> Spec:
         "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
         "init_args": {"save_dir": str(folder), "name": "", "version": ""},
     }
-    return {"accelerator": "cpu", "default_root_dir": str(folder), "logger": logger, "num_sanity_val_steps": 0}
+    return {
+        "accelerator": "cpu",
+        "default_root_dir": str(folder),
+        "logger": logger,
+        "num_sanity_val_steps": 0,
+    }
 
 
 def fit(folder: Path, seed: int, model: Spec, data: Spec) -> tuple[Path, Figures]:
@@ -79,7 +86,12 @@ def fit(folder: Path, seed: int, model: Spec, data: Spec) -> tuple[Path, Figures
 
 def validate(folder: Path, seed: int, model: Spec, data: Spec) -> Figures:
     """The figures of a model that is not trained."""
-    settings = {"seed_everything": seed, "trainer": trainer(folder) | {"logger": False}, "model": model, "data": data}
+    settings = {
+        "seed_everything": seed,
+        "trainer": trainer(folder) | {"logger": False},
+        "model": model,
+        "data": data,
+    }
     audiorl("validate", settings, folder)
     return last_figures(folder / "report" / "validate.json")
 
@@ -88,7 +100,9 @@ def last_figures(report: Path) -> Figures:
     """The last evaluation of a run report; NaN where it has none."""
     results = json.loads(report.read_text())["evaluations"][-1]["results"]
     return {
-        name: {key: float("nan") if value is None else float(value) for key, value in figures.items()}
+        name: {
+            key: float("nan") if value is None else float(value) for key, value in figures.items()
+        }
         for name, figures in results.items()
     }
 
@@ -102,11 +116,21 @@ def side_by_side(jobs: Sequence[Callable[[], Any]], num_jobs: int) -> list[Any]:
 def made_with() -> dict[str, str]:
     """Commit, machine and versions, for the foot of a page."""
     root = Path(__file__).parents[1]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True)
-    changed = subprocess.run(["git", "status", "--porcelain", "lightning_audiorl"], cwd=root, capture_output=True)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True
+    )
+    changed = subprocess.run(
+        ["git", "status", "--porcelain", "lightning_audiorl"], cwd=root, capture_output=True
+    )
     state = (commit.stdout.strip() or "unknown") + (" with changes" if changed.stdout else "")
-    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    machine = f"{os.cpu_count()} x {names[0].partition(':')[2].strip() if names else platform.machine()}"
+    names = [
+        line
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    machine = (
+        f"{os.cpu_count()} x {names[0].partition(':')[2].strip() if names else platform.machine()}"
+    )
     return {
         "commit": state,
         "machine": machine,

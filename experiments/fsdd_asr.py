@@ -33,7 +33,9 @@ def audiorl(log: Path, *args: str) -> float:
     """Run one command; returns its wall-clock seconds."""
     start = time.perf_counter()
     with log.open("w") as out:
-        subprocess.run([sys.executable, "-m", "lightning_audiorl", *args], stdout=out, stderr=out, check=True)
+        subprocess.run(
+            [sys.executable, "-m", "lightning_audiorl", *args], stdout=out, stderr=out, check=True
+        )
     return time.perf_counter() - start
 
 
@@ -74,7 +76,9 @@ def floor() -> dict[str, dict[str, float]]:
         metric = AsrMetrics()
         for row in rows:
             words = row.text.split()
-            draws = torch.randint(10, (len(words),), generator=keyed_generator("floor", row.id)).tolist()
+            draws = torch.randint(
+                10, (len(words),), generator=keyed_generator("floor", row.id)
+            ).tolist()
             metric.update([Hypothesis(row, " ".join(DIGIT_WORDS[i] for i in draws))])
         results[name] = {key: float(value) for key, value in metric.compute().items()}
     return results
@@ -95,10 +99,14 @@ def chain(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/fsdd_figures"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--control-steps", type=int, help="steps of the SFT control; default: its config's")
+    parser.add_argument(
+        "--control-steps", type=int, help="steps of the SFT control; default: its config's"
+    )
     parser.add_argument("warm", nargs="*", help="further arguments of the warm start")
     args = parser.parse_args()
     if not os.environ.get("FSDD_ROOT"):

@@ -57,7 +57,9 @@ def tried(out: Path, seed: int, name: str) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/tts_figures"))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, one thread each")
@@ -72,14 +74,21 @@ def main() -> None:
 
     titles = [title for title in COLUMNS if title != "F0 Hz"]
     lines = ["| | " + " | ".join(titles) + " |", "|---" * (len(titles) + 1) + "|"]
-    named = {"start": start} | {SETTINGS[name][0]: figures for name, figures in zip(SETTINGS, found, strict=True)}
+    named = {"start": start} | {
+        SETTINGS[name][0]: figures for name, figures in zip(SETTINGS, found, strict=True)
+    }
     for name, figures in named.items():
-        cells = [f"{factor * figures[key]:.{digits}f}" for key, factor, digits in (COLUMNS[title] for title in titles)]
+        cells = [
+            f"{factor * figures[key]:.{digits}f}"
+            for key, factor, digits in (COLUMNS[title] for title in titles)
+        ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
 
     head = f"# Settings tried on dev\n\nSeed {args.seed}, {NUM_TEXTS} texts of the dev part, one run each; "
     head += "see [the figures](tts_figures.md). Made by `python experiments/tts_dev.py`."
-    (args.docs / "tts_dev.md").write_text("\n\n".join([head, "\n".join(lines), foot(made_with())]) + "\n")
+    (args.docs / "tts_dev.md").write_text(
+        "\n\n".join([head, "\n".join(lines), foot(made_with())]) + "\n"
+    )
     print(args.docs / "tts_dev.md")
 
 

@@ -68,7 +68,9 @@ def give_logger(trainer: Namespace) -> None:
     """
     if trainer.get("logger") is None:
         arguments = Namespace(save_dir=trainer.default_root_dir, name="", version="")
-        trainer.logger = Namespace(class_path="lightning.pytorch.loggers.TensorBoardLogger", init_args=arguments)
+        trainer.logger = Namespace(
+            class_path="lightning.pytorch.loggers.TensorBoardLogger", init_args=arguments
+        )
 
 
 def _as_int(seed: Any) -> int:
@@ -103,7 +105,9 @@ class AudioRLCLI(LightningCLI):
             super().instantiate_classes()
         except ValueError as error:
             said: BaseException = error
-            while said.__cause__ is not None and str(said).startswith("Does not validate against any of the Union"):
+            while said.__cause__ is not None and str(said).startswith(
+                "Does not validate against any of the Union"
+            ):
                 said = said.__cause__
             raise said from None
 
@@ -114,10 +118,15 @@ class AudioRLCLI(LightningCLI):
         unwanted = {type(callback) for callback in users}
         if not isinstance(self.model, AudioRLModule):
             unwanted |= set(_CALLBACKS.values())
-        for kind, switch in ((ProgressBar, "enable_progress_bar"), (Checkpoint, "enable_checkpointing")):
+        for kind, switch in (
+            (ProgressBar, "enable_progress_bar"),
+            (Checkpoint, "enable_checkpointing"),
+        ):
             if config.get(switch) is False or any(isinstance(callback, kind) for callback in users):
                 unwanted |= {ours for ours in _CALLBACKS.values() if issubclass(ours, kind)}
-        return super()._instantiate_trainer(config, [c for c in callbacks if type(c) not in unwanted])
+        return super()._instantiate_trainer(
+            config, [c for c in callbacks if type(c) not in unwanted]
+        )
 
     def fit(self, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """``Trainer.fit``, where ``--ckpt_path last`` goes on from the last checkpoint, or begins without one."""
@@ -163,14 +172,20 @@ def run(args: ArgsType = None) -> AudioRLCLI:
         auto_configure_optimizers=False,
         trainer_defaults=trainer_defaults(),
         save_config_kwargs={"overwrite": True},
-        parser_kwargs={"description": "Reinforcement learning for speech models.", "epilog": _others()},
+        parser_kwargs={
+            "description": "Reinforcement learning for speech models.",
+            "epilog": _others(),
+        },
         args=args,
     )
 
 
 def _others() -> str:
     """`COMMANDS` in a line each, for the help."""
-    lines = (f"{name}: {(inspect.getdoc(command) or '').splitlines()[0]}" for name, command in COMMANDS.items())
+    lines = (
+        f"{name}: {(inspect.getdoc(command) or '').splitlines()[0]}"
+        for name, command in COMMANDS.items()
+    )
     return "Further commands, each with its --help. " + " ".join(lines)
 
 

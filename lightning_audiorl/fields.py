@@ -76,7 +76,8 @@ class Shape(_Rule):
         names = self.dims.split()
         expected = ", ".join(str(sizes.get(name, name)) for name in names)
         fits = tensor.ndim == len(names) and all(
-            sizes.setdefault(name, size) == size for name, size in zip(names, tensor.shape, strict=True)
+            sizes.setdefault(name, size) == size
+            for name, size in zip(names, tensor.shape, strict=True)
         )
         if not fits:
             raise ValueError(f"{label}: expected shape [{expected}], got {list(tensor.shape)}")
@@ -187,7 +188,11 @@ def _rules_of(kind: Any) -> dict[str, _Rule]:
     hints = get_type_hints(kind, include_extras=True)
     rules: dict[str, _Rule] = {}
     for each in fields(kind):
-        said = [extra for extra in getattr(hints[each.name], "__metadata__", ()) if isinstance(extra, _Rule)]
+        said = [
+            extra
+            for extra in getattr(hints[each.name], "__metadata__", ())
+            if isinstance(extra, _Rule)
+        ]
         rules[each.name] = said[0] if said else _Nested()
     return rules
 
@@ -209,7 +214,9 @@ class Checked:
             if isinstance(rule, _PerPrompt):
                 num = len(getattr(self, name))
                 if sizes.setdefault("B", num) != num:
-                    raise ValueError(f"{kind}.{name}: expected {sizes['B']} entries, one per prompt, got {num}")
+                    raise ValueError(
+                        f"{kind}.{name}: expected {sizes['B']} entries, one per prompt, got {num}"
+                    )
 
         for name, rule in _rules(self).items():
             value = getattr(self, name)

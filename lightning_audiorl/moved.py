@@ -17,6 +17,22 @@ from typing import Any
 
 # Old name -> new name, both below this package.
 MOVED = {
+    "algorithms.base": "algorithms",
+    "algorithms.diffro_filters": "losses.diffro.filters",
+    "algorithms.evaluated": "engine.evaluation_hooks",
+    "algorithms.evaluation": "engine.evaluator",
+    "algorithms.filters": "losses.sample_filters",
+    "algorithms.gradients": "losses.combine",
+    "algorithms.micro_batches": "engine.micro_batches",
+    "algorithms.optim": "engine.optim",
+    "algorithms.prediction": "engine.predict_module",
+    "algorithms.ranks": "engine.distributed",
+    "algorithms.refill": "engine.dynamic_sampling",
+    "algorithms.relaxation": "losses.diffro.relaxation",
+    "algorithms.relaxed": "losses.diffro.loss",
+    "algorithms.sampled": "engine.rollout",
+    "algorithms.step": "losses.step",
+    "algorithms.unrolled": "losses.diffro.unrolled",
     "calibration": "commands.calibrate",
     "data.augment": "data.audio.augment",
     "data.batching": "data.datamodules.batching",
@@ -59,6 +75,7 @@ MOVED = {
     "data.subsets.samples": "data.mix.selection.hypothesis_choice",
     "data.subsets.texts": "data.mix.selection.by_text",
     "data.targets": "data.manifest.targets",
+    "judges.sharing": "judges.panel",
     "models.biased_head": "models.tts.biased_head",
     "models.cache": "models.decoding.cache",
     "models.cached_prompt": "models.decoding.cached_prompt",
@@ -144,7 +161,9 @@ class _Finder(MetaPathFinder):
             return None
 
         is_package = any(name.startswith(f"{old}.") for name in MOVED)
-        return ModuleSpec(fullname, _OldName(f"{_ROOT}.{MOVED[old]}", is_package), is_package=is_package)
+        return ModuleSpec(
+            fullname, _OldName(f"{_ROOT}.{MOVED[old]}", is_package), is_package=is_package
+        )
 
 
 def install() -> None:

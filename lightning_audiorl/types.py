@@ -97,7 +97,9 @@ class PromptBatch(Batched):
     num_samples: Annotated[Tensor, Shape("B")]
     sample_rate_hz: Shared[int]
     rows: PerPrompt[tuple[Utterance, ...]]
-    target_waveform: Annotated[Tensor | None, Shape("B S_target", pad="S_target", lengths="target_num_samples")] = None
+    target_waveform: Annotated[
+        Tensor | None, Shape("B S_target", pad="S_target", lengths="target_num_samples")
+    ] = None
     target_num_samples: Annotated[Tensor | None, Shape("B")] = None
 
     def __post_init__(self) -> None:
@@ -154,7 +156,9 @@ class Decoding:
                 f"top_p={self.top_p}, top_k={self.top_k}"
             )
         if self.max_new_tokens < 1 or self.min_cap < 1 or (self.tokens_per_second or 0) < 0:
-            raise ValueError("Decoding: max_new_tokens and min_cap must be >= 1, tokens_per_second >= 0")
+            raise ValueError(
+                "Decoding: max_new_tokens and min_cap must be >= 1, tokens_per_second >= 0"
+            )
 
     def cap(self, duration_s: float, usual: float = 15.0) -> int:
         """Most tokens a completion for ``duration_s`` seconds of audio may have, stop token included.
@@ -196,7 +200,9 @@ class Rollout(Batched):
     keep: Annotated[Tensor, _PER_TOKEN]
     log_probs: Annotated[Tensor, _PER_TOKEN]
     finished: Annotated[Tensor, Shape("B G")]
-    support: Annotated[Tensor | None, Shape("B G T K", pad="T K", lengths="lengths", least=1, fill=-1)] = None
+    support: Annotated[
+        Tensor | None, Shape("B G T K", pad="T K", lengths="lengths", least=1, fill=-1)
+    ] = None
 
     @property
     def lengths(self) -> Tensor:

@@ -11,5 +11,7 @@ import torch
 
 THREADS = os.environ.get("AUDIORL_TEST_THREADS", "1")
 
+# A process that a test starts is compared with this one: both variables, whatever the shell has set.
 os.environ["OMP_NUM_THREADS"] = THREADS
+os.environ["MKL_NUM_THREADS"] = THREADS
 torch.set_num_threads(int(THREADS))

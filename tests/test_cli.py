@@ -64,7 +64,10 @@ def test_nested_settings_arrive(folder: Path) -> None:
     assert model.losses[0].beta == 0.5
     assert model.seed == command.datamodule.seed == 11
     assert model.sampler.decoding.max_new_tokens == 5
-    assert [(r.name, r.weight) for r in model.rewards.rewards] == [("accuracy", 1.0), ("hallucination", 0.5)]
+    assert [(r.name, r.weight) for r in model.rewards.rewards] == [
+        ("accuracy", 1.0),
+        ("hallucination", 0.5),
+    ]
     assert (folder / "run" / "config.yaml").exists()
 
 
@@ -80,13 +83,20 @@ def test_trained_validated_exported_and_loaded(folder: Path, tmp_path: Path) -> 
     config["trainer"]["default_root_dir"] = str(tmp_path / "run")
     trained: Any = run(tmp_path, config).model
     checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    arguments = ["--policy", "lightning_audiorl.models.FunAsrNanoPolicy", "--policy.init_from", str(checkpoint)]
+    arguments = [
+        "--policy",
+        "lightning_audiorl.models.FunAsrNanoPolicy",
+        "--policy.init_from",
+        str(checkpoint),
+    ]
     cli.main(["export", *arguments, "--folder", str(tmp_path / "out")])
 
     config["model"]["init_args"]["policy"]["init_args"]["init_from"] = str(tmp_path / "out")
     evaluated: Any = run(tmp_path, config, command="validate").model
     assert isinstance(evaluated, SFT)
-    first, second = (model.evaluations[-1]["results"]["tones"]["wer"] for model in (trained, evaluated))
+    first, second = (
+        model.evaluations[-1]["results"]["tones"]["wer"] for model in (trained, evaluated)
+    )
     assert first == second
     assert trained.last_hypotheses == evaluated.last_hypotheses
 

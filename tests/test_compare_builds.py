@@ -30,14 +30,19 @@ def run_folder(folder: Path, **changes: Any) -> Path:
     } | changes
     logger = TensorBoardLogger(str(folder), name="", version="")
     for step in (1, 2):
-        logger.log_metrics({"loss": values["loss"] * step, "seconds/update": hash(folder) % 1000}, step=step)
+        logger.log_metrics(
+            {"loss": values["loss"] * step, "seconds/update": hash(folder) % 1000}, step=step
+        )
     logger.experiment.add_text("val/set", values["text"], 2)
     logger.save()
     checkpoint = {
         "state_dict": {"policy.weight": torch.full((2, 3), values["weight"])},
         "optimizer_states": [{"state": {0: {"exp_avg": torch.full((2, 3), values["momentum"])}}}],
         "lr_schedulers": [{"last_epoch": 2}],
-        "audiorl": {"rl_step": 2, "evaluations": [{"results": {"set": {"wer": values["wer"], "rtf": 0.1}}}]},
+        "audiorl": {
+            "rl_step": 2,
+            "evaluations": [{"results": {"set": {"wer": values["wer"], "rtf": 0.1}}}],
+        },
     }
     (folder / "checkpoints").mkdir()
     torch.save(checkpoint, folder / "checkpoints" / "last.ckpt")
@@ -62,7 +67,9 @@ def differing(base: Path, present: Path) -> dict[str, float]:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_changed_number_is_seen(change: dict[str, Any], kind: str, size: float, tmp_path: Path) -> None:
+def test_a_changed_number_is_seen(
+    change: dict[str, Any], kind: str, size: float, tmp_path: Path
+) -> None:
     base, same, other = (tmp_path / name for name in ("base", "same", "other"))
     run_folder(base)
     assert differing(base, run_folder(same)) == {}
@@ -82,13 +89,26 @@ def test_what_differs_is_named() -> None:
 
 
 def test_seconds_are_left_out_and_memory_of_parts_is_not() -> None:
-    measured = ("seconds/update@1", "val/set/real_time_factor@2", "callbacks/RunReport/total_s", "peak_mib/update@1")
+    measured = (
+        "seconds/update@1",
+        "val/set/real_time_factor@2",
+        "callbacks/RunReport/total_s",
+        "peak_mib/update@1",
+    )
     assert all(map(is_measured, measured))
-    assert not any(map(is_measured, ("loss@1", "reward/mean@1", "grad_norm@3", "resident_mib/policy@1", "kl@2")))
+    assert not any(
+        map(
+            is_measured, ("loss@1", "reward/mean@1", "grad_norm@3", "resident_mib/policy@1", "kl@2")
+        )
+    )
 
 
 def test_a_resumed_run_is_compared_from_its_beginning() -> None:
-    names = {"metrics": ["loss@2", "loss@3"], "weights": ["w"], "checkpoint": ["loops/fit", "audiorl/rl_step"]}
+    names = {
+        "metrics": ["loss@2", "loss@3"],
+        "weights": ["w"],
+        "checkpoint": ["loops/fit", "audiorl/rl_step"],
+    }
     table: Any = {kind: dict.fromkeys(names.get(kind, []), 0.0) for kind in KINDS}
     later = after(table, 2, 4)
     assert list(later["metrics"]) == ["loss@3"]
@@ -108,7 +128,9 @@ def test_settings_are_laid_over_each_other() -> None:
 
 def test_scenarios_cover_the_algorithms() -> None:
     known = scenarios()
-    trained = {scenario.settings["model"]["class_path"].rsplit(".", 1)[1] for scenario in known.values()}
+    trained = {
+        scenario.settings["model"]["class_path"].rsplit(".", 1)[1] for scenario in known.values()
+    }
     assert trained == {"SFT", "GRPO", "DiffRO", "GRPODiffRO"}
     strategies = {scenario.settings["trainer"].get("strategy") for scenario in known.values()}
     assert strategies == {None, "phase_single", "phase_ddp", "phase_fsdp"}

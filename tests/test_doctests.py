@@ -24,7 +24,10 @@ class Finder(doctest.DocTestFinder):
     """Finds what stands behind a decorator, too, whose globals are not the module's."""
 
     def _from_module(self, module: Any, found: Any) -> bool:
-        return super()._from_module(module, found) or getattr(found, "__module__", None) == module.__name__
+        return (
+            super()._from_module(module, found)
+            or getattr(found, "__module__", None) == module.__name__
+        )
 
 
 def examples(module: str) -> list[doctest.DocTest]:
@@ -36,7 +39,9 @@ def examples(module: str) -> list[doctest.DocTest]:
 def test_examples_hold(module: str) -> None:
     tests = examples(module)
     file = PACKAGE_FILES[module]
-    assert len(tests) == num_examples(file), f"{file.path}: an example stands where doctest does not find it"
+    assert len(tests) == num_examples(file), (
+        f"{file.path}: an example stands where doctest does not find it"
+    )
 
     runner = doctest.DocTestRunner(optionflags=OPTIONS)
     reports: list[str] = []

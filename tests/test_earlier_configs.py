@@ -35,6 +35,21 @@ def with_classes(settings: Any) -> Any:
     return out
 
 
+def with_judges(settings: Any, judges: dict[str, Any]) -> Any:
+    """The settings with each judge in the places where its name stands."""
+    if isinstance(settings, list):
+        return [with_judges(item, judges) for item in settings]
+    if not isinstance(settings, dict):
+        return settings
+
+    out = {key: with_judges(value, judges) for key, value in settings.items()}
+    for key in ("judge", "held_out_judge", "encoder", "held_out_encoder"):
+        name = out.get(key)
+        if isinstance(name, str):
+            out[key] = judges[name] | {"init_args": judges[name]["init_args"] | {"name": name}}
+    return out
+
+
 def resolved(path: Path) -> dict[str, Any]:
     """The settings of ``audiorl fit --config``, with what constructors take for null put in."""
     settings = parser().parse_args(["fit", "--config", str(path)]).fit
@@ -46,6 +61,9 @@ def resolved(path: Path) -> dict[str, Any]:
     found["trainer"]["logger"]["init_args"] = {name: logger[name] for name in LOGGER_SETTINGS}
 
     model = found["model"]["init_args"]
+    judges = model.pop("judges", None)
+    if judges:
+        model = found["model"]["init_args"] = with_judges(model, judges)
     if "objective" in model:
         objective = model["objective"] or {"init_args": vars(ops.GRPO())}
         model["objective"] = dict(objective["init_args"])
@@ -61,7 +79,9 @@ def test_earlier_configs_are_found() -> None:
 
 
 @pytest.mark.parametrize("path", EARLIER, ids=lambda path: path.stem)
-def test_an_earlier_config_means_what_the_present_one_does(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_earlier_config_means_what_the_present_one_does(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(ROOT)
     present = ROOT / "configs" / (path.stem.replace("-", "/") + ".yaml")
     assert resolved(path) == resolved(present)
@@ -70,7 +90,9 @@ def test_an_earlier_config_means_what_the_present_one_does(path: Path, monkeypat
 def test_present_configs_name_classes_alone_and_leave_the_logger_to_the_program() -> None:
     texts = {path: path.read_text() for path in (ROOT / "configs").rglob("*.yaml")}
     assert len(texts) > 40
-    assert [path for path, text in texts.items() if "lightning_audiorl." in text or "Logger" in text] == []
+    assert [
+        path for path, text in texts.items() if "lightning_audiorl." in text or "Logger" in text
+    ] == []
 
 
 @pytest.mark.parametrize(("name", "lines"), [("quickstart", 35), ("fun_asr_nano", 20)])

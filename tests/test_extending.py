@@ -98,7 +98,9 @@ def test_a_loss(folder: Path) -> None:
 
 def test_a_metric(folder: Path) -> None:
     """In the log, in the report's table, drawn, watched, and monitored by the checkpoint."""
-    settings = tiny_config(folder) | {"checkpoint": {"monitor": "val/tones/first_word_rate", "mode": "max"}}
+    settings = tiny_config(folder) | {
+        "checkpoint": {"monitor": "val/tones/first_word_rate", "mode": "max"}
+    }
     settings["report"] = {"enabled": True}
     command = follow(folder, "A metric", settings)
     module, trainer = command.model, command.trainer
@@ -106,13 +108,21 @@ def test_a_metric(folder: Path) -> None:
     assert 0 <= value <= 1
     assert float(trainer.callback_metrics["val/tones/first_word_rate"]) == pytest.approx(value)
     assert (folder / "run" / "checkpoints" / "best.ckpt").is_file()
-    header, *_ = (line for line in (folder / "run" / "report" / "report.md").read_text().splitlines() if "WER" in line)
+    header, *_ = (
+        line
+        for line in (folder / "run" / "report" / "report.md").read_text().splitlines()
+        if "WER" in line
+    )
     assert "first word" in header
 
     from lightning_audiorl.callbacks.figures import shown_metrics
     from lightning_audiorl.metrics.watch import reward_hacking_alerts
 
-    (spec,) = (spec for spec in shown_metrics(module.evaluations[-1]["results"]) if spec.name == "first_word_rate")
+    (spec,) = (
+        spec
+        for spec in shown_metrics(module.evaluations[-1]["results"])
+        if spec.name == "first_word_rate"
+    )
     assert spec.bars is not None
     assert reward_hacking_alerts([0.0, 1.0], {"val/tones/first_word_rate": [0.9, 0.1]})
 
@@ -120,7 +130,10 @@ def test_a_metric(folder: Path) -> None:
 def test_a_data_subset(folder: Path) -> None:
     """Rows are kept by the rule, the slowest first, and say why."""
     settings = tiny_config(folder)
-    data: dict[str, Any] = {"batch_size": 2, "val": {"other": class_of("data.NonSpeech", num_rows=2)}}
+    data: dict[str, Any] = {
+        "batch_size": 2,
+        "val": {"other": class_of("data.NonSpeech", num_rows=2)},
+    }
     data |= {"cache_dir": str(folder / "mix"), "content_cache": str(folder / "content.sqlite")}
     module = follow(folder, "A data subset", settings | {"data": {"init_args": data}}).model
     assert module.rl_step == 2

@@ -22,7 +22,9 @@ def rollout_of(rows: list[list[int]], width: int, num_kept: int = 0) -> Rollout:
         tokens[b, 0, : len(row)] = torch.tensor(row)
         keep[b, 0, : len(row)] = True
     support = tokens[..., None].repeat(1, 1, 1, num_kept) if num_kept else None
-    return Rollout(tokens, keep, tokens.float(), torch.ones(len(rows), 1, dtype=torch.bool), support)
+    return Rollout(
+        tokens, keep, tokens.float(), torch.ones(len(rows), 1, dtype=torch.bool), support
+    )
 
 
 def batch_of(names: str, lengths: list[int], with_targets: bool = False) -> PromptBatch:
@@ -82,7 +84,9 @@ def test_joined_rows_are_padded_to_the_longest() -> None:
 
 
 def test_some_with_and_others_without_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"PromptBatch.join: some have target_waveform, others have none"):
+    with pytest.raises(
+        ValueError, match=r"PromptBatch.join: some have target_waveform, others have none"
+    ):
         batch_of("a", [3]).join([batch_of("b", [3], with_targets=True)])
 
 
@@ -111,9 +115,15 @@ def test_shapes_are_checked() -> None:
     rollout = rollout_of([[1, 2]], width=2)
     with pytest.raises(ValueError, match=r"Rollout.tokens: expected shape \[B, G, T\], got \[2\]"):
         Rollout(rollout.tokens[0, 0], rollout.keep, rollout.log_probs, rollout.finished)
-    with pytest.raises(ValueError, match=r"Rollout.support: expected shape \[1, 1, 2, K\], got \[1, 1, 2\]"):
+    with pytest.raises(
+        ValueError, match=r"Rollout.support: expected shape \[1, 1, 2, K\], got \[1, 1, 2\]"
+    ):
         Rollout(rollout.tokens, rollout.keep, rollout.log_probs, rollout.finished, rollout.tokens)
-    with pytest.raises(ValueError, match=r"Scores.parts\[wer\]: expected shape \[2, 3\], got \[2, 2\]"):
+    with pytest.raises(
+        ValueError, match=r"Scores.parts\[wer\]: expected shape \[2, 3\], got \[2, 2\]"
+    ):
         Scores(torch.zeros(2, 3), torch.ones(2, 3).bool(), {"wer": torch.zeros(2, 2)})
-    with pytest.raises(ValueError, match=r"PromptBatch.waveform: expected shape \[1, S\], got \[2, 5\]"):
+    with pytest.raises(
+        ValueError, match=r"PromptBatch.waveform: expected shape \[1, S\], got \[2, 5\]"
+    ):
         PromptBatch(torch.zeros(2, 5), torch.zeros(2), 16000, (Utterance("a", (), "a", 1.0),))

@@ -135,7 +135,11 @@ Measure = Callable[[SourceFile], list[Place]]
             [2, 3],
         ),
         (measures.figures_for_metrics, "figure = 1\nrefigured = prefigure", [1]),
-        (measures.figures_for_metrics, "from matplotlib.figure import Figure\nfigure = Figure()\nx = figures", [1]),
+        (
+            measures.figures_for_metrics,
+            "from matplotlib.figure import Figure\nfigure = Figure()\nx = figures",
+            [1],
+        ),
         (measures.figures_for_metrics, 'OLD = {"callbacks.figures": "callbacks.tables"}', []),
     ],
 )
@@ -182,9 +186,13 @@ def test_examples_and_public_callables() -> None:
 def test_depth_follows_imports_and_other_names() -> None:
     files = {
         "p": read("from p.base import Base as Root", "p/__init__.py"),
-        "p.base": read("from lightning import LightningModule\nclass Base(LightningModule): ...", "p/base.py"),
+        "p.base": read(
+            "from lightning import LightningModule\nclass Base(LightningModule): ...", "p/base.py"
+        ),
         "p.sub": read("", "p/sub/__init__.py"),
-        "p.sub.one": read("from p import Root\nclass One(Root): ...\nclass Plain: ...", "p/sub/one.py"),
+        "p.sub.one": read(
+            "from p import Root\nclass One(Root): ...\nclass Plain: ...", "p/sub/one.py"
+        ),
         "p.sub.two": read(
             "from . import one\nimport lightning\n"
             "class One(one.Plain): ...\n"
@@ -224,7 +232,11 @@ def test_check_fails_beyond_a_limit(
 
 
 def test_check_passes_within_the_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    open_code = '"""Module.\n\n>>> f()\n"""\n' + "# Since it is asked for.\n" + "def f() -> None: ...\n" * 20
+    open_code = (
+        '"""Module.\n\n>>> f()\n"""\n'
+        + "# Since it is asked for.\n"
+        + "def f() -> None: ...\n" * 20
+    )
     root = write_package(tmp_path, open_code)
     monkeypatch.setattr(style, "read_package", lambda: READ(root, "p"))
     broken = [row.name for row in style.rows(READ(root, "p"), READ(root, "p")) if not row.holds]
@@ -238,7 +250,9 @@ READ = style.read_package
 
 def test_names_of_modules_and_folders() -> None:
     package = style.read_package()
-    assert {"lightning_audiorl", "lightning_audiorl.types", "lightning_audiorl.ops.kl"} <= set(package)
+    assert {"lightning_audiorl", "lightning_audiorl.types", "lightning_audiorl.ops.kl"} <= set(
+        package
+    )
     assert style.folder_of("lightning_audiorl.data.audio.reading") == "data"
     assert style.inside("lightning_audiorl.data.audio.reading", ["data/audio"])
     assert not style.inside("lightning_audiorl.data.audio_other", ["data/audio"])

@@ -65,7 +65,11 @@ class _Tree:
         first, _, rest = dotted.partition(".")
         if rest:
             owner = self._module(module, first)
-            return self.resolve(owner, rest) if owner in self.modules else (owner, rest.rpartition(".")[2])
+            return (
+                self.resolve(owner, rest)
+                if owner in self.modules
+                else (owner, rest.rpartition(".")[2])
+            )
 
         seen = set()
         name = (module, first)

@@ -68,10 +68,16 @@ class SourceFile:
         self.tree = ast.parse(source)
         self.nodes = list(ast.walk(self.tree))
 
-        self.docstrings = [docstring for node in self.nodes if (docstring := docstring_of(node)) is not None]
+        self.docstrings = [
+            docstring for node in self.nodes if (docstring := docstring_of(node)) is not None
+        ]
         docstring_lines = {line for docstring in self.docstrings for line in _span(docstring)}
 
-        tokens = [t for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type == tokenize.COMMENT]
+        tokens = [
+            t
+            for t in tokenize.generate_tokens(io.StringIO(source).readline)
+            if t.type == tokenize.COMMENT
+        ]
         alone = [t for t in tokens if not t.line[: t.start[1]].strip()]
         #: Lines that are a comment for people, and nothing else.
         self.comment_lines = {t.start[0] for t in alone if not _DIRECTIVE.match(t.string)}
@@ -104,7 +110,11 @@ def docstring_of(node: ast.AST) -> ast.Expr | None:
     if not isinstance(node, Documented) or not node.body:
         return None
     first = node.body[0]
-    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+    if (
+        isinstance(first, ast.Expr)
+        and isinstance(first.value, ast.Constant)
+        and isinstance(first.value.value, str)
+    ):
         return first
     return None
 
@@ -138,7 +148,10 @@ def function_lines(file: SourceFile, function: Function) -> int:
 
 def function_places(file: SourceFile) -> list[Place]:
     """All functions; their size is `function_lines`."""
-    return [file.place(function, function_lines(file, function), function.name) for function in file.functions]
+    return [
+        file.place(function, function_lines(file, function), function.name)
+        for function in file.functions
+    ]
 
 
 def solid_functions(file: SourceFile) -> list[Place]:
@@ -191,7 +204,11 @@ def nested_comprehensions(file: SourceFile) -> list[Place]:
 
 def comprehension_levels(node: Comprehension) -> int:
     """``for`` clauses of a comprehension, and of the deepest one that stands inside it."""
-    inner = [inside for inside in ast.walk(node) if inside is not node and isinstance(inside, Comprehension)]
+    inner = [
+        inside
+        for inside in ast.walk(node)
+        if inside is not node and isinstance(inside, Comprehension)
+    ]
     return len(node.generators) + max(map(comprehension_levels, inner), default=0)
 
 
@@ -239,7 +256,9 @@ def counted_nodes(file: SourceFile) -> list[ast.AST]:
     for docstring in file.docstrings:
         docstrings |= {id(docstring), id(docstring.value)}
 
-    nodes = [node for node in file.nodes if isinstance(node, _COUNTED) and not isinstance(node, _IMPORTS)]
+    nodes = [
+        node for node in file.nodes if isinstance(node, _COUNTED) and not isinstance(node, _IMPORTS)
+    ]
     return [node for node in nodes if id(node) not in docstrings]
 
 
@@ -251,9 +270,14 @@ def num_nodes(file: SourceFile) -> int:
 def dense_lines(file: SourceFile) -> list[Place]:
     """Every code line; its size is the number of `counted_nodes` that begin on it."""
     # A ``for`` clause has no place of its own; its target and its iterable have.
-    placed = [node for node in counted_nodes(file) if isinstance(node, ast.stmt | ast.expr | ast.keyword)]
+    placed = [
+        node for node in counted_nodes(file) if isinstance(node, ast.stmt | ast.expr | ast.keyword)
+    ]
     lines = [node.lineno for node in placed]
-    return [Place(file.path, line, file.lines[line - 1].strip(), size) for line, size in Counter(lines).items()]
+    return [
+        Place(file.path, line, file.lines[line - 1].strip(), size)
+        for line, size in Counter(lines).items()
+    ]
 
 
 def num_code_lines(file: SourceFile) -> int:
@@ -277,7 +301,9 @@ def num_public(file: SourceFile) -> int:
 
 def num_public_methods(file: SourceFile) -> int:
     """Public methods of public classes; properties are none."""
-    owners = [node for node in file.tree.body if isinstance(node, ast.ClassDef) and _is_public(node)]
+    owners = [
+        node for node in file.tree.body if isinstance(node, ast.ClassDef) and _is_public(node)
+    ]
     methods = [node for owner in owners for node in owner.body if isinstance(node, Function)]
     return sum(_is_public(method) and not _is_property(method) for method in methods)
 
@@ -287,7 +313,10 @@ def _is_public(node: ast.stmt) -> bool:
 
 
 def _is_property(function: Function) -> bool:
-    return any(ast.unparse(decorator).endswith(("property", ".setter")) for decorator in function.decorator_list)
+    return any(
+        ast.unparse(decorator).endswith(("property", ".setter"))
+        for decorator in function.decorator_list
+    )
 
 
 def _span(node: ast.stmt) -> range:

@@ -40,7 +40,12 @@ def run(capability: str, threads: int, arguments: list[str]) -> bool:
         "AUDIORL_TEST_THREADS": str(threads),
         "HF_HUB_OFFLINE": "1",
     }
-    return subprocess.run([sys.executable, *PYTEST, *arguments], env=environment, check=False).returncode == 0
+    return (
+        subprocess.run(
+            [sys.executable, *PYTEST, *arguments], env=environment, check=False
+        ).returncode
+        == 0
+    )
 
 
 def main(arguments: list[str]) -> int:
@@ -49,7 +54,10 @@ def main(arguments: list[str]) -> int:
     for capability, needed in CAPABILITIES.items():
         if not needed <= flags:
             # A kernel that the processor does not know would end the process.
-            print(f"== {capability}: skipped, this processor lacks {', '.join(sorted(needed - flags))}", flush=True)
+            print(
+                f"== {capability}: skipped, this processor lacks {', '.join(sorted(needed - flags))}",
+                flush=True,
+            )
             continue
         for threads in THREADS:
             if not run(capability, threads, arguments):

@@ -61,7 +61,15 @@ PEERS = {
     "lines of the longest file": (1616, 1460, 1312, 3374, 1394, 983, 720),
     "lines of the longest function": (504, 144, 275, 673, 206, 158, 78),
 }
-PEER_NAMES = ("prime-rl", "torchtitan rl", "torchmetrics", "trl trainer", "fairseq2", "moshi", "nemo speechlm2")
+PEER_NAMES = (
+    "prime-rl",
+    "torchtitan rl",
+    "torchmetrics",
+    "trl trainer",
+    "fairseq2",
+    "moshi",
+    "nemo speechlm2",
+)
 
 #: The same, by the same reading, of this package at commit a3a158b.
 BEFORE = {
@@ -195,7 +203,12 @@ def _sizes(files: Sequence[SourceFile]) -> list[Row]:
     return [
         _row(f"files over {MAX_FILE_LINES} lines", len(long_files), long_files, highest=0),
         _row("lines of the longest file", _largest(lengths)),
-        _row(f"functions over {MAX_FUNCTION_LINES} lines", len(long_functions), long_functions, highest=0),
+        _row(
+            f"functions over {MAX_FUNCTION_LINES} lines",
+            len(long_functions),
+            long_functions,
+            highest=0,
+        ),
         _row("lines of the longest function", _largest(functions)),
     ]
 
@@ -215,7 +228,9 @@ def _total(measure: Callable[[SourceFile], int], files: Sequence[SourceFile]) ->
     return sum(measure(file) for file in files)
 
 
-def _places(measure: Callable[[SourceFile], list[Place]], files: Sequence[SourceFile]) -> list[Place]:
+def _places(
+    measure: Callable[[SourceFile], list[Place]], files: Sequence[SourceFile]
+) -> list[Place]:
     return [place for file in files for place in measure(file)]
 
 
@@ -269,8 +284,14 @@ def beside_peers(measured: Sequence[Row]) -> str:
     lines = [["", "now", "limit", "", "a3a158b", *PEER_NAMES]]
     for row in measured:
         before = number(BEFORE[row.name]) if row.name in BEFORE else ""
-        peers = [number(value) for value in PEERS[row.name]] if row.name in PEERS else [""] * len(PEER_NAMES)
-        lines.append([row.name, number(row.value), row.limit, "" if row.holds else "!", before, *peers])
+        peers = (
+            [number(value) for value in PEERS[row.name]]
+            if row.name in PEERS
+            else [""] * len(PEER_NAMES)
+        )
+        lines.append(
+            [row.name, number(row.value), row.limit, "" if row.holds else "!", before, *peers]
+        )
     return table(lines)
 
 
@@ -284,7 +305,9 @@ def by_folder(files: Mapping[str, SourceFile]) -> str:
 
     lines = [["", *folders]]
     for across in zip(*columns, strict=True):
-        lines.append([across[0].name, *(number(row.value) + ("" if row.holds else "!") for row in across)])
+        lines.append(
+            [across[0].name, *(number(row.value) + ("" if row.holds else "!") for row in across)]
+        )
     return table(lines)
 
 
@@ -298,18 +321,30 @@ def worst_places(measured: Sequence[Row], count: int) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="How openly the package is written, beside other codebases.")
+    parser = argparse.ArgumentParser(
+        description="How openly the package is written, beside other codebases."
+    )
     parser.add_argument(
-        "--folder", nargs="+", default=[], help="folders or modules of the package, such as ops or data/audio"
+        "--folder",
+        nargs="+",
+        default=[],
+        help="folders or modules of the package, such as ops or data/audio",
     )
     parser.add_argument("--by-folder", action="store_true", help="one column per folder")
-    parser.add_argument("--worst", type=int, default=0, metavar="N", help="name the N worst places of each measure")
+    parser.add_argument(
+        "--worst", type=int, default=0, metavar="N", help="name the N worst places of each measure"
+    )
     parser.add_argument("--check", action="store_true", help="exit code 1 beyond a limit")
     options = parser.parse_args(arguments)
 
     whole = read_package()
-    folders = [folder.strip("/").removeprefix(f"{PACKAGE}/").removesuffix(".py") for folder in options.folder]
-    files = {module: file for module, file in whole.items() if not folders or inside(module, folders)}
+    folders = [
+        folder.strip("/").removeprefix(f"{PACKAGE}/").removesuffix(".py")
+        for folder in options.folder
+    ]
+    files = {
+        module: file for module, file in whole.items() if not folders or inside(module, folders)
+    }
     if not files:
         parser.error(f"no module of {PACKAGE} stands in {', '.join(folders)}")
 

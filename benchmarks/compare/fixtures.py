@@ -61,11 +61,18 @@ def lively(module: nn.Module, scale: float, seed: int) -> None:
 
 def recognisers(folder: Path) -> None:
     """Starts of the two families that listen."""
-    from lightning_audiorl.models import FunAsrNanoPolicy, TinyFunAsrNano, TinyWhisper, WhisperPolicy
+    from lightning_audiorl.models import (
+        FunAsrNanoPolicy,
+        TinyFunAsrNano,
+        TinyWhisper,
+        WhisperPolicy,
+    )
 
     sizes: dict[str, Any] = {"width": 32, "encoder_layers": 1, "heads": 2}
     fun_asr_nano = FunAsrNanoPolicy(TinyFunAsrNano(WORDS, lm_layers=2, **sizes))
-    whisper = WhisperPolicy(TinyWhisper(WORDS, decoder_layers=2, chunk_length_s=2, num_mel_bins=16, **sizes))
+    whisper = WhisperPolicy(
+        TinyWhisper(WORDS, decoder_layers=2, chunk_length_s=2, num_mel_bins=16, **sizes)
+    )
     for name, policy, scale in (("fun_asr_nano", fun_asr_nano, 0.3), ("whisper", whisper, 0.5)):
         lively(policy, scale, 2)
         (folder / name).mkdir()
@@ -81,7 +88,11 @@ def speakers(folder: Path) -> None:
     from lightning_audiorl.models.reference import content_hash
     from lightning_audiorl.token2text import Token2Text
 
-    codec = TinyCodec(TinyCodecConfig(RATE_HZ, levels=(4, 4), num_mels=24, n_fft=256, width=16, layers=1, iterations=2))
+    codec = TinyCodec(
+        TinyCodecConfig(
+            RATE_HZ, levels=(4, 4), num_mels=24, n_fft=256, width=16, layers=1, iterations=2
+        )
+    )
     codec.save(str(folder / "codec"))
     start = TinySpeechLM(WORDS, width=32, layers=1, heads=2, max_positions=128, num_codes=16)
     policy = SpeechLMPolicy(start, codec, limits=SpeechLimits(min_prompt_s=0.05))
@@ -91,7 +102,9 @@ def speakers(folder: Path) -> None:
     judges = {
         "judge": LogMelGru(LETTERS, RATE_HZ, num_mels=16, width=16),
         "held_out_judge": MfccConv(LETTERS, RATE_HZ, num_cepstra=12, width=16, dilations=(1,)),
-        "encoder": EcapaNetwork(RATE_HZ, num_mels=20, width=16, attention_width=8, se_width=8, dim=6),
+        "encoder": EcapaNetwork(
+            RATE_HZ, num_mels=20, width=16, attention_width=8, se_width=8, dim=6
+        ),
         "token2text": Token2Text(
             16,
             LETTERS,

@@ -14,7 +14,17 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 #: Parts of names of what is measured: seconds and memory differ from run to run.
-MEASURED = ("seconds", "_s/", "total_s", "evaluation_s", "real_time_factor", "rtf", "hp_metric", "moving/", "peak_mib/")
+MEASURED = (
+    "seconds",
+    "_s/",
+    "total_s",
+    "evaluation_s",
+    "real_time_factor",
+    "rtf",
+    "hp_metric",
+    "moving/",
+    "peak_mib/",
+)
 
 #: Kind -> what it is of, in the order of the table.
 KINDS = {
@@ -52,7 +62,10 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Value]]:
     elif isinstance(value, list | tuple):
         pairs = enumerate(value)
     else:
-        yield path, value if isinstance(value, Tensor | float | int | str | bool | None) else repr(value)
+        yield (
+            path,
+            value if isinstance(value, Tensor | float | int | str | bool | None) else repr(value),
+        )
         return
 
     for key, item in pairs:
@@ -90,12 +103,15 @@ def read(folder: Path) -> Table:
     table: Table = {kind: {} for kind in KINDS}
     table["metrics"], table["texts"] = _curves(folder)
 
-    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True)
+    checkpoint = torch.load(
+        folder / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True
+    )
     for path, value in leaves(checkpoint):
         table[_kind_of(path)][path] = value
 
     return {
-        kind: {name: value for name, value in values.items() if not is_measured(name)} for kind, values in table.items()
+        kind: {name: value for name, value in values.items() if not is_measured(name)}
+        for kind, values in table.items()
     }
 
 
@@ -164,7 +180,9 @@ class Comparison:
         return self.num > 0 and not (self.num_differing or self.only_base or grown)
 
 
-def compare(base: dict[str, Value], present: dict[str, Value], may_grow: bool = False) -> Comparison:
+def compare(
+    base: dict[str, Value], present: dict[str, Value], may_grow: bool = False
+) -> Comparison:
     """One kind of values of two builds.
 
     Args:

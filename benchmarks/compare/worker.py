@@ -38,7 +38,9 @@ def main() -> None:
     import lightning_audiorl
 
     if not Path(lightning_audiorl.__file__).is_relative_to(Path(root)):
-        raise SystemExit(f"the build of {root} was asked for, and {lightning_audiorl.__file__} was imported")
+        raise SystemExit(
+            f"the build of {root} was asked for, and {lightning_audiorl.__file__} was imported"
+        )
     torch.set_num_threads(1)
     is_first = int(os.environ.get("LOCAL_RANK", 0)) == 0
     for job in json.loads(Path(jobs).read_text()):

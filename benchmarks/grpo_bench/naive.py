@@ -53,13 +53,17 @@ class _Naive:
         return super().encode(batch)  # type: ignore[misc]
 
     @torch.no_grad()
-    def sample(self, context: PrefixContext, group_size: int, decoding: Decoding, key: SampleKey) -> Rollout:
+    def sample(
+        self, context: PrefixContext, group_size: int, decoding: Decoding, key: SampleKey
+    ) -> Rollout:
         assert isinstance(self, TextLMPolicy | FunAsrNanoPolicy)
         assert isinstance(context, _Unencoded)
         with self.evaluating():
             state = self.prefill(_Naive._rows(self, context, group_size))
             caps = self.caps(context, decoding)
-            return sampling.sample(state, self.head, self.stop_ids, context.ids, group_size, caps, decoding, key)
+            return sampling.sample(
+                state, self.head, self.stop_ids, context.ids, group_size, caps, decoding, key
+            )
 
     def hidden(self, context: PrefixContext, rollout: Rollout) -> Tensor:
         assert isinstance(self, TextLMPolicy | FunAsrNanoPolicy)

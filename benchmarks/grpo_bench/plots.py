@@ -64,7 +64,9 @@ def growth_curves(results: dict[str, Any], path: Path) -> None:
         work = [sum(flops(r).values()) / sum(flops(first).values()) for _, r in by_system["ours"]]
         expected = [first["seconds"]["median"] * w for w in work]
         if axis_name != "threads":
-            axis.plot([x for x, _ in by_system["ours"]], expected, "k--", linewidth=0.8, label="by FLOPs")
+            axis.plot(
+                [x for x, _ in by_system["ours"]], expected, "k--", linewidth=0.8, label="by FLOPs"
+            )
 
         axis.set_xlabel(AXES[axis_name])
         axis.set_ylim(bottom=0)

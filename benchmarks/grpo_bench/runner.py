@@ -67,7 +67,9 @@ class Worker:
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"the worker of {self.system!r} ended with status {self.process.wait()}")
+            raise RuntimeError(
+                f"the worker of {self.system!r} ended with status {self.process.wait()}"
+            )
         return json.loads(line)
 
     def open(self, contestant: Contestant, models: Path) -> None:
@@ -103,7 +105,11 @@ def worker(system: str, device: str, threads: int = 0) -> Iterator[Worker]:
 
 
 def compete(
-    contestants: Sequence[Contestant], models: Path, device: str = "cpu", warmup: int = 2, steps: int = 5
+    contestants: Sequence[Contestant],
+    models: Path,
+    device: str = "cpu",
+    warmup: int = 2,
+    steps: int = 5,
 ) -> dict[str, dict[str, Any]]:
     """Each contestant in a process of its own; they step in turn, every second round in reverse order.
 
@@ -113,7 +119,9 @@ def compete(
     results: dict[str, list[dict[str, Any]]] = {contestant.name: [] for contestant in contestants}
     rates: list[float] = []
     with ExitStack() as stack:
-        workers = {c.name: stack.enter_context(worker(c.system, device, c.threads)) for c in contestants}
+        workers = {
+            c.name: stack.enter_context(worker(c.system, device, c.threads)) for c in contestants
+        }
         for contestant in contestants:
             workers[contestant.name].open(contestant, models)
         for number in range(warmup + steps):
@@ -127,7 +135,8 @@ def compete(
 
     rate = statistics.median(rates[warmup:])
     return {
-        contestant.name: summary(contestant, results[contestant.name], warmup) | {"product_flops_per_s": rate}
+        contestant.name: summary(contestant, results[contestant.name], warmup)
+        | {"product_flops_per_s": rate}
         for contestant in contestants
     }
 
@@ -146,20 +155,28 @@ def one_after_another(
                 _say(contestant.name, number, results[-1])
             rate = started.ask(do="rate")["flops_per_s"]
             started.close()
-            out[contestant.name] = summary(contestant, results, warmup) | {"product_flops_per_s": rate}
+            out[contestant.name] = summary(contestant, results, warmup) | {
+                "product_flops_per_s": rate
+            }
     return out
 
 
 def _say(name: str, number: int, result: dict[str, Any]) -> None:
     phases = ", ".join(f"{phase} {seconds:.2f}" for phase, seconds in result["phases"].items())
-    print(f"{name:28s} step {number}: {result['seconds']:8.2f} s  ({phases})", file=sys.stderr, flush=True)
+    print(
+        f"{name:28s} step {number}: {result['seconds']:8.2f} s  ({phases})",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def summary(contestant: Contestant, results: Sequence[dict[str, Any]], warmup: int) -> dict[str, Any]:
+def summary(
+    contestant: Contestant, results: Sequence[dict[str, Any]], warmup: int
+) -> dict[str, Any]:
     """Medians with spread over the steps after the warm-up; counts of the last step; largest memory of all steps."""
     kept, last = results[warmup:], results[-1]
     check_work(contestant.system, contestant.case, last)
@@ -172,12 +189,21 @@ def summary(contestant: Contestant, results: Sequence[dict[str, Any]], warmup: i
         "warmup": warmup,
         "seconds": spread([result["seconds"] for result in kept]),
         "all_seconds": [result["seconds"] for result in results],
-        "phases": {name: spread([r["phases"].get(name, 0.0) for r in kept]) for name in last["phases"]},
+        "phases": {
+            name: spread([r["phases"].get(name, 0.0) for r in kept]) for name in last["phases"]
+        },
         "added_bytes": max(result["added_bytes"] for result in results),
         "cpu_share": statistics.median(r["cpu_s"] / r["seconds"] for r in kept),
         "work": {
             name: last[name]
-            for name in ("prompts", "completions", "generated", "optimizer_steps", "encoder_rows", "lm_tokens")
+            for name in (
+                "prompts",
+                "completions",
+                "generated",
+                "optimizer_steps",
+                "encoder_rows",
+                "lm_tokens",
+            )
         },
         "figures": last["figures"],
     }
@@ -199,8 +225,12 @@ def check_work(system: str, case: Case, result: dict[str, Any]) -> None:
     }
     shared = case.num_prompts if system == "ours" else case.num_rows
     if not case.audio_s:
-        expected["rollout tokens"] = shared * case.prompt_tokens + case.num_rows * (case.new_tokens - 1)
+        expected["rollout tokens"] = shared * case.prompt_tokens + case.num_rows * (
+            case.new_tokens - 1
+        )
     result = result | {"rollout tokens": result["lm_tokens"].get("rollout")}
     differing = {name: result[name] for name, value in expected.items() if result[name] != value}
     if differing:
-        raise RuntimeError(f"{system}: a step did other work than expected: {differing}, expected {expected}")
+        raise RuntimeError(
+            f"{system}: a step did other work than expected: {differing}, expected {expected}"
+        )

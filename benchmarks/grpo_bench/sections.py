@@ -89,7 +89,9 @@ def main_case(plan: Plan) -> Results:
 
 def as_shipped(plan: Plan) -> Results:
     """TRL without the patch that spares it the head on prompt positions, against ours."""
-    return plan.compete([plan.contestant(system, plan.case) for system in ("ours", "trl_as_shipped")])
+    return plan.compete(
+        [plan.contestant(system, plan.case) for system in ("ours", "trl_as_shipped")]
+    )
 
 
 def groups(plan: Plan) -> Results:
@@ -132,7 +134,8 @@ def growth(plan: Plan) -> Results:
         contestants = [
             plan.contestant(system, case, f"{system}/{name}", threads)
             for name, (case, threads) in named.items()
-            if system == "ours" or case.num_rows * (case.prompt_tokens + case.new_tokens) <= plan.naive_tokens
+            if system == "ours"
+            or case.num_rows * (case.prompt_tokens + case.new_tokens) <= plan.naive_tokens
         ]
         out |= one_after_another(contestants, plan.models, plan.device, warmup=1, steps=3)
     return out

@@ -59,22 +59,28 @@ class DiffRO(RLModule):
         log_every_n_steps: int = 1,
         keep_context: bool = False,
     ) -> None:
+        loss = DiffROLoss(differentiable, relaxation, diffro_filters, beta)
+        sampler = Sampler(group_size, decoding or Decoding(), rollout_batch_size)
+
         super().__init__(
             policy,
             num_steps,
-            losses=[DiffROLoss(differentiable, relaxation, diffro_filters, beta)],
+            losses=[loss],
             rewards=rewards,
-            sampler=Sampler(group_size, decoding or Decoding(), rollout_batch_size),
+            sampler=sampler,
+            # How a step is sampled, cut into passes and optimised.
             max_refills=max_refills,
             num_updates=num_updates,
             micro_batch_size=micro_batch_size,
             max_tokens=max_tokens,
             chunk_size=chunk_size,
             optim=optim,
+            # What is measured, and by whom.
             eval_decodings=eval_decodings,
             keywords=keywords,
             evaluation=evaluation,
             judges=judges,
+            # The run.
             seed=seed,
             log_every_n_steps=log_every_n_steps,
             keep_context=keep_context,

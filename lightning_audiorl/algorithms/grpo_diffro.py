@@ -75,27 +75,31 @@ class GRPODiffRO(RLModule):
         if diffro_beta < 0:
             raise ValueError(f"GRPODiffRO: want diffro_beta >= 0, got {diffro_beta}")
 
+        grpo = PolicyGradient(objective, beta, kl, sampler_cap, filters)
         kept = [PositiveAdvantage()] if diffro_filters is None else diffro_filters
+        diffro = DiffROLoss(differentiable, relaxation, kept, diffro_beta)
+        sampler = Sampler(group_size, decoding or Decoding(), rollout_batch_size)
+
         super().__init__(
             policy,
             num_steps,
-            losses=[
-                PolicyGradient(objective, beta, kl, sampler_cap, filters),
-                DiffROLoss(differentiable, relaxation, kept, diffro_beta),
-            ],
+            losses=[grpo, diffro],
             combiner=WeightedGradients(diffro_weight, normalise),
             rewards=rewards,
-            sampler=Sampler(group_size, decoding or Decoding(), rollout_batch_size),
+            sampler=sampler,
+            # How a step is sampled, cut into passes and optimised.
             max_refills=max_refills,
             num_updates=num_updates,
             micro_batch_size=micro_batch_size,
             max_tokens=max_tokens,
             chunk_size=chunk_size,
             optim=optim,
+            # What is measured, and by whom.
             eval_decodings=eval_decodings,
             keywords=keywords,
             evaluation=evaluation,
             judges=judges,
+            # The run.
             seed=seed,
             log_every_n_steps=log_every_n_steps,
             keep_context=keep_context,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+from torch import nn
 
 from lightning_audiorl.engine import EvalDecoding, Optim, RLModule
 from lightning_audiorl.engine.distributed import equal_passes
@@ -71,7 +72,9 @@ class SFT(RLModule):
         torch.manual_seed(key_to_seed("dropout", self.seed, self.rl_step))
 
         updater = self.updater()
-        metrics = updater.accumulate(self.losses[0], Prepared(), self.supervised_micro_batches(batch))
+        metrics = updater.accumulate(
+            self.losses[0], Prepared(), self.supervised_micro_batches(batch)
+        )
         with self.phase("update"):
             metrics |= updater.clip_and_step()
 
@@ -91,10 +94,11 @@ class SFT(RLModule):
 
         encoded: dict[int, Context] = {}
         encoder = self.policy.parts().get("encoder", [])
-        trains_encoder = any(p.requires_grad for module in encoder for p in module.parameters())
+        trains_encoder = any(p.requires_grad for p in nn.ModuleList(encoder).parameters())
         if not trains_encoder:
             with self.phase("encode"):
-                encoded = {number: self._encode(batch, index) for number, (index, _) in enumerate(passes)}
+                for number, (index, _) in enumerate(passes):
+                    encoded[number] = self._encode(batch, index)
 
         for number, (index, counts) in enumerate(passes):
             if trains_encoder:

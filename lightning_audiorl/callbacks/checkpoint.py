@@ -58,7 +58,9 @@ class RLCheckpoint(Checkpoint):
                 f"every_n_steps={every_n_steps}, keep={keep}, mode={mode!r}"
             )
         if guards and monitor is None:
-            raise ValueError("RLCheckpoint.guards say which evaluation may be best; set monitor too, or leave them out")
+            raise ValueError(
+                "RLCheckpoint.guards say which evaluation may be best; set monitor too, or leave them out"
+            )
         self.every_n_steps, self.keep, self.dirpath = every_n_steps, keep, dirpath
         self.monitor, self.mode, self.guards = monitor, mode, guards or {}
         self.kept: list[str] = []
@@ -119,7 +121,10 @@ class RLCheckpoint(Checkpoint):
             return
         name = f"step-{rl_step:06d}"
         known = [*(other for other in self.kept if other != name), name]
-        self.kept, outdated = known[len(known) - min(self.keep, len(known)) :], known[: max(0, len(known) - self.keep)]
+        self.kept, outdated = (
+            known[len(known) - min(self.keep, len(known)) :],
+            known[: max(0, len(known) - self.keep)],
+        )
         self.saved_step = rl_step
         written = self.path(trainer, ".saving")
         written.parent.mkdir(parents=True, exist_ok=True)

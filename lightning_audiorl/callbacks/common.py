@@ -17,13 +17,17 @@ def run_folder(trainer: Trainer, dirpath: str | None, name: str) -> Path:
 
 def tensorboard_writers(trainer: Trainer) -> list[Any]:
     """The SummaryWriter of every TensorBoard logger; empty without one."""
-    return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+    return [
+        logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)
+    ]
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; cells are made safe against its syntax."""
 
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+        return (
+            "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+        )
 
     return "\n".join([line(header), "|" + "---|" * len(header), *map(line, rows)])

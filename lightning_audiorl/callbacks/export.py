@@ -26,15 +26,21 @@ class Export(Callback):
         best: also writes ``<dirpath>_best`` from `RLCheckpoint`'s best checkpoint (its ``monitor`` must be set).
     """
 
-    def __init__(self, enabled: bool = True, dirpath: str | None = None, best: bool = False) -> None:
+    def __init__(
+        self, enabled: bool = True, dirpath: str | None = None, best: bool = False
+    ) -> None:
         self.enabled, self.dirpath, self.best = enabled, dirpath, best
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self.enabled and self.best and stage == "fit" and self._best_checkpoint(trainer) is None:
-            raise ValueError("Export.best needs an RLCheckpoint with a monitor, such as monitor: val/long/wer")
+            raise ValueError(
+                "Export.best needs an RLCheckpoint with a monitor, such as monitor: val/long/wer"
+            )
 
     def _best_checkpoint(self, trainer: Trainer) -> RLCheckpoint | None:
-        found = (c for c in trainer.checkpoint_callbacks if isinstance(c, RLCheckpoint) and c.monitor)
+        found = (
+            c for c in trainer.checkpoint_callbacks if isinstance(c, RLCheckpoint) and c.monitor
+        )
         return next(found, None)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -53,7 +59,10 @@ class Export(Callback):
             return
         path = checkpoint.path(trainer, "best")
         if checkpoint.best_step < 0:
-            _log.warning("no best checkpoint to export: %s was never a number whose guards hold", checkpoint.monitor)
+            _log.warning(
+                "no best checkpoint to export: %s was never a number whose guards hold",
+                checkpoint.monitor,
+            )
             return
         last = {f"policy.{k}": v.detach().cpu().clone() for k, v in run.policy.trainable().items()}
         try:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import math
 
 from lightning_audiorl.callbacks.view import Results
-from lightning_audiorl.metrics.specs import EVALUATION_METRICS, Format, MetricSpec, Task, evaluation_spec
+from lightning_audiorl.metrics.specs import (
+    EVALUATION_METRICS,
+    Format,
+    MetricSpec,
+    Task,
+    evaluation_spec,
+)
 
 _NOTE = "Percent of words or utterances; length is words said per word spoken."
 _SPEECH_NOTE = (
@@ -31,7 +37,11 @@ def shown_metrics(results: Results) -> list[MetricSpec]:
 
 def columns_of(results: Results) -> dict[str, tuple[str, Format]]:
     """Heading and format of each column of the table, by metric."""
-    return {spec.name: (spec.title, spec.format) for spec in shown_metrics(results) if spec.format is not None}
+    return {
+        spec.name: (spec.title, spec.format)
+        for spec in shown_metrics(results)
+        if spec.format is not None
+    }
 
 
 def figure_note(results: Results) -> str:
@@ -39,7 +49,9 @@ def figure_note(results: Results) -> str:
     return _SPEECH_NOTE if is_speech(results) else _NOTE
 
 
-def figure_table(before: Results, after: Results | None = None, labels: tuple[str, str] = ("before", "after")) -> str:
+def figure_table(
+    before: Results, after: Results | None = None, labels: tuple[str, str] = ("before", "after")
+) -> str:
     """One aligned text table: a line for each set (and each decoding of it); `figure_note` says what it shows.
 
     Figures of speech synthesis have columns of their own, and a third line for a set: what has changed since the start.
@@ -54,10 +66,17 @@ def figure_table(before: Results, after: Results | None = None, labels: tuple[st
     lines = [["set", *([] if after is None else [""]), *(title for title, _ in columns.values())]]
     for name in names:
         now = [results.get(name, {}) for results in (before, after) if results is not None]
-        cells = [[form.text(one.get(key, math.nan)) for key, (_, form) in columns.items()] for one in now]
+        cells = [
+            [form.text(one.get(key, math.nan)) for key, (_, form) in columns.items()] for one in now
+        ]
         if after is not None and is_speech(before):
             values = [[one.get(key, math.nan) for one in now] for key in columns]
-            cells.append([form.change_text(*pair) for (_, form), pair in zip(columns.values(), values, strict=True)])
+            cells.append(
+                [
+                    form.change_text(*pair)
+                    for (_, form), pair in zip(columns.values(), values, strict=True)
+                ]
+            )
         for number, (label, line) in enumerate(zip((*labels, "change"), cells, strict=False)):
             lines.append([name if number == 0 else "", *([] if after is None else [label]), *line])
     return _aligned(lines, 1 if after is None else 2)

@@ -67,7 +67,9 @@ def figure(evaluation: Mapping[str, Any], key: str, setting: str) -> float:
     return figures[key]
 
 
-def broken_guards(evaluations: Sequence[Mapping[str, Any]], guards: Mapping[str, Guard], setting: str) -> list[str]:
+def broken_guards(
+    evaluations: Sequence[Mapping[str, Any]], guards: Mapping[str, Guard], setting: str
+) -> list[str]:
     """One sentence for each figure that does not hold at the last evaluation; NaN does not.
 
     Args:
@@ -88,7 +90,9 @@ def broken_guards(evaluations: Sequence[Mapping[str, Any]], guards: Mapping[str,
             )
         low, high = guard.limits(start)
         if not low <= now <= high:
-            broken.append(f"{key} is {now:.4g}, to hold it had to be {_range(low, high)}; it began at {start:.4g}")
+            broken.append(
+                f"{key} is {now:.4g}, to hold it had to be {_range(low, high)}; it began at {start:.4g}"
+            )
     return broken
 
 

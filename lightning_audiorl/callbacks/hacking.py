@@ -90,7 +90,10 @@ class HackingWatch(Callback):
         self._rewarded = False
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("rewards", "alerts", "_first", "_recent", "_rewarded")}
+        return {
+            name: getattr(self, name)
+            for name in ("rewards", "alerts", "_first", "_recent", "_rewarded")
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         for name, value in state_dict.items():
@@ -121,7 +124,10 @@ class HackingWatch(Callback):
         series = {key: [figures.get(key, math.nan) for figures in flat] for key in flat[-1]}
         texts = reward_hacking_alerts(rewards, series, self.tolerance, self.reward_tolerance)
         if self._rewarded:
-            texts += [*gap_alerts(series, self.gap_tolerance), *drift_alerts(series, self.drift_tolerance)]
+            texts += [
+                *gap_alerts(series, self.gap_tolerance),
+                *drift_alerts(series, self.drift_tolerance),
+            ]
         for text in texts:
             self.alerts.append({"rl_step": run.rl_step, "text": text})
             if trainer.is_global_zero:

@@ -52,7 +52,9 @@ def plot_curves(steps: Sequence[int], columns: Mapping[str, Sequence[float]], pa
             axis.plot(steps, columns[name], label=name, linewidth=1.2)
         if title == "reward" and "reward/std" in columns:
             pairs = list(zip(columns["reward/mean"], columns["reward/std"], strict=True))
-            axis.fill_between(steps, [m - s for m, s in pairs], [m + s for m, s in pairs], alpha=0.2)
+            axis.fill_between(
+                steps, [m - s for m, s in pairs], [m + s for m, s in pairs], alpha=0.2
+            )
         axis.set_title(title)
         axis.set_xlabel("RL step")
         if len(names) > 1:
@@ -68,7 +70,9 @@ def plot_seconds(steps: Sequence[int], columns: Mapping[str, Sequence[float]], p
     if not steps or not names:
         return False
     figure, (axis,) = _figure(1)
-    stacked = [[0.0 if math.isnan(second) else second for second in columns[name]] for name in names]
+    stacked = [
+        [0.0 if math.isnan(second) else second for second in columns[name]] for name in names
+    ]
     axis.stackplot(steps, stacked, labels=[name.removeprefix("seconds/") for name in names])
     axis.set_title("seconds per phase")
     axis.set_xlabel("RL step")
@@ -78,10 +82,16 @@ def plot_seconds(steps: Sequence[int], columns: Mapping[str, Sequence[float]], p
     return True
 
 
-def plot_figures(before: Results, after: Results | None, labels: tuple[str, str], path: Path) -> bool:
+def plot_figures(
+    before: Results, after: Results | None, labels: tuple[str, str], path: Path
+) -> bool:
     """Bars of the main figures, before and after, of every set where they are defined; False without any."""
     defined = {
-        spec.name: [name for name, figures in before.items() if not math.isnan(figures.get(spec.name, math.nan))]
+        spec.name: [
+            name
+            for name, figures in before.items()
+            if not math.isnan(figures.get(spec.name, math.nan))
+        ]
         for spec in sorted(shown_metrics(before), key=lambda spec: spec.bars or 0)
         if spec.bars is not None
     }
@@ -96,8 +106,15 @@ def plot_figures(before: Results, after: Results | None, labels: tuple[str, str]
         for number, (label, results) in enumerate(zip(labels, (before, after), strict=True)):
             if results is not None:
                 heights = [scale * results.get(name, {}).get(key, math.nan) for name in names]
-                axis.bar([place + width * number for place in range(len(names))], heights, width, label=label)
-        axis.set_xticks([place + (0 if after is None else width / 2) for place in range(len(names))])
+                axis.bar(
+                    [place + width * number for place in range(len(names))],
+                    heights,
+                    width,
+                    label=label,
+                )
+        axis.set_xticks(
+            [place + (0 if after is None else width / 2) for place in range(len(names))]
+        )
         axis.set_xticklabels(names, rotation=30, ha="right", fontsize=8)
         axis.set_title(spec.words + (" (%)" if scale == 100 else ""))
     if after is not None:
@@ -136,7 +153,13 @@ def plot_judges(evaluations: Sequence[Mapping[str, Any]], path: Path) -> bool:
         for (key, values), style in zip(curves.items(), cycle(("-", "--")), strict=False):
             form = evaluation_spec(key).format
             scale = 1.0 if form is None else form.factor
-            axis.plot(steps, [scale * value for value in values], style, marker=".", label=key.replace("_", " "))
+            axis.plot(
+                steps,
+                [scale * value for value in values],
+                style,
+                marker=".",
+                label=key.replace("_", " "),
+            )
         axis.set_title(f"{name}: {title}", fontsize=9)
         axis.set_xlabel("RL step")
         axis.legend(fontsize=7)

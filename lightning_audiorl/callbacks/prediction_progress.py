@@ -29,7 +29,9 @@ class PredictionProgress(PhaseProgressBar):
     def line(self) -> str:
         """The present state in one line."""
         filled = self.width * self._rows // max(1, self._total)
-        pieces = [f"{self.model}: {self._rows}/{self._total} rows [{'=' * filled}{' ' * (self.width - filled)}]"]
+        pieces = [
+            f"{self.model}: {self._rows}/{self._total} rows [{'=' * filled}{' ' * (self.width - filled)}]"
+        ]
         if phase := self._clock.current:
             pieces.append(phase + self._held(phase))
         if self._audio_s:
@@ -48,7 +50,9 @@ class PredictionProgress(PhaseProgressBar):
         self._start_s = time.monotonic()
         self._begin(phase_view(pl_module).clock)
 
-    def on_predict_batch_end(self, trainer: Any, pl_module: LightningModule, *arguments: Any) -> None:
+    def on_predict_batch_end(
+        self, trainer: Any, pl_module: LightningModule, *arguments: Any
+    ) -> None:
         data, batch = trainer.datamodule, arguments[2]
         before = 10 * self._rows // self._total
         self._rows += data.num_rows[batch]

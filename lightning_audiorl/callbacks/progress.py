@@ -27,7 +27,11 @@ def _duration(seconds: float) -> str:
 def _figures(metrics: dict[str, float]) -> list[str]:
     """Reward and KL of an RL step; the loss where there is no reward."""
     names = ["reward/mean", "kl"] if "reward/mean" in metrics else ["loss"]
-    return [f"{_SHOWN[name]} {metrics[name]:.4g}" for name in names if math.isfinite(metrics.get(name, math.nan))]
+    return [
+        f"{_SHOWN[name]} {metrics[name]:.4g}"
+        for name in names
+        if math.isfinite(metrics.get(name, math.nan))
+    ]
 
 
 class PhaseProgressBar(ProgressBar):
@@ -72,7 +76,9 @@ class PhaseProgressBar(ProgressBar):
         done, total = self._run.rl_step, self._run.num_steps
         phase = self._clock.current
         if self._evaluating:
-            return "  ".join(filter(None, [f"evaluating at RL step {done}: {self._evaluating}", phase]))
+            return "  ".join(
+                filter(None, [f"evaluating at RL step {done}: {self._evaluating}", phase])
+            )
         filled = self.width * done // total
         bar = f"[{'=' * filled}{' ' * (self.width - filled)}]"
         pieces = [f"RL step {done}/{total} {bar}", *([phase + self._held(phase)] if phase else [])]
@@ -104,10 +110,18 @@ class PhaseProgressBar(ProgressBar):
     def _print_line(self) -> None:
         """One line that stays; it ends with the seconds of each phase of the last step."""
         self._last_line_s = time.monotonic()
-        seconds = {name.removeprefix("seconds/"): s for name, s in self._metrics.items() if name.startswith("seconds/")}
-        seconds |= {"moving": self._metrics["moving/seconds"]} if self._metrics.get("moving/mib") else {}
+        seconds = {
+            name.removeprefix("seconds/"): s
+            for name, s in self._metrics.items()
+            if name.startswith("seconds/")
+        }
+        seconds |= (
+            {"moving": self._metrics["moving/seconds"]} if self._metrics.get("moving/mib") else {}
+        )
         phases = ", ".join(f"{name} {s:.2f} s" for name, s in seconds.items())
-        print(self.line() + (f"  ({phases})" if phases and not self._evaluating else ""), flush=True)
+        print(
+            self.line() + (f"  ({phases})" if phases and not self._evaluating else ""), flush=True
+        )
 
     def print(self, *args: Any, **kwargs: Any) -> None:
         with self._lock:
@@ -166,7 +180,9 @@ class PhaseProgressBar(ProgressBar):
         if self._enabled and is_tenth and not sys.stdout.isatty():
             self._print_line()
 
-    def _on_evaluation_start(self, run: RunView, batch_idx: int, dataloader_idx: int, totals: Any) -> None:
+    def _on_evaluation_start(
+        self, run: RunView, batch_idx: int, dataloader_idx: int, totals: Any
+    ) -> None:
         names = list(run.last_hypotheses)
         name = names[dataloader_idx] if dataloader_idx < len(names) else f"set {dataloader_idx}"
         total = totals[dataloader_idx] if isinstance(totals, list) else totals
@@ -177,14 +193,28 @@ class PhaseProgressBar(ProgressBar):
             print(f"evaluating at RL step {run.rl_step}: {', '.join(names)}", flush=True)
 
     def on_validation_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
-        self._on_evaluation_start(run_view(pl_module), batch_idx, dataloader_idx, trainer.num_val_batches)
+        self._on_evaluation_start(
+            run_view(pl_module), batch_idx, dataloader_idx, trainer.num_val_batches
+        )
 
     def on_test_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
-        self._on_evaluation_start(run_view(pl_module), batch_idx, dataloader_idx, trainer.num_test_batches)
+        self._on_evaluation_start(
+            run_view(pl_module), batch_idx, dataloader_idx, trainer.num_test_batches
+        )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._evaluating = ""
@@ -198,5 +228,7 @@ class PhaseProgressBar(ProgressBar):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._end(leave=True)
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
         self._end()

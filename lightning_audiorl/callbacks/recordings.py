@@ -11,7 +11,14 @@ from typing import Any
 from urllib.parse import quote
 
 from lightning_audiorl.callbacks.common import markdown_table
-from lightning_audiorl.callbacks.speech import has_speech, judge_names, mel_figure, spoken, transcript, write_wav
+from lightning_audiorl.callbacks.speech import (
+    has_speech,
+    judge_names,
+    mel_figure,
+    spoken,
+    transcript,
+    write_wav,
+)
 from lightning_audiorl.metrics import SetEvaluation, SpeechEvaluation
 from lightning_audiorl.types import Hypothesis
 
@@ -35,7 +42,11 @@ class Recordings:
         self.records: list[Record] = []
 
     def keep(
-        self, groups_of_set: Mapping[str, Sequence[Sequence[Hypothesis]]], folder: Path, stage: str, rl_step: int
+        self,
+        groups_of_set: Mapping[str, Sequence[Sequence[Hypothesis]]],
+        folder: Path,
+        stage: str,
+        rl_step: int,
     ) -> None:
         """Write the first sample of each set's first groups, in place of those of this stage before.
 
@@ -71,14 +82,25 @@ class Recordings:
     def of(self, stages: Sequence[str], folder: Path, report_folder: Path) -> list[Record]:
         """The records of some stages, a text's together, with files as links from the report's folder."""
         chosen = [record for record in self.records if record["stage"] in stages]
-        order = {(record["set"], record["id"]): number for number, record in reversed(list(enumerate(chosen)))}
+        order = {
+            (record["set"], record["id"]): number
+            for number, record in reversed(list(enumerate(chosen)))
+        }
 
         def link(path: str) -> str:
             there = path and (folder / path).is_file()  # a resumed run may stand in another folder
-            return quote(os.path.relpath(folder / path, report_folder).replace(os.sep, "/")) if there else ""
+            return (
+                quote(os.path.relpath(folder / path, report_folder).replace(os.sep, "/"))
+                if there
+                else ""
+            )
 
-        linked = [{**record, "wav": link(record["wav"]), "mel": link(record["mel"])} for record in chosen]
-        return sorted(linked, key=lambda one: (order[one["set"], one["id"]], stages.index(one["stage"])))
+        linked = [
+            {**record, "wav": link(record["wav"]), "mel": link(record["mel"])} for record in chosen
+        ]
+        return sorted(
+            linked, key=lambda one: (order[one["set"], one["id"]], stages.index(one["stage"]))
+        )
 
 
 def judges_of(evaluation: SetEvaluation | None) -> dict[str, str]:
@@ -93,7 +115,9 @@ def heard_columns(records: Sequence[Record], judges: Mapping[str, str]) -> dict[
     """Headings by judge; the one held out is marked."""
     held_out = judges.get("held_out_judge")
     names = dict.fromkeys(name for record in records for name in record["heard"])
-    return {name: f"heard by {name}" + (" (held out)" if name == held_out else "") for name in names}
+    return {
+        name: f"heard by {name}" + (" (held out)" if name == held_out else "") for name in names
+    }
 
 
 def recordings_markdown(records: Sequence[Record], judges: Mapping[str, str]) -> str:
@@ -101,10 +125,23 @@ def recordings_markdown(records: Sequence[Record], judges: Mapping[str, str]) ->
     columns = heard_columns(records, judges)
     rows = []
     for record in records:
-        links = [f"[{kind}]({record[key]})" for kind, key in (("sound", "wav"), ("mel", "mel")) if record[key]]
+        links = [
+            f"[{kind}]({record[key]})"
+            for kind, key in (("sound", "wav"), ("mel", "mel"))
+            if record[key]
+        ]
         moment = f"{record['stage']} (step {record['rl_step']})"
         heard = [record["heard"].get(name, "") for name in columns]
-        rows.append([record["set"], record["text"], moment, *heard, f"{record['duration_s']:.2f}", " ".join(links)])
+        rows.append(
+            [
+                record["set"],
+                record["text"],
+                moment,
+                *heard,
+                f"{record['duration_s']:.2f}",
+                " ".join(links),
+            ]
+        )
     return markdown_table(["set", "text", "", *columns.values(), "seconds", "files"], rows)
 
 
@@ -126,19 +163,28 @@ img {{ height: 9em; }}
 """
 
 
-def recordings_page(records: Sequence[Record], judges: Mapping[str, str], title: str, table: str, note: str) -> str:
+def recordings_page(
+    records: Sequence[Record], judges: Mapping[str, str], title: str, table: str, note: str
+) -> str:
     """A web page that plays the recordings beside their transcripts and spectrograms, under the table of figures."""
     columns = heard_columns(records, judges)
     rows = [["set", "text", "", *columns.values(), "sound", "spectrogram"]]
     for record in records:
         said = [record["set"], record["text"], f"{record['stage']} (step {record['rl_step']})"]
         said += [record["heard"].get(name, "") for name in columns]
-        sound = f'<audio controls preload="none" src="{record["wav"]}"></audio>' if record["wav"] else ""
+        sound = (
+            f'<audio controls preload="none" src="{record["wav"]}"></audio>'
+            if record["wav"]
+            else ""
+        )
         mel = f'<img src="{record["mel"]}" alt="mel spectrogram">' if record["mel"] else ""
         rows.append([*map(html.escape, said), sound, mel])
     head, *body = rows
     lines = ["<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in head) + "</tr>"]
     lines += ["<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in body]
     return _PAGE.format(
-        title=html.escape(title), table=html.escape(table), note=html.escape(note), rows="\n".join(lines)
+        title=html.escape(title),
+        table=html.escape(table),
+        note=html.escape(note),
+        rows="\n".join(lines),
     )

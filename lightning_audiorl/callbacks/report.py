@@ -18,7 +18,12 @@ from lightning_audiorl.callbacks.early_stop import EarlyStop
 from lightning_audiorl.callbacks.figures import figure_note, figure_table
 from lightning_audiorl.callbacks.hacking import HackingWatch
 from lightning_audiorl.callbacks.history import History
-from lightning_audiorl.callbacks.recordings import Recordings, judges_of, recordings_markdown, recordings_page
+from lightning_audiorl.callbacks.recordings import (
+    Recordings,
+    judges_of,
+    recordings_markdown,
+    recordings_page,
+)
 from lightning_audiorl.callbacks.view import RunView, run_view
 
 _NAMES = {"fit": "report", "validate": "validate", "test": "test"}
@@ -55,7 +60,9 @@ class RunReport(Callback):
         num_spoken: texts of each set that are kept as wav files.
     """
 
-    def __init__(self, enabled: bool = True, dirpath: str | None = None, num_spoken: int = 3) -> None:
+    def __init__(
+        self, enabled: bool = True, dirpath: str | None = None, num_spoken: int = 3
+    ) -> None:
         if num_spoken < 0:
             raise ValueError(f"RunReport.num_spoken must not be negative, got {num_spoken}")
         self.enabled, self.dirpath = enabled, dirpath
@@ -107,10 +114,14 @@ class RunReport(Callback):
         reasons = [c.reason for c in callbacks if isinstance(c, EarlyStop) and c.reason is not None]
         self._finish(trainer, run, f"stopped early; {reasons[0]}" if reasons else "finished")
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
         run = run_view(pl_module)
         if run.evaluations or self.history.steps:
-            self._finish(trainer, run, f"interrupted by {type(exception).__name__}: {exception}".rstrip(": "))
+            self._finish(
+                trainer, run, f"interrupted by {type(exception).__name__}: {exception}".rstrip(": ")
+            )
 
     # --- the report
 
@@ -164,7 +175,9 @@ class RunReport(Callback):
             "versions": surroundings.versions(),
             "settings": surroundings.settings(trainer),
             "evaluations": evaluations,
-            "history": {"rl_step": self.history.steps, **self.history.columns} if command == "fit" else {},
+            "history": {"rl_step": self.history.steps, **self.history.columns}
+            if command == "fit"
+            else {},
         }
 
 
@@ -199,7 +212,9 @@ def report_text(report: dict[str, Any], images: dict[str, str]) -> str:
     clock = report["time"]
     phases = " | ".join(f"{name} {_duration(s)}" for name, s in clock["phases_s"].items())
     parts = [f"# {_title(report)}", f"Status: {report['status']}."]
-    parts.append(f"Time: {_duration(clock['total_s'])}, of it evaluation {_duration(clock['evaluation_s'])}.")
+    parts.append(
+        f"Time: {_duration(clock['total_s'])}, of it evaluation {_duration(clock['evaluation_s'])}."
+    )
     if phases:
         parts.append(f"Training by phase: {phases}.")
     table = report_table(report)
@@ -207,14 +222,25 @@ def report_text(report: dict[str, Any], images: dict[str, str]) -> str:
         parts += ["## Figures", figure_note(report["before"]["results"]), f"```\n{table}\n```"]
     parts += [f"![{title}]({name})" for title, name in images.items()]
     if report["judges"]:
-        parts += ["## Judges", _facts({role.replace("_", " "): name for role, name in report["judges"].items()})]
+        parts += [
+            "## Judges",
+            _facts({role.replace("_", " "): name for role, name in report["judges"].items()}),
+        ]
     if report["recordings"]:
         parts += ["## What is heard", recordings_markdown(report["recordings"], report["judges"])]
     if report.get("memory_table"):
-        parts += ["## Memory by phase", "On the device, in the last RL step.", report["memory_table"]]
+        parts += [
+            "## Memory by phase",
+            "On the device, in the last RL step.",
+            report["memory_table"],
+        ]
     if report["alerts"]:
         parts.append("## Hacking watch")
-        parts.append("\n".join(f"- RL step {alert['rl_step']}: {alert['text']}" for alert in report["alerts"]))
+        parts.append(
+            "\n".join(
+                f"- RL step {alert['rl_step']}: {alert['text']}" for alert in report["alerts"]
+            )
+        )
     for title in ("model", "seeds", "machine", "versions"):
         parts += [f"## {title.capitalize()}", _facts(report[title])]
     if report["settings"]:
@@ -231,7 +257,9 @@ def write_report(report: dict[str, Any], folder: Path) -> str:
     columns = {key: column for key, column in report["history"].items() if key != "rl_step"}
     if report["before"] is not None:
         after = report["after"]["results"] if report["after"] else None
-        if plots.plot_figures(report["before"]["results"], after, _labels(report), folder / f"{name}_figures.png"):
+        if plots.plot_figures(
+            report["before"]["results"], after, _labels(report), folder / f"{name}_figures.png"
+        ):
             images["figures"] = f"{name}_figures.png"
     if plots.plot_judges(report["evaluations"], folder / f"{name}_judges.png"):
         images["judges that reward, and judges held out"] = f"{name}_judges.png"
@@ -239,7 +267,9 @@ def write_report(report: dict[str, Any], folder: Path) -> str:
         images["training curves"] = f"{name}_curves.png"
     if plots.plot_seconds(steps, columns, folder / f"{name}_seconds.png"):
         images["seconds per phase"] = f"{name}_seconds.png"
-    (folder / f"{name}.json").write_text(json.dumps(plain(report), indent=1, allow_nan=False) + "\n")
+    (folder / f"{name}.json").write_text(
+        json.dumps(plain(report), indent=1, allow_nan=False) + "\n"
+    )
     (folder / f"{name}.md").write_text(report_text(report, images))
     table = report_table(report)
     if report["recordings"]:

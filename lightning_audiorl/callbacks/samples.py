@@ -9,7 +9,13 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from lightning_audiorl.callbacks.common import markdown_table, tensorboard_writers
-from lightning_audiorl.callbacks.speech import has_speech, heard_table, spoken, spoken_group_table, write_speech
+from lightning_audiorl.callbacks.speech import (
+    has_speech,
+    heard_table,
+    spoken,
+    spoken_group_table,
+    write_speech,
+)
 from lightning_audiorl.callbacks.view import RunView, run_view
 from lightning_audiorl.text import fired_rules, normaliser_for
 from lightning_audiorl.types import Hypothesis, PromptBatch, Scores
@@ -18,20 +24,28 @@ from lightning_audiorl.types import Hypothesis, PromptBatch, Scores
 def rules_of(hypothesis: Hypothesis) -> str:
     """Names of the hallucination rules that fire."""
     normaliser = normaliser_for(hypothesis.row.lang)
-    return ", ".join(fired_rules(normaliser.units(hypothesis.row.text), normaliser.units(hypothesis.text)))
+    return ", ".join(
+        fired_rules(normaliser.units(hypothesis.row.text), normaliser.units(hypothesis.text))
+    )
 
 
 def best_and_worst(scores: Scores, num_groups: int) -> list[tuple[int, int, int]]:
     """(prompt, best sample, worst sample) of the groups whose rewards lie furthest apart."""
     found = []
-    for prompt, (totals, valid) in enumerate(zip(scores.total.tolist(), scores.valid.tolist(), strict=True)):
-        ranked = sorted((sample for sample, use in enumerate(valid) if use), key=lambda sample: totals[sample])
+    for prompt, (totals, valid) in enumerate(
+        zip(scores.total.tolist(), scores.valid.tolist(), strict=True)
+    ):
+        ranked = sorted(
+            (sample for sample, use in enumerate(valid) if use), key=lambda sample: totals[sample]
+        )
         if len(ranked) > 1:
             found.append((totals[ranked[0]] - totals[ranked[-1]], prompt, ranked[-1], ranked[0]))
     return [place for _, *place in sorted(found)[:num_groups]]  # type: ignore[misc]
 
 
-def group_table(groups: list[list[Hypothesis]], scores: Scores, places: Iterable[tuple[int, int, int]]) -> str:
+def group_table(
+    groups: list[list[Hypothesis]], scores: Scores, places: Iterable[tuple[int, int, int]]
+) -> str:
     """Markdown: best and worst hypothesis of each place of `best_and_worst` with every reward part."""
     rows = []
     for prompt, *samples in places:
@@ -40,8 +54,21 @@ def group_table(groups: list[list[Hypothesis]], scores: Scores, places: Iterable
             parts = [f"{part[prompt, sample]:.3f}" for part in scores.parts.values()]
             length = f"{said.num_tokens}" + ("" if said.finished else " (cut)")
             total = f"{scores.total[prompt, sample]:.3f}"
-            rows.append([said.row.id, said.row.text, label, said.text, total, *parts, length, rules_of(said)])
-    return markdown_table(["id", "reference", "", "hypothesis", "reward", *scores.parts, "tokens", "rules"], rows)
+            rows.append(
+                [
+                    said.row.id,
+                    said.row.text,
+                    label,
+                    said.text,
+                    total,
+                    *parts,
+                    length,
+                    rules_of(said),
+                ]
+            )
+    return markdown_table(
+        ["id", "reference", "", "hypothesis", "reward", *scores.parts, "tokens", "rules"], rows
+    )
 
 
 def hypothesis_table(groups: Iterable[list[Hypothesis]]) -> str:
@@ -108,9 +135,13 @@ class SampleLogger(Callback):
                 if speaks:
                     for label, sample in zip(("best", "worst"), samples, strict=True):
                         said = spoken(step.groups[prompt][sample])
-                        write_speech(writer, f"groups/{number}/{label}", said, rl_step, self.max_audio_s)
+                        write_speech(
+                            writer, f"groups/{number}/{label}", said, rl_step, self.max_audio_s
+                        )
 
-    def _write_audio(self, writer: Any, tag: str, batch: PromptBatch, prompt: int, rl_step: int) -> None:
+    def _write_audio(
+        self, writer: Any, tag: str, batch: PromptBatch, prompt: int, rl_step: int
+    ) -> None:
         rate = batch.sample_rate_hz
         num_samples = min(int(batch.num_samples[prompt]), round(self.max_audio_s * rate))
         if num_samples > 0:

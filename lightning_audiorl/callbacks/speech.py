@@ -57,24 +57,35 @@ def heard_table(groups: Iterable[Sequence[Hypothesis]]) -> str:
     samples = [said for said, *_ in groups]
     judges = judge_names(samples)
     rows = [
-        [said.row.id, said.row.text, *(transcript(said, judge) for judge in judges), *_length(said)] for said in samples
+        [said.row.id, said.row.text, *(transcript(said, judge) for judge in judges), *_length(said)]
+        for said in samples
     ]
-    return markdown_table(["id", "text", *(f"heard by {judge}" for judge in judges), "seconds", "tokens"], rows)
+    return markdown_table(
+        ["id", "text", *(f"heard by {judge}" for judge in judges), "seconds", "tokens"], rows
+    )
 
 
-def spoken_group_table(groups: Sequence[Sequence[Hypothesis]], scores: Scores, places: Iterable[Sequence[int]]) -> str:
+def spoken_group_table(
+    groups: Sequence[Sequence[Hypothesis]], scores: Scores, places: Iterable[Sequence[int]]
+) -> str:
     """Markdown: the best and the worst sample of each place (prompt, best, worst): judges, reward and its parts."""
     places = list(places)
-    judges = judge_names(groups[prompt][sample] for prompt, *samples in places for sample in samples)
+    judges = judge_names(
+        groups[prompt][sample] for prompt, *samples in places for sample in samples
+    )
     rows = []
     for prompt, *samples in places:
         for label, sample in zip(("best", "worst"), samples, strict=True):
             said = groups[prompt][sample]
-            figures = [f"{values[prompt, sample]:.3f}" for values in (scores.total, *scores.parts.values())]
+            figures = [
+                f"{values[prompt, sample]:.3f}" for values in (scores.total, *scores.parts.values())
+            ]
             heard = [transcript(said, judge) for judge in judges]
             rows.append([said.row.id, said.row.text, label, *heard, *figures, *_length(said)])
     heard_by = [f"heard by {judge}" for judge in judges]
-    return markdown_table(["id", "text", "", *heard_by, "reward", *scores.parts, "seconds", "tokens"], rows)
+    return markdown_table(
+        ["id", "text", "", *heard_by, "reward", *scores.parts, "seconds", "tokens"], rows
+    )
 
 
 # --- sound
@@ -82,14 +93,23 @@ def spoken_group_table(groups: Sequence[Sequence[Hypothesis]], scores: Scores, p
 
 def audible(waveform: Tensor, sample_rate_hz: int, max_s: float = math.inf) -> Tensor:
     """[num_samples] float32 within full scale, on the CPU, cut after ``max_s`` seconds; NaN is silence."""
-    num_samples = min(waveform.shape[0], round(max_s * sample_rate_hz)) if math.isfinite(max_s) else waveform.shape[0]
+    num_samples = (
+        min(waveform.shape[0], round(max_s * sample_rate_hz))
+        if math.isfinite(max_s)
+        else waveform.shape[0]
+    )
     return waveform[:num_samples].detach().float().cpu().nan_to_num(0.0).clamp(-1, 1)
 
 
 def write_wav(path: Path, speech: Speech) -> None:
     """Write 16 bits per sample; folders are made. An empty waveform makes an empty file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, audible(speech.waveform, speech.sample_rate_hz).numpy(), speech.sample_rate_hz, "PCM_16")
+    soundfile.write(
+        path,
+        audible(speech.waveform, speech.sample_rate_hz).numpy(),
+        speech.sample_rate_hz,
+        "PCM_16",
+    )
 
 
 # --- mel spectrograms
@@ -119,7 +139,11 @@ def mel_figure(speech: Speech, title: str = "") -> Figure:
     extent = (0.0, speech.duration_s, 0.0, float(_NUM_MELS))
     axis.imshow(decibels.numpy(), origin="lower", aspect="auto", extent=extent, cmap="magma")
     ticks = [hz for hz in _TICKS_HZ if hz <= half_hz]
-    axis.set_yticks([_NUM_MELS * _mel(hz) / _mel(half_hz) for hz in ticks], [f"{hz}" for hz in ticks], fontsize=7)
+    axis.set_yticks(
+        [_NUM_MELS * _mel(hz) / _mel(half_hz) for hz in ticks],
+        [f"{hz}" for hz in ticks],
+        fontsize=7,
+    )
     axis.set_ylabel("Hz")
     axis.set_xlabel("seconds")
     axis.set_title(title, fontsize=8)

@@ -149,10 +149,12 @@ class Codec(nn.Module, ABC):
             )
 
         # What lies behind a clip's end must not reach its codes, and the rest of the batch must not reach its shape.
-        waveform = waveform.float().masked_fill(~valid(num_samples, waveform.shape[1]), 0.0)
+        inside = valid(num_samples, waveform.shape[1])
+        waveform = waveform.float().masked_fill(~inside, 0.0)
         codes, lengths = self._encode(waveform, num_samples)
         self.check_lengths(num_samples, lengths)
-        codes = codes[:, : int(lengths.max()) if len(lengths) else 0].long()
+        longest = int(lengths.max()) if len(lengths) else 0
+        codes = codes[:, :longest].long()
         return codes.masked_fill(~valid(lengths, codes.shape[1]), 0), lengths
 
     @torch.no_grad()
@@ -176,7 +178,11 @@ class Codec(nn.Module, ABC):
             CodecError: for several codebooks, for codes that the codec does not have.
         """
         self.require_one_codebook()
-        if codes.ndim != 2 or lengths.shape != codes.shape[:1] or (len(lengths) and lengths.max() > codes.shape[1]):
+        if (
+            codes.ndim != 2
+            or lengths.shape != codes.shape[:1]
+            or (len(lengths) and lengths.max() > codes.shape[1])
+        ):
             raise CodecError(
                 f"{type(self).__name__}.decode: want codes [B, T] and lengths [B] of at most T, got "
                 f"{list(codes.shape)} and {lengths.tolist()}"
@@ -190,7 +196,8 @@ class Codec(nn.Module, ABC):
             )
 
         waveform, num_samples = self._decode(codes, lengths, condition)
-        waveform = waveform[:, : int(num_samples.max()) if len(num_samples) else 0].float()
+        longest = int(num_samples.max()) if len(num_samples) else 0
+        waveform = waveform[:, :longest].float()
         return waveform.masked_fill(~valid(num_samples, waveform.shape[1]), 0.0), num_samples
 
     @abstractmethod
@@ -213,7 +220,9 @@ class Codec(nn.Module, ABC):
             CodecError: naming what was encoded and what was declared.
         """
         expected = num_samples / self.samples_per_code
-        for given, length, want in zip(num_samples.tolist(), lengths.tolist(), expected.tolist(), strict=True):
+        for given, length, want in zip(
+            num_samples.tolist(), lengths.tolist(), expected.tolist(), strict=True
+        ):
             if abs(length - want) > 1 or (given == 0 and length):
                 raise CodecError(
                     f"{type(self).__name__}: {given} samples at {self.sample_rate_hz} Hz became {length} codes, but "
@@ -239,4 +248,5 @@ class Codec(nn.Module, ABC):
 
     def train(self, mode: bool = True) -> Self:
         """Train mode, which a frozen codec refuses: it stays in eval mode."""
-        return super().train(mode and any(p.requires_grad for p in self.parameters()))
+        is_training = any(parameter.requires_grad for parameter in self.parameters())
+        return super().train(mode and is_training)

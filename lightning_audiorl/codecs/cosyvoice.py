@@ -93,7 +93,8 @@ class CosyVoice2Codec(Codec):
         rows = []
         for wave, num in zip(waveform, num_samples.tolist(), strict=True):
             rows.append(self.tokens(wave[:num]).long() if num else empty)
-        return pad_sequence(rows, batch_first=True), torch.tensor([len(row) for row in rows], device=waveform.device)
+        lengths = torch.tensor([len(row) for row in rows], device=waveform.device)
+        return pad_sequence(rows, batch_first=True), lengths
 
     def _decode(
         self,
@@ -102,7 +103,9 @@ class CosyVoice2Codec(Codec):
         condition: SpeakerCondition | None,
     ) -> tuple[Tensor, Tensor]:
         if condition is None:
-            raise CodecError(f"{type(self).__name__}: speaks in the voice of a prompt; give every row a speaker prompt")
+            raise CodecError(
+                f"{type(self).__name__}: speaks in the voice of a prompt; give every row a speaker prompt"
+            )
 
         waveforms: list[Tensor] = []
         last: tuple[Tensor, _Prompt] | None = None
@@ -119,6 +122,7 @@ class CosyVoice2Codec(Codec):
             if condition.embedding is not None:
                 embedding = condition.embedding[b]
 
+            # Seeded alike, so that a row sounds the same whatever stands before it.
             with torch.random.fork_rng():
                 torch.manual_seed(0)
                 waveforms.append(self.speak(codes[b, :length], prompt_codes, prompt_mel, embedding))
@@ -130,7 +134,9 @@ class CosyVoice2Codec(Codec):
         """[S] the prompt of one row at the codec's rate."""
         clip = condition.waveform[row, : int(condition.num_samples[row])].float()
         if not len(clip):
-            raise CodecError(f"{type(self).__name__}: row {row} of the batch has no speaker prompt; give it one")
+            raise CodecError(
+                f"{type(self).__name__}: row {row} of the batch has no speaker prompt; give it one"
+            )
         return resample(clip, condition.sample_rate_hz, self.sample_rate_hz)
 
     def _prompt(self, clip: Tensor) -> _Prompt:

@@ -105,8 +105,7 @@ def digits_to_codes(digits: Tensor, levels: Tensor) -> Tensor:
         >>> digits_to_codes(torch.tensor([1.0, 2.0]), torch.tensor([8.0, 8.0]))
         tensor(17)
     """
-    place = torch.cumprod(torch.cat([levels.new_ones(1), levels[:-1]]), 0)
-    return (digits.long() * place.long()).sum(-1)
+    return (digits.long() * _places(levels)).sum(-1)
 
 
 def codes_to_digits(codes: Tensor, levels: Tensor) -> Tensor:
@@ -116,8 +115,13 @@ def codes_to_digits(codes: Tensor, levels: Tensor) -> Tensor:
         >>> codes_to_digits(torch.tensor(17), torch.tensor([8.0, 8.0]))
         tensor([1, 2])
     """
-    place = torch.cumprod(torch.cat([levels.new_ones(1), levels[:-1]]), 0).long()
-    return codes[..., None] // place % levels.long()
+    return codes[..., None] // _places(levels) % levels.long()
+
+
+def _places(levels: Tensor) -> Tensor:
+    """[C] int64: what each digit counts, the product of the levels before it."""
+    before = torch.cat([levels.new_ones(1), levels[:-1]])
+    return torch.cumprod(before, 0).long()
 
 
 class _Block(nn.Module):
@@ -171,10 +175,14 @@ class TinyCodec(Codec):
             self.encoder = nn.Sequential(*(_Block(width) for _ in range(config.layers)))
             self.to_digits = nn.Linear(width, len(config.levels))
             self.spread = nn.BatchNorm1d(len(config.levels), affine=False)
+
             self.from_digits = nn.Conv1d(len(config.levels), width, 1)
             self.decoder = nn.Sequential(*(_Block(width) for _ in range(config.layers)))
-            self.leave = nn.ConvTranspose1d(width, config.num_mels, window, frames, padding=frames // 2)
+            self.leave = nn.ConvTranspose1d(
+                width, config.num_mels, window, frames, padding=frames // 2
+            )
 
+        # The mel filters, and their pseudo-inverse for the way back.
         filters = melscale_fbanks(
             config.n_fft // 2 + 1,
             0.0,
@@ -188,7 +196,9 @@ class TinyCodec(Codec):
         self.window: Tensor
         self.filters: Tensor
         self.unfilter: Tensor
-        self.register_buffer("levels", torch.tensor(config.levels, dtype=torch.float32), persistent=False)
+        self.register_buffer(
+            "levels", torch.tensor(config.levels, dtype=torch.float32), persistent=False
+        )
         self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
         self.register_buffer("filters", filters, persistent=False)
         self.register_buffer("unfilter", torch.linalg.pinv(filters), persistent=False)
@@ -201,8 +211,12 @@ class TinyCodec(Codec):
         """Write ``config.json`` and ``model.safetensors``, which ``TinyCodec(folder)`` reads."""
         path = Path(folder).expanduser()
         path.mkdir(parents=True, exist_ok=True)
-        (path / "config.json").write_text(json.dumps({"codec": "TinyCodec", **asdict(self.config)}, indent=2) + "\n")
-        save_file({k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}, path / "model.safetensors")
+        config = {"codec": "TinyCodec", **asdict(self.config)}
+        (path / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        tensors = {
+            name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()
+        }
+        save_file(tensors, path / "model.safetensors")
 
     # --- the pieces, differentiable; rows of a batch are of one length here
 
@@ -222,30 +236,37 @@ class TinyCodec(Codec):
             center=False,
             return_complex=True,
         )
-        magnitudes = spectrum.abs()[..., : (samples + missing) // self.config.hop]
+        num_frames = (samples + missing) // self.config.hop
+        magnitudes = spectrum.abs()[..., :num_frames]
         mel = torch.einsum("bft,fm->bmt", magnitudes, self.filters)
         return (mel.clamp(min=_FLOOR).log() - _MEAN) / _STD
 
     def digits(self, mel: Tensor) -> Tensor:
         """Normalised log-mel [B, M, F] -> [B, T, C] whole numbers below the levels, gradients straight through."""
-        hidden = self.to_digits(self.encoder(self.enter(mel)).transpose(1, 2)).float()
+        encoded = self.encoder(self.enter(mel))
+        hidden = self.to_digits(encoded.transpose(1, 2)).float()
         spread = self.spread(hidden.flatten(0, 1)).view_as(hidden)
         return quantise(_SPREAD * spread, self.levels)
 
     def mels_of(self, digits: Tensor) -> Tensor:
         """[B, T, C] digits -> normalised log-mel [B, M, F]."""
-        hidden = self.from_digits((2 * digits / (self.levels - 1) - 1).transpose(1, 2))
+        # Whole numbers to the range -1 to 1.
+        scaled = 2 * digits / (self.levels - 1) - 1
+        hidden = self.from_digits(scaled.transpose(1, 2))
         return self.leave(self.decoder(hidden)).float()
 
     def waveforms_of(self, mel: Tensor) -> Tensor:
         """Normalised log-mel [B, M, F] -> [B, S] by Griffin-Lim from phase 0."""
         config = self.config
-        magnitudes = torch.einsum("bmt,mf->bft", (mel * _STD + _MEAN).exp(), self.unfilter).clamp(min=0.0)
+        power = (mel * _STD + _MEAN).exp()
+        magnitudes = torch.einsum("bmt,mf->bft", power, self.unfilter).clamp(min=0.0)
 
         # Whole frames of silence around it, cut off again: Griffin-Lim is worst at the edges.
         edge = -(-config.n_fft // config.hop)
+        padded = F.pad(magnitudes, (edge, edge))
+
         waveform = griffinlim(
-            F.pad(magnitudes, (edge, edge)),
+            padded,
             window=self.window,
             n_fft=config.n_fft,
             hop_length=config.hop,
@@ -256,7 +277,10 @@ class TinyCodec(Codec):
             length=None,
             rand_init=False,
         )
-        return waveform[:, edge * config.hop :][:, : mel.shape[2] * config.hop]
+
+        start = edge * config.hop
+        num_samples = mel.shape[2] * config.hop
+        return waveform[:, start : start + num_samples]
 
     # --- Codec: row by row. Griffin-Lim would blow up the last bits in which a batch differs from its rows, and on a
     # CPU it is no faster in a batch.
@@ -291,7 +315,9 @@ class TinyCodec(Codec):
 
 def _pad(rows: list[Tensor], empty: Tensor) -> Tensor:
     """[B, longest] rows, zeros behind their ends; [0, 0] for no rows."""
-    return pad_sequence(rows, batch_first=True) if rows else empty[None, :].expand(0, 0)
+    if not rows:
+        return empty[None, :].expand(0, 0)
+    return pad_sequence(rows, batch_first=True)
 
 
 def read_config(folder: str) -> TinyCodecConfig:
@@ -304,7 +330,9 @@ def read_config(folder: str) -> TinyCodecConfig:
     path = Path(folder).expanduser()
     for name in ("config.json", "model.safetensors"):
         if not (path / name).is_file():
-            raise FileNotFoundError(f"TinyCodec: {folder} has no {name}; give a folder that CodecTraining wrote")
+            raise FileNotFoundError(
+                f"TinyCodec: {folder} has no {name}; give a folder that CodecTraining wrote"
+            )
 
     values = json.loads((path / "config.json").read_text())
     known = {field.name for field in fields(TinyCodecConfig)}

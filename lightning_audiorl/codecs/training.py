@@ -25,8 +25,10 @@ from lightning_audiorl.types import PromptBatch
 def random_crops(batch: PromptBatch, length: int, key: tuple[int | str, ...]) -> Tensor:
     """[B, length] one stretch of each clip, keyed by ``key`` and the row's id; silence fills up a shorter clip."""
     crops = batch.waveform.new_zeros(len(batch), length)
-    for b, (num, row_id) in enumerate(zip(batch.num_samples.tolist(), batch.ids, strict=True)):
-        start = int(keyed_uniform(1, "crop", *key, row_id).item() * (max(0, num - length) + 1))
+    for b, num in enumerate(batch.num_samples.tolist()):
+        # Every start alike, the last one included.
+        draw = keyed_uniform(1, "crop", *key, batch.ids[b]).item()
+        start = int(draw * (max(0, num - length) + 1))
         crop = batch.waveform[b, start : min(num, start + length)]
         crops[b, : len(crop)] = crop
     return crops
@@ -87,7 +89,9 @@ class CodecTraining(LightningModule):
     ) -> None:
         super().__init__()
         if num_steps < 1 or lr <= 0 or crop_s <= 0:
-            raise ValueError(f"CodecTraining: want num_steps, lr, crop_s > 0; got {num_steps}, {lr}, {crop_s}")
+            raise ValueError(
+                f"CodecTraining: want num_steps, lr, crop_s > 0; got {num_steps}, {lr}, {crop_s}"
+            )
 
         # A codec is frozen everywhere but here.
         self.codec = codec.requires_grad_(True).train()
@@ -111,10 +115,14 @@ class CodecTraining(LightningModule):
     def training_step(self, batch: PromptBatch, batch_idx: int) -> Tensor:
         """The loss on one random stretch of every clip."""
         self._check_rate(batch)
-        mel = self.codec.mels(random_crops(batch, self.crop_samples, (self.seed, self.global_step)))
-        absolute, square = mel_errors(self.codec.mels_of(self.codec.digits(mel)), mel)
+        crops = random_crops(batch, self.crop_samples, (self.seed, self.global_step))
+        mel = self.codec.mels(crops)
+        again = self.codec.mels_of(self.codec.digits(mel))
+
+        absolute, square = mel_errors(again, mel)
         loss = absolute + self.squared * square
-        self.log_dict({"loss": loss.detach(), "mel_l1": absolute.detach()}, prog_bar=True, batch_size=len(batch))
+        logged = {"loss": loss.detach(), "mel_l1": absolute.detach()}
+        self.log_dict(logged, prog_bar=True, batch_size=len(batch))
         return loss
 
     def on_train_batch_end(self, *_: Any) -> None:
@@ -146,11 +154,14 @@ class CodecTraining(LightningModule):
         difference = (self.codec.mels_of(digits) - mel).abs().mean(1)
         error = difference[frames].mean()
         weight = int(frames.sum())
-        self.log(f"val/{name}/mel_l1", error, batch_size=weight, add_dataloader_idx=False, prog_bar=True)
+        self.log(
+            f"val/{name}/mel_l1", error, batch_size=weight, add_dataloader_idx=False, prog_bar=True
+        )
 
         codes = digits_to_codes(digits, self.codec.levels)[keep]
         counts = torch.bincount(codes, minlength=self.codec.cardinality).cpu()
-        self._counts[name] = self._counts.get(name, torch.zeros_like(counts)) + counts
+        before = self._counts.get(name, torch.zeros_like(counts))
+        self._counts[name] = before + counts
 
     def on_validation_epoch_end(self) -> None:
         """Log how many codes are in use."""
@@ -167,7 +178,9 @@ class CodecTraining(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up and cosine decay, stepped with every batch."""
-        return adamw_with_cosine(self.codec.parameters(), self.lr, self.warmup_steps, self.num_steps)
+        return adamw_with_cosine(
+            self.codec.parameters(), self.lr, self.warmup_steps, self.num_steps
+        )
 
     def _check_rate(self, batch: PromptBatch) -> None:
         if batch.sample_rate_hz != self.codec.sample_rate_hz:

@@ -89,14 +89,21 @@ def calibrate(
         seed=seed,
         device=device,
     )
-    settings = {"token2text": token2text, "judge": judge.name, "num_rows": len(source), "seed": seed}
+    settings = {
+        "token2text": token2text,
+        "judge": judge.name,
+        "num_rows": len(source),
+        "seed": seed,
+    }
     if policy is not None:
         settings |= {"decoding": asdict(decoding), "num_samples": num_samples}
     written = {"settings": settings, "speech": {name: asdict(one) for name, one in found.items()}}
     path = Path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(plain(written), indent=1, allow_nan=False) + "\n")
-    text = calibration_text(found, f"{token2text} beside the judge {judge.name}, {len(source)} rows")
+    text = calibration_text(
+        found, f"{token2text} beside the judge {judge.name}, {len(source)} rows"
+    )
     path.with_suffix(".md").write_text(text)
     print(f"{text}\n{path}")
 
@@ -124,22 +131,32 @@ def calibrations(
     said: dict[str, list[Hypothesis]] = {RECORDINGS: [], SAMPLES: []}
     data = TtsDataModule(prompt_s, sample_rate_hz=codec.sample_rate_hz)
     for first in range(0, len(rows), batch_size):
-        batch = data.load([rows[i] for i in range(first, min(first + batch_size, len(rows)))]).to(device)
+        batch = data.load([rows[i] for i in range(first, min(first + batch_size, len(rows)))]).to(
+            device
+        )
         mix.check(batch.rows)
         said[RECORDINGS] += recordings(codec, batch)
         if policy is not None:
-            said[SAMPLES] += _samples(policy, batch, num_samples, decoding, SampleKey(seed, 0, "validation"))
+            said[SAMPLES] += _samples(
+                policy, batch, num_samples, decoding, SampleKey(seed, 0, "validation")
+            )
     if not any(said.values()):
         raise ValueError(
             "calibrate: no row has a recording of its text, and there is no policy to speak it; give rows with one "
             "('target' in the manifest), or a policy"
         )
-    return {name: calibration(mix.network, each, judge, num_quantiles) for name, each in said.items() if each}
+    return {
+        name: calibration(mix.network, each, judge, num_quantiles)
+        for name, each in said.items()
+        if each
+    }
 
 
 def _codec(policy: Policy | None, codec: Codec | None) -> Codec:
     if (policy is None) == (codec is None):
-        raise ValueError("calibrate: give a policy, which has a codec, or a codec alone for recordings")
+        raise ValueError(
+            "calibrate: give a policy, which has a codec, or a codec alone for recordings"
+        )
     if codec is not None:
         return codec
     assert policy is not None
@@ -158,7 +175,9 @@ def recordings(codec: Codec, batch: PromptBatch) -> Iterator[Hypothesis]:
     for row, wave, num, ids, length in zip(
         batch.rows, waveform, num_samples.tolist(), codes.cpu(), lengths.tolist(), strict=True
     ):
-        yield Hypothesis(row, "", length, True, Speech(wave[:num], codec.output_sample_rate_hz, ids[:length]))
+        yield Hypothesis(
+            row, "", length, True, Speech(wave[:num], codec.output_sample_rate_hz, ids[:length])
+        )
 
 
 def _samples(
@@ -173,7 +192,15 @@ def _samples(
 
 def calibration_text(found: Mapping[str, Calibration], title: str) -> str:
     """Markdown: rank correlations and error rates of each kind of speech, then its quantiles."""
-    header = ["speech", "samples", "rank correlation, decoder", "CTC", "CER % by the judge", "by the decoder", "by CTC"]
+    header = [
+        "speech",
+        "samples",
+        "rank correlation, decoder",
+        "CTC",
+        "CER % by the judge",
+        "by the decoder",
+        "by CTC",
+    ]
     lines = []
     for name, one in found.items():
         ranks = [f"{one.spearman[form]:.2f}" for form in ("decoder", "ctc")]

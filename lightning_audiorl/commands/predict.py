@@ -15,7 +15,12 @@ from lightning_audiorl.callbacks.speech import write_wav
 from lightning_audiorl.data.datamodules.asr import AsrDataModule
 from lightning_audiorl.data.datamodules.predict import PredictionData
 from lightning_audiorl.data.datamodules.tts import TtsDataModule, speech_source
-from lightning_audiorl.data.hypotheses.reader import Predicted, Sample, SpeechSample, row_fingerprint
+from lightning_audiorl.data.hypotheses.reader import (
+    Predicted,
+    Sample,
+    SpeechSample,
+    row_fingerprint,
+)
 from lightning_audiorl.data.hypotheses.summary import summary
 from lightning_audiorl.data.hypotheses.writer import HypothesisParts, RowsSurvey, survey_rows
 from lightning_audiorl.data.manifest.files import ManifestRows
@@ -27,7 +32,14 @@ from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.metrics.speech import Judges, character_errors
 from lightning_audiorl.models.policy import Policy
 from lightning_audiorl.models.reference import content_hash
-from lightning_audiorl.text import ErrorCounts, KeywordCounts, count_errors, count_keywords, fired_rules, normaliser_for
+from lightning_audiorl.text import (
+    ErrorCounts,
+    KeywordCounts,
+    count_errors,
+    count_keywords,
+    fired_rules,
+    normaliser_for,
+)
 from lightning_audiorl.types import Decoding, Hypothesis, PromptBatch, Utterance
 
 _TRAINER = {
@@ -65,7 +77,11 @@ class SpeechPrediction:
         """Who listens, in plain data; lines of other listeners are not mixed with these."""
         listeners = {"judge": self.judge, "encoder": self.encoder}
         return {
-            role: {"name": listener.name, "class": type(listener).__name__, "content": content_hash(listener)}
+            role: {
+                "name": listener.name,
+                "class": type(listener).__name__,
+                "content": content_hash(listener),
+            }
             for role, listener in listeners.items()
             if listener is not None
         }
@@ -109,8 +125,13 @@ def predict(
         speech: who listens to models that speak; None for models that write.
     """
     if not models:
-        raise ValueError("predict: `models` is empty; give at least one, as name: {class_path: ..., init_args: ...}")
-    decodings = decodings or {"greedy": EvalDecoding(), "sampled": EvalDecoding(Decoding(temperature=1.0), 4)}
+        raise ValueError(
+            "predict: `models` is empty; give at least one, as name: {class_path: ..., init_args: ...}"
+        )
+    decodings = decodings or {
+        "greedy": EvalDecoding(),
+        "sampled": EvalDecoding(Decoding(temperature=1.0), 4),
+    }
     source = _source(speech_source(rows) if speech is not None else rows, limit_rows)
     survey = survey_rows(source)
     settings = {
@@ -160,7 +181,11 @@ def _source(rows: RowSource | str, limit_rows: int | None) -> RowSource:
     source = ManifestRows(rows, allow_empty_text=True) if isinstance(rows, str) else rows
     if limit_rows is not None and limit_rows < 1:
         raise ValueError(f"predict: limit_rows must be at least 1, got {limit_rows}")
-    return source if limit_rows is None or limit_rows >= len(source) else PickedRows(source, range(limit_rows))
+    return (
+        source
+        if limit_rows is None or limit_rows >= len(source)
+        else PickedRows(source, range(limit_rows))
+    )
 
 
 def _loader(speech: SpeechPrediction | None, **settings: Any) -> AsrDataModule:
@@ -169,7 +194,9 @@ def _loader(speech: SpeechPrediction | None, **settings: Any) -> AsrDataModule:
     return TtsDataModule(speech.prompt_s, speech.charset, **settings)
 
 
-def _run(module: Prediction, data: PredictionData, writer: HypothesisWriter, settings: dict[str, Any]) -> None:
+def _run(
+    module: Prediction, data: PredictionData, writer: HypothesisWriter, settings: dict[str, Any]
+) -> None:
     callbacks: list[Callback] = [writer, *settings.pop("callbacks", [])]
     if settings.get("enable_progress_bar", True):
         callbacks.append(PredictionProgress(writer.model))
@@ -186,7 +213,9 @@ class HypothesisWriter(Callback):
         speech: who listened, where the model speaks.
     """
 
-    def __init__(self, model: str, keywords: list[str], speech: SpeechPrediction | None = None) -> None:
+    def __init__(
+        self, model: str, keywords: list[str], speech: SpeechPrediction | None = None
+    ) -> None:
         self.model, self.keywords, self.speech = model, keywords, speech
 
     def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:
@@ -198,7 +227,13 @@ class HypothesisWriter(Callback):
         trainer.strategy.barrier()
 
     def on_predict_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Any,
+        pl_module: Any,
+        outputs: Any,
+        batch: PromptBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Write the rows of one batch that were not done before; their wav files first, where they are asked for."""
         data: PredictionData = trainer.datamodule
@@ -207,14 +242,20 @@ class HypothesisWriter(Callback):
             for number, group in zip(numbers, outputs.groups, strict=True):
                 if not data.done[number]:
                     self._write_audio(data.audio_folder / self.model, number, group)
-        lines = zip(numbers, predicted(batch.rows, outputs, self.model, self.keywords, self.speech), strict=True)
+        lines = zip(
+            numbers,
+            predicted(batch.rows, outputs, self.model, self.keywords, self.speech),
+            strict=True,
+        )
         missing = ((number, line) for number, line in lines if not data.done[number])
         data.parts.append(data.model, trainer.global_rank, missing)
 
     def _write_audio(self, folder: Path, number: int, group: list[Decoded]) -> None:
         for one in group:
             if one.hypothesis.speech is not None:
-                write_wav(folder / f"{number:06d}_{one.decoding}_{one.sample}.wav", one.hypothesis.speech)
+                write_wav(
+                    folder / f"{number:06d}_{one.decoding}_{one.sample}.wav", one.hypothesis.speech
+                )
 
 
 def predicted(
@@ -227,13 +268,19 @@ def predicted(
     """One record per row of a batch: hypotheses with their counts, log-probs and seconds to four decimals."""
     second_s = decoded.seconds / max(sum(row.duration_s for row in rows), 1e-9)
     for row, group in zip(rows, decoded.groups, strict=True):
-        samples = tuple(_sample(row, one, [*keywords, *row.keywords], speech, decoded.panel) for one in group)
+        samples = tuple(
+            _sample(row, one, [*keywords, *row.keywords], speech, decoded.panel) for one in group
+        )
         seconds = round(second_s * row.duration_s, 4)
         yield Predicted(row.id, model, row.text, row_fingerprint(row), samples, seconds)
 
 
 def _sample(
-    row: Utterance, decoded: Decoded, keywords: list[str], speech: SpeechPrediction | None, panel: JudgePanel
+    row: Utterance,
+    decoded: Decoded,
+    keywords: list[str],
+    speech: SpeechPrediction | None,
+    panel: JudgePanel,
 ) -> Sample:
     normaliser, said = normaliser_for(row.lang), decoded.hypothesis
     # `Prediction` has had the judges asked; here the panel knows their answers.
@@ -248,8 +295,12 @@ def _sample(
         num_tokens=said.num_tokens,
         finished=said.finished,
         errors=ErrorCounts() if failed else count_errors(reference, hypothesis, normaliser.unit),
-        rules=() if failed else tuple(fired_rules(normaliser.units(row.text), normaliser.units(text or ""))),
-        keywords=KeywordCounts() if failed else count_keywords(row.text, text or "", keywords, normaliser),
+        rules=()
+        if failed
+        else tuple(fired_rules(normaliser.units(row.text), normaliser.units(text or ""))),
+        keywords=KeywordCounts()
+        if failed
+        else count_keywords(row.text, text or "", keywords, normaliser),
         speech=None if speech is None else _speech_sample(said, text, speech.encoder, panel),
     )
 

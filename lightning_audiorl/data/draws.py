@@ -41,7 +41,8 @@ def check_span(where: str, span: tuple[_N, _N], lowest: _N) -> tuple[_N, _N]:
         ...
         ValueError: NoisePadded.before_s: want (low, high) with 0.0 <= low <= high, got (3.0, 0.5)
     """
-    if len(span) != 2 or not lowest <= span[0] <= span[1]:
+    is_span = len(span) == 2 and lowest <= span[0] <= span[1]
+    if not is_span:
         raise ValueError(f"{where}: want (low, high) with {lowest} <= low <= high, got {span}")
     return span[0], span[1]
 
@@ -65,7 +66,9 @@ def whole(span: tuple[int, int], share: float) -> int:
         [3, 4, 5]
     """
     low, high = span
-    return low + min(int(share * (high - low + 1)), high - low)
+    num_values = high - low + 1
+    step = min(int(share * num_values), num_values - 1)
+    return low + step
 
 
 def between(span: tuple[float, float], share: float) -> float:

@@ -18,7 +18,11 @@ def trainable_keys(policy: Policy) -> set[str]:
 
 
 def run_record(
-    policy: Policy, algorithm: str, start_hash: str | None, rl_step: int, evaluations: list[dict[str, Any]]
+    policy: Policy,
+    algorithm: str,
+    start_hash: str | None,
+    rl_step: int,
+    evaluations: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """The entry ``audiorl`` of a checkpoint, in plain data."""
     return {
@@ -64,7 +68,9 @@ def check_record(
     held = set(saved["tensors"])
     if resumes:
         if saved["algorithm"] != algorithm:
-            raise ValueError(f"ckpt_path: a run of {saved['algorithm']}, not of {algorithm}{_NEW_RUN}")
+            raise ValueError(
+                f"ckpt_path: a run of {saved['algorithm']}, not of {algorithm}{_NEW_RUN}"
+            )
         differing = held ^ trainable_keys(policy)
     else:
         differing = held - state_keys

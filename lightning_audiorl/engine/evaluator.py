@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import chain, product
 
 from torchmetrics import Metric
 
@@ -47,7 +48,9 @@ class Evaluator:
         last_hypotheses: groups by set, the first 64 rows, under the first decoding.
     """
 
-    def __init__(self, decodings: Mapping[str, EvalDecoding], evaluation: SetEvaluation, panel: JudgePanel) -> None:
+    def __init__(
+        self, decodings: Mapping[str, EvalDecoding], evaluation: SetEvaluation, panel: JudgePanel
+    ) -> None:
         self.decodings = dict(decodings)
         self.evaluation = evaluation
         self.panel = panel
@@ -59,7 +62,9 @@ class Evaluator:
         """Begin the metrics of every set anew."""
         self.set_names = list(set_names)
         self.last_hypotheses = {name: [] for name in set_names}
-        self._metrics = {(name, decoding): self.evaluation.new() for name in set_names for decoding in self.decodings}
+        self._metrics = {}
+        for name, decoding in product(set_names, self.decodings):
+            self._metrics[name, decoding] = self.evaluation.new()
 
     def update(
         self,
@@ -87,7 +92,7 @@ class Evaluator:
             with phase("reward"):
                 groups = hypotheses(policy, batch, rollout, context)
                 seconds = encode_s + time.perf_counter() - start
-                self._metrics[name, label].update([h for group in groups for h in group], seconds)
+                self._metrics[name, label].update(list(chain.from_iterable(groups)), seconds)
             first = first or groups
 
         kept = self.last_hypotheses[name]

@@ -40,7 +40,9 @@ def micro_batches(
     """
     num = len(prompt_lengths)
     if len(completion_lengths) != num:
-        raise ValueError(f"micro_batches: {num} prompt lengths, {len(completion_lengths)} completion lengths")
+        raise ValueError(
+            f"micro_batches: {num} prompt lengths, {len(completion_lengths)} completion lengths"
+        )
     if min(max_tokens or 0, max_prompts or 0) < 0 or group_size < 1:
         raise ValueError(
             "micro_batches: want max_tokens >= 0, max_prompts >= 0, group_size >= 1; "
@@ -53,7 +55,9 @@ def micro_batches(
         return len(piece) * (longest_prompt + group_size * longest_completion)
 
     def fits(piece: list[int]) -> bool:
-        return (not max_prompts or len(piece) <= max_prompts) and (not max_tokens or cost(piece) <= max_tokens)
+        return (not max_prompts or len(piece) <= max_prompts) and (
+            not max_tokens or cost(piece) <= max_tokens
+        )
 
     if num == 0:
         return []
@@ -72,7 +76,10 @@ def micro_batches(
 
 
 def step_micro_batches(
-    step: RLStep, strategy: RLStrategy, max_tokens: int | None = None, max_prompts: int | None = None
+    step: RLStep,
+    strategy: RLStrategy,
+    max_tokens: int | None = None,
+    max_prompts: int | None = None,
 ) -> Iterator[MicroBatch]:
     """The groups of a step in pieces of neighbouring lengths, as many on every rank as its strategy wants.
 
@@ -93,4 +100,6 @@ def step_micro_batches(
         if index == list(range(len(context))):
             yield MicroBatch(index, rows, context, rollout, float(counts))
         else:
-            yield MicroBatch(index, rows, context.select(index), rollout.select(index), float(counts))
+            yield MicroBatch(
+                index, rows, context.select(index), rollout.select(index), float(counts)
+            )

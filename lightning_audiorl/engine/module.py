@@ -19,10 +19,17 @@ from torch import Tensor, nn
 from lightning_audiorl.engine.checkpointing import check_record, run_record, trainable_keys
 from lightning_audiorl.engine.distributed import gather_metrics, raise_on_all_ranks
 from lightning_audiorl.engine.dynamic_sampling import refill
-from lightning_audiorl.engine.evaluator import EvalDecoding, Evaluator, flat_metrics
+from lightning_audiorl.engine.evaluation_hooks import EvaluationHooks
+from lightning_audiorl.engine.evaluator import EvalDecoding, Evaluator
 from lightning_audiorl.engine.micro_batches import step_micro_batches
 from lightning_audiorl.engine.optim import Optim
-from lightning_audiorl.engine.rollout import Sampler, hypotheses, reward_metrics, rollout_metrics, unrewarded
+from lightning_audiorl.engine.rollout import (
+    Sampler,
+    hypotheses,
+    reward_metrics,
+    rollout_metrics,
+    unrewarded,
+)
 from lightning_audiorl.engine.run_parts import run_parts
 from lightning_audiorl.engine.scoring import StepScorer
 from lightning_audiorl.engine.update import Updater
@@ -39,13 +46,12 @@ from lightning_audiorl.losses import (
     WeightedGradients,
 )
 from lightning_audiorl.metrics import AsrEvaluation, SetEvaluation
-from lightning_audiorl.metrics.specs import is_monitored
 from lightning_audiorl.models.policy import Context, Policy, SampleKey
 from lightning_audiorl.models.reference import Reference, content_hash
 from lightning_audiorl.rewards import RewardMix
 from lightning_audiorl.strategies import Part, RLStrategy, rl_strategy
 from lightning_audiorl.strategies.phases import Phase, PhaseClock
-from lightning_audiorl.types import Hypothesis, PromptBatch
+from lightning_audiorl.types import PromptBatch
 
 
 @runtime_checkable
@@ -56,7 +62,7 @@ class RefillingData(Protocol):
         """Further prompts for an RL step."""
 
 
-class RLModule(LightningModule):
+class RLModule(EvaluationHooks, LightningModule):
     """Manual optimisation: one ``training_step`` is one RL step.
 
     Args:
@@ -146,7 +152,10 @@ class RLModule(LightningModule):
         self.evaluation = (evaluation or AsrEvaluation(keywords)).with_panel(self.panel)
         if rewards is not None:
             rewards.seat_judges(self.panel)
-        self.evaluator = Evaluator(eval_decodings or {"greedy": EvalDecoding()}, self.evaluation, self.panel)
+
+        self.evaluator = Evaluator(
+            eval_decodings or {"greedy": EvalDecoding()}, self.evaluation, self.panel
+        )
         self.seed = seed
         self.log_every = log_every_n_steps
         self.keep_context = keep_context
@@ -215,10 +224,14 @@ class RLModule(LightningModule):
         self.context = context
 
         with self.phase("rollout"):
-            rollout = self.sampler.sample(self.policy, batch, context, SampleKey(self.seed, self.rl_step))
+            rollout = self.sampler.sample(
+                self.policy, batch, context, SampleKey(self.seed, self.rl_step)
+            )
 
         if self.rewards is None:
-            return ScoredRollout(batch, context, rollout, unrewarded(rollout), [[] for _ in batch.rows])
+            return ScoredRollout(
+                batch, context, rollout, unrewarded(rollout), [[] for _ in batch.rows]
+            )
 
         with self.phase("reward"):
             groups = hypotheses(self.policy, batch, rollout, context)
@@ -248,7 +261,9 @@ class RLModule(LightningModule):
         batch = datamodule.refill(self.rl_step, attempt, num_prompts)
         return self.collect_rollouts(batch.to(self.device))
 
-    def step_of(self, samples: ScoredRollout, refill_metrics: dict[str, float] | None = None) -> RLStep:
+    def step_of(
+        self, samples: ScoredRollout, refill_metrics: dict[str, float] | None = None
+    ) -> RLStep:
         """What losses see of some samples."""
         advantages, dropped = self.advantages.estimate(samples.scores, samples.rollout)
         key = SampleKey(self.seed, self.rl_step)
@@ -257,7 +272,11 @@ class RLModule(LightningModule):
     def prepare(self, step: RLStep) -> list[Prepared]:
         """Phase reference: what each loss needs of the step, under the weights of before the update."""
         scorer = StepScorer(
-            self.loss_settings, step.rollout, lambda: self.micro_batches(step), self.reference, self.phase
+            self.loss_settings,
+            step.rollout,
+            lambda: self.micro_batches(step),
+            self.reference,
+            self.phase,
         )
         return [loss.prepare(step, scorer) for loss in self.losses]
 
@@ -268,7 +287,9 @@ class RLModule(LightningModule):
         num_skipped = 0.0
         for _ in range(self.num_updates):
             with self.phase("update"):
-                metrics = updater.step(prepared, lambda: self.micro_batches(step), self.rl_step, self.num_steps)
+                metrics = updater.step(
+                    prepared, lambda: self.micro_batches(step), self.rl_step, self.num_steps
+                )
             num_skipped += metrics["skipped_updates"]
         return metrics | {"skipped_updates": num_skipped}
 
@@ -309,16 +330,18 @@ class RLModule(LightningModule):
         self.clock.reset()
         ledger = self.strategy.ledger
         if ledger is not None:
-            logged |= ledger.figures()
+            logged |= ledger.metrics()
             self.ledger_table = ledger.table()
             ledger.reset()
 
         self.context = None
         self.panel.clear()
         self.rl_step += 1
-        self.step_metrics = gather_metrics(self.strategy, {k: float(v) for k, v in logged.items()}, weight)
+        self.step_metrics = gather_metrics(
+            self.strategy, {k: float(v) for k, v in logged.items()}, weight
+        )
         if self.rl_step % self.log_every == 0:
-            self._write(self.step_metrics)
+            self.write_metrics(self.step_metrics)
 
         datamodule = self._datamodule()
         if datamodule is not None and hasattr(datamodule, "next_step"):
@@ -339,7 +362,7 @@ class RLModule(LightningModule):
         # Lightning sets it only where one was given.
         return getattr(self.trainer, "datamodule", None)
 
-    def _write(self, metrics: Mapping[str, float]) -> None:
+    def write_metrics(self, metrics: Mapping[str, float]) -> None:
         """Log at the present RL step, and have it on disk: a killed run loses no point that a checkpoint counts."""
         for logger in self.loggers:
             logger.log_metrics(dict(metrics), step=self.rl_step)
@@ -358,7 +381,9 @@ class RLModule(LightningModule):
                 "set trainer.strategy to phase_ddp or phase_fsdp"
             )
         if self.trainer.precision == "16-mixed":
-            raise ValueError("precision 16-mixed: gradients are clipped before they are unscaled; use bf16-mixed")
+            raise ValueError(
+                "precision 16-mixed: gradients are clipped before they are unscaled; use bf16-mixed"
+            )
         if stage == "fit":
             self._check_fit()
 
@@ -370,7 +395,9 @@ class RLModule(LightningModule):
     def _check_fit(self) -> None:
         name = type(self).__name__
         if self.samples_from_policy and self.policy.finetune.encoder:
-            raise ValueError(f"{name} gives the encoder no gradient; set policy.init_args.finetune.encoder to false")
+            raise ValueError(
+                f"{name} gives the encoder no gradient; set policy.init_args.finetune.encoder to false"
+            )
         if self.max_refills and not isinstance(self._datamodule(), RefillingData):
             raise ValueError(
                 "max_refills wants a data module with refill(step, attempt, num_prompts), such as AsrDataModule; got "
@@ -437,7 +464,9 @@ class RLModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the trainable tensors, and say which start they belong to."""
         keys = trainable_keys(self.policy)
-        checkpoint["state_dict"] = {key: value for key, value in checkpoint["state_dict"].items() if key in keys}
+        checkpoint["state_dict"] = {
+            key: value for key, value in checkpoint["state_dict"].items() if key in keys
+        }
         checkpoint["audiorl"] = run_record(
             self.policy, type(self).__name__, self.start_hash, self.rl_step, self.evaluations
         )
@@ -454,59 +483,3 @@ class RLModule(LightningModule):
         )
         self.rl_step = saved["rl_step"]
         self.evaluations = list(saved["evaluations"])
-
-    # --- evaluation of named sets
-
-    @property
-    def last_hypotheses(self) -> dict[str, list[list[Hypothesis]]]:
-        """Groups of the last evaluation by set, the first 64 rows, under the first decoding."""
-        return self.evaluator.last_hypotheses
-
-    def _set_names(self, kind: str) -> list[str]:
-        """Names of the data module's sets; numbered where loaders were given without names."""
-        sets = getattr(self._datamodule(), kind, None)
-        if isinstance(sets, Mapping):
-            return list(sets)
-        loaders = self.trainer.val_dataloaders if kind == "val" else self.trainer.test_dataloaders
-        return [f"set{number}" for number in range(len(loaders) if isinstance(loaders, list) else 1)]
-
-    def _evaluate(self, batch: PromptBatch, set_index: int) -> None:
-        with self.policy.evaluating():
-            self.evaluator.update(self.policy, batch, set_index, self.seed, self.phase)
-
-    def _finish_evaluation(self, kind: str) -> None:
-        results = self.evaluator.compute()
-        self.clock.reset()
-        self.evaluations.append({"rl_step": self.rl_step, "kind": kind, "results": results})
-
-        flat = flat_metrics(kind, results)
-        self._write(flat)
-
-        # What a checkpoint or an early stop may monitor; the sanity check before training is no evaluation.
-        if not self.trainer.sanity_checking:
-            monitored = {key: value for key, value in flat.items() if is_monitored(key)}
-            self.log_dict(monitored, logger=False, batch_size=1)
-
-    def on_validation_epoch_start(self) -> None:
-        """Begin the metrics of every ``val`` set of the data module."""
-        self.evaluator.begin(self._set_names("val"))
-
-    def on_test_epoch_start(self) -> None:
-        """Begin the metrics of every ``test`` set of the data module."""
-        self.evaluator.begin(self._set_names("test"))
-
-    def validation_step(self, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Decode one batch of the set number ``dataloader_idx`` under every decoding."""
-        self._evaluate(batch, dataloader_idx)
-
-    def test_step(self, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Decode one batch of the set number ``dataloader_idx`` under every decoding."""
-        self._evaluate(batch, dataloader_idx)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log ``val/<set>/<metric>`` and append to ``evaluations``."""
-        self._finish_evaluation("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log ``test/<set>/<metric>`` and append to ``evaluations``."""
-        self._finish_evaluation("test")

@@ -72,15 +72,22 @@ class Optim:
 
         # An argument that nothing reads would look as if it were in force.
         if self.optimizer is not None:
-            self._refuse_unread(("lr", "weight_decay", "betas"), "give it to the optimizer, in its init_args")
+            self._refuse_unread(
+                ("lr", "weight_decay", "betas"), "give it to the optimizer, in its init_args"
+            )
         if callable(self.schedule):
             self._refuse_unread(
-                ("warmup_steps", "min_lr_ratio", "schedule_args"), "give it to the schedule's init_args"
+                ("warmup_steps", "min_lr_ratio", "schedule_args"),
+                "give it to the schedule's init_args",
             )
         elif self.schedule in _OWN:
-            self._refuse_unread(("schedule_args",), "it is of the further schedules of transformers")
+            self._refuse_unread(
+                ("schedule_args",), "it is of the further schedules of transformers"
+            )
         else:
-            self._refuse_unread(("min_lr_ratio",), "give the schedule's own argument in schedule_args")
+            self._refuse_unread(
+                ("min_lr_ratio",), "give the schedule's own argument in schedule_args"
+            )
 
     def _refuse_unread(self, names: tuple[str, ...], mend: str) -> None:
         fields = type(self).__dataclass_fields__
@@ -102,7 +109,9 @@ class Optim:
 
         return at
 
-    def build(self, parameters: Iterable[nn.Parameter], num_steps: int) -> tuple[Optimizer, LRScheduler]:
+    def build(
+        self, parameters: Iterable[nn.Parameter], num_steps: int
+    ) -> tuple[Optimizer, LRScheduler]:
         """The optimiser over ``parameters``, and its schedule over ``num_steps`` RL steps.
 
         Raises:
@@ -121,7 +130,9 @@ class Optim:
         if callable(self.schedule):
             schedule = self.schedule(optimizer)
             if isinstance(schedule, ReduceLROnPlateau):
-                raise ValueError("Optim.schedule: ReduceLROnPlateau waits for a metric; a step has none to give it")
+                raise ValueError(
+                    "Optim.schedule: ReduceLROnPlateau waits for a metric; a step has none to give it"
+                )
             return schedule
         if self.schedule in _OWN:
             return LambdaLR(optimizer, self.factor(num_steps))
@@ -130,6 +141,10 @@ class Optim:
         from transformers import get_scheduler
 
         made: LRScheduler = get_scheduler(
-            self.schedule, optimizer, self.warmup_steps, num_steps, scheduler_specific_kwargs=self.schedule_args
+            self.schedule,
+            optimizer,
+            self.warmup_steps,
+            num_steps,
+            scheduler_specific_kwargs=self.schedule_args,
         )
         return made

@@ -7,11 +7,13 @@ import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import chain
 
 from lightning import LightningModule
 
 from lightning_audiorl.engine.evaluator import EvalDecoding
 from lightning_audiorl.engine.rollout import hypotheses
+from lightning_audiorl.engine.run_parts import policy_parts
 from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.metrics.speech import Judges
 from lightning_audiorl.models.policy import Policy, SampleKey
@@ -89,10 +91,11 @@ class Prediction(LightningModule):
 
     def parts(self) -> list[Part]:
         """What the strategy places."""
-        parts = [part for name, modules in self.policy.parts().items() for part in module_parts(name, modules)]
-        return [*parts, *module_parts("judge", self.judges.present())]
+        return [*policy_parts(self.policy), *module_parts("judge", self.judges.present())]
 
-    def predict_step(self, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0) -> DecodedBatch:
+    def predict_step(
+        self, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> DecodedBatch:
         """Decode one batch under every decoding.
 
         Raises:
@@ -102,28 +105,37 @@ class Prediction(LightningModule):
         start = time.perf_counter()
         groups: list[list[Decoded]] = [[] for _ in batch.rows]
         panel = JudgePanel()
+
         with self.policy.evaluating():
             with self.phase("encode"):
                 context = self.policy.encode(batch)
+
+            # All decodings first, then the reward phase once: a strategy that parks models moves each of them once.
+            rollouts = {}
             with self.phase("rollout"):
-                rollouts = {
-                    name: self.policy.sample(
-                        context, how.num_samples, how.decoding, SampleKey(self.seed, 0, f"predict/{name}")
-                    )
-                    for name, how in self.decodings.items()
-                }
+                for name, how in self.decodings.items():
+                    key = SampleKey(self.seed, 0, f"predict/{name}")
+                    rollouts[name] = self.policy.sample(context, how.num_samples, how.decoding, key)
+
             with self.phase("reward"):
                 for name, rollout in rollouts.items():
                     of_name = hypotheses(self.policy, batch, rollout, context)
-                    self._ask([hypothesis for group in of_name for hypothesis in group], panel)
-                    for group, texts, log_probs in zip(groups, of_name, _log_probs(rollout), strict=True):
-                        group += [_decoded(h, name, i, log_probs[i]) for i, h in enumerate(texts)]
+                    self._ask(list(chain.from_iterable(of_name)), panel)
+                    for group, samples, log_probs in zip(
+                        groups, of_name, _log_probs(rollout), strict=True
+                    ):
+                        group += [_decoded(h, name, i, log_probs[i]) for i, h in enumerate(samples)]
+
         return DecodedBatch(groups, time.perf_counter() - start, panel)
 
     def _ask(self, samples: list[Hypothesis], panel: JudgePanel) -> None:
         """Have the panel hold every judge's answer about every sample."""
         judges = self.judges
-        if judges.judge is None and judges.held_out_judge is None and any(s.speech is not None for s in samples):
+        if (
+            judges.judge is None
+            and judges.held_out_judge is None
+            and any(s.speech is not None for s in samples)
+        ):
             raise ValueError(
                 f"{type(self.policy).__name__} speaks, and nobody listens; name a judge (`speech.judge` of `audiorl "
                 "predict`)"
@@ -134,7 +146,9 @@ class Prediction(LightningModule):
 
 def _log_probs(rollout: Rollout) -> list[list[float]]:
     """[B, G] sums over kept tokens."""
-    sums: list[list[float]] = rollout.log_probs.double().masked_fill(~rollout.keep, 0.0).sum(-1).tolist()
+    sums: list[list[float]] = (
+        rollout.log_probs.double().masked_fill(~rollout.keep, 0.0).sum(-1).tolist()
+    )
     return sums
 
 

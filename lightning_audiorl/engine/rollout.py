@@ -35,27 +35,33 @@ class Sampler:
 
     def __post_init__(self) -> None:
         if self.group_size < 2:
-            raise ValueError(f"group_size must be at least 2, got {self.group_size}: an advantage compares samples")
+            raise ValueError(
+                f"group_size must be at least 2, got {self.group_size}: an advantage compares samples"
+            )
         if self.decoding.temperature == 0:
             raise ValueError("decoding.temperature is 0: a greedy group has no variance; use 1.0")
         if self.batch_size < 0:
             raise ValueError(f"rollout_batch_size: want batch sizes >= 0, got {self.batch_size}")
 
-    def sample(self, policy: Policy, batch: PromptBatch, context: Context, key: SampleKey) -> Rollout:
+    def sample(
+        self, policy: Policy, batch: PromptBatch, context: Context, key: SampleKey
+    ) -> Rollout:
         """Tokens [B, G, T] of the batch's prompts, in passes over prompts of neighbouring durations."""
         # Draws are keyed by prompt and sample: passes change no token.
         size = self.batch_size or len(batch)
         by_duration = sorted(range(len(batch)), key=lambda i: int(batch.num_samples[i]))
-        passes = [by_duration[start : start + size] for start in range(0, len(batch), size)]
 
         rollouts = []
-        for index in passes:
+        for start in range(0, len(batch), size):
+            index = by_duration[start : start + size]
             rollout = policy.sample(context.select(index), self.group_size, self.decoding, key)
             rollouts.append((index, rollout))
         return join_rollouts(rollouts)
 
 
-def hypotheses(policy: Policy, batch: PromptBatch, rollout: Rollout, context: Context) -> list[list[Hypothesis]]:
+def hypotheses(
+    policy: Policy, batch: PromptBatch, rollout: Rollout, context: Context
+) -> list[list[Hypothesis]]:
     """B groups of G decoded samples, as rewards and metrics take them.
 
     Speech gets the speaker prompt that it was made from, one tensor for its group.
@@ -73,11 +79,14 @@ def hypotheses(policy: Policy, batch: PromptBatch, rollout: Rollout, context: Co
                 group.append(Hypothesis(row, sample, length, is_finished))
                 continue
 
+            # One tensor for the group: judges of the voice embed it once.
             if speaker_prompt is None:
                 speaker_prompt = batch.waveform[b, : int(batch.num_samples[b])].float().cpu()
             speech = sample
             if len(speaker_prompt):
-                speech = replace(sample, prompt=speaker_prompt, prompt_sample_rate_hz=batch.sample_rate_hz)
+                speech = replace(
+                    sample, prompt=speaker_prompt, prompt_sample_rate_hz=batch.sample_rate_hz
+                )
             group.append(Hypothesis(row, "", length, is_finished, speech))
         groups.append(group)
     return groups
@@ -113,7 +122,9 @@ def reward_metrics(step: RLStep) -> dict[str, float]:
     }
     metrics |= {f"reward_failures/{name}": float(count) for name, count in scores.failures.items()}
 
-    components = {"": scores.total} | {f"{name}/": component for name, component in scores.parts.items()}
+    components = {"": scores.total} | {
+        f"{name}/": component for name, component in scores.parts.items()
+    }
     for name, values in components.items():
         # A component of weight 0 may fail on a sample that is valid all the same.
         kept = values[scores.valid & ~values.isnan()]

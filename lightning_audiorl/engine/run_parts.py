@@ -13,6 +13,14 @@ from lightning_audiorl.models.reference import Reference
 from lightning_audiorl.strategies import NEEDED, Part, module_parts
 
 
+def policy_parts(policy: Policy) -> list[Part]:
+    """The policy's own parts, what trains apart from what is frozen."""
+    parts = []
+    for name, modules in policy.parts().items():
+        parts += module_parts(name, modules)
+    return parts
+
+
 def run_parts(
     policy: Policy,
     reference: Reference | None,
@@ -33,10 +41,11 @@ def run_parts(
         evaluation_judges: whom the evaluation asks; one that the rewards ask too is placed once.
         losses: of the run.
     """
-    parts = [part for name, modules in policy.parts().items() for part in module_parts(name, modules)]
+    parts = policy_parts(policy)
     if reference is not None:
         parts.append(Part("reference", NEEDED["reference"], reference.tensors, frozen=True))
 
+    # A judge of the evaluation alone is parked while rewards are given.
     held_out = [judge for judge in evaluation_judges if judge not in reward_judges]
     parts += module_parts("judge of the evaluation", held_out, "judge")
     parts.append(Part("context", NEEDED["context"], context_tensors, always=keep_context))

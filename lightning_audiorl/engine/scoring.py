@@ -52,14 +52,18 @@ class StepScorer:
         """Hidden states [B, G, T, D] of all samples under the reference, and its head."""
         policy = self.settings.policy
         if not isinstance(policy, SpeechPolicy):
-            raise TypeError(f"reference states are those of a SpeechPolicy, not of {type(policy).__name__}")
+            raise TypeError(
+                f"reference states are those of a SpeechPolicy, not of {type(policy).__name__}"
+            )
 
         reference = self._required_reference()
         with self.phase("reference"), reference.swapped_in(policy):
             hidden: Tensor | None = None
             for micro_batch in self.micro_batches():
                 samples = micro_batch.samples
-                states = policy.hidden(micro_batch.context, samples).unflatten(0, samples.tokens.shape[:2])
+                states = policy.hidden(micro_batch.context, samples).unflatten(
+                    0, samples.tokens.shape[:2]
+                )
                 if hidden is None:
                     hidden = states.new_zeros(*self.rollout.tokens.shape, states.shape[-1])
                 hidden[micro_batch.index, :, : states.shape[2]] = states
@@ -82,5 +86,7 @@ class StepScorer:
 
     def _required_reference(self) -> Reference:
         if self.reference is None:
-            raise ValueError("a loss asks for the reference, but says that it needs none (Loss.needs_reference)")
+            raise ValueError(
+                "a loss asks for the reference, but says that it needs none (Loss.needs_reference)"
+            )
         return self.reference

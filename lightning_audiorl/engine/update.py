@@ -70,7 +70,9 @@ class Updater:
             metrics |= self.combiner.combine(names, self.parameters, gradients, rl_step, num_steps)
         return metrics | self.clip_and_step()
 
-    def accumulate(self, loss: Loss[Any], prepared: Prepared, micro_batches: Iterator[MicroBatch]) -> dict[str, float]:
+    def accumulate(
+        self, loss: Loss[Any], prepared: Prepared, micro_batches: Iterator[MicroBatch]
+    ) -> dict[str, float]:
         """Backward passes of one loss; its gradient over all micro-batches and ranks is left in the parameters.
 
         Returns:

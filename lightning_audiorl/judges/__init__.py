@@ -5,10 +5,19 @@ from lightning_audiorl.judges.ctc import CtcJudge, LogMelGru, MfccConv
 from lightning_audiorl.judges.ctc_training import CtcTraining
 from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.judges.pitch import f0_spread_semitones, voiced_f0_hz
-from lightning_audiorl.judges.pretrained import PolicyJudge, TransformersJudge, TransformersSpeakerEncoder
+from lightning_audiorl.judges.pretrained import (
+    PolicyJudge,
+    TransformersJudge,
+    TransformersSpeakerEncoder,
+)
 from lightning_audiorl.judges.quality import QualityPredictor, SquimQuality, TorchmetricsQuality
 from lightning_audiorl.judges.speaker_training import SpeakerTraining
-from lightning_audiorl.judges.speakers import EcapaEncoder, EcapaNetwork, XvectorEncoder, XvectorNetwork
+from lightning_audiorl.judges.speakers import (
+    EcapaEncoder,
+    EcapaNetwork,
+    XvectorEncoder,
+    XvectorNetwork,
+)
 
 __all__ = [
     "AsrJudge",

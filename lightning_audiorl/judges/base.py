@@ -82,9 +82,15 @@ class Judge(nn.Module, Generic[AnswerT]):
         Raises:
             JudgeError: for samples that are NaN or infinite.
         """
+        # A model would give some answer to them, or a rounding error for the rest of its batch.
         if not bool(waveform.isfinite().all()):
-            raise JudgeError("the waveform holds NaN or infinite samples; look for them in the codec's decoder")
-        clip: Tensor = resample(waveform.float().to(self.device), sample_rate_hz, self.sample_rate_hz)
+            raise JudgeError(
+                "the waveform holds NaN or infinite samples; look for them in the codec's decoder"
+            )
+
+        clip: Tensor = resample(
+            waveform.float().to(self.device), sample_rate_hz, self.sample_rate_hz
+        )
         missing = round(self.min_duration_s * self.sample_rate_hz) - len(clip)
         return nn.functional.pad(clip, (0, max(missing, 0)))
 
@@ -115,10 +121,17 @@ class Judge(nn.Module, Generic[AnswerT]):
                     of_piece = listen(piece)
             except Exception as error:  # noqa: BLE001 - any model, any failure: it is logged and counted
                 if len(piece) == 1:
-                    _log.warning("judge '%s' failed on the speech for row '%s': %r", self.name, names[first], error)
+                    _log.warning(
+                        "judge '%s' failed on the speech for row '%s': %r",
+                        self.name,
+                        names[first],
+                        error,
+                    )
                     answers.append(None)
                     continue
-                of_piece = [self.each([item], listen, [names[i]])[0] for i, item in enumerate(piece, start=first)]
+                of_piece = []
+                for i, item in enumerate(piece, start=first):
+                    of_piece += self.each([item], listen, [names[i]])
 
             if len(of_piece) != len(piece):
                 raise JudgeError(
@@ -181,8 +194,10 @@ class AsrJudge(Judge[str | None], ABC):
         spoken = [i for i, speech in enumerate(speeches) if speech.waveform.numel()]
 
         def listen(index: list[int]) -> list[str | None]:
-            waveforms = [self.audible(speeches[i].waveform, speeches[i].sample_rate_hz) for i in index]
-            return list(self.listen(waveforms, [hypotheses[i].row for i in index]))
+            chosen = [speeches[i] for i in index]
+            waveforms = [self.audible(speech.waveform, speech.sample_rate_hz) for speech in chosen]
+            rows = [hypotheses[i].row for i in index]
+            return list(self.listen(waveforms, rows))
 
         transcripts = self.each(spoken, listen, [hypotheses[i].row.id for i in spoken])
         by_sample = dict(zip(spoken, transcripts, strict=True))
@@ -244,8 +259,16 @@ class SpeakerEncoder(Judge[Voices], ABC):
         def listen(keys: list[int]) -> list[Tensor]:
             waves = [self.audible(*clips[key][:2]) for key in keys]
             lengths = torch.tensor([len(wave) for wave in waves], device=self.device)
-            return list(self.embed(pad_sequence(waves, batch_first=True), lengths, self.sample_rate_hz).float().cpu())
+            padded = pad_sequence(waves, batch_first=True)
+            embeddings = self.embed(padded, lengths, self.sample_rate_hz)
+            return list(embeddings.float().cpu())
 
-        embeddings = self.each(list(clips), listen, [row_id for _, _, row_id in clips.values()])
-        by_clip = dict(zip(clips, embeddings, strict=True))
-        return [(by_clip.get(id(speech.waveform)), by_clip.get(id(speech.prompt))) for speech in speeches]
+        names = [row_id for _, _, row_id in clips.values()]
+        by_clip = dict(zip(clips, self.each(list(clips), listen, names), strict=True))
+
+        voices: list[Voices] = []
+        for speech in speeches:
+            voice = by_clip.get(id(speech.waveform))
+            of_prompt = by_clip.get(id(speech.prompt))
+            voices.append((voice, of_prompt))
+        return voices

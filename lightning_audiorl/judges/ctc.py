@@ -13,7 +13,13 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
 from lightning_audiorl.judges.base import AsrJudge
-from lightning_audiorl.judges.networks import Frames, JudgeNetwork, frame_mask, load_network, seeded_weights
+from lightning_audiorl.judges.networks import (
+    Frames,
+    JudgeNetwork,
+    frame_mask,
+    load_network,
+    seeded_weights,
+)
 from lightning_audiorl.types import Utterance
 
 ENGLISH_CHARACTERS = "abcdefghijklmnopqrstuvwxyz' "
@@ -27,8 +33,13 @@ def greedy_text(ids: Sequence[int], characters: str) -> str:
         >>> greedy_text([1, 1, 0, 1, 2], "ab")
         'aab'
     """
-    kept = [now for now, before in zip(ids, [BLANK, *ids], strict=False) if now not in (BLANK, before)]
-    return "".join(characters[i - 1] for i in kept)
+    text = ""
+    before = BLANK
+    for now in ids:
+        if now not in (BLANK, before):
+            text += characters[now - 1]
+        before = now
+    return text
 
 
 class CtcNetwork(JudgeNetwork):
@@ -98,15 +109,18 @@ class LogMelGru(CtcNetwork):
 
     def forward(self, waveform: Tensor, num_samples: Tensor) -> tuple[Tensor, Tensor]:
         x, lengths = self.frames(waveform, num_samples)
+        # The first convolution has stride 2.
         lengths = (lengths + 1) // 2
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = norm(conv(x.transpose(1, 2)).transpose(1, 2)).relu()
+            x = conv(x.transpose(1, 2)).transpose(1, 2)
+            x = norm(x).relu()
             x = torch.where(frame_mask(lengths, x.shape[1]), x, 0.0)
         x = self.dropout(x)
 
         # Packed: the backward direction starts at a clip's end, not in its padding.
         packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        context, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True)
+        states, _ = self.gru(packed)
+        context, _ = pad_packed_sequence(states, batch_first=True)
         scores = self.out(x) + self.out_context(self.dropout(context))
         return scores.float().log_softmax(-1), lengths
 
@@ -167,7 +181,11 @@ class MfccConv(CtcNetwork):
         )
         self.characters = characters
         self.sample_rate_hz = sample_rate_hz
-        self.frames = Frames(sample_rate_hz, 26, window_s=0.025, hop_s=0.01, num_cepstra=num_cepstra)
+
+        # Other features than those of `LogMelGru`, so that one can be held out beside the other.
+        self.frames = Frames(
+            sample_rate_hz, 26, window_s=0.025, hop_s=0.01, num_cepstra=num_cepstra
+        )
         with seeded_weights("MfccConv", seed):
             self.first = nn.Conv1d(num_cepstra, width, 5, stride=2, padding=2)
             self.blocks = nn.ModuleList(_Block(width, dilation, dropout) for dilation in dilations)
@@ -182,7 +200,8 @@ class MfccConv(CtcNetwork):
         keep = frame_mask(lengths, x.shape[1])
         for block in self.blocks:
             x = block(x, keep)
-        return self.out(self.norm(x)).float().log_softmax(-1), lengths
+        scores = self.out(self.norm(x))
+        return scores.float().log_softmax(-1), lengths
 
 
 CTC_NETWORKS: tuple[type[CtcNetwork], ...] = (LogMelGru, MfccConv)

@@ -43,7 +43,8 @@ def frames_needed(ids: Sequence[int]) -> int:
         >>> frames_needed([1, 2, 2])
         4
     """
-    return len(ids) + sum(a == b for a, b in pairwise(ids))
+    num_repeats = sum(one == other for one, other in pairwise(ids))
+    return len(ids) + num_repeats
 
 
 class CtcTraining(JudgeTraining):
@@ -80,9 +81,13 @@ class CtcTraining(JudgeTraining):
                     "text that of its audio?"
                 )
 
-        flat = torch.cat([torch.tensor(ids, dtype=torch.long) for ids in targets]).to(log_probs.device)
+        flat = torch.cat([torch.tensor(ids, dtype=torch.long) for ids in targets]).to(
+            log_probs.device
+        )
         sizes = torch.tensor([len(ids) for ids in targets], device=log_probs.device)
-        loss: Tensor = nn.functional.ctc_loss(log_probs.transpose(0, 1), flat, lengths, sizes, BLANK)
+        loss: Tensor = nn.functional.ctc_loss(
+            log_probs.transpose(0, 1), flat, lengths, sizes, BLANK
+        )
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -99,16 +104,21 @@ class CtcTraining(JudgeTraining):
         of_set = self._counts.setdefault(val_set_name(self, dataloader_idx), [])
 
         log_probs, lengths = self.network(*self.inputs(batch))
-        for row, ids, length in zip(batch.rows, log_probs.argmax(-1).tolist(), lengths.tolist(), strict=True):
+        best = log_probs.argmax(-1).tolist()
+        for row, ids, length in zip(batch.rows, best, lengths.tolist(), strict=True):
             normaliser = normaliser_for(row.lang)
-            hypothesis = normaliser.normalise(greedy_text(ids[:length], self.network.characters))
-            reference = normaliser.normalise(row.text)
-            of_set.append(count_errors(reference.replace(" ", ""), hypothesis.replace(" ", ""), "char"))
+            text = greedy_text(ids[:length], self.network.characters)
+
+            # Spaces do not count: where a word ends is not heard.
+            hypothesis = normaliser.normalise(text).replace(" ", "")
+            reference = normaliser.normalise(row.text).replace(" ", "")
+            of_set.append(count_errors(reference, hypothesis, "char"))
 
     def on_validation_epoch_end(self) -> None:
         """Log the error rate of every set."""
         metrics = {}
         for name, counts in self._counts.items():
+            num_exact = sum(one.errors == 0 for one in counts)
             metrics[f"{name}/cer"] = sum(counts, ErrorCounts()).rate
-            metrics[f"{name}/exact"] = sum(one.errors == 0 for one in counts) / len(counts)
+            metrics[f"{name}/exact"] = num_exact / len(counts)
         self.finish_validation(metrics)

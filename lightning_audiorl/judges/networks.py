@@ -30,7 +30,8 @@ def frame_mask(lengths: Tensor, num_frames: int) -> Tensor:
         tensor([[ True,  True, False],
                 [ True, False, False]])
     """
-    return (torch.arange(num_frames, device=lengths.device) < lengths[:, None])[..., None]
+    places = torch.arange(num_frames, device=lengths.device)
+    return (places < lengths[:, None])[..., None]
 
 
 class Frames(nn.Module):
@@ -71,6 +72,7 @@ class Frames(nn.Module):
             pad_mode="constant",
             mel_scale="slaney",
         )
+
         self.width = num_cepstra or num_mels
         dct = create_dct(num_cepstra, num_mels, norm="ortho") if num_cepstra else None
         self.register_buffer("dct", dct, persistent=False)
@@ -81,24 +83,30 @@ class Frames(nn.Module):
             return self._frames(waveform.float(), num_samples)
 
     def _frames(self, waveform: Tensor, num_samples: Tensor) -> tuple[Tensor, Tensor]:
-        inside = torch.arange(waveform.shape[1], device=waveform.device) < num_samples[:, None]
+        places = torch.arange(waveform.shape[1], device=waveform.device)
+        inside = places < num_samples[:, None]
         power = self.mel(torch.where(inside, waveform, 0.0)).transpose(1, 2)
         lengths = num_samples // self.hop + 1
         keep = frame_mask(lengths, power.shape[1])
 
         # A floor below the clip's loudest, not an absolute one: silence of a codec is not that of a recording.
         bands = torch.where(keep, power, 0.0).clamp(min=1e-10).log()
-        bands = torch.maximum(bands, bands.amax((1, 2), keepdim=True) - _FLOOR)
+        loudest = bands.amax((1, 2), keepdim=True)
+        bands = torch.maximum(bands, loudest - _FLOOR)
         if isinstance(self.dct, Tensor):
             frames = torch.where(keep, bands @ self.dct, 0.0)
             mean = frames.sum(1, keepdim=True) / lengths[:, None, None]
             # The first coefficients are an order of magnitude larger than the rest.
             return torch.where(keep, (frames - mean) / 5.0, 0.0), lengths
 
+        # One mean and one deviation over all bands: the shape of the spectrum stays.
         count = lengths[:, None, None] * self.width
-        centred = bands - torch.where(keep, bands, 0.0).sum((1, 2), keepdim=True) / count
-        variance = torch.where(keep, centred.square(), 0.0).sum((1, 2), keepdim=True) / count
-        return torch.where(keep, centred / (variance + 1e-5).sqrt(), 0.0), lengths
+        mean = torch.where(keep, bands, 0.0).sum((1, 2), keepdim=True) / count
+        centred = bands - mean
+        squares = torch.where(keep, centred.square(), 0.0)
+        variance = squares.sum((1, 2), keepdim=True) / count
+        scaled = centred / (variance + 1e-5).sqrt()
+        return torch.where(keep, scaled, 0.0), lengths
 
 
 @contextmanager
@@ -117,7 +125,10 @@ class JudgeNetwork(nn.Module, ABC):
 
     def remember(self, **sizes: Any) -> None:
         """Keep the constructor's arguments, plain data, for `save`."""
-        self.sizes = {key: list(value) if isinstance(value, tuple) else value for key, value in sizes.items()}
+        # As JSON reads them back.
+        self.sizes = {}
+        for name, value in sizes.items():
+            self.sizes[name] = list(value) if isinstance(value, tuple) else value
 
     @abstractmethod
     def forward(self, waveform: Tensor, num_samples: Tensor) -> Any:
@@ -127,9 +138,14 @@ class JudgeNetwork(nn.Module, ABC):
         """Write ``config.json`` and ``model.safetensors``; ``metrics`` say how good it is, for a reader."""
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
-        config = {"kind": type(self).__name__, "sizes": self.sizes, "figures": dict(metrics or {})}
+        config = {
+            "kind": type(self).__name__,
+            "sizes": self.sizes,
+            "figures": dict(metrics or {}),
+        }
         (path / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        save_file({name: value.contiguous() for name, value in self.state_dict().items()}, path / "model.safetensors")
+        tensors = {name: value.contiguous() for name, value in self.state_dict().items()}
+        save_file(tensors, path / "model.safetensors")
 
 
 def load_network(folder: str, kinds: tuple[type[JudgeNetwork], ...]) -> JudgeNetwork:
@@ -142,17 +158,23 @@ def load_network(folder: str, kinds: tuple[type[JudgeNetwork], ...]) -> JudgeNet
     path = Path(folder).expanduser()
     for name in ("config.json", "model.safetensors"):
         if not (path / name).is_file():
-            raise FileNotFoundError(f"{folder}: no {name}; expected a folder written by the training of a judge")
+            raise FileNotFoundError(
+                f"{folder}: no {name}; expected a folder written by the training of a judge"
+            )
 
     config = json.loads((path / "config.json").read_text())
     by_name = {kind.__name__: kind for kind in kinds}
     kind = config.get("kind") if isinstance(config, dict) else None
     if kind not in by_name:
-        raise JudgeError(f"{folder}/config.json: kind is {kind!r}; expected one of {', '.join(by_name)}")
+        raise JudgeError(
+            f"{folder}/config.json: kind is {kind!r}; expected one of {', '.join(by_name)}"
+        )
 
     network = by_name[kind](**config["sizes"])
     try:
         network.load_state_dict(load_file(path / "model.safetensors"))
     except RuntimeError as error:
-        raise JudgeError(f"{folder}: model.safetensors does not fit the sizes in config.json: {error}") from error
+        raise JudgeError(
+            f"{folder}: model.safetensors does not fit the sizes in config.json: {error}"
+        ) from error
     return network

@@ -7,7 +7,7 @@ from dataclasses import is_dataclass, replace
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_audiorl.judges.base import AsrJudge, Judge, JudgeError, speech_of
 from lightning_audiorl.types import Hypothesis, Speech
@@ -73,7 +73,9 @@ class JudgePanel:
             self._expect_same(judge, member)
 
         if not isinstance(member, kind):
-            raise JudgeError(f"judge '{member.name}' is a {type(member).__name__}; expected a {kind.__name__} here")
+            raise JudgeError(
+                f"judge '{member.name}' is a {type(member).__name__}; expected a {kind.__name__} here"
+            )
         return member  # type: ignore[return-value]
 
     def ask(self, judge: Judge[AnswerT] | str, hypotheses: Sequence[Hypothesis]) -> list[AnswerT]:
@@ -101,11 +103,14 @@ class JudgePanel:
 
     def with_transcripts(self, groups: Sequence[Sequence[Hypothesis]]) -> list[list[Hypothesis]]:
         """The same samples with the transcripts of this step, for tables and recordings that are written after it."""
-        return [[self._with_transcripts(hypothesis) for hypothesis in group] for group in groups]
+        return [self._group_with_transcripts(group) for group in groups]
 
     def clear(self) -> None:
         """Forget the answers of this step; the judges stay."""
         self._answers.clear()
+
+    def _group_with_transcripts(self, group: Sequence[Hypothesis]) -> list[Hypothesis]:
+        return [self._with_transcripts(hypothesis) for hypothesis in group]
 
     def _with_transcripts(self, hypothesis: Hypothesis) -> Hypothesis:
         speech = hypothesis.speech
@@ -169,6 +174,11 @@ def same_weights(one: nn.Module, other: nn.Module) -> bool:
     """
     ours = one.state_dict()
     others = other.state_dict()
-    return ours.keys() == others.keys() and all(
-        ours[key].dtype == others[key].dtype and torch.equal(ours[key], others[key]) for key in ours
-    )
+    if ours.keys() != others.keys():
+        return False
+    return all(_equal(tensor, others[name]) for name, tensor in ours.items())
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """Same type, shape and values; `torch.equal` compares numbers of different types."""
+    return one.dtype == other.dtype and torch.equal(one, other)

@@ -43,7 +43,9 @@ def voiced_f0_hz(
         tensor([])
     """
     if not bool(waveform.isfinite().all()):
-        raise ValueError("the waveform holds NaN or infinite samples; look for them in the codec's decoder")
+        raise ValueError(
+            "the waveform holds NaN or infinite samples; look for them in the codec's decoder"
+        )
 
     # Periods searched, in samples; a frame holds a window at every lag, and one lag more for the parabola.
     longest = math.ceil(sample_rate_hz / low_hz)
@@ -77,22 +79,33 @@ def _normalised_difference(frames: Tensor, window: int, num_lags: int) -> Tensor
     # sum((x[t] - x[t + lag])^2) = energy at 0 + energy at lag - 2 * correlation; the correlation by FFT.
     n_fft = 2 ** (frames.shape[-1] + window - 1).bit_length()
     head = torch.fft.rfft(frames[:, :window], n_fft)
-    products = torch.fft.irfft(torch.fft.rfft(frames, n_fft) * head.conj(), n_fft)[:, : num_lags + 1]
+    whole = torch.fft.rfft(frames, n_fft)
+    products = torch.fft.irfft(whole * head.conj(), n_fft)[:, : num_lags + 1]
 
-    power = torch.nn.functional.pad(frames.square().cumsum(-1), (1, 0))
-    energy = power[:, window : window + num_lags + 1] - power[:, : num_lags + 1]
+    power = frames.square().cumsum(-1)
+    power = torch.nn.functional.pad(power, (1, 0))
+    ends = power[:, window : window + num_lags + 1]
+    starts = power[:, : num_lags + 1]
+    energy = ends - starts
     difference = (energy[:, :1] + energy - 2 * products).clamp(min=0.0)
 
     lags = torch.arange(1, num_lags + 1, dtype=frames.dtype, device=frames.device)
     mean = difference[:, 1:].cumsum(-1) / lags
-    return torch.cat([torch.ones_like(difference[:, :1]), difference[:, 1:] / mean.clamp(min=1e-12)], -1)
+    normalised = difference[:, 1:] / mean.clamp(min=1e-12)
+    at_zero = torch.ones_like(difference[:, :1])
+    return torch.cat([at_zero, normalised], -1)
 
 
 def _offset(dips: Tensor, lag: Tensor) -> Tensor:
     """[N] where between the lags the parabola through each minimum and its neighbours is lowest, in (-1, 1)."""
-    before, at, after = (dips.gather(1, (lag + step)[:, None]).squeeze(1) for step in (-1, 0, 1))
+    before = dips.gather(1, lag[:, None] - 1).squeeze(1)
+    at = dips.gather(1, lag[:, None]).squeeze(1)
+    after = dips.gather(1, lag[:, None] + 1).squeeze(1)
+
+    # Where the three lie on a line, the lag itself is as good as any other place.
     curve = before - 2 * at + after
-    return torch.where(curve > 1e-12, 0.5 * (before - after) / curve.clamp(min=1e-12), 0.0).clamp(-1.0, 1.0)
+    offset = 0.5 * (before - after) / curve.clamp(min=1e-12)
+    return torch.where(curve > 1e-12, offset, 0.0).clamp(-1.0, 1.0)
 
 
 def f0_spread_semitones(f0_hz: Tensor) -> float:

@@ -54,7 +54,14 @@ class PolicyJudge(AsrJudge):
 
         # Without the text: a judge must not read what it is to recognise.
         blind = tuple(
-            replace(row, segments=(), text="", duration_s=length / self.sample_rate_hz, extra={}, keywords=())
+            replace(
+                row,
+                segments=(),
+                text="",
+                duration_s=length / self.sample_rate_hz,
+                extra={},
+                keywords=(),
+            )
             for row, length in zip(rows, lengths, strict=True)
         )
         batch = PromptBatch(
@@ -66,7 +73,10 @@ class PolicyJudge(AsrJudge):
 
         context = self.policy.encode(batch)
         rollout = self.policy.sample(context, 1, self.decoding, SampleKey(0, 0, "judge"))
-        return [text if isinstance(text, str) else None for (text,) in self.policy.decode(rollout, context)]
+
+        # One sample per clip; a policy that speaks gives no text.
+        texts = [samples[0] for samples in self.policy.decode(rollout, context)]
+        return [text if isinstance(text, str) else None for text in texts]
 
 
 class TransformersJudge(AsrJudge):
@@ -97,6 +107,7 @@ class TransformersJudge(AsrJudge):
     ) -> None:
         if kind not in ("ctc", "seq2seq"):
             raise ValueError(f"TransformersJudge.kind: expected 'ctc' or 'seq2seq', got {kind!r}")
+
         processor = AutoProcessor.from_pretrained(source, revision=revision)
         rate_hz = processor.feature_extractor.sampling_rate
         super().__init__(name or Path(source).name, rate_hz, batch_size, min_duration_s)
@@ -119,9 +130,12 @@ class TransformersJudge(AsrJudge):
 
         # One clip per pass: padding reaches into the features of some CTC models.
         if self.kind == "ctc":
-            passes = [_features(extractor, [wave], self.sample_rate_hz, self.model) for wave in waveforms]
-            best = [self.model(**inputs).logits[0].argmax(-1) for inputs in passes]
-            return [tokenizer.decode(ids, skip_special_tokens=True) for ids in best]
+            texts: list[str | None] = []
+            for wave in waveforms:
+                inputs = _features(extractor, [wave], self.sample_rate_hz, self.model)
+                best = self.model(**inputs).logits[0].argmax(-1)
+                texts.append(tokenizer.decode(best, skip_special_tokens=True))
+            return texts
 
         inputs = _features(extractor, waveforms, self.sample_rate_hz, self.model)
         ids = self.model.generate(**inputs, do_sample=False, **self.generate)
@@ -146,8 +160,12 @@ class TransformersSpeakerEncoder(SpeakerEncoder):
         min_duration_s: float = 0.5,
     ) -> None:
         extractor = AutoFeatureExtractor.from_pretrained(source, revision=revision)
-        super().__init__(name or Path(source).name, extractor.sampling_rate, min_duration_s=min_duration_s)
-        self.model = AutoModelForAudioXVector.from_pretrained(source, revision=revision, use_safetensors=True)
+        super().__init__(
+            name or Path(source).name, extractor.sampling_rate, min_duration_s=min_duration_s
+        )
+        self.model = AutoModelForAudioXVector.from_pretrained(
+            source, revision=revision, use_safetensors=True
+        )
         self.extractor = extractor
         self.freeze()
 

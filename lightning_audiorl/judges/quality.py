@@ -56,7 +56,9 @@ class QualityPredictor(Judge[float | None], ABC):
         spoken = [i for i, speech in enumerate(speeches) if speech.waveform.numel()]
 
         def listen(index: list[int]) -> list[float]:
-            return [self.predict(self.audible(speeches[i].waveform, speeches[i].sample_rate_hz)) for i in index]
+            chosen = [speeches[i] for i in index]
+            clips = [self.audible(speech.waveform, speech.sample_rate_hz) for speech in chosen]
+            return [self.predict(clip) for clip in clips]
 
         values = self.each(spoken, listen, [hypotheses[i].row.id for i in spoken])
         by_sample = dict(zip(spoken, values, strict=True))
@@ -81,7 +83,9 @@ class SquimQuality(QualityPredictor):
     ) -> None:
         ranges = {"stoi": (0.0, 1.0), "pesq": (1.0, 4.64)}
         if measure not in ranges:
-            raise ValueError(f"SquimQuality.measure: expected one of {', '.join(ranges)}, got {measure!r}")
+            raise ValueError(
+                f"SquimQuality.measure: expected one of {', '.join(ranges)}, got {measure!r}"
+            )
         if not Path(weights).expanduser().is_file():
             raise FileNotFoundError(
                 f"SquimQuality.weights: no file {weights}; see torchaudio.pipelines.SQUIM_OBJECTIVE"
@@ -90,7 +94,8 @@ class SquimQuality(QualityPredictor):
         super().__init__(name or f"squim_{measure}", 16000, batch_size=1, min_duration_s=0.5)
         self.model = squim_objective_base()
         try:
-            self.model.load_state_dict(torch.load(Path(weights).expanduser(), map_location="cpu", weights_only=True))
+            tensors = torch.load(Path(weights).expanduser(), map_location="cpu", weights_only=True)
+            self.model.load_state_dict(tensors)
         except RuntimeError as error:
             raise JudgeError(f"{weights}: not the weights of SQUIM_OBJECTIVE: {error}") from error
         self.range = ranges[measure]
@@ -104,7 +109,8 @@ class SquimQuality(QualityPredictor):
 
 #: Without one of these torchmetrics goes to the network.
 _DNSMOS_FILES = tuple(
-    f"DNSMOS/{name}.onnx" for name in ("DNSMOS/model_v8", "DNSMOS/sig_bak_ovr", "pDNSMOS/sig_bak_ovr")
+    f"DNSMOS/{name}.onnx"
+    for name in ("DNSMOS/model_v8", "DNSMOS/sig_bak_ovr", "pDNSMOS/sig_bak_ovr")
 )
 
 
@@ -127,15 +133,23 @@ class TorchmetricsQuality(QualityPredictor):
             "nisqa": (("librosa", "requests"), ("NISQA/nisqa.tar",)),
         }
         if predictor not in needs:
-            raise ValueError(f"TorchmetricsQuality.predictor: expected one of {', '.join(needs)}, got {predictor!r}")
+            raise ValueError(
+                f"TorchmetricsQuality.predictor: expected one of {', '.join(needs)}, got {predictor!r}"
+            )
 
         # Checked here, since torchmetrics would go to the network for weights at the first step.
         packages, files = needs[predictor]
-        if missing := [package for package in packages if importlib.util.find_spec(package) is None]:
-            raise ImportError(f"TorchmetricsQuality: {predictor} wants the package {missing[0]}; install it")
+        if missing := [
+            package for package in packages if importlib.util.find_spec(package) is None
+        ]:
+            raise ImportError(
+                f"TorchmetricsQuality: {predictor} wants the package {missing[0]}; install it"
+            )
         for file in files:
             if not (Path("~/.torchmetrics").expanduser() / file).is_file():
-                raise FileNotFoundError(f"TorchmetricsQuality: no weights at ~/.torchmetrics/{file}; put them there")
+                raise FileNotFoundError(
+                    f"TorchmetricsQuality: no weights at ~/.torchmetrics/{file}; put them there"
+                )
 
         super().__init__(name or predictor, 16000, batch_size=1, min_duration_s=1.0)
         self.predictor = predictor
@@ -144,5 +158,11 @@ class TorchmetricsQuality(QualityPredictor):
         from torchmetrics.functional.audio import dnsmos, nisqa
 
         if self.predictor == "dnsmos":
-            return float(dnsmos.deep_noise_suppression_mean_opinion_score(waveform, self.sample_rate_hz, False)[-1])
-        return float(nisqa.non_intrusive_speech_quality_assessment(waveform, self.sample_rate_hz)[0])
+            return float(
+                dnsmos.deep_noise_suppression_mean_opinion_score(
+                    waveform, self.sample_rate_hz, False
+                )[-1]
+            )
+        return float(
+            nisqa.non_intrusive_speech_quality_assessment(waveform, self.sample_rate_hz)[0]
+        )

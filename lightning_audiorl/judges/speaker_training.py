@@ -27,7 +27,9 @@ def speaker_index(speakers: Sequence[str], name: str, row_id: str) -> int:
         1
     """
     if name not in speakers:
-        raise ValueError(f"row {row_id!r}: speaker {name!r} is not among {list(speakers)}; add it or leave the row out")
+        raise ValueError(
+            f"row {row_id!r}: speaker {name!r} is not among {list(speakers)}; add it or leave the row out"
+        )
     return list(speakers).index(name)
 
 
@@ -78,20 +80,26 @@ class SpeakerTraining(JudgeTraining):
     ) -> None:
         super().__init__(network, num_steps, **kwargs)
         if len(set(speakers)) < 2 or len(set(speakers)) != len(speakers):
-            raise ValueError(f"SpeakerTraining.speakers: want two or more names, each once; got {list(speakers)}")
+            raise ValueError(
+                f"SpeakerTraining.speakers: want two or more names, each once; got {list(speakers)}"
+            )
         self.speakers = list(speakers)
         self.margin = margin
         self.scale = scale
 
         generator = keyed_generator("judge centres", self.seed)
-        self.centres = nn.Parameter(torch.randn(len(speakers), network.dim, generator=generator))
+        centres = torch.randn(len(speakers), network.dim, generator=generator)
+        self.centres = nn.Parameter(centres)
         self._clips: dict[str, list[tuple[Tensor, int]]] = {}
 
     def _labels(self, rows: Sequence[Utterance]) -> list[int]:
         return [speaker_index(self.speakers, row.speaker, row.id) for row in rows]
 
     def _cosines(self, embeddings: Tensor) -> Tensor:
-        return nn.functional.normalize(embeddings, dim=-1) @ nn.functional.normalize(self.centres, dim=-1).T
+        """[B, N] of embeddings [B, D] to the centres of the N speakers."""
+        voices = nn.functional.normalize(embeddings, dim=-1)
+        centres = nn.functional.normalize(self.centres, dim=-1)
+        return voices @ centres.T
 
     def loss(
         self,
@@ -100,7 +108,8 @@ class SpeakerTraining(JudgeTraining):
         rows: Sequence[Utterance],
     ) -> Tensor:
         labels = torch.tensor(self._labels(rows), device=waveform.device)
-        return margin_loss(self._cosines(self.network(waveform, num_samples)), labels, self.margin, self.scale)
+        cosines = self._cosines(self.network(waveform, num_samples))
+        return margin_loss(cosines, labels, self.margin, self.scale)
 
     def on_validation_epoch_start(self) -> None:
         """Begin the embeddings."""
@@ -114,9 +123,12 @@ class SpeakerTraining(JudgeTraining):
     ) -> None:
         """Embed each clip alone, as the judge does."""
         clips = self._clips.setdefault(val_set_name(self, dataloader_idx), [])
-        for wave, length, label in zip(*self.inputs(batch), self._labels(batch.rows), strict=True):
+        waveform, num_samples = self.inputs(batch)
+        labels = self._labels(batch.rows)
+        for wave, length, label in zip(waveform, num_samples, labels, strict=True):
             embedding = self.network(wave[None, :length], length[None])
-            clips.append((nn.functional.normalize(embedding[0], dim=-1), label))
+            voice = nn.functional.normalize(embedding[0], dim=-1)
+            clips.append((voice, label))
 
     def on_validation_epoch_end(self) -> None:
         """Log how well every set's speakers are told apart."""
@@ -144,4 +156,6 @@ def mean_cosines(embeddings: Tensor, labels: Tensor) -> tuple[float, float]:
     same = labels[:, None] == labels
     # Each pair once, and no clip with itself.
     pairs = torch.ones_like(same).triu(1)
-    return float(cosines[same & pairs].mean()), float(cosines[~same & pairs].mean())
+    of_same = cosines[same & pairs]
+    of_different = cosines[~same & pairs]
+    return float(of_same.mean()), float(of_different.mean())

@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from torchaudio.functional import resample
 
 from lightning_audiorl.judges.base import JudgeError, SpeakerEncoder
-from lightning_audiorl.judges.networks import Frames, JudgeNetwork, frame_mask, load_network, seeded_weights
+from lightning_audiorl.judges.networks import (
+    Frames,
+    JudgeNetwork,
+    frame_mask,
+    load_network,
+    seeded_weights,
+)
 
 #: Weights file of a SpeechBrain speaker model, such as speechbrain/spkrec-ecapa-voxceleb.
 SPEECHBRAIN_FILE = "embedding_model.ckpt"
@@ -66,6 +72,8 @@ class EcapaNetwork(SpeakerNetwork):
         )
         self.sample_rate_hz = sample_rate_hz
         self.dim = dim
+
+        # Features and layers of SpeechBrain's recipe, so that its published weights fit.
         self.bands = Fbank(sample_rate=sample_rate_hz, n_mels=num_mels)
         with seeded_weights("EcapaNetwork", seed):
             self.ecapa = ECAPA_TDNN(
@@ -78,12 +86,14 @@ class EcapaNetwork(SpeakerNetwork):
 
     def forward(self, waveform: Tensor, num_samples: Tensor) -> Tensor:
         bands = self.bands(waveform)
-        lengths = (num_samples / waveform.shape[1] * bands.shape[1]).round().clamp(1, bands.shape[1])
-        keep = frame_mask(lengths, bands.shape[1])
+        num_frames = bands.shape[1]
+        lengths = (num_samples / waveform.shape[1] * num_frames).round().clamp(1, num_frames)
+        keep = frame_mask(lengths, num_frames)
 
-        mean = torch.where(keep, bands, 0.0).sum(1, keepdim=True) / lengths[:, None, None]
+        total = torch.where(keep, bands, 0.0).sum(1, keepdim=True)
+        mean = total / lengths[:, None, None]
         frames = torch.where(keep, bands - mean, 0.0)
-        embedding: Tensor = self.ecapa(frames, lengths / bands.shape[1])
+        embedding: Tensor = self.ecapa(frames, lengths / num_frames)
         return embedding.squeeze(1)
 
 
@@ -112,16 +122,22 @@ class XvectorNetwork(SpeakerNetwork):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.remember(sample_rate_hz=sample_rate_hz, num_cepstra=num_cepstra, width=width, dim=dim, seed=seed)
+        self.remember(
+            sample_rate_hz=sample_rate_hz, num_cepstra=num_cepstra, width=width, dim=dim, seed=seed
+        )
         self.sample_rate_hz = sample_rate_hz
         self.dim = dim
-        self.frames = Frames(sample_rate_hz, 30, window_s=0.025, hop_s=0.01, num_cepstra=num_cepstra)
+        self.frames = Frames(
+            sample_rate_hz, 30, window_s=0.025, hop_s=0.01, num_cepstra=num_cepstra
+        )
 
         taps_and_dilations = ((5, 1), (3, 2), (3, 3), (1, 1))
         widths = [num_cepstra, *[width] * len(taps_and_dilations)]
         with seeded_weights("XvectorNetwork", seed):
             self.layers = nn.ModuleList(
-                nn.Conv1d(widths[i], width, taps, padding=dilation * (taps - 1) // 2, dilation=dilation)
+                nn.Conv1d(
+                    widths[i], width, taps, padding=dilation * (taps - 1) // 2, dilation=dilation
+                )
                 for i, (taps, dilation) in enumerate(taps_and_dilations)
             )
             self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in taps_and_dilations)
@@ -131,13 +147,16 @@ class XvectorNetwork(SpeakerNetwork):
         x, lengths = self.frames(waveform, num_samples)
         keep = frame_mask(lengths, x.shape[1])
         for layer, norm in zip(self.layers, self.norms, strict=True):
-            x = torch.where(keep, norm(layer(x.transpose(1, 2)).transpose(1, 2)).relu(), 0.0)
+            x = layer(x.transpose(1, 2)).transpose(1, 2)
+            x = torch.where(keep, norm(x).relu(), 0.0)
 
         # Mean and deviation over the clip's own frames.
         count = lengths[:, None]
         mean = x.sum(1) / count
-        variance = torch.where(keep, (x - mean[:, None]).square(), 0.0).sum(1) / count
-        pooled: Tensor = self.out(torch.cat([mean, (variance + 1e-5).sqrt()], -1))
+        squares = (x - mean[:, None]).square()
+        variance = torch.where(keep, squares, 0.0).sum(1) / count
+        deviation = (variance + 1e-5).sqrt()
+        pooled: Tensor = self.out(torch.cat([mean, deviation], -1))
         return pooled
 
 
@@ -166,8 +185,10 @@ class NetworkEncoder(SpeakerEncoder):
     ) -> Tensor:
         embeddings = []
         for wave, length in zip(waveform, num_samples.tolist(), strict=True):
-            clip = resample(wave[None, :length].to(self.device), sample_rate_hz, self.sample_rate_hz)
-            embeddings.append(self.network(clip, torch.tensor([clip.shape[1]], device=self.device)))
+            clip = wave[None, :length].to(self.device)
+            clip = resample(clip, sample_rate_hz, self.sample_rate_hz)
+            num = torch.tensor([clip.shape[1]], device=self.device)
+            embeddings.append(self.network(clip, num))
         return nn.functional.normalize(torch.cat(embeddings).float(), dim=-1)
 
 
@@ -180,7 +201,8 @@ class XvectorEncoder(NetworkEncoder):
     """
 
     def __init__(self, folder: str, name: str | None = None) -> None:
-        super().__init__(load_network(folder, (XvectorNetwork,)), name or Path(folder).name)
+        network = load_network(folder, (XvectorNetwork,))
+        super().__init__(network, name or Path(folder).name)
 
 
 class EcapaEncoder(NetworkEncoder):
@@ -211,15 +233,21 @@ def _ecapa(source: str, revision: str | None) -> JudgeNetwork:
     if folder.is_dir():
         file = folder / SPEECHBRAIN_FILE
     elif source.startswith((".", "/", "~")) or source.count("/") != 1:
-        raise FileNotFoundError(f"EcapaEncoder.source: no folder {source} (a hub id has the form owner/name)")
+        raise FileNotFoundError(
+            f"EcapaEncoder.source: no folder {source} (a hub id has the form owner/name)"
+        )
     else:
         file = Path(hf_hub_download(source, SPEECHBRAIN_FILE, revision=revision))
     if not file.is_file():
-        raise FileNotFoundError(f"{source}: holds neither config.json (ours) nor {SPEECHBRAIN_FILE} (SpeechBrain's)")
+        raise FileNotFoundError(
+            f"{source}: holds neither config.json (ours) nor {SPEECHBRAIN_FILE} (SpeechBrain's)"
+        )
 
     network = EcapaNetwork()
     try:
         network.ecapa.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
     except RuntimeError as error:
-        raise JudgeError(f"{file}: not the sizes of speechbrain/spkrec-ecapa-voxceleb: {error}") from error
+        raise JudgeError(
+            f"{file}: not the sizes of speechbrain/spkrec-ecapa-voxceleb: {error}"
+        ) from error
     return network

@@ -14,7 +14,11 @@ from torch.nn.utils.rnn import pad_sequence
 from torchaudio.functional import resample
 
 from lightning_audiorl.codecs.base import Codec
-from lightning_audiorl.codecs.network_training import adamw_with_cosine, stop_when_done, tell_data_position
+from lightning_audiorl.codecs.network_training import (
+    adamw_with_cosine,
+    stop_when_done,
+    tell_data_position,
+)
 from lightning_audiorl.judges.networks import JudgeNetwork
 from lightning_audiorl.judges.vocoded import vocoded
 from lightning_audiorl.ops.randomness import key_to_seed, keyed_uniform
@@ -58,13 +62,16 @@ class JudgeTraining(LightningModule, ABC):
     ) -> None:
         super().__init__()
         shares = (vocoded_probability, codec_probability)
-        if num_steps < 1 or lr <= 0 or min(shares) < 0 or sum(shares) > 1:
+        shares_fit = min(shares) >= 0 and sum(shares) <= 1
+        if num_steps < 1 or lr <= 0 or not shares_fit:
             raise ValueError(
                 f"{type(self).__name__}: want num_steps >= 1, lr > 0, and vocoded_probability and codec_probability at "
                 f"least 0 and together at most 1; got {num_steps}, {lr}, {shares}"
             )
         if not 1 <= vocoded_mels[0] <= vocoded_mels[1]:
-            raise ValueError(f"{type(self).__name__}.vocoded_mels: want 1 <= low <= high; got {vocoded_mels}")
+            raise ValueError(
+                f"{type(self).__name__}.vocoded_mels: want 1 <= low <= high; got {vocoded_mels}"
+            )
 
         self.network = network
         self.codec = None if codec is None else codec.freeze()
@@ -98,7 +105,9 @@ class JudgeTraining(LightningModule, ABC):
         where there is one.
         """
         waves = []
-        for wave, length, row in zip(batch.waveform, batch.num_samples.tolist(), batch.rows, strict=True):
+        for wave, length, row in zip(
+            batch.waveform, batch.num_samples.tolist(), batch.rows, strict=True
+        ):
             waves.append(self._clip(wave[:length], batch.sample_rate_hz, row, augmented))
         lengths = torch.tensor([len(wave) for wave in waves], device=batch.waveform.device)
         return pad_sequence(waves, batch_first=True), lengths
@@ -120,7 +129,8 @@ class JudgeTraining(LightningModule, ABC):
         clip = resample(clip, rate_hz, wanted_hz)
         if augmented and chance < self.vocoded_probability:
             low, high = self.vocoded_mels
-            clip = vocoded(clip, wanted_hz, low + int(size * (high - low + 1)))
+            num_mels = low + int(size * (high - low + 1))
+            clip = vocoded(clip, wanted_hz, num_mels)
         return clip
 
     def on_train_start(self) -> None:
@@ -148,7 +158,8 @@ class JudgeTraining(LightningModule, ABC):
         """Keep and log the metrics of a validation; a subclass calls it at the end of each."""
         self.metrics = metrics
         self._metrics_step = self.global_step
-        self.log_dict({f"val/{key}": value for key, value in metrics.items()}, prog_bar=True)
+        logged = {f"val/{name}": value for name, value in metrics.items()}
+        self.log_dict(logged, prog_bar=True)
 
     def on_train_end(self) -> None:
         """Write the network, with the metrics of the last step's validation where there was one."""
@@ -169,7 +180,8 @@ class JudgeTraining(LightningModule, ABC):
 def _through(codec: Codec, clip: Tensor, rate_hz: int, wanted_hz: int) -> Tensor:
     """[num_samples] at ``rate_hz`` through the codec and back, at ``wanted_hz``."""
     clip = resample(clip, rate_hz, codec.sample_rate_hz)
-    codes, lengths = codec.encode(clip[None], torch.tensor([len(clip)], device=clip.device))
+    num_samples = torch.tensor([len(clip)], device=clip.device)
+    codes, lengths = codec.encode(clip[None], num_samples)
     waveform, _ = codec.decode(codes, lengths)
     again: Tensor = resample(waveform[0], codec.output_sample_rate_hz, wanted_hz)
     return again

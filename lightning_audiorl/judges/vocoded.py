@@ -35,11 +35,16 @@ def vocoded(
         return waveform
 
     window = torch.hann_window(n_fft, device=waveform.device)
-    bank, inverse = (matrix.to(waveform.device) for matrix in _bank(n_fft // 2 + 1, num_mels, sample_rate_hz))
-    spectrum = torch.stft(waveform, n_fft, n_fft // 4, window=window, return_complex=True).abs()
+    num_bins = n_fft // 2 + 1
+    bank, inverse = _bank(num_bins, num_mels, sample_rate_hz)
+    bank = bank.to(waveform.device)
+    inverse = inverse.to(waveform.device)
+
+    spectrum = torch.stft(waveform, n_fft, n_fft // 4, window=window, return_complex=True)
+    mel = bank.T @ spectrum.abs()
 
     # The pseudo-inverse of the filters may go below 0 where the bands did not.
-    blurred = (inverse.T @ (bank.T @ spectrum)).clamp(min=0.0)
+    blurred = (inverse.T @ mel).clamp(min=0.0)
     again: Tensor = griffinlim(
         blurred,
         window=window,

@@ -8,7 +8,12 @@ from lightning_audiorl.losses.combine import WeightedGradients
 from lightning_audiorl.losses.cross_entropy import CrossEntropy
 from lightning_audiorl.losses.diffro import DiffROLoss
 from lightning_audiorl.losses.policy_gradient import PolicyGradient
-from lightning_audiorl.losses.sample_filters import Finished, MeanRewardBetween, MinRewardSpread, SampleFilter
+from lightning_audiorl.losses.sample_filters import (
+    Finished,
+    MeanRewardBetween,
+    MinRewardSpread,
+    SampleFilter,
+)
 from lightning_audiorl.losses.step import MicroBatch, RLStep, ScoredRollout
 
 __all__ = [

@@ -35,5 +35,7 @@ class GroupAdvantages:
             dropped[name] = dropped.get(name, 0) + int((valid & ~keep).sum())
             valid = valid & keep
 
-        advantages = ops.group_advantages(scores.total, valid, self.kind, drop_zero_variance=self.drop_zero_variance)
+        advantages = ops.group_advantages(
+            scores.total, valid, self.kind, drop_zero_variance=self.drop_zero_variance
+        )
         return advantages, dropped

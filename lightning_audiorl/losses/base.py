@@ -38,7 +38,9 @@ class LossSettings:
     chunk_size: int | None = None
     algorithm: str = "RLModule"
 
-    def token_log_probs(self, context: Context, rollout: Rollout, with_entropy: bool = False) -> ops.TokenLogProbs:
+    def token_log_probs(
+        self, context: Context, rollout: Rollout, with_entropy: bool = False
+    ) -> ops.TokenLogProbs:
         """Log-probs [B, G, T] of a rollout's tokens under the policy, as the sampler draws them."""
         hidden = self.policy.hidden(context, rollout)
         support = None if rollout.support is None else rollout.support.flatten(0, 1)
@@ -190,7 +192,9 @@ class Loss(ABC, Generic[PreparedT]):
         """Take from the step what all of its updates need, under the weights of before the first."""
 
     @abstractmethod
-    def compute(self, prepared: PreparedT, micro_batch: MicroBatch, divisor: float) -> tuple[Tensor, dict[str, Tensor]]:
+    def compute(
+        self, prepared: PreparedT, micro_batch: MicroBatch, divisor: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of one micro-batch.
 
         Args:
@@ -202,6 +206,8 @@ class Loss(ABC, Generic[PreparedT]):
             A scalar with its graph, and 0-d sums by the names of ``sum_names``, without.
         """
 
-    def metrics(self, prepared: PreparedT, sums: dict[str, float], divisor: float) -> dict[str, float]:
+    def metrics(
+        self, prepared: PreparedT, sums: dict[str, float], divisor: float
+    ) -> dict[str, float]:
         """Logged metrics, from the sums over all ranks and micro-batches; ``divisor`` is 0 where nothing was used."""
         return sums

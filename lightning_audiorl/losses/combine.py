@@ -89,7 +89,9 @@ def compare(first: Gradients, second: Gradients) -> Comparison:
     return Comparison(one, other, product / (one * other) if one * other else math.nan)
 
 
-def put_sum(parameters: Sequence[nn.Parameter], first: Gradients, second: Gradients, weight: float) -> None:
+def put_sum(
+    parameters: Sequence[nn.Parameter], first: Gradients, second: Gradients, weight: float
+) -> None:
     """Each parameter's gradient becomes ``first + weight * second``; with weight 0 the second is not read."""
     for parameter, a, b in zip(parameters, first, second, strict=True):
         if b is None or weight == 0:

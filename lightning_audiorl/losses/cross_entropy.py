@@ -22,17 +22,27 @@ class CrossEntropy(Loss[Prepared]):
     def prepare(self, step: RLStep, scorer: Scorer) -> Prepared:
         return Prepared()
 
-    def compute(self, prepared: Prepared, micro_batch: MicroBatch, divisor: float) -> tuple[Tensor, dict[str, Tensor]]:
+    def compute(
+        self, prepared: Prepared, micro_batch: MicroBatch, divisor: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         policy = self.settings.policy
         targets = policy.targets(micro_batch.context, [row.text for row in micro_batch.rows])
         tokens = targets.tokens.flatten(0, 1)
         keep = targets.keep.flatten(0, 1)
 
         hidden = policy.hidden(micro_batch.context, targets)
-        scored = token_log_probs(hidden, policy.head, tokens, keep, chunk_size=self.settings.chunk_size)
+        scored = token_log_probs(
+            hidden, policy.head, tokens, keep, chunk_size=self.settings.chunk_size
+        )
         loss = -scored.log_probs.sum()
         return loss, {"loss": loss.detach(), "tokens": keep.sum()}
 
-    def metrics(self, prepared: Prepared, sums: dict[str, float], divisor: float) -> dict[str, float]:
+    def metrics(
+        self, prepared: Prepared, sums: dict[str, float], divisor: float
+    ) -> dict[str, float]:
         mean = sums["loss"] / sums["tokens"]
-        return {"loss": mean, "tokens": int(sums["tokens"]), "perplexity": float(torch.tensor(mean).exp())}
+        return {
+            "loss": mean,
+            "tokens": int(sums["tokens"]),
+            "perplexity": float(torch.tensor(mean).exp()),
+        }

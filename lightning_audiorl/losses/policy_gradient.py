@@ -67,7 +67,14 @@ class PolicyGradient(Loss[PreparedPolicyGradient]):
         self.advantages = GroupAdvantages(
             self.objective.advantage, self.objective.drop_zero_variance, list(filters or [])
         )
-        self.sum_names = ("clip_low", "clip_high", *(["kl"] if beta else []), "entropy", "loss", "tokens")
+        self.sum_names = (
+            "clip_low",
+            "clip_high",
+            *(["kl"] if beta else []),
+            "entropy",
+            "loss",
+            "tokens",
+        )
 
     @property
     def needs_reference(self) -> bool:
@@ -93,7 +100,9 @@ class PolicyGradient(Loss[PreparedPolicyGradient]):
 
         weights = None
         if self.sampler_cap is not None and old is not None:
-            weights = ops.truncated_importance_weights(old, rollout.log_probs, rollout.keep, self.sampler_cap)
+            weights = ops.truncated_importance_weights(
+                old, rollout.log_probs, rollout.keep, self.sampler_cap
+            )
 
         longest = self.settings.decoding.max_new_tokens
         count = float(ops.loss_divisor(rollout.keep, used, self.objective.reduction, longest))
@@ -115,14 +124,29 @@ class PolicyGradient(Loss[PreparedPolicyGradient]):
         used = prepared.used[micro_batch.index]
         mask = rollout.keep & used[..., None]
 
+        # The ratio to the policy that sampled; without old log-probs it is 1, and only its gradient counts.
         scored = self.settings.token_log_probs(micro_batch.context, rollout, with_entropy=True)
-        old = None if prepared.old_log_probs is None else group_part(prepared.old_log_probs, micro_batch)
-        unique = ops.unique_samples(rollout.tokens, rollout.keep, used) if self.objective.needs_unique else None
+        old = (
+            None
+            if prepared.old_log_probs is None
+            else group_part(prepared.old_log_probs, micro_batch)
+        )
+        unique = (
+            ops.unique_samples(rollout.tokens, rollout.keep, used)
+            if self.objective.needs_unique
+            else None
+        )
         surrogate = self.objective.surrogate(
-            scored.log_probs, old, prepared.advantages[micro_batch.index], rollout.keep, used, unique
+            scored.log_probs,
+            old,
+            prepared.advantages[micro_batch.index],
+            rollout.keep,
+            used,
+            unique,
         )
         sums = {"clip_low": surrogate.num_clipped_low, "clip_high": surrogate.num_clipped_high}
 
+        # What another engine samples more often than this one must weigh less.
         terms = surrogate.terms
         if prepared.weights is not None:
             terms = terms * group_part(prepared.weights, micro_batch)
@@ -133,6 +157,7 @@ class PolicyGradient(Loss[PreparedPolicyGradient]):
             terms = ops.kl_penalised(terms, kl, self.beta)
             sums["kl"] = ops.masked_sum(kl.detach(), mask)
 
+        # Only logged: it has no gradient.
         assert scored.entropy is not None
         sums["entropy"] = ops.masked_sum(scored.entropy, mask)
 
@@ -140,8 +165,14 @@ class PolicyGradient(Loss[PreparedPolicyGradient]):
         loss = ops.step_loss(total, torch.tensor(divisor, device=total.device))
         return loss, sums | {"loss": loss.detach(), "tokens": mask.sum()}
 
-    def metrics(self, prepared: PreparedPolicyGradient, sums: dict[str, float], divisor: float) -> dict[str, float]:
+    def metrics(
+        self, prepared: PreparedPolicyGradient, sums: dict[str, float], divisor: float
+    ) -> dict[str, float]:
         """The loss, and means over the used tokens: shares clipped, KL, entropy."""
         num_tokens = max(1.0, sums["tokens"])
-        per_token = {name: value / num_tokens for name, value in sums.items() if name not in ("loss", "tokens")}
+        per_token = {
+            name: value / num_tokens
+            for name, value in sums.items()
+            if name not in ("loss", "tokens")
+        }
         return {"loss": sums["loss"]} | per_token

@@ -69,7 +69,10 @@ class AsrMetrics(RegistersSpecs, Metric):
                 "lightning_audiorl.metrics.SpeechEvaluation with the judges that shall listen"
             )
 
-        rows = [utterance_counts(hypothesis, self.normalisers, self.keywords).values() for hypothesis in hypotheses]
+        rows = [
+            utterance_counts(hypothesis, self.normalisers, self.keywords).values()
+            for hypothesis in hypotheses
+        ]
         rows.append(UtteranceCounts(compute_s=compute_seconds).values())
         self.sums += torch.tensor(rows, dtype=torch.float64).sum(0).to(self.sums.device)
 

@@ -79,7 +79,9 @@ def align(reference: str, hypothesis: str, unit: Unit = "word") -> Alignment:
         elif chunk.type == "insert":
             insertions += chunk.hyp_end_idx - chunk.hyp_start_idx
 
-    return Alignment(split_units(reference, unit), split_units(hypothesis, unit), hit_at, insertions)
+    return Alignment(
+        split_units(reference, unit), split_units(hypothesis, unit), hit_at, insertions
+    )
 
 
 def _repeats(units: list[str], period: int) -> list[range]:
@@ -120,7 +122,9 @@ def is_loop(alignment: Alignment, min_repeated: int = 4, max_period: int = 32) -
     longest_period = min(max_period, len(alignment.hypothesis) // 2)
 
     for period in range(1, longest_period + 1):
-        long = [s for s in _repeats(alignment.hypothesis, period) if len(s) >= max(min_repeated, period)]
+        long = [
+            s for s in _repeats(alignment.hypothesis, period) if len(s) >= max(min_repeated, period)
+        ]
         if not long:
             continue
 
@@ -182,7 +186,9 @@ def aligned_keywords(alignment: Alignment, keywords: Iterable[list[str]]) -> tup
         # In place: all of its units are hits, and they stand side by side in the hypothesis too.
         for start in in_reference:
             first = alignment.hit_at.get(start)
-            if first is not None and all(alignment.hit_at.get(start + k) == first + k for k in range(len(keyword))):
+            if first is not None and all(
+                alignment.hit_at.get(start + k) == first + k for k in range(len(keyword))
+            ):
                 num_hits += 1
 
     return num_hits, num_in_reference, num_in_hypothesis
@@ -235,7 +241,9 @@ class UtteranceCounts:
 
 
 def utterance_counts(
-    hypothesis: Hypothesis, normalisers: Mapping[str, Normaliser] | None = None, keywords: Iterable[str] = ()
+    hypothesis: Hypothesis,
+    normalisers: Mapping[str, Normaliser] | None = None,
+    keywords: Iterable[str] = (),
 ) -> UtteranceCounts:
     """Count everything about one utterance.
 

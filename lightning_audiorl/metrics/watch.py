@@ -33,7 +33,9 @@ def reward_hacking_alerts(
     alerts = []
     for key, values in metrics.items():
         if len(values) != len(rewards):
-            raise ValueError(f"'{key}' has {len(values)} values, the reward {len(rewards)}; expected as many")
+            raise ValueError(
+                f"'{key}' has {len(values)} values, the reward {len(rewards)}; expected as many"
+            )
 
         spec = evaluation_spec(key)
         if spec.watch != "reward" or spec.better is None:
@@ -41,7 +43,11 @@ def reward_hacking_alerts(
         if not values or math.isnan(values[-1]) or math.isnan(rewards[-1]):
             continue
 
-        known = [i for i, value in enumerate(values) if not math.isnan(value) and not math.isnan(rewards[i])]
+        known = [
+            i
+            for i, value in enumerate(values)
+            if not math.isnan(value) and not math.isnan(rewards[i])
+        ]
         best = min(known, key=lambda i: spec.badness(values[i]))
 
         # Since its best, not since the validation before: a metric may get worse in steps too small to be seen.

@@ -46,7 +46,15 @@ class Finetune:
     lora_alpha: int = 32
     lora_dropout: float = 0.0
     lora_targets: list[str] = field(
-        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+        default_factory=lambda: [
+            "q_proj",
+            "k_proj",
+            "v_proj",
+            "o_proj",
+            "gate_proj",
+            "up_proj",
+            "down_proj",
+        ]
     )
     seed: int = 0
     gradient_checkpointing: bool = False
@@ -94,7 +102,9 @@ def apply_finetune(model: nn.Module, parts: Parts, finetune: Finetune) -> None:
         trained += [parts.backbone, *parts.final]
     elif finetune.lm == "last":
         if not 1 <= finetune.lm_layers <= len(parts.layers):
-            raise ValueError(f"Finetune.lm_layers={finetune.lm_layers}: the model has {len(parts.layers)} layers")
+            raise ValueError(
+                f"Finetune.lm_layers={finetune.lm_layers}: the model has {len(parts.layers)} layers"
+            )
         trained += [*parts.layers[-finetune.lm_layers :], *parts.final]
     for module in trained:
         module.requires_grad_(True)
@@ -184,7 +194,11 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
 
 def merge_lora(model: nn.Module) -> None:
     """Put adapters into the weights they sit on, and take them out; a model without any stays as it is."""
-    layers = [(name, module) for name, module in model.named_modules() if hasattr(module, "get_delta_weight")]
+    layers = [
+        (name, module)
+        for name, module in model.named_modules()
+        if hasattr(module, "get_delta_weight")
+    ]
     if not layers:
         return
 

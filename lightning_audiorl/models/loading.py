@@ -68,7 +68,9 @@ class Start:
 
         for path in self.checkpoints:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-            weights: dict[str, Tensor] = {k.removeprefix("policy."): v for k, v in checkpoint["state_dict"].items()}
+            weights: dict[str, Tensor] = {
+                k.removeprefix("policy."): v for k, v in checkpoint["state_dict"].items()
+            }
 
             # Adapters as that run had them, to take its values; what this run trains comes later.
             if any("lora_" in key for key in weights):
@@ -89,7 +91,9 @@ class Start:
             policy.load_state_dict(weights, strict=False)
             merge_lora(policy)
 
-    def _check_base(self, policy: nn.Module, path: str, start_hash: str, weights: dict[str, Tensor]) -> None:
+    def _check_base(
+        self, policy: nn.Module, path: str, start_hash: str, weights: dict[str, Tensor]
+    ) -> None:
         own = policy.state_dict()
         if any(own[key].dtype != value.dtype for key, value in weights.items()):
             return  # loaded in another precision: the hash cannot tell
@@ -124,18 +128,24 @@ def read_start(init_from: str | TinySpec) -> Start:
             raise FileNotFoundError(f"init_from: no checkpoint {init_from}")
         record = torch.load(path, map_location="cpu", weights_only=True).get("audiorl")
         if record is None:
-            raise ValueError(f"init_from: {init_from} is not a checkpoint of this library (no 'audiorl' entry)")
+            raise ValueError(
+                f"init_from: {init_from} is not a checkpoint of this library (no 'audiorl' entry)"
+            )
         # That run's own start, and on top of it what it trained.
         start = Start.from_record(record["start"])
         return Start(start.source, [*start.checkpoints, str(path.resolve())])
 
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise FileNotFoundError(f"init_from: folder {init_from} has no config.json; give a Hugging Face folder")
+            raise FileNotFoundError(
+                f"init_from: folder {init_from} has no config.json; give a Hugging Face folder"
+            )
         return Start(str(path))
 
     if init_from.startswith((".", "/", "~")) or init_from.count("/") != 1:
-        raise FileNotFoundError(f"init_from: no folder {init_from} (a hub id has the form owner/name)")
+        raise FileNotFoundError(
+            f"init_from: no folder {init_from} (a hub id has the form owner/name)"
+        )
     return Start(init_from)
 
 
@@ -171,13 +181,19 @@ def build(start: Start, family: Family, dtype: str, revision: str | None) -> tup
             # The family's own builder, also where the sizes are those of a family derived from it.
             return family.tiny.build(start.source)
     if not isinstance(start.source, str):
-        raise ValueError(f"init_from: the start is a {type(start.source).__name__}; expected {family.tiny.__name__}")
+        raise ValueError(
+            f"init_from: the start is a {type(start.source).__name__}; expected {family.tiny.__name__}"
+        )
     if outline.wanted():
         return _outlined(start.source, family.model, getattr(torch, dtype), revision)
 
     # FunAsrNano reads its adaptor's attention implementation only from here, and ignores padding without one.
     model = family.model.from_pretrained(
-        start.source, dtype=getattr(torch, dtype), revision=revision, use_safetensors=True, attn_implementation="sdpa"
+        start.source,
+        dtype=getattr(torch, dtype),
+        revision=revision,
+        use_safetensors=True,
+        attn_implementation="sdpa",
     )
 
     # Out of the mapped file: an export to the same folder would change them, and at its odd addresses the same product
@@ -211,7 +227,9 @@ class TokenizerOutline:
         return self
 
 
-def _outlined(source: str, model_class: Any, dtype: torch.dtype, revision: str | None) -> tuple[Any, TokenizerOutline]:
+def _outlined(
+    source: str, model_class: Any, dtype: torch.dtype, revision: str | None
+) -> tuple[Any, TokenizerOutline]:
     """(model, processor) of ``config.json`` alone.
 
     Raises:
@@ -224,7 +242,9 @@ def _outlined(source: str, model_class: Any, dtype: torch.dtype, revision: str |
             f"plan: no config.json of {source} is here, nor can one be fetched; give a folder that holds it"
         ) from error
     config._attn_implementation = "sdpa"
-    tokenizer = TokenizerOutline(config.get_text_config().vocab_size, getattr(config, "audio_token_id", None))
+    tokenizer = TokenizerOutline(
+        config.get_text_config().vocab_size, getattr(config, "audio_token_id", None)
+    )
     return outline.from_config(model_class, config, dtype), tokenizer
 
 

@@ -73,7 +73,9 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
         """Encode each clip once. Gradients flow only where encoder parameters are trainable."""
 
     @abstractmethod
-    def sample(self, context: ContextT, group_size: int, decoding: Decoding, key: SampleKey) -> Rollout:
+    def sample(
+        self, context: ContextT, group_size: int, decoding: Decoding, key: SampleKey
+    ) -> Rollout:
         """Draw G completions per prompt with keyed randomness, in eval mode, without gradients."""
 
     @abstractmethod
@@ -102,7 +104,9 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
     def export(self, folder: str) -> None:
         """Write a folder that the transformers class loads with ``from_pretrained``; adapters are merged."""
 
-    def example_context(self, num_prompts: int, seconds: float, text_tokens: int | None = None) -> Context:
+    def example_context(
+        self, num_prompts: int, seconds: float, text_tokens: int | None = None
+    ) -> Context:
         """What `encode` makes of clips of one length, whatever they say: ``audiorl plan`` traces a step on it.
 
         Args:
@@ -114,7 +118,9 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
             NotImplementedError: for a family that does not say.
             ValueError: for a length that the model does not take.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no example_context, which a plan of its memory needs")
+        raise NotImplementedError(
+            f"{type(self).__name__} has no example_context, which a plan of its memory needs"
+        )
 
     def parts(self) -> dict[str, list[nn.Module]]:
         """Modules by role, "encoder", "projector", "lm" and "codec": together they hold every parameter.

@@ -83,7 +83,10 @@ def local(parameter: Tensor) -> Tensor:
 @contextmanager
 def _exchanged(parameters: dict[str, nn.Parameter], values: dict[str, Tensor]) -> Iterator[None]:
     """Whole tensors change their data; FSDP keeps its own view of a shard's memory, so a shard is written into."""
-    own = {name: local(p).clone() if isinstance(p, DTensor) else p.data for name, p in parameters.items()}
+    own = {
+        name: local(p).clone() if isinstance(p, DTensor) else p.data
+        for name, p in parameters.items()
+    }
 
     def put(new: dict[str, Tensor]) -> None:
         for name, p in parameters.items():

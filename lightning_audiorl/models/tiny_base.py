@@ -53,7 +53,9 @@ def keyed_weights(spec: TinySpec, kind: str = "tiny") -> Iterator[None]:
         yield
 
 
-def word_tokenizer(words: Sequence[str], more_special: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+def word_tokenizer(
+    words: Sequence[str], more_special: Sequence[str] = ()
+) -> PreTrainedTokenizerFast:
     """One token per word; ids 0-4 are pad, start, stop, audio and unknown, ``more_special`` come after the words.
 
     Example:
@@ -66,7 +68,9 @@ def word_tokenizer(words: Sequence[str], more_special: Sequence[str] = ()) -> Pr
     return _wrapped(tokenizer, [AUDIO_TOKEN, *more_special])
 
 
-def character_tokenizer(characters: str, more_special: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+def character_tokenizer(
+    characters: str, more_special: Sequence[str] = ()
+) -> PreTrainedTokenizerFast:
     """One token per character; ids 0-3 are pad, start, stop and unknown, ``more_special`` come after the characters.
 
     Example:

@@ -98,7 +98,9 @@ def group_advantages(
 
 def _check(rewards: Tensor, valid: Tensor, kind: str) -> None:
     if kind not in get_args(AdvantageKind):
-        raise ValueError(f"group_advantages: kind must be one of {get_args(AdvantageKind)}, got {kind!r}")
+        raise ValueError(
+            f"group_advantages: kind must be one of {get_args(AdvantageKind)}, got {kind!r}"
+        )
     if rewards.ndim != 2 or rewards.shape != valid.shape:
         raise ValueError(
             f"group_advantages: expected rewards and valid [B, G], got {list(rewards.shape)}, {list(valid.shape)}"
@@ -130,5 +132,7 @@ def soft_overlong_penalty(lengths: Tensor, max_length: int, buffer: int) -> Tens
         ValueError: unless 1 <= buffer <= max_length.
     """
     if not 1 <= buffer <= max_length:
-        raise ValueError(f"soft_overlong_penalty: want 1 <= buffer <= max_length, got {buffer=}, {max_length=}")
+        raise ValueError(
+            f"soft_overlong_penalty: want 1 <= buffer <= max_length, got {buffer=}, {max_length=}"
+        )
     return ((max_length - buffer - lengths) / buffer).clamp(-1, 0)

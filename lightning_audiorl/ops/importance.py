@@ -33,7 +33,9 @@ def truncated_importance_weights(
     if cap is None:
         return None
     if cap <= 0:
-        raise ValueError(f"truncated_importance_weights: cap must be positive (or None for off), got {cap}")
+        raise ValueError(
+            f"truncated_importance_weights: cap must be positive (or None for off), got {cap}"
+        )
     if not log_probs.shape == sampler_log_probs.shape == keep.shape:
         raise ValueError(
             "truncated_importance_weights: log_probs, sampler_log_probs and keep must have one shape, got "

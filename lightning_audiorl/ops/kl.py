@@ -13,7 +13,9 @@ from lightning_audiorl.ops.masks import masked
 KLKind = Literal["k1", "k2", "k3"]
 
 
-def kl_estimate(log_probs: Tensor, ref_log_probs: Tensor, kind: KLKind = "k3", keep: Tensor | None = None) -> Tensor:
+def kl_estimate(
+    log_probs: Tensor, ref_log_probs: Tensor, kind: KLKind = "k3", keep: Tensor | None = None
+) -> Tensor:
     """Estimate KL(policy || reference) per token, with d = ref_log_probs - log_probs of a token the policy drew.
 
     k1 = -d, k2 = d^2 / 2, k3 = exp(d) - d - 1 (arXiv 2402.03300, eq. 4). Their values estimate KL(policy ||

@@ -80,7 +80,9 @@ def token_log_probs(
     flat_tokens = tokens[keep]
     flat_support = None if support is None else support[keep]
     if flat_support is not None and not (flat_support == flat_tokens.unsqueeze(-1)).any(-1).all():
-        raise ValueError("token_log_probs: a kept token is not in its support; pass the support of the same rollout")
+        raise ValueError(
+            "token_log_probs: a kept token is not in its support; pass the support of the same rollout"
+        )
 
     def score(hidden: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         logits = head(hidden)
@@ -138,7 +140,9 @@ class _Score(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_log_prob: Tensor | None, grad_entropy: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(
+        ctx: Any, grad_log_prob: Tensor | None, grad_entropy: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
         """d log p(t) / dx = onehot(t) - p;  d entropy / dx = -p * (log p + entropy); both over the temperature."""
         if grad_log_prob is None and grad_entropy is None:
             return None, None, None, None
@@ -210,7 +214,12 @@ def scatter(values: Tensor, keep: Tensor) -> Tensor:
 
 
 def _check(
-    hidden: Tensor, tokens: Tensor, keep: Tensor, support: Tensor | None, temperature: float, chunk_size: int | None
+    hidden: Tensor,
+    tokens: Tensor,
+    keep: Tensor,
+    support: Tensor | None,
+    temperature: float,
+    chunk_size: int | None,
 ) -> None:
     shape = hidden.shape[:2]
     fits = hidden.ndim == 3 and tokens.shape == shape and keep.shape == shape
@@ -222,4 +231,6 @@ def _check(
             f"{None if support is None else list(support.shape)}"
         )
     if temperature < 0 or (chunk_size or 0) < 0:
-        raise ValueError(f"token_log_probs: want temperature >= 0 and chunk_size >= 0, got {temperature}, {chunk_size}")
+        raise ValueError(
+            f"token_log_probs: want temperature >= 0 and chunk_size >= 0, got {temperature}, {chunk_size}"
+        )

@@ -15,7 +15,9 @@ from lightning_audiorl.ops.masks import masked, masked_mean
 Reduction = Literal["sample_mean", "token_mean", "fixed_length", "group_mean"]
 
 
-def loss_divisor(keep: Tensor, used: Tensor, reduction: Reduction, max_length: int | None = None) -> Tensor:
+def loss_divisor(
+    keep: Tensor, used: Tensor, reduction: Reduction, max_length: int | None = None
+) -> Tensor:
     """What the sum of `reduce_terms` over the whole step is divided by: a 0-d int64 count, to be summed over
     micro-batches and ranks.
 
@@ -46,7 +48,9 @@ def loss_divisor(keep: Tensor, used: Tensor, reduction: Reduction, max_length: i
     if reduction == "group_mean":
         return used.any(-1).sum()
     if max_length is None or max_length < 1:
-        raise ValueError(f"loss_divisor: reduction fixed_length needs max_length >= 1, got {max_length}")
+        raise ValueError(
+            f"loss_divisor: reduction fixed_length needs max_length >= 1, got {max_length}"
+        )
     return used.sum() * max_length
 
 
@@ -77,7 +81,9 @@ def reduce_terms(terms: Tensor, keep: Tensor, used: Tensor, reduction: Reduction
     """
     _check(keep, used, reduction)
     if terms.shape != keep.shape:
-        raise ValueError(f"reduce_terms: terms {list(terms.shape)} and keep {list(keep.shape)} differ")
+        raise ValueError(
+            f"reduce_terms: terms {list(terms.shape)} and keep {list(keep.shape)} differ"
+        )
 
     mask = keep & used.unsqueeze(-1)
     if reduction in ("token_mean", "fixed_length"):
@@ -122,4 +128,6 @@ def _check(keep: Tensor, used: Tensor, reduction: str) -> None:
     if reduction not in get_args(Reduction):
         raise ValueError(f"reduction must be one of {get_args(Reduction)}, got {reduction!r}")
     if keep.ndim != 3 or used.shape != keep.shape[:2]:
-        raise ValueError(f"expected keep [B, G, T] and used [B, G], got {list(keep.shape)}, {list(used.shape)}")
+        raise ValueError(
+            f"expected keep [B, G, T] and used [B, G], got {list(keep.shape)}, {list(used.shape)}"
+        )

@@ -99,10 +99,14 @@ class TauSchedule(Schedule):
     def __post_init__(self) -> None:
         super().__post_init__()
         if min(self.ends) <= 0:
-            raise ValueError(f"TauSchedule: tau must be above 0, got {self.ends}; for hard tokens use straight_through")
+            raise ValueError(
+                f"TauSchedule: tau must be above 0, got {self.ends}; for hard tokens use straight_through"
+            )
 
 
-def code_logits(logits: Tensor, code_to_token: Tensor, stop_ids: Sequence[int], with_stop: bool = True) -> Tensor:
+def code_logits(
+    logits: Tensor, code_to_token: Tensor, stop_ids: Sequence[int], with_stop: bool = True
+) -> Tensor:
     """Logits over the N codes and, as class N, the end of speech; what else the vocabulary has is left out.
 
     Example:
@@ -131,7 +135,9 @@ def code_logits(logits: Tensor, code_to_token: Tensor, stop_ids: Sequence[int], 
     return torch.cat([logits[..., code_to_token], stop[..., None]], dim=-1)
 
 
-def keyed_exponentials(keys: Sequence[Sequence[int | str]], num_draws: int, num_classes: int) -> Tensor:
+def keyed_exponentials(
+    keys: Sequence[Sequence[int | str]], num_draws: int, num_classes: int
+) -> Tensor:
     """[K, n, num_classes] float32 draws of the standard exponential distribution, on the CPU.
 
     Example:
@@ -207,7 +213,9 @@ def posterior_noise(logits: Tensor, own: Tensor, exponentials: Tensor) -> Tensor
     return torch.minimum(others, limit).scatter(-1, index, top - own_logit)
 
 
-def relax(logits: Tensor, tau: float, noise: Tensor, form: RelaxForm = "straight_through") -> Tensor:
+def relax(
+    logits: Tensor, tau: float, noise: Tensor, form: RelaxForm = "straight_through"
+) -> Tensor:
     """softmax((logits + noise) / tau), averaged over the draws; exactly 0 where logits are -inf.
 
     Example:
@@ -228,7 +236,9 @@ def relax(logits: Tensor, tau: float, noise: Tensor, form: RelaxForm = "straight
         [..., C], adding up to 1.
     """
     if tau <= 0 or form not in get_args(RelaxForm):
-        raise ValueError(f"relax: want tau > 0 and a form of {get_args(RelaxForm)}; got {tau}, {form!r}")
+        raise ValueError(
+            f"relax: want tau > 0 and a form of {get_args(RelaxForm)}; got {tau}, {form!r}"
+        )
 
     noisy = logits + noise
     soft = (noisy / tau).softmax(-1).mean(0)

@@ -49,7 +49,8 @@ def soft_overlong(num_tokens: int, cap: int, buffer_tokens: int) -> float:
         >>> [soft_overlong(num_tokens, cap=100, buffer_tokens=20) for num_tokens in (80, 90, 100)]
         [-0.0, -0.5, -1.0]
     """
-    return -min(max((num_tokens - (cap - buffer_tokens)) / buffer_tokens, 0.0), 1.0)
+    into_buffer = (num_tokens - (cap - buffer_tokens)) / buffer_tokens
+    return -min(max(into_buffer, 0.0), 1.0)
 
 
 class _ErrorReward(TextReward):
@@ -59,7 +60,8 @@ class _ErrorReward(TextReward):
         """Edits between the normalised texts of row and hypothesis."""
         normaliser = self.normaliser(hypothesis)
         reference = normaliser.normalise(hypothesis.row.text)
-        return count_errors(reference, normaliser.normalise(hypothesis.text), normaliser.unit)
+        text = normaliser.normalise(hypothesis.text)
+        return count_errors(reference, text, normaliser.unit)
 
 
 class Accuracy(_ErrorReward):
@@ -191,7 +193,8 @@ class ExactMatch(TextReward):
 
     def score_one(self, hypothesis: Hypothesis) -> float:
         normaliser = self.normaliser(hypothesis)
-        return float(normaliser.normalise(hypothesis.row.text) == normaliser.normalise(hypothesis.text))
+        reference = normaliser.normalise(hypothesis.row.text)
+        return float(normaliser.normalise(hypothesis.text) == reference)
 
 
 class EditCount(_ErrorReward):
@@ -319,7 +322,9 @@ class Hallucination(TextReward):
     ) -> None:
         super().__init__(weight, name, normalisers)
         if rules is not None and not rules:
-            raise ValueError("Hallucination.rules: expected at least one rule, or None for the defaults; got []")
+            raise ValueError(
+                "Hallucination.rules: expected at least one rule, or None for the defaults; got []"
+            )
         self.rules: Sequence[HallucinationRule] = DEFAULT_RULES if rules is None else tuple(rules)
 
     def score_one(self, hypothesis: Hypothesis) -> float:
@@ -413,7 +418,9 @@ class SoftOverlong(Reward):
     ) -> None:
         super().__init__(weight, name)
         if not 0 < buffer_share <= 1:
-            raise ValueError(f"SoftOverlong.buffer_share: expected a number in (0, 1], got {buffer_share}")
+            raise ValueError(
+                f"SoftOverlong.buffer_share: expected a number in (0, 1], got {buffer_share}"
+            )
         self.decoding = decoding
         self.buffer_share = buffer_share
 

@@ -120,7 +120,9 @@ class HeadLikelihood(DifferentiableReward):
         rows: Sequence[Utterance],
     ) -> Tensor:
         classes = class_ids(rows, self.head, network.labels[self.head])
-        return network.head_log_likelihood(self.head, encoded, torch.tensor(classes, device=encoded.states.device))
+        return network.head_log_likelihood(
+            self.head, encoded, torch.tensor(classes, device=encoded.states.device)
+        )
 
     def check(self, network: Token2Text, rows: Sequence[Utterance] = ()) -> None:
         if self.head not in network.labels:
@@ -147,10 +149,13 @@ class DifferentiableMix:
         (True, ['ctc', 'text'])
     """
 
-    def __init__(self, token2text: str | Token2Text, rewards: list[DifferentiableReward] | None = None) -> None:
+    def __init__(
+        self, token2text: str | Token2Text, rewards: list[DifferentiableReward] | None = None
+    ) -> None:
         self.rewards = [TextLikelihood()] if rewards is None else list(rewards)
         names = [reward.name for reward in self.rewards]
-        if len(set(names)) < len(names) or not any(reward.weight for reward in self.rewards):
+        names_differ = len(set(names)) == len(names)
+        if not names_differ or not any(reward.weight for reward in self.rewards):
             raise ValueError(
                 f"DifferentiableMix.rewards: names must differ and some weight must be above 0; got {names} with "
                 f"weights {[reward.weight for reward in self.rewards]}"
@@ -201,7 +206,9 @@ class DifferentiableMix:
             [B] total with its gradient, and the unweighted components by name, without.
         """
         encoded = self.network.encode(embedded, lengths)
-        components = {reward.name: reward.score(self.network, encoded, rows) for reward in self.rewards}
+        components = {
+            reward.name: reward.score(self.network, encoded, rows) for reward in self.rewards
+        }
 
         # A reward of weight 0 is only logged: 0 times its infinite gradient would be NaN.
         total = embedded.new_zeros(len(rows))

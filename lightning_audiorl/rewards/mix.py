@@ -44,7 +44,9 @@ class RewardMix:
         {'accuracy': tensor([[1.0000, 0.5000]]), 'length_error': tensor([[-0.0000, -0.5000]])}
     """
 
-    def __init__(self, rewards: list[Reward], on_error: Literal["exclude", "raise"] = "exclude") -> None:
+    def __init__(
+        self, rewards: list[Reward], on_error: Literal["exclude", "raise"] = "exclude"
+    ) -> None:
         if not rewards:
             raise ValueError("RewardMix.rewards: expected at least one reward, got []")
 
@@ -64,7 +66,9 @@ class RewardMix:
                     f"weight of reward '{reward.name}': expected a finite number >= 0, got {reward.weight}"
                 )
         if not any(reward.weight for reward in rewards):
-            raise ValueError(f"RewardMix.rewards: all weights of {names} are 0, so nothing would be learnt")
+            raise ValueError(
+                f"RewardMix.rewards: all weights of {names} are 0, so nothing would be learnt"
+            )
 
         self.rewards = list(rewards)
         self.on_error = on_error
@@ -87,7 +91,9 @@ class RewardMix:
             held |= dict.fromkeys(reward.judges())
         return list(held)
 
-    def score(self, groups: Sequence[Sequence[Hypothesis]], panel: JudgePanel | None = None) -> Scores:
+    def score(
+        self, groups: Sequence[Sequence[Hypothesis]], panel: JudgePanel | None = None
+    ) -> Scores:
         """Score B groups of G hypotheses.
 
         Args:
@@ -100,7 +106,9 @@ class RewardMix:
         """
         sizes = sorted({len(group) for group in groups})
         if len(sizes) != 1 or sizes[0] == 0:
-            raise ValueError(f"RewardMix.score: expected groups of one size >= 1, got sizes {sizes}")
+            raise ValueError(
+                f"RewardMix.score: expected groups of one size >= 1, got sizes {sizes}"
+            )
         flat = list(chain.from_iterable(groups))
         panel = panel or JudgePanel()
 
@@ -111,7 +119,8 @@ class RewardMix:
         failures: dict[str, int] = {}
         for reward in self.rewards:
             # In float64; the total is rounded to float32 once, at the end.
-            part = torch.tensor(self._values(reward, flat, panel), dtype=torch.float64).reshape(shape)
+            values = self._values(reward, flat, panel)
+            part = torch.tensor(values, dtype=torch.float64).reshape(shape)
             scored = ~part.isnan()
 
             # A reward of weight 0 is only watched: its failures take no sample out of the step.
@@ -143,7 +152,8 @@ class RewardMix:
             return values
 
         first = answers[failed[0]]
-        example = f"gave {first!r} for row '{flat[failed[0]].row.id}'"
+        first_row = flat[failed[0]].row
+        example = f"gave {first!r} for row '{first_row.id}'"
         self._report(reward, example)
         if len(failed) == len(flat):
             raise RewardError(
@@ -185,7 +195,9 @@ def _attempt(
     """
     try:
         answers: object = (
-            reward.score_with(hypotheses, panel) if isinstance(reward, JudgedReward) else reward.score(hypotheses)
+            reward.score_with(hypotheses, panel)
+            if isinstance(reward, JudgedReward)
+            else reward.score(hypotheses)
         )
     except RewardError:
         raise
@@ -242,6 +254,7 @@ def _number(answer: object) -> float:
         >>> _number(1), _number("1"), _number(1e39)
         (1.0, nan, nan)
     """
+    # Tensors and texts are no numbers, even where they could be read as one: the reward is at fault.
     if not isinstance(answer, Real):
         return math.nan
     value = float(answer)

@@ -78,12 +78,15 @@ def judged(values: list[float], judge: nn.Module | str) -> list[float]:
         >>> judged([0.5, math.nan], "asr")
         [0.5, nan]
     """
-    if values and all(math.isnan(value) for value in values):
-        who = f"'{judge}'" if isinstance(judge, str) else f"'{judge.name}' ({type(judge).__name__})"
-        raise JudgeError(
-            f"judge {who} returned nothing for any sample; see its warnings, and try it by itself on a recording"
-        )
-    return values
+    if not values or not all(math.isnan(value) for value in values):
+        return values
+
+    who = f"'{judge}'"
+    if not isinstance(judge, str):
+        who = f"'{judge.name}' ({type(judge).__name__})"
+    raise JudgeError(
+        f"judge {who} returned nothing for any sample; see its warnings, and try it by itself on a recording"
+    )
 
 
 class SpeechAccuracy(JudgedReward):
@@ -142,9 +145,13 @@ class SpeechAccuracy(JudgedReward):
 
         scale = _SCALE[form] if scale is None else scale
         if not (math.isfinite(scale) and scale > 0):
-            raise ValueError(f"SpeechAccuracy.scale: expected a positive number or None, got {scale}")
+            raise ValueError(
+                f"SpeechAccuracy.scale: expected a positive number or None, got {scale}"
+            )
         if not floor < 1 or (form != "linear" and floor != 0):
-            raise ValueError(f"SpeechAccuracy.floor: below 1 for the linear form, 0 for the others; got {floor}")
+            raise ValueError(
+                f"SpeechAccuracy.floor: below 1 for the linear form, 0 for the others; got {floor}"
+            )
 
         self.judge = judge
         self.form = form
@@ -159,7 +166,10 @@ class SpeechAccuracy(JudgedReward):
 
     def score_with(self, hypotheses: Sequence[Hypothesis], panel: JudgePanel) -> list[float]:
         transcripts = panel.ask(self.judge, hypotheses)
-        values = [self._value(h.row, transcript) for h, transcript in zip(hypotheses, transcripts, strict=True)]
+        rows = [hypothesis.row for hypothesis in hypotheses]
+        values = [
+            self._value(row, transcript) for row, transcript in zip(rows, transcripts, strict=True)
+        ]
         return judged(values, self.judge)
 
     def _value(self, row: Utterance, transcript: str | None) -> float:
@@ -168,7 +178,9 @@ class SpeechAccuracy(JudgedReward):
             return math.nan
 
         # An empty transcript is the worst of all, not merely as many deletions as characters.
-        counts = spoken_errors(row, transcript, self.unit, normaliser_for(row.lang, self.normalisers))
+        counts = spoken_errors(
+            row, transcript, self.unit, normaliser_for(row.lang, self.normalisers)
+        )
         if counts.reference_length and not counts.hypothesis_length:
             return self.floor
         return max(self.floor, bounded_accuracy(counts.rate, self.form, self.scale))
@@ -233,12 +245,14 @@ class SpeakerSimilarity(JudgedReward):
                     "segments, or take this reward out of the mix"
                 )
 
+            # Of two empty embeddings no cosine could be taken; silence is nobody's voice.
             if not speech.waveform.numel():
                 values.append(-1.0)
             elif voice is None or prompt is None:
                 values.append(math.nan)
             else:
-                values.append(float(torch.dot(voice, prompt).clamp(-1.0, 1.0)))
+                cosine = torch.dot(voice, prompt)
+                values.append(float(cosine.clamp(-1.0, 1.0)))
         return judged(values, self.encoder)
 
 
@@ -291,5 +305,6 @@ class PredictedQuality(JudgedReward):
             if quality is None or math.isnan(quality):
                 values.append(math.nan)
             else:
-                values.append(min(max((quality - low) / (high - low), 0.0), 1.0))
+                scaled = (quality - low) / (high - low)
+                values.append(min(max(scaled, 0.0), 1.0))
         return judged(values, predictor)

@@ -42,7 +42,8 @@ def duration_consistency(lengths: Sequence[int], floor: float = -1.0) -> list[fl
 
     values = []
     for length in lengths:
-        values.append(max(floor, -abs(length - middle) / middle) if length else floor)
+        value = -abs(length - middle) / middle
+        values.append(max(floor, value) if length else floor)
     return values
 
 
@@ -78,14 +79,18 @@ class DurationConsistency(Reward):
     ) -> None:
         super().__init__(weight, name)
         if not -math.inf < floor <= -1:
-            raise ValueError(f"DurationConsistency.floor: expected a finite number at most -1, got {floor}")
+            raise ValueError(
+                f"DurationConsistency.floor: expected a finite number at most -1, got {floor}"
+            )
         self.floor = floor
         self.range = (floor, 0.0)
 
     def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
         return by_group(
             hypotheses,
-            lambda group: duration_consistency([speech.codes.shape[0] for speech in group], self.floor),
+            lambda group: duration_consistency(
+                [speech.codes.shape[0] for speech in group], self.floor
+            ),
             self.name,
         )
 
@@ -101,7 +106,7 @@ def token_distances(group: Sequence[Sequence[int]]) -> list[float]:
     """
 
     def distance(i: int) -> float:
-        others = [group[j] for j in range(len(group)) if j != i and group[j]]
+        others = [other for j, other in enumerate(group) if j != i and other]
         if not group[i] or not others:
             return 0.0
         return mean(Levenshtein.normalized_distance(group[i], other) for other in others)
@@ -147,7 +152,9 @@ class Diversity(Reward):
         full_melody_semitones: float = 6.0,
     ) -> None:
         super().__init__(weight, name)
-        weights_fit = min(distance_weight, melody_weight) >= 0 and distance_weight + melody_weight > 0
+        weights_fit = (
+            min(distance_weight, melody_weight) >= 0 and distance_weight + melody_weight > 0
+        )
         if not weights_fit or full_melody_semitones <= 0:
             raise ValueError(
                 "Diversity: want weights >= 0, one of them above 0, and full_melody_semitones > 0; got "
@@ -177,7 +184,8 @@ class Diversity(Reward):
         """Spread of F0 over ``full_melody_semitones``, at most 1; NaN for samples that are not finite."""
         if not bool(speech.waveform.isfinite().all()):
             return math.nan
-        spread = f0_spread_semitones(voiced_f0_hz(speech.waveform, speech.sample_rate_hz))
+        f0_hz = voiced_f0_hz(speech.waveform, speech.sample_rate_hz)
+        spread = f0_spread_semitones(f0_hz)
         return min(spread / self.full_melody_semitones, 1.0)
 
 
@@ -217,10 +225,15 @@ class SpeechBounds(Reward):
         normalisers: dict[str, Normaliser] | None = None,
     ) -> None:
         super().__init__(weight, name)
-        spans = {"tokens_per_character": tokens_per_character, "tokens_per_second": tokens_per_second}
+        spans = {
+            "tokens_per_character": tokens_per_character,
+            "tokens_per_second": tokens_per_second,
+        }
         for key, span in spans.items():
             if span is not None and not 0 <= span[0] <= span[1]:
-                raise ValueError(f"SpeechBounds.{key}: expected (low, high) with 0 <= low <= high, got {span}")
+                raise ValueError(
+                    f"SpeechBounds.{key}: expected (low, high) with 0 <= low <= high, got {span}"
+                )
 
         self.tokens_per_character = tokens_per_character
         self.tokens_per_second = tokens_per_second
@@ -233,10 +246,15 @@ class SpeechBounds(Reward):
         """Whether the sample ended by itself, said something, and is about as long as its text."""
         row = hypothesis.row
         num_codes = speech_of(hypothesis, self.name).codes.shape[0]
-        characters = len(normaliser_for(row.lang, self.normalisers).normalise(row.text).replace(" ", ""))
+        text = normaliser_for(row.lang, self.normalisers).normalise(row.text)
+        num_characters = len(text.replace(" ", ""))
 
+        # Of a text without characters only the expected length counts.
         spans = [(self.tokens_per_second, row.duration_s)]
-        if characters:
-            spans.append((self.tokens_per_character, characters))
-        fits = all(span is None or span[0] * per <= num_codes <= span[1] * per for span, per in spans)
-        return hypothesis.finished and num_codes > 0 and fits
+        if num_characters:
+            spans.append((self.tokens_per_character, num_characters))
+
+        for span, size in spans:
+            if span is not None and not span[0] * size <= num_codes <= span[1] * size:
+                return False
+        return hypothesis.finished and num_codes > 0

@@ -33,7 +33,11 @@ def shard_units(modules: list[nn.Module], users: dict[int, int]) -> list[nn.Modu
     # A layer is what stands in a ModuleList; a list inside a layer (experts, say) is sharded with its layer.
     layers = [layer for stack in found if isinstance(stack, nn.ModuleList) for layer in stack]
     nested = {id(inner) for layer in layers for inner in layer.modules() if inner is not layer}
-    outer = [layer for layer in layers if id(layer) not in nested and any(True for _ in layer.parameters())]
+    outer = [
+        layer
+        for layer in layers
+        if id(layer) not in nested and any(True for _ in layer.parameters())
+    ]
 
     covered = nested | {id(layer) for layer in outer}
     embeddings = []
@@ -112,7 +116,9 @@ class PhaseFSDP(PhaseMixin, ModelParallelStrategy):
 
     def _sharded(self, names: Iterable[str]) -> list[FSDPModule]:
         """The sharded modules of the parts ``names``."""
-        return [unit for name in names for unit in self._units[name] if isinstance(unit, FSDPModule)]
+        return [
+            unit for name in names for unit in self._units[name] if isinstance(unit, FSDPModule)
+        ]
 
     @contextmanager
     def phase(self, name: Phase) -> Iterator[None]:
@@ -154,4 +160,6 @@ class PhaseFSDP(PhaseMixin, ModelParallelStrategy):
             for name, parameter in list(module._parameters.items()):
                 if isinstance(parameter, DTensor):
                     whole = parameter.full_tensor().detach().cpu()
-                    module._parameters[name] = nn.Parameter(whole, requires_grad=parameter.requires_grad)
+                    module._parameters[name] = nn.Parameter(
+                        whole, requires_grad=parameter.requires_grad
+                    )

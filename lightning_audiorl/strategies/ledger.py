@@ -113,7 +113,9 @@ class Ledger:
         rows.append(["all parts", *(f"{total:.1f}" for total in totals)])
 
         peaks = [self.peak_bytes.get(phase) for phase in phases]
-        rows.append(["peak in use", *("-" if peak is None else f"{peak / _MIB:.1f}" for peak in peaks)])
+        rows.append(
+            ["peak in use", *("-" if peak is None else f"{peak / _MIB:.1f}" for peak in peaks)]
+        )
         return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
     def reset(self) -> None:

@@ -107,7 +107,9 @@ def symmetric_error_rate(one: str, other: str, unit: Unit = "word") -> float:
     return Levenshtein.normalized_distance(one_units, other_units)
 
 
-def count_errors_batch(references: Sequence[str], hypotheses: Sequence[str], unit: Unit = "word") -> list[ErrorCounts]:
+def count_errors_batch(
+    references: Sequence[str], hypotheses: Sequence[str], unit: Unit = "word"
+) -> list[ErrorCounts]:
     """``count_errors`` pair by pair.
 
     Example:
@@ -118,6 +120,8 @@ def count_errors_batch(references: Sequence[str], hypotheses: Sequence[str], uni
         ValueError: when the two lists differ in length.
     """
     if len(references) != len(hypotheses):
-        raise ValueError(f"got {len(references)} references and {len(hypotheses)} hypotheses; expected one of each")
+        raise ValueError(
+            f"got {len(references)} references and {len(hypotheses)} hypotheses; expected one of each"
+        )
     pairs = zip(references, hypotheses, strict=True)
     return [count_errors(reference, hypothesis, unit) for reference, hypothesis in pairs]

@@ -88,7 +88,9 @@ class Loop(HallucinationRule):
 
     def __post_init__(self) -> None:
         if self.max_n < 1 or self.slack < 0:
-            raise ValueError(f"Loop: want max_n >= 1 and slack >= 0; got max_n={self.max_n}, slack={self.slack}")
+            raise ValueError(
+                f"Loop: want max_n >= 1 and slack >= 0; got max_n={self.max_n}, slack={self.slack}"
+            )
 
     def fires(self, reference: list[str], hypothesis: list[str]) -> bool:
         """Whether any n-gram is repeated beyond the slack."""

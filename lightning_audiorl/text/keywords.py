@@ -80,7 +80,9 @@ def keyword_units(keywords: Iterable[str], normaliser: Normaliser) -> list[list[
     return [list(units) for units in distinct if units]
 
 
-def count_keywords(reference: str, hypothesis: str, keywords: Iterable[str], normaliser: Normaliser) -> KeywordCounts:
+def count_keywords(
+    reference: str, hypothesis: str, keywords: Iterable[str], normaliser: Normaliser
+) -> KeywordCounts:
     """Count keywords in both texts and the multiset overlap.
 
     A keyword of several words counts where its words follow each other; in character languages that is a substring.

@@ -110,7 +110,9 @@ class Token2TextTraining(JudgeTraining):
         # A sample that was cut by its length cap has no end of speech; recordings all have one.
         has_end = torch.ones_like(lengths, dtype=torch.bool)
         if augmented:
-            chances = [float(torch.rand(1, generator=self._generator("end", row))) for row in batch.rows]
+            chances = [
+                float(torch.rand(1, generator=self._generator("end", row))) for row in batch.rows
+            ]
             has_end = torch.tensor(chances, device=lengths.device) < 0.5
         return with_end(codes, lengths, self.network.end, has_end)
 
@@ -130,7 +132,9 @@ class Token2TextTraining(JudgeTraining):
             )
         for row, num in zip(batch.rows, batch.target_num_samples.tolist(), strict=True):
             if num == 0:
-                raise ValueError(f"row {row.id!r}: no recording of its text ('target'); leave the row out")
+                raise ValueError(
+                    f"row {row.id!r}: no recording of its text ('target'); leave the row out"
+                )
 
         # In float32 whatever the training's precision: a codec's rounding would change codes.
         with torch.autocast(batch.target_waveform.device.type, enabled=False):
@@ -151,10 +155,13 @@ class Token2TextTraining(JudgeTraining):
 
         # Rows without a label of a head count for the others, and for the text.
         for head, classes in self.network.labels.items():
-            wanted = torch.tensor(class_ids(rows, head, classes, missing_ok=True), device=codes.device)
+            wanted = torch.tensor(
+                class_ids(rows, head, classes, missing_ok=True), device=codes.device
+            )
             labelled = wanted >= 0
             each = self.network.head_log_likelihood(head, encoded, wanted.clamp(min=0))
-            components[head] = -torch.where(labelled, each, 0.0).sum() / labelled.sum().clamp(min=1)
+            num_labelled = labelled.sum().clamp(min=1)
+            components[head] = -torch.where(labelled, each, 0.0).sum() / num_labelled
             loss = loss + self.head_weight * components[head]
 
         logged = {f"loss/{name}": component.detach() for name, component in components.items()}
@@ -163,11 +170,13 @@ class Token2TextTraining(JudgeTraining):
 
     def _disturbed(self, codes: Tensor, rows: Sequence[Utterance]) -> Tensor:
         """[B, T, width] embeddings; see ``replaced`` and ``mixed``. The end of speech stays as it is."""
-        draws = torch.stack([torch.rand(codes.shape[1], 3, generator=self._generator("noise", row)) for row in rows])
-        chance, size, other = draws.to(codes.device).unbind(-1)
+        num_codes = codes.shape[1]
+        draws = [torch.rand(num_codes, 3, generator=self._generator("noise", row)) for row in rows]
+        chance, size, other = torch.stack(draws).to(codes.device).unbind(-1)
 
         # How far each embedding goes towards that of a random code: all the way, or a share of it.
-        amount = torch.where(chance < self.replaced, 1.0, self.mixed * size).masked_fill(codes == self.network.end, 0.0)
+        amount = torch.where(chance < self.replaced, 1.0, self.mixed * size)
+        amount = amount.masked_fill(codes == self.network.end, 0.0)
         others = self.network.embed((other * self.network.num_codes).long())
         return torch.lerp(self.network.embed(codes), others, amount[..., None])
 
@@ -188,7 +197,9 @@ class Token2TextTraining(JudgeTraining):
 
         for ctc, metric in ((False, "cer"), (True, "cer_ctc")):
             texts = self.network.transcribe(codes, lengths, ctc)
-            counts = [character_errors(row, text) for row, text in zip(batch.rows, texts, strict=True)]
+            counts = [
+                character_errors(row, text) for row, text in zip(batch.rows, texts, strict=True)
+            ]
             self._counts.setdefault(f"{name}/{metric}", []).extend(counts)
 
         encoded = self.network(codes, lengths)

@@ -45,10 +45,14 @@ class Calibration:
             |---|---|---|---|---|
             | ctc | 1 of 1 | -1.500 | 25.0 | 8 |
         """
-        lines = ["| form | part | log-likelihood per character | judge's CER % | samples |", "|---|---|---|---|---|"]
+        lines = [
+            "| form | part | log-likelihood per character | judge's CER % | samples |",
+            "|---|---|---|---|---|",
+        ]
         for form, parts in self.quantiles.items():
             for number, (likelihood, rate, num) in enumerate(parts, start=1):
-                lines.append(f"| {form} | {number} of {len(parts)} | {likelihood:.3f} | {100 * rate:.1f} | {num} |")
+                part = f"{number} of {len(parts)}"
+                lines.append(f"| {form} | {part} | {likelihood:.3f} | {100 * rate:.1f} | {num} |")
         return "\n".join(lines)
 
 
@@ -84,11 +88,17 @@ def calibration(
     read = _read([hypothesis for hypothesis, _ in judged], network, batch_size)
     by_judge = [character_errors(hypothesis.row, transcript) for hypothesis, transcript in judged]
     rates = torch.tensor([count.rate for count in by_judge])
-    counts = {form: of_form.counts for form, of_form in read.items()} | {"judge": by_judge}
+    counts = {form: of_form.counts for form, of_form in read.items()}
+    counts["judge"] = by_judge
     return Calibration(
-        spearman={form: spearman(torch.tensor(of_form.values), rates) for form, of_form in read.items()},
+        spearman={
+            form: spearman(torch.tensor(of_form.values), rates) for form, of_form in read.items()
+        },
         cer={name: sum(each, ErrorCounts()).rate for name, each in counts.items()},
-        quantiles={form: _quantiles(of_form.values, by_judge, num_quantiles) for form, of_form in read.items()},
+        quantiles={
+            form: _quantiles(of_form.values, by_judge, num_quantiles)
+            for form, of_form in read.items()
+        },
         num_samples=len(judged),
     )
 
@@ -123,7 +133,9 @@ def _read(
 
         for of_form in (decoder, ctc):
             texts = network.transcribe(codes, lengths, ctc=of_form is ctc)
-            of_form.counts += [character_errors(h.row, text) for h, text in zip(samples, texts, strict=True)]
+            of_form.counts += [
+                character_errors(h.row, text) for h, text in zip(samples, texts, strict=True)
+            ]
     network.train(mode)
     return {"decoder": decoder, "ctc": ctc}
 
@@ -170,7 +182,9 @@ def spearman(one: Tensor, other: Tensor) -> float:
     ranks = torch.stack([_mean_ranks(one), _mean_ranks(other)])
     centred = ranks - ranks.mean(-1, keepdim=True)
     norms = centred.norm(dim=-1)
-    return math.nan if float(norms.min()) == 0 else float((centred[0] @ centred[1]) / norms.prod())
+    if float(norms.min()) == 0:
+        return math.nan
+    return float((centred[0] @ centred[1]) / norms.prod())
 
 
 def _mean_ranks(values: Tensor) -> Tensor:

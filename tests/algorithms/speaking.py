@@ -27,7 +27,9 @@ NUM_CODES = 16
 SHORT = Decoding(max_new_tokens=12, min_cap=12, temperature=0.8)
 
 
-def make_network(num_codes: int = NUM_CODES, labels: dict[str, list[str]] | None = None, **sizes: Any) -> Token2Text:
+def make_network(
+    num_codes: int = NUM_CODES, labels: dict[str, list[str]] | None = None, **sizes: Any
+) -> Token2Text:
     """Random weights, lively enough that another code is another likelihood."""
     sizes = {"width": 16, "dilations": (1,), "heads": 2, "decoder_layers": 1} | sizes
     network = Token2Text(num_codes, "eghinorstuvwxz ", labels, **sizes)
@@ -40,14 +42,18 @@ def make_network(num_codes: int = NUM_CODES, labels: dict[str, list[str]] | None
 
 def make_mix(**sizes: Any) -> DifferentiableMix:
     """Both forms of the text likelihood."""
-    return DifferentiableMix(make_network(**sizes), [TextLikelihood(), TextLikelihood("ctc", 0.5, "ctc")])
+    return DifferentiableMix(
+        make_network(**sizes), [TextLikelihood(), TextLikelihood("ctc", 0.5, "ctc")]
+    )
 
 
 def make_batch(names: str = "abc") -> PromptBatch:
     """Prompts of a speaker's tone; texts of one to three words."""
     batch = batch_of(list(names), [0.4] * len(names))
     words = ("one", "two one", "three two one")
-    rows = tuple(replace(row, text=words[i % 3], speaker="ab"[i % 2]) for i, row in enumerate(batch.rows))
+    rows = tuple(
+        replace(row, text=words[i % 3], speaker="ab"[i % 2]) for i, row in enumerate(batch.rows)
+    )
     return replace(batch, rows=rows)
 
 
@@ -63,7 +69,9 @@ class Codes(Reward):
         return [float((codes % 3 == 0).float().mean()) if len(codes) else 0.0 for codes in said]
 
 
-def make_module(kind: type[RLModule] = DiffRO, policy: SpeechLMPolicy | None = None, **settings: Any) -> Any:
+def make_module(
+    kind: type[RLModule] = DiffRO, policy: SpeechLMPolicy | None = None, **settings: Any
+) -> Any:
     """Gradients unclipped, learning rate constant."""
     settings = {
         "num_steps": 1,
@@ -105,13 +113,17 @@ def sampled(module: Any, names: str = "abc") -> tuple[Any, Rollout, PreparedDiff
     rollout = random_rollout(policy, len(names), module.sampler.group_size)
     last = rollout.lengths - 1
     finished = torch.arange(module.sampler.group_size).expand_as(last) % 2 == 0
-    stops = torch.where(finished, policy.stop_ids[0], rollout.tokens.gather(-1, last[..., None])[..., 0])
+    stops = torch.where(
+        finished, policy.stop_ids[0], rollout.tokens.gather(-1, last[..., None])[..., 0]
+    )
     tokens = rollout.tokens.scatter(-1, last[..., None], stops[..., None])
     rollout = replace(rollout, tokens=tokens, finished=finished)
     return (
         context,
         rollout,
-        PreparedDiffRO(used=torch.ones_like(finished), key=SampleKey(module.seed, module.rl_step), tau=1.0),
+        PreparedDiffRO(
+            used=torch.ones_like(finished), key=SampleKey(module.seed, module.rl_step), tau=1.0
+        ),
     )
 
 
@@ -128,7 +140,9 @@ def relaxed_loss(
     loss = module.losses[-1]
     loss.beta = beta
     micro_batch = MicroBatch(list(range(len(names))), make_batch(names).rows, context, rollout)
-    result: tuple[Tensor, dict[str, Tensor]] = loss.compute(replace(prepared, tau=tau), micro_batch, 1.0)
+    result: tuple[Tensor, dict[str, Tensor]] = loss.compute(
+        replace(prepared, tau=tau), micro_batch, 1.0
+    )
     return result
 
 
@@ -137,7 +151,10 @@ def gradient(module: Any, loss: Tensor) -> Tensor:
     parameters = list(module.policy.trainable().values())
     grads = torch.autograd.grad(loss, parameters, allow_unused=True)
     return torch.cat(
-        [(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(parameters, grads, strict=True)]
+        [
+            (torch.zeros_like(p) if g is None else g).flatten()
+            for p, g in zip(parameters, grads, strict=True)
+        ]
     )
 
 
@@ -156,4 +173,6 @@ def assert_numerical_gradient(module: Any, loss: Callable[[], Tensor]) -> None:
                     p.copy_(value + sign * 1e-6 * direction)
                 values.append(float(loss()))
         numeric = (values[0] - values[1]) / 2e-6
-        assert float(analytic @ torch.cat([d.flatten() for d in directions])) == pytest.approx(numeric, rel=1e-5)
+        assert float(analytic @ torch.cat([d.flatten() for d in directions])) == pytest.approx(
+            numeric, rel=1e-5
+        )

@@ -67,10 +67,15 @@ def test_any_torch_optimizer_with_any_torch_schedule() -> None:
 @pytest.mark.parametrize("name", [name for name in get_args(ScheduleName) if name not in SCHEDULES])
 def test_schedules_of_transformers(name: Any) -> None:
     """By name: the same learning rates as transformers' own function gives."""
-    needs = {"cosine_with_min_lr": {"min_lr": 0.01}, "cosine_warmup_with_min_lr": {"min_lr_rate": 0.1}}
+    needs = {
+        "cosine_with_min_lr": {"min_lr": 0.01},
+        "cosine_warmup_with_min_lr": {"min_lr_rate": 0.1},
+    }
     further = needs.get(name, {"num_decay_steps": 3} if name == "warmup_stable_decay" else None)
     weight = [torch.nn.Parameter(torch.zeros(1))]
-    optimizer, schedule = Optim(lr=0.1, schedule=name, warmup_steps=2, schedule_args=further).build(weight, 8)
+    optimizer, schedule = Optim(lr=0.1, schedule=name, warmup_steps=2, schedule_args=further).build(
+        weight, 8
+    )
     theirs = get_scheduler(name, torch.optim.AdamW(weight, lr=0.1), 2, 8, further)
     for _ in range(8):
         assert schedule.get_last_lr() == theirs.get_last_lr()
@@ -84,7 +89,10 @@ def test_schedules_of_transformers(name: Any) -> None:
     [
         ({"optimizer": torch.optim.SGD, "lr": 0.1}, "lr"),
         ({"optimizer": torch.optim.SGD, "betas": (0.9, 0.95)}, "betas"),
-        ({"schedule": partial(torch.optim.lr_scheduler.StepLR, step_size=2), "warmup_steps": 2}, "warmup_steps"),
+        (
+            {"schedule": partial(torch.optim.lr_scheduler.StepLR, step_size=2), "warmup_steps": 2},
+            "warmup_steps",
+        ),
         ({"schedule": "polynomial", "min_lr_ratio": 0.1}, "min_lr_ratio"),
         ({"schedule": "linear", "schedule_args": {"power": 2}}, "schedule_args"),
     ],
@@ -114,19 +122,25 @@ def test_both_by_class_path_in_yaml(tmp_path: Path) -> None:
     """Short or whole; a run resumes with them, and its saved settings are plain."""
     write_manifest(tmp_path)
     sgd = {"class_path": "SGD", "init_args": {"lr": 0.25, "momentum": 0.9}}
-    steps = {"class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 1, "gamma": 0.5}}
-    config = tiny_config(tmp_path, optim={"optimizer": sgd, "schedule": steps, "max_grad_norm": 0.5}, num_steps=2)
+    steps = {"class_path": "StepLR", "init_args": {"step_size": 1, "gamma": 0.5}}
+    config = tiny_config(
+        tmp_path, optim={"optimizer": sgd, "schedule": steps, "max_grad_norm": 0.5}, num_steps=2
+    )
     module = run(tmp_path, config).model
     assert isinstance(module.optimizers().optimizer, torch.optim.SGD)
     assert module.optimizers().param_groups[0]["momentum"] == 0.9
     assert module.step_metrics["lr"] == 0.125
 
-    saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["model"]["init_args"]["optim"]
+    saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["model"]["init_args"][
+        "optim"
+    ]
     assert plain(saved)
     assert saved["optimizer"]["class_path"] == "torch.optim.SGD"
     checkpoint = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] == 0.0625
 
-    longer = config | {"model": config["model"] | {"init_args": config["model"]["init_args"] | {"num_steps": 3}}}
+    longer = config | {
+        "model": config["model"] | {"init_args": config["model"]["init_args"] | {"num_steps": 3}}
+    }
     resumed = run(tmp_path, longer, "--ckpt_path", "last").model
     assert resumed.step_metrics["lr"] == 0.0625

@@ -34,7 +34,9 @@ from tests.models.families import make
 TAU = 0.7
 
 
-def whole_loss(module: Any, beta: float = 0.0, step: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
+def whole_loss(
+    module: Any, beta: float = 0.0, step: Any = None
+) -> tuple[Tensor, dict[str, Tensor]]:
     context, rollout, plain = sampled(module)
     return relaxed_loss(module, step or plain, context, rollout, beta, TAU)
 
@@ -71,18 +73,26 @@ def naive_reward(module: Any) -> Tensor:
             own = policy.token_to_code[token] % 17  # -1, the end, is class 16
             is_code = bool(own < 16)
             logits = policy.head(state) / module.sampler.decoding.temperature
-            classes = ops.code_logits(logits, policy.code_to_token, policy.stop_ids, how.stop == "relaxed")
+            classes = ops.code_logits(
+                logits, policy.code_to_token, policy.stop_ids, how.stop == "relaxed"
+            )
             heard_next = policy.embed(token)
             if is_code or how.stop == "relaxed":
                 key = ("relax", module.seed, module.rl_step, make_batch().rows[b].id, g, t)
                 draws = ops.keyed_exponentials([key], how.num_draws, 17)
                 fresh = how.noise == "fresh"
-                noise = ops.gumbel_noise(draws) if fresh else ops.posterior_noise(classes, own[None], draws)
+                noise = (
+                    ops.gumbel_noise(draws)
+                    if fresh
+                    else ops.posterior_noise(classes, own[None], draws)
+                )
                 codes.append(ops.relax(classes, TAU, noise, how.form))
                 heard_next = codes[-1][0] @ table if t < how.unrolled else heard_next
             heard = torch.cat([heard, heard_next[None, None]], dim=1)
         embedded = ops.soft_embedding(torch.cat(codes), mix.network.table)[None]
-        rewards.append(mix.score(embedded, torch.tensor([len(codes)]), [make_batch().rows[b]])[0].sum())
+        rewards.append(
+            mix.score(embedded, torch.tensor([len(codes)]), [make_batch().rows[b]])[0].sum()
+        )
     return torch.stack(rewards).sum()
 
 
@@ -127,7 +137,9 @@ def test_straight_through_at_posterior_noise_keeps_every_value(precision: str) -
     module = make_module(relaxation=Relaxation(num_draws=2))
     step = with_reference(module)
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-        (forced, figures), (loss, unrolled) = (whole_loss(at(module, num), 0.3, step) for num in (0, 3))
+        (forced, figures), (loss, unrolled) = (
+            whole_loss(at(module, num), 0.3, step) for num in (0, 3)
+        )
         assert_close(loss.detach(), forced.detach(), "exact")
         assert set(figures) == set(unrolled)
         for name, value in figures.items():
@@ -148,7 +160,9 @@ def test_the_kl_stays_that_of_the_sample(how: Relaxation) -> None:
         gradients.append(gradient(module, loss - whole_loss(module)[0]))
     assert_close(figures[1]["kl"], figures[0]["kl"], "exact")
     assert_gradients_close(gradients[1], gradients[0], 1e-9)
-    assert (figures[1]["reward/diffro/total"] == figures[0]["reward/diffro/total"]) == how.keeps_values
+    assert (
+        figures[1]["reward/diffro/total"] == figures[0]["reward/diffro/total"]
+    ) == how.keeps_values
 
 
 @pytest.mark.parametrize("mode", ["lora", "checkpointing"])
@@ -193,7 +207,9 @@ def test_only_the_first_codes_are_relaxed_and_only_where_something_follows() -> 
     own = module.policy.embed(rollout.tokens[:, :, :-1]).detach()
     moved = (passes[-1] != own).any(-1)
     follows = rollout.keep[:, :, 1:] & (torch.arange(7) < 3)
-    assert follows.any(-1).sum() > (follows.sum(-1) == 3).sum() > 0  # some rows are shorter, some not
+    assert (
+        follows.any(-1).sum() > (follows.sum(-1) == 3).sum() > 0
+    )  # some rows are shorter, some not
     assert (moved == follows).all()
     used = torch.zeros_like(step.used)
     used[1, 2] = used[2, 0] = True
@@ -268,7 +284,8 @@ def whole() -> Recorder:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"micro_batch_size": 1}, {"max_tokens": 40}, {"chunk_size": 3}, {"rollout_batch_size": 1}]
+    "settings",
+    [{"micro_batch_size": 1}, {"max_tokens": 40}, {"chunk_size": 3}, {"rollout_batch_size": 1}],
 )
 def test_cutting_changes_nothing(whole: Recorder, settings: dict[str, int]) -> None:
     cut_up = run(**settings)
@@ -276,7 +293,9 @@ def test_cutting_changes_nothing(whole: Recorder, settings: dict[str, int]) -> N
     for step in range(2):
         assert_gradients_close(cut_up.gradient(step), whole.gradient(step), 1e-4)
         for name in ("kl", "reward/diffro/total", "entropy", "loss"):
-            assert cut_up.metrics[step][name] == pytest.approx(whole.metrics[step][name], rel=1e-5, abs=1e-5)
+            assert cut_up.metrics[step][name] == pytest.approx(
+                whole.metrics[step][name], rel=1e-5, abs=1e-5
+            )
 
 
 def test_phases_change_no_number(whole: Recorder) -> None:
@@ -288,7 +307,9 @@ def test_beside_grpo_the_gradients_add_up() -> None:
     both, grpo = (run(kind=GRPODiffRO, diffro_weight=weight) for weight in (1.0, 0.0))
     diffro = run(beta=0.0, rewards=RewardMix([Codes()]), diffro_filters=[PositiveAdvantage()])
     assert_gradients_close(both.gradient(), grpo.gradient() + diffro.gradient())
-    assert both.metrics[0]["grad_norm/diffro"] == pytest.approx(float(diffro.gradient().norm()), rel=1e-5)
+    assert both.metrics[0]["grad_norm/diffro"] == pytest.approx(
+        float(diffro.gradient().norm()), rel=1e-5
+    )
 
 
 # --- bad input

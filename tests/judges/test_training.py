@@ -13,7 +13,13 @@ from torch import Tensor
 from lightning_audiorl.codecs import TinyCodec, TinyCodecConfig
 from lightning_audiorl.data import AsrDataModule, RowSource
 from lightning_audiorl.data.datamodules.asr import Subset, collate
-from lightning_audiorl.judges import CtcTraining, LogMelGru, MfccConv, SpeakerTraining, XvectorNetwork
+from lightning_audiorl.judges import (
+    CtcTraining,
+    LogMelGru,
+    MfccConv,
+    SpeakerTraining,
+    XvectorNetwork,
+)
 from lightning_audiorl.judges.ctc_training import character_ids
 from lightning_audiorl.judges.speaker_training import margin_loss, mean_cosines
 from lightning_audiorl.judges.training import JudgeTraining
@@ -83,7 +89,12 @@ def test_ctc_learns_two_tones_and_writes_its_folder(tmp_path: Path) -> None:
 
 def test_speaker_training_tells_two_voices_apart(tmp_path: Path) -> None:
     module = SpeakerTraining(
-        XvectorNetwork(width=16, dim=8), 30, ["low", "high"], lr=1e-2, warmup_steps=3, folder=str(tmp_path / "x")
+        XvectorNetwork(width=16, dim=8),
+        30,
+        ["low", "high"],
+        lr=1e-2,
+        warmup_steps=3,
+        folder=str(tmp_path / "x"),
     )
     fit(module, tmp_path)
     assert module.metrics["dev/accuracy"] == 1.0
@@ -111,7 +122,10 @@ def test_vocoded_speech_keeps_its_spectrum_roughly() -> None:
     again = vocoded(clip, RATE_HZ, num_mels=60)
     assert again.shape == clip.shape
     window = torch.hann_window(512)
-    before, after = (torch.stft(wave, 512, window=window, return_complex=True).abs().mean(-1) for wave in (clip, again))
+    before, after = (
+        torch.stft(wave, 512, window=window, return_complex=True).abs().mean(-1)
+        for wave in (clip, again)
+    )
     assert torch.cosine_similarity(before, after, dim=0) > 0.85
     assert (clip - again).abs().max() > 0.05, "the phase should be lost"
     assert_close(vocoded(torch.ones(100), RATE_HZ), torch.ones(100), "exact")
@@ -122,7 +136,11 @@ def test_margin_loss() -> None:
     labels = torch.tensor([0, 1])
     own = torch.tensor([0.8, 0.5], dtype=torch.float64).acos().add(0.2).cos()
     logits = 20 * torch.tensor([[own[0], 0.1], [-0.2, own[1]]], dtype=torch.float64)
-    assert_close(margin_loss(cosines, labels, 0.2, 20.0), torch.nn.functional.cross_entropy(logits, labels), "float64")
+    assert_close(
+        margin_loss(cosines, labels, 0.2, 20.0),
+        torch.nn.functional.cross_entropy(logits, labels),
+        "float64",
+    )
 
 
 def test_mean_cosines() -> None:
@@ -133,7 +151,9 @@ def test_mean_cosines() -> None:
 
 
 def test_bad_rows() -> None:
-    with pytest.raises(ValueError, match=r"row 'r1': its text has '7', which is not among the judge's characters"):
+    with pytest.raises(
+        ValueError, match=r"row 'r1': its text has '7', which is not among the judge's characters"
+    ):
         character_ids(Utterance("r1", (), "route 7", 1.0), "abcdefghijklmnopqrstuvwxyz ")
     assert character_ids(Utterance("r1", (), "Ab b!", 1.0), "ab ") == [1, 2, 3, 2]
     long = Utterance("r2", (), "ab" * 40, 0.1)
@@ -142,14 +162,24 @@ def test_bad_rows() -> None:
         module.loss(tone(120.0, 0.1)[None], torch.tensor([800]), [long])
     speakers = SpeakerTraining(XvectorNetwork(width=8), 1, ["low", "high"])
     with pytest.raises(ValueError, match="row 'r3': speaker 'nobody' is not among"):
-        speakers.loss(tone(120.0)[None], torch.tensor([4000]), [Utterance("r3", (), "a", 1.0, speaker="nobody")])
+        speakers.loss(
+            tone(120.0)[None],
+            torch.tensor([4000]),
+            [Utterance("r3", (), "a", 1.0, speaker="nobody")],
+        )
 
 
 def test_some_clips_go_through_the_codec() -> None:
-    codec = TinyCodec(TinyCodecConfig(sample_rate_hz=RATE_HZ, num_mels=24, n_fft=256, width=16, layers=1, iterations=2))
+    codec = TinyCodec(
+        TinyCodecConfig(
+            sample_rate_hz=RATE_HZ, num_mels=24, n_fft=256, width=16, layers=1, iterations=2
+        )
+    )
     data = ToneData([Subset(Tones())], sample_rate_hz=RATE_HZ, batch_size=8)
     batch = data.load(list(Tones()))
-    module = CtcTraining(LogMelGru(characters="ab", width=8), 1, codec=codec, vocoded_probability=0.0)
+    module = CtcTraining(
+        LogMelGru(characters="ab", width=8), 1, codec=codec, vocoded_probability=0.0
+    )
     heard, lengths = module.inputs(batch, augmented=True)
     changed = [
         not torch.equal(wave[:num], clip[:num])

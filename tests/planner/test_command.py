@@ -43,9 +43,20 @@ def test_tables_and_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
     cli.main([*args, "--num_devices", "2"])
     said = capsys.readouterr().out
-    for piece in ("2 prompts x 4 samples", "| single ", "| ddp x 2 ", "| fsdp x 2 ", "fits into 1 GiB"):
+    for piece in (
+        "2 prompts x 4 samples",
+        "| single ",
+        "| ddp x 2 ",
+        "| fsdp x 2 ",
+        "fits into 1 GiB",
+    ):
         assert piece in said
-    assert len([line for line in said.splitlines() if line.startswith(("| single", "| ddp", "| fsdp"))]) == 9
+    assert (
+        len(
+            [line for line in said.splitlines() if line.startswith(("| single", "| ddp", "| fsdp"))]
+        )
+        == 9
+    )
 
 
 def test_read_what_fit_reads(tmp_path: Path) -> None:
@@ -81,7 +92,9 @@ def test_bad_settings_are_named(tmp_path: Path) -> None:
 
 def test_a_folder_without_config_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
-    config = tiny_config(tmp_path, policy=class_of("models.FunAsrNanoPolicy", init_from=str(tmp_path / "model")))
+    config = tiny_config(
+        tmp_path, policy=class_of("models.FunAsrNanoPolicy", init_from=str(tmp_path / "model"))
+    )
     assert "has no config.json" in refused(tmp_path, config)
 
 

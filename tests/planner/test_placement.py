@@ -57,7 +57,10 @@ def test_parameters_of_the_shipped_examples(
 
     def count(part: str) -> int:
         modules = policy.parts()[part]
-        return sum(p.numel() for p in {id(p): p for module in modules for p in module.parameters()}.values())
+        return sum(
+            p.numel()
+            for p in {id(p): p for module in modules for p in module.parameters()}.values()
+        )
 
     assert count("lm") == lm
     if encoder is not None:
@@ -70,7 +73,9 @@ def test_parts_are_those_of_the_real_policy(working: Working) -> None:
     sizes = {piece.name: piece.num_bytes for piece in pieces(working)}
     assert sizes["lm (trainable)"] == sizes["reference"] == num_bytes
     assert sizes["optimizer"] == 2 * num_bytes
-    assert {piece.name: piece.phases for piece in pieces(working)}["reference"] == NEEDED["reference"]
+    assert {piece.name: piece.phases for piece in pieces(working)}["reference"] == NEEDED[
+        "reference"
+    ]
 
 
 def test_a_fresh_adapter_needs_no_reference_and_little_optimizer() -> None:
@@ -120,14 +125,21 @@ def test_gradient_checkpointing_and_smaller_micro_batches_take_less() -> None:
 def test_an_encoder_decoder() -> None:
     whisper = TinyWhisper(width=32, encoder_layers=1, decoder_layers=2, heads=2, chunk_length_s=4)
     made = trace(settings(make_policy=lambda: WhisperPolicy(whisper)), audio_s=2.0)
-    assert made.context_bytes == 4 * 200 * 32 * 4 + 4 * 4 * 8, "4 clips: 200 frames in float32, 4 tokens in int64"
+    assert made.context_bytes == 4 * 200 * 32 * 4 + 4 * 4 * 8, (
+        "4 clips: 200 frames in float32, 4 tokens in int64"
+    )
     assert min(made.phases[phase] for phase in ("encode", "rollout", "reference", "update")) > 0
 
 
 def test_without_the_fused_kernel_of_the_cpu_packed_rows_hold_their_scores() -> None:
     long = settings(decoding=Decoding(max_new_tokens=32, min_cap=32))
-    fused, plain = (trace(replace(long, accelerator=kind), audio_s=2.0, text_tokens=400) for kind in ("cpu", "gpu"))
-    scores = 4 * 2 * SMALL.heads * 3 * 31 * 400  # float32, 2 prompts, 3 samples of 31 tokens that attend to 400
+    fused, plain = (
+        trace(replace(long, accelerator=kind), audio_s=2.0, text_tokens=400)
+        for kind in ("cpu", "gpu")
+    )
+    scores = (
+        4 * 2 * SMALL.heads * 3 * 31 * 400
+    )  # float32, 2 prompts, 3 samples of 31 tokens that attend to 400
     assert plain.phases["reference"] >= fused.phases["reference"] + scores // 2
     assert plain.phases["rollout"] == fused.phases["rollout"]
 

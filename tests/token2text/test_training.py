@@ -35,20 +35,39 @@ def make_batch(first: int = 0) -> PromptBatch:
     padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
     waveform, num_samples = codec.decode(padded, lengths)
     utterances = tuple(
-        Utterance(f"{first + i}", (), text, 1.0, speaker=NAMES[len(text) > 2]) for i, text in enumerate(TEXTS)
+        Utterance(f"{first + i}", (), text, 1.0, speaker=NAMES[len(text) > 2])
+        for i, text in enumerate(TEXTS)
     )
-    return PromptBatch(torch.zeros(6, 0), torch.zeros(6, dtype=torch.long), 16000, utterances, waveform, num_samples)
+    return PromptBatch(
+        torch.zeros(6, 0),
+        torch.zeros(6, dtype=torch.long),
+        16000,
+        utterances,
+        waveform,
+        num_samples,
+    )
 
 
-def make_training(num_steps: int = 1, folder: str | None = None, **settings: Any) -> Token2TextTraining:
+def make_training(
+    num_steps: int = 1, folder: str | None = None, **settings: Any
+) -> Token2TextTraining:
     network = Token2Text(
-        16, "abc ", {"speaker": NAMES}, width=32, dilations=(1,), heads=2, decoder_layers=1, dropout=0.0
+        16,
+        "abc ",
+        {"speaker": NAMES},
+        width=32,
+        dilations=(1,),
+        heads=2,
+        decoder_layers=1,
+        dropout=0.0,
     )
     settings = {"lr": 1e-2, "warmup_steps": 5} | settings
     return Token2TextTraining(network, ToneCodec(), num_steps, folder, **settings)
 
 
-def fit(training: Token2TextTraining, batches: list[PromptBatch], val: PromptBatch, **settings: Any) -> None:
+def fit(
+    training: Token2TextTraining, batches: list[PromptBatch], val: PromptBatch, **settings: Any
+) -> None:
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=1,
@@ -109,7 +128,9 @@ def test_rows_without_label_are_left_out_of_a_head() -> None:
     batch = make_batch()
     codes, lengths = training.inputs(batch)
     nameless = [replace(row, speaker="") for row in batch.rows]
-    losses = [float(training.loss(codes, lengths, rows).detach()) for rows in (batch.rows, nameless)]
+    losses = [
+        float(training.loss(codes, lengths, rows).detach()) for rows in (batch.rows, nameless)
+    ]
     assert losses[0] > losses[1]
     unknown = [replace(row, speaker="who") for row in batch.rows]
     with pytest.raises(ValueError, match="row '0': its speaker is 'who'"):
@@ -135,7 +156,9 @@ def test_calibration_against_a_judge(trained: tuple[Token2TextTraining, Path]) -
     for i, (text, words) in enumerate(zip(TEXTS, said, strict=True)):
         speech = Speech(torch.ones(10), 16000, torch.tensor(codes_of(words)))
         samples.append(Hypothesis(Utterance(str(i), (), text, 1.0), "", speech=speech))
-    samples.append(Hypothesis(samples[0].row, "", speech=Speech(torch.ones(10), 16000, torch.zeros(0).long())))
+    samples.append(
+        Hypothesis(samples[0].row, "", speech=Speech(torch.ones(10), 16000, torch.zeros(0).long()))
+    )
     found = calibration(network, samples, Ear([*said, ""]), num_quantiles=2)
     assert found.num_samples == 6  # one said nothing
     assert min(found.spearman.values()) >= -1
@@ -168,7 +191,9 @@ def test_bad_input() -> None:
     lengths = batch.target_num_samples
     assert lengths is not None
     with pytest.raises(ValueError, match="row '1': no recording of its text"):
-        training.inputs(replace(batch, target_num_samples=lengths * torch.tensor([1, 0, 1, 1, 1, 1])))
+        training.inputs(
+            replace(batch, target_num_samples=lengths * torch.tensor([1, 0, 1, 1, 1, 1]))
+        )
     with pytest.raises(ValueError, match="the codec has 16 codes, the network 8"):
         Token2TextTraining(Token2Text(8), ToneCodec(), 1)
     with pytest.raises(ValueError, match="replaced"):

@@ -62,7 +62,11 @@ def plan(
         assert first is not None
         named.append((path.stem, plans))
         if json:
-            print(json_format.dumps({"config": str(path), **report.as_data(plans, placed, first, bus_gb_per_s)}))
+            print(
+                json_format.dumps(
+                    {"config": str(path), **report.as_data(plans, placed, first, bus_gb_per_s)}
+                )
+            )
         else:
             print(_text(path, settings, placed, plans, audio_s, bus_gb_per_s, limit))
     if len(named) > 1 and not json:

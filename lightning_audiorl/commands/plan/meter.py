@@ -57,7 +57,9 @@ class Meter(TorchDispatchMode):
     def without_values(self, tensor: Tensor) -> Tensor:
         """A tensor of the same shape, layout and dtype on the CPU; one on the meta device has a place there, too."""
         with self.fake:
-            return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu")
+            return torch.empty_strided(
+                tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu"
+            )
 
     def leave_out(self, tensors: Iterable[Tensor]) -> None:
         """Never count the storages of ``tensors``, nor views of them."""
@@ -114,7 +116,9 @@ class Meter(TorchDispatchMode):
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        if not any(isinstance(tensor, FakeTensor) for tensor in given) and not _makes_floats(func, args, kwargs, given):
+        if not any(isinstance(tensor, FakeTensor) for tensor in given) and not _makes_floats(
+            func, args, kwargs, given
+        ):
             return tree_map_only(Tensor, self._without_values, func(*args, **kwargs))
         if func in (aten.index.Tensor, aten.index_put.default, aten.index_put_.default):
             args = (args[0], _places(args[1]), *args[2:])
@@ -125,7 +129,11 @@ class Meter(TorchDispatchMode):
         return self.fake.dispatch(func, (), args, kwargs)
 
     def _without_values(self, tensor: Tensor) -> Tensor:
-        if isinstance(tensor, FakeTensor) or not tensor.is_floating_point() or tensor.numel() <= _SMALL:
+        if (
+            isinstance(tensor, FakeTensor)
+            or not tensor.is_floating_point()
+            or tensor.numel() <= _SMALL
+        ):
             return tensor
         with self.fake:
             return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)

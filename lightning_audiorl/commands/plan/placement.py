@@ -60,7 +60,9 @@ class Plan:
     @property
     def peak_bytes(self) -> dict[Phase, int]:
         """By phase: parts and working memory."""
-        return {phase: size + self.working_bytes[phase] for phase, size in self.resident_bytes.items()}
+        return {
+            phase: size + self.working_bytes[phase] for phase, size in self.resident_bytes.items()
+        }
 
     @property
     def max_bytes(self) -> int:
@@ -73,7 +75,11 @@ class Plan:
 
 
 def pieces(
-    working: Working, sharding: Sharding = "single", num_ranks: int = 1, keep_context: bool = False, stay: bool = False
+    working: Working,
+    sharding: Sharding = "single",
+    num_ranks: int = 1,
+    keep_context: bool = False,
+    stay: bool = False,
 ) -> list[Piece]:
     """What there is to place, and how many bytes of it one device holds.
 
@@ -93,13 +99,24 @@ def pieces(
             share = -(-split // num)
             out.append(Piece(part.name, part.phases, whole, part.frozen))
             # `PhaseFSDP` moves the shards of a part together, and has all of them there in the update.
-            out.append(Piece(f"{part.name}, shards", NEEDED[name] | {"update"}, share, False, stay, split - share))
+            out.append(
+                Piece(
+                    f"{part.name}, shards",
+                    NEEDED[name] | {"update"},
+                    share,
+                    False,
+                    stay,
+                    split - share,
+                )
+            )
             trained_bytes += 0 if part.frozen else whole + share
     if working.needs_reference:
         out.append(Piece("reference", NEEDED["reference"], trained_bytes, frozen=True))
     kept = trained_bytes / max(1, unique_bytes(list(working.policy.trainable().values())))
     # Only plain tensors are parked: the shards of an optimizer's state stay.
-    out.append(Piece("optimizer", NEEDED["optimizer"], int(working.optimizer_bytes * kept), always=num > 1))
+    out.append(
+        Piece("optimizer", NEEDED["optimizer"], int(working.optimizer_bytes * kept), always=num > 1)
+    )
     out.append(Piece("context", NEEDED["context"], working.context_bytes, always=keep_context))
     return [piece for piece in out if piece.num_bytes]
 
@@ -134,7 +151,9 @@ def plan(
     names = residency(placed, policy, phases, budget_bytes)
     sizes = {piece.name: piece.num_bytes for piece in placed}
     resident = {
-        phase: sum(sizes[name] for name in names[phase] if not (phase == "encode" and name == "context"))
+        phase: sum(
+            sizes[name] for name in names[phase] if not (phase == "encode" and name == "context")
+        )
         for phase in phases
     }
     made = {phase: working.phases[phase] for phase in phases}
@@ -145,15 +164,22 @@ def plan(
 
 
 def residency(
-    placed: list[Piece], policy: PlacementPolicy, phases: list[Phase], budget_bytes: int | None = None
+    placed: list[Piece],
+    policy: PlacementPolicy,
+    phases: list[Phase],
+    budget_bytes: int | None = None,
 ) -> dict[Phase, set[str]]:
     """By phase, the names of what is on the device: the strategies' own `Placement`, played on stand-in tensors."""
     units = None if budget_bytes is None else max(1, budget_bytes // _UNIT)
     placement = Placement(policy, torch.device("cpu"), units)
-    stand_ins = {piece.name: torch.zeros(-(-piece.num_bytes // _UNIT), dtype=torch.uint8) for piece in placed}
+    stand_ins = {
+        piece.name: torch.zeros(-(-piece.num_bytes // _UNIT), dtype=torch.uint8) for piece in placed
+    }
 
     def part(piece: Piece) -> Part:
-        return Part(piece.name, piece.phases, lambda: [stand_ins[piece.name]], piece.frozen, piece.always)
+        return Part(
+            piece.name, piece.phases, lambda: [stand_ins[piece.name]], piece.frozen, piece.always
+        )
 
     placement.add([part(piece) for piece in placed])
     names: dict[Phase, set[str]] = {}
@@ -164,11 +190,16 @@ def residency(
     return names
 
 
-def _gathering(working: Working, placed: list[Piece], phases: list[Phase], num_ranks: int) -> dict[Phase, int]:
+def _gathering(
+    working: Working, placed: list[Piece], phases: list[Phase], num_ranks: int
+) -> dict[Phase, int]:
     """Working bytes under FSDP2: whole parts in phases without gradients, a layer and the next one in the update."""
     units = _units(working)
     layer = max((unique_bytes(list(unit.parameters())) for unit in units), default=0)
-    trained = max((unique_bytes([p for p in unit.parameters() if p.requires_grad]) for unit in units), default=0)
+    trained = max(
+        (unique_bytes([p for p in unit.parameters() if p.requires_grad]) for unit in units),
+        default=0,
+    )
     out: dict[Phase, int] = {}
     for phase in phases:
         gathered = sum(piece.gathered_bytes for piece in placed if phase in piece.phases)
@@ -181,7 +212,9 @@ def _gathering(working: Working, placed: list[Piece], phases: list[Phase], num_r
     return out | {"update": working.update_sharded + kept + 2 * layer + 2 * trained}
 
 
-def _moves(placed: list[Piece], names: dict[Phase, set[str]], phases: list[Phase]) -> tuple[int, int]:
+def _moves(
+    placed: list[Piece], names: dict[Phase, set[str]], phases: list[Phase]
+) -> tuple[int, int]:
     """Bytes per step to the device, and from it: what is frozen has a valid copy in host memory already."""
     fetched = parked = 0
     for before, phase in zip([phases[-1], *phases[:-1]], phases, strict=True):

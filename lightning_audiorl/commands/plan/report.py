@@ -14,7 +14,10 @@ GIB = 2**30
 def _table(rows: Sequence[Sequence[str]]) -> str:
     """Rows as Markdown, columns aligned; the first row is the head."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
+    lines = [
+        "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |"
+        for row in rows
+    ]
     rule = "| " + " | ".join("-" * w for w in widths) + " |"
     return "\n".join([lines[0], rule, *lines[1:]])
 
@@ -31,14 +34,26 @@ def where(plan: Plan) -> str:
 def parts_table(placed: Sequence[Piece]) -> str:
     """GiB of each part, and the phases that need it."""
     rows = [["part", "GiB", "needed in"]]
-    rows += [[piece.name, _gib(piece.num_bytes), ", ".join(sorted(piece.phases))] for piece in placed]
+    rows += [
+        [piece.name, _gib(piece.num_bytes), ", ".join(sorted(piece.phases))] for piece in placed
+    ]
     return _table(rows)
 
 
 def plans_table(plans: Sequence[Plan], bus_gb_per_s: float, limit_bytes: float | None) -> str:
     """Peak GiB of each phase under each plan, whether it fits, and the seconds per step that moving costs."""
     phases = list(plans[0].peak_bytes)
-    rows = [["devices", "placement", *phases, "peak", *(["fits"] if limit_bytes else []), "moved", "seconds"]]
+    rows = [
+        [
+            "devices",
+            "placement",
+            *phases,
+            "peak",
+            *(["fits"] if limit_bytes else []),
+            "moved",
+            "seconds",
+        ]
+    ]
     for plan in plans:
         fits = [] if limit_bytes is None else ["yes" if plan.max_bytes <= limit_bytes else "no"]
         moved = _gib(plan.fetched_bytes + plan.parked_bytes)
@@ -50,7 +65,16 @@ def plans_table(plans: Sequence[Plan], bus_gb_per_s: float, limit_bytes: float |
 
 def summary_table(named: Sequence[tuple[str, Sequence[Plan]]], bus_gb_per_s: float) -> str:
     """One row per run, on one device: resident against offload."""
-    rows = [["run", "resident, GiB", "offload, GiB", "peak of offload in", "moved per step, GiB", "seconds per step"]]
+    rows = [
+        [
+            "run",
+            "resident, GiB",
+            "offload, GiB",
+            "peak of offload in",
+            "moved per step, GiB",
+            "seconds per step",
+        ]
+    ]
     for name, plans in named:
         by_policy = {plan.policy: plan for plan in plans if plan.num_ranks == 1}
         if not {"resident", "offload"} <= set(by_policy):
@@ -70,7 +94,9 @@ def summary_table(named: Sequence[tuple[str, Sequence[Plan]]], bus_gb_per_s: flo
     return _table(rows)
 
 
-def as_data(plans: Sequence[Plan], placed: Sequence[Piece], working: Working, bus_gb_per_s: float) -> dict[str, Any]:
+def as_data(
+    plans: Sequence[Plan], placed: Sequence[Piece], working: Working, bus_gb_per_s: float
+) -> dict[str, Any]:
     """Everything that the tables show, in bytes and seconds."""
     return {
         "parts": {piece.name: piece.num_bytes for piece in placed},

@@ -54,7 +54,9 @@ class Settings:
     accelerator: str
 
 
-def read_settings(path: str | Path, batch_size: int | None = None, accelerator: str | None = None) -> Settings:
+def read_settings(
+    path: str | Path, batch_size: int | None = None, accelerator: str | None = None
+) -> Settings:
     """Settings of the run that ``path`` describes.
 
     Args:
@@ -83,7 +85,9 @@ def read_settings(path: str | Path, batch_size: int | None = None, accelerator: 
 
     algorithm = _class(parsed.model.class_path)
     if not issubclass(algorithm, GRPO | SFT):
-        raise ValueError(f"{path}: no plan for the algorithm {algorithm.__name__}; known are GRPO and SFT")
+        raise ValueError(
+            f"{path}: no plan for the algorithm {algorithm.__name__}; known are GRPO and SFT"
+        )
 
     if batch_size is None:
         batch_size = parsed.data.init_args.get("batch_size") if "data" in raw else None
@@ -97,11 +101,17 @@ def read_settings(path: str | Path, batch_size: int | None = None, accelerator: 
 
 
 def _settings(
-    algorithm: type[AudioRLModule], model: Namespace, batch_size: int, precision: str, accelerator: str
+    algorithm: type[AudioRLModule],
+    model: Namespace,
+    batch_size: int,
+    precision: str,
+    accelerator: str,
 ) -> Settings:
     """Settings from the parsed arguments of an algorithm."""
     if precision not in _PRECISIONS:
-        raise ValueError(f"plan: trainer.precision {precision!r}; known are {', '.join(_PRECISIONS)}")
+        raise ValueError(
+            f"plan: trainer.precision {precision!r}; known are {', '.join(_PRECISIONS)}"
+        )
     weights, autocast = _PRECISIONS[precision]
     if weights is not None and "dtype" in model.policy.init_args:
         model.policy.init_args.dtype = weights

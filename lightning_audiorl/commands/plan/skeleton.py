@@ -43,7 +43,9 @@ def _forget_values(policy: nn.Module, meter: Meter) -> None:
     for module in policy.modules():
         for name, parameter in list(module.named_parameters(recurse=False, remove_duplicate=False)):
             if id(parameter) not in parameters:
-                parameters[id(parameter)] = nn.Parameter(meter.without_values(parameter), parameter.requires_grad)
+                parameters[id(parameter)] = nn.Parameter(
+                    meter.without_values(parameter), parameter.requires_grad
+                )
             setattr(module, name, parameters[id(parameter)])
         for name, buffer in list(module.named_buffers(recurse=False, remove_duplicate=False)):
             if id(buffer) not in buffers:

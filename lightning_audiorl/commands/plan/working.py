@@ -56,7 +56,11 @@ class Trace:
     """
 
     def __init__(
-        self, settings: Settings, num_ranks: int = 1, audio_s: float = 20.0, text_tokens: int | None = None
+        self,
+        settings: Settings,
+        num_ranks: int = 1,
+        audio_s: float = 20.0,
+        text_tokens: int | None = None,
     ) -> None:
         if num_ranks < 1 or audio_s <= 0 or (text_tokens or 0) < 0:
             raise ValueError(
@@ -94,9 +98,13 @@ class Trace:
                     stack.enter_context(adapters_off(self.policy))
                 self._score(*self._micro_batch(context, cap))
                 phases["reference"] = self._held() - context_bytes
-        phases["update"], update_sharded, optimizer_bytes = self._update(context, cap, trainable, context_bytes)
+        phases["update"], update_sharded, optimizer_bytes = self._update(
+            context, cap, trainable, context_bytes
+        )
         needs_reference = settings.beta > 0 and not only_adapters
-        return Working(self.policy, phases, update_sharded, context_bytes, optimizer_bytes, needs_reference)
+        return Working(
+            self.policy, phases, update_sharded, context_bytes, optimizer_bytes, needs_reference
+        )
 
     # --- the phases
 
@@ -112,7 +120,10 @@ class Trace:
         assert isinstance(context, PrefixContext)
         group_size = self.settings.group_size
         rows = len(context) * group_size
-        held = [torch.empty(rows, cap, dtype=torch.float64), torch.zeros(rows, cap, dtype=torch.long)]
+        held = [
+            torch.empty(rows, cap, dtype=torch.float64),
+            torch.zeros(rows, cap, dtype=torch.long),
+        ]
         held += [torch.empty(rows, cap), torch.zeros(rows, cap, dtype=torch.bool)]
         state = self.policy.prefill(context)
         state.expand(group_size)
@@ -142,12 +153,16 @@ class Trace:
                 for parameter in trainable:
                     parameter.grad = torch.empty_like(parameter)
                     self.meter.mark_gradient(parameter)
-            self._score(*self._micro_batch(context, cap), self.settings.needs_rollout).sum().backward()
+            self._score(
+                *self._micro_batch(context, cap), self.settings.needs_rollout
+            ).sum().backward()
         whole, sharded = (self._held(share) - context_bytes for share in (1.0, self.share))
         optimizer = torch.optim.AdamW(trainable, foreach=self.settings.accelerator != "cpu")
         with self.meter:
             optimizer.step()
-            state = [t for values in optimizer.state.values() for t in values.values() if t.ndim > 0]
+            state = [
+                t for values in optimizer.state.values() for t in values.values() if t.ndim > 0
+            ]
             optimizer_bytes = unique_bytes(state)
             self.meter.reset()
             nn.utils.clip_grad_norm_(trainable, 1.0)
@@ -167,7 +182,9 @@ class Trace:
             stack.enter_context(self.meter)
             if settings.autocast:
                 # As Lightning does it: no cast of a weight is kept for its next use.
-                stack.enter_context(torch.autocast("cpu", getattr(torch, settings.autocast), cache_enabled=False))
+                stack.enter_context(
+                    torch.autocast("cpu", getattr(torch, settings.autocast), cache_enabled=False)
+                )
             self.meter.reset()
             yield
 
@@ -197,6 +214,8 @@ class Trace:
         return self._first(context, size), Rollout(tokens, keep, torch.zeros(shape), finished)
 
 
-def trace(settings: Settings, num_ranks: int = 1, audio_s: float = 20.0, text_tokens: int | None = None) -> Working:
+def trace(
+    settings: Settings, num_ranks: int = 1, audio_s: float = 20.0, text_tokens: int | None = None
+) -> Working:
     """See `Trace`."""
     return Trace(settings, num_ranks, audio_s, text_tokens).run()

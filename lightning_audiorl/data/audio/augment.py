@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torchaudio.transforms import Resample
 
+from lightning_audiorl.data.audio.nonspeech import rms
 from lightning_audiorl.data.draws import between
 from lightning_audiorl.ops.randomness import keyed_generator, keyed_uniform
 
@@ -44,7 +45,7 @@ def add_noise(wave: Tensor, snr_db: float, generator: torch.Generator) -> Tensor
         0.01
     """
     noise = torch.randn(wave.shape, generator=generator)
-    level = wave.square().mean().sqrt() * 10 ** (-snr_db / 20)
+    level = rms(wave) * 10 ** (-snr_db / 20)
     return wave + level * noise
 
 
@@ -55,7 +56,8 @@ def change_gain(wave: Tensor, gain_db: float) -> Tensor:
         >>> change_gain(torch.tensor([0.01, -0.5]), gain_db=20.0)
         tensor([ 0.1000, -1.0000])
     """
-    return (wave * 10 ** (gain_db / 20)).clamp(-1.0, 1.0)
+    scaled = wave * 10 ** (gain_db / 20)
+    return scaled.clamp(-1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,10 @@ class Augment:
             if low > high:
                 raise ValueError(f"Augment.{name}: expected (low, high), got ({low}, {high})")
 
-        if self.speed[0] < 0.5 or self.speed[1] > 2 or not 0 <= self.noise_probability <= 1:
+        slowest, fastest = self.speed
+        is_speed = slowest >= 0.5 and fastest <= 2
+        is_probability = 0 <= self.noise_probability <= 1
+        if not is_speed or not is_probability:
             raise ValueError(
                 f"Augment: want speed within 0.5 to 2 and noise_probability within 0 to 1, got speed={self.speed}, "
                 f"noise_probability={self.noise_probability}"

@@ -91,7 +91,7 @@ class ContentHashes:
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
-        self.path = Path(path).expanduser() if path is not None else default_cache_path()
+        self.path = default_cache_path() if path is None else Path(path).expanduser()
         self.num_decoded = 0
         #: Lines of the table that are not written yet.
         self._new: list[tuple[str, int, int, int, int, str, int, int]] = []
@@ -115,7 +115,10 @@ class ContentHashes:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -130,7 +133,8 @@ class ContentHashes:
         Raises:
             AudioError: missing or unreadable file.
         """
-        return self._known(str(Path(path).absolute()), 0, -1)
+        full_path = str(Path(path).absolute())
+        return self._known(full_path, 0, -1)
 
     def stretch(self, segment: Segment) -> Stretch | None:
         """What a segment plays; None for ``synthetic:silence`` and silent files, which identify nothing.
@@ -150,11 +154,18 @@ class ContentHashes:
         if start == 0 and count == whole.num_frames:
             cut = whole.hash
         else:
-            cut = self._known(str(Path(path).absolute()), start, count).hash
+            full_path = str(Path(path).absolute())
+            cut = self._known(full_path, start, count).hash
         # A pause within a recording is digital silence in many files: it identifies nothing.
         if cut.startswith(_SILENT):
             cut = ""
-        return Stretch(path, whole.hash, cut, start / whole.rate_hz, (start + count) / whole.rate_hz)
+        return Stretch(
+            audio_filepath=path,
+            file=whole.hash,
+            cut=cut,
+            start_s=start / whole.rate_hz,
+            end_s=(start + count) / whole.rate_hz,
+        )
 
     def row(self, row: Utterance) -> list[Stretch]:
         """What the segments of a row play, and those of its ``target``, without those that identify nothing.
@@ -195,7 +206,9 @@ class ContentHashes:
 
     def _write(self) -> None:
         with self._database:
-            self._database.executemany(f"INSERT OR REPLACE INTO {_TABLE} VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self._new)
+            self._database.executemany(
+                f"INSERT OR REPLACE INTO {_TABLE} VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self._new
+            )
         self._new = []
 
 
@@ -206,7 +219,13 @@ def _synthetic(segment: Segment) -> Stretch | None:
     if kind == "silence":
         return None
     seconds = segment.duration_s or 0.0
-    return Stretch(path, "", f"{path} {seconds:.4f} s", 0.0, seconds)
+    return Stretch(
+        audio_filepath=path,
+        file="",
+        cut=f"{path} {seconds:.4f} s",
+        start_s=0.0,
+        end_s=seconds,
+    )
 
 
 def _frames(segment: Segment, whole: FileContent) -> tuple[int, int]:
@@ -228,7 +247,8 @@ def _decode(path: str, start: int, count: int) -> FileContent:
     """Hash ``count`` frames (-1: all) from ``start`` on, block by block."""
     try:
         with soundfile.SoundFile(path) as file:
-            digest = hashlib.blake2b(f"{file.samplerate} Hz {file.channels} ch".encode(), digest_size=16)
+            layout = f"{file.samplerate} Hz {file.channels} ch"
+            digest = hashlib.blake2b(layout.encode(), digest_size=16)
             file.seek(start)
             num_frames = 0
             silent = True
@@ -240,7 +260,9 @@ def _decode(path: str, start: int, count: int) -> FileContent:
             prefix = _SILENT if silent else ""
             return FileContent(prefix + digest.hexdigest(), file.samplerate, num_frames)
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise AudioError(f"{path}: not readable as audio ({error}); convert it to wav or flac") from error
+        raise AudioError(
+            f"{path}: not readable as audio ({error}); convert it to wav or flac"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -301,7 +323,10 @@ class EvaluationContent:
                 for stretch in stretches:
                     self._add(name, row.id, stretch)
                 # Without the paths: the same sets in another folder are the same sets.
-                content = [(stretch.file, stretch.cut, stretch.start_s, stretch.end_s) for stretch in stretches]
+                content = [
+                    (stretch.file, stretch.cut, stretch.start_s, stretch.end_s)
+                    for stretch in stretches
+                ]
                 digest.update(repr((name, row.id, content)).encode())
         self.identity = digest.hexdigest()
 
@@ -310,9 +335,12 @@ class EvaluationContent:
         if stretch.cut:
             self._cuts.setdefault(stretch.cut, place)
         if stretch.file:
-            self._files.setdefault(stretch.file, {}).setdefault((stretch.start_s, stretch.end_s), place)
+            places = self._files.setdefault(stretch.file, {})
+            places.setdefault((stretch.start_s, stretch.end_s), place)
 
-    def collision(self, row: Utterance, stretches: Iterable[Stretch] | None = None) -> Collision | None:
+    def collision(
+        self, row: Utterance, stretches: Iterable[Stretch] | None = None
+    ) -> Collision | None:
         """The first evaluation row that shares audio with ``row``: the same stretch, or parts of one file that overlap.
 
         Args:
@@ -326,7 +354,8 @@ class EvaluationContent:
             match = self._match(stretch)
             if match is not None:
                 place, how = match
-                what = f"{stretch.audio_filepath} ({stretch.start_s:.2f} to {stretch.end_s:.2f} s) {how}"
+                span = f"{stretch.start_s:.2f} to {stretch.end_s:.2f} s"
+                what = f"{stretch.audio_filepath} ({span}) {how}"
                 return Collision(row.id, what, place.set_name, place.row_id)
         return None
 
@@ -346,5 +375,7 @@ class EvaluationContent:
 def _overlap(place: _Place, stretch: Stretch) -> bool:
     """Whether two stretches of one file share more than rounded cutting points."""
     shared_s = min(place.end_s, stretch.end_s) - max(place.start_s, stretch.start_s)
-    shorter_s = min(place.end_s - place.start_s, stretch.end_s - stretch.start_s)
+    place_s = place.end_s - place.start_s
+    stretch_s = stretch.end_s - stretch.start_s
+    shorter_s = min(place_s, stretch_s)
     return shared_s > min(TOUCH_S, shorter_s / 2)

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torchaudio.functional import fftconvolve, mu_law_decoding, mu_law_encoding, resample
 
-from lightning_audiorl.data.audio.nonspeech import KINDS, render
+from lightning_audiorl.data.audio.nonspeech import KINDS, render, rms
 from lightning_audiorl.data.manifest.schema import PREFIX
 from lightning_audiorl.data.manifest.source import RowSource, check_index
 from lightning_audiorl.ops.randomness import key_to_seed, keyed_generator
@@ -54,9 +54,13 @@ class Options(dict[str, float | str]):
 def _noise(wave: Tensor, rate_hz: int, key: Key, options: Options) -> Tensor:
     seed = key_to_seed("noise", *key)
     # Rendered well below full scale, where nothing is clipped, and scaled afterwards.
-    noise = render(f"{PREFIX}{options['kind']}?seed={seed}&level_db=-40", len(wave) / rate_hz, rate_hz)
-    wanted_rms = wave.square().mean().sqrt() * 10 ** (-options.number("snr_db") / 20)
-    return wave + noise * (wanted_rms / noise.square().mean().sqrt().clamp(min=1e-8))
+    uri = f"{PREFIX}{options['kind']}?seed={seed}&level_db=-40"
+    noise = render(uri, len(wave) / rate_hz, rate_hz)
+
+    snr_db = options.number("snr_db")
+    wanted_rms = rms(wave) * 10 ** (-snr_db / 20)
+    gain = wanted_rms / rms(noise).clamp(min=1e-8)
+    return wave + noise * gain
 
 
 def room_response(rt60_s: float, drr_db: float, rate_hz: int, generator: torch.Generator) -> Tensor:
@@ -77,31 +81,43 @@ def room_response(rt60_s: float, drr_db: float, rate_hz: int, generator: torch.G
         (torch.Size([4001]), 0.5, 1.0)
     """
     time_s = torch.arange(1 + round(rt60_s * rate_hz)) / rate_hz
-    tail = torch.randn(time_s.shape, generator=generator) * 10 ** (-3.0 * time_s / rt60_s)
+    # An amplitude of 10**-3 is a power of -60 dB.
+    decay = 10 ** (-3.0 * time_s / rt60_s)
+    tail = torch.randn(time_s.shape, generator=generator) * decay
     tail[time_s < FIRST_REFLECTION_S] = 0.0
-    response = tail * (10 ** (-drr_db / 20) / tail.norm())
+
+    level = 10 ** (-drr_db / 20)
+    response = tail * (level / tail.norm())
     response[0] = 1.0
     return response / response.norm()
 
 
 def _reverb(wave: Tensor, rate_hz: int, key: Key, options: Options) -> Tensor:
     generator = keyed_generator("reverb", *key)
-    response = room_response(options.number("rt60_s"), options.number("drr_db"), rate_hz, generator)
+    response = room_response(
+        rt60_s=options.number("rt60_s"),
+        drr_db=options.number("drr_db"),
+        rate_hz=rate_hz,
+        generator=generator,
+    )
 
     # Other lengths than powers of two can make the FFT ten times slower.
     num_samples = len(wave) + len(response) - 1
     fast_length = 2 ** (num_samples - 1).bit_length()
-    reverberant: Tensor = fftconvolve(wave, pad(response, (0, fast_length - num_samples)))
+    padded = pad(response, (0, fast_length - num_samples))
+    reverberant: Tensor = fftconvolve(wave, padded)
     return reverberant[: len(wave)]
 
 
 def _telephone(wave: Tensor, rate_hz: int, key: Key, options: Options) -> Tensor:
     narrow = resample(_to_band(wave, rate_hz), rate_hz, TELEPHONE_RATE_HZ)
-    coded = mu_law_decoding(mu_law_encoding(narrow.clamp(-1.0, 1.0), 256), 256)
+    codes = mu_law_encoding(narrow.clamp(-1.0, 1.0), 256)
+    coded = mu_law_decoding(codes, 256)
     wide = resample(coded, TELEPHONE_RATE_HZ, rate_hz)
 
     # There and back the two resamplers may lose or add a few samples, and the code's noise lies outside the band, too.
-    wide = pad(wide, (0, max(0, len(wave) - len(wide))))[: len(wave)]
+    num_missing = max(0, len(wave) - len(wide))
+    wide = pad(wide, (0, num_missing))[: len(wave)]
     return _to_band(wide, rate_hz)
 
 
@@ -134,7 +150,8 @@ class _Option:
         """The value of ``text``; ValueError says what is allowed."""
         if isinstance(self.default, str):
             if text not in self.allowed:
-                raise ValueError(f"use one of {', '.join(map(str, self.allowed))}")
+                names = ", ".join(map(str, self.allowed))
+                raise ValueError(f"use one of {names}")
             return text
 
         low, high = map(float, self.allowed)
@@ -156,17 +173,28 @@ class _Kind:
     options: Mapping[str, _Option]
 
 
+_NOISES = tuple(kind for kind in KINDS if kind != "silence")
+
 _KINDS: dict[str, _Kind] = {
     "noise": _Kind(
         _noise,
         {
-            "kind": _Option("white", tuple(kind for kind in KINDS if kind != "silence")),
+            "kind": _Option("white", _NOISES),
             "snr_db": _Option(10.0, (-60.0, 120.0)),
         },
     ),
-    "reverb": _Kind(_reverb, {"rt60_s": _Option(0.5, (0.05, 10.0)), "drr_db": _Option(0.0, (-40.0, 40.0))}),
+    "reverb": _Kind(
+        _reverb,
+        {
+            "rt60_s": _Option(0.5, (0.05, 10.0)),
+            "drr_db": _Option(0.0, (-40.0, 40.0)),
+        },
+    ),
     "telephone": _Kind(_telephone, {}),
-    "gain": _Kind(_gain, {"db": _Option(-20.0, (-120.0, 60.0))}),
+    "gain": _Kind(
+        _gain,
+        {"db": _Option(-20.0, (-120.0, 60.0))},
+    ),
 }
 EFFECTS: tuple[str, ...] = tuple(_KINDS)
 
@@ -187,7 +215,9 @@ def parse_effect(address: str) -> tuple[str, Options]:
     """
     name, _, query = address.partition("?")
     if name not in _KINDS:
-        raise ValueError(f"effect {address!r}: there is no effect {name!r}; use one of {', '.join(EFFECTS)}")
+        raise ValueError(
+            f"effect {address!r}: there is no effect {name!r}; use one of {', '.join(EFFECTS)}"
+        )
 
     known = _KINDS[name].options
     options = Options({option: known[option].default for option in known})
@@ -198,7 +228,9 @@ def parse_effect(address: str) -> tuple[str, Options]:
         try:
             options[option] = known[option].read(text)
         except ValueError as error:
-            raise ValueError(f"effect {address!r}: {option}={text!r} is not allowed; {error}") from error
+            raise ValueError(
+                f"effect {address!r}: {option}={text!r} is not allowed; {error}"
+            ) from error
 
     return name, options
 
@@ -220,7 +252,8 @@ def apply_effects(wave: Tensor, effects: Sequence[str], row_id: str, sample_rate
     for number, address in enumerate(effects):
         name, options = parse_effect(address)
         if len(wave) > 0:
-            wave = _KINDS[name].apply(wave, sample_rate_hz, (row_key, number), options)
+            key = (row_key, number)
+            wave = _KINDS[name].apply(wave, sample_rate_hz, key, options)
     return wave
 
 
@@ -248,8 +281,9 @@ def refuse_effects(row: Utterance, maker: object) -> Utterance:
         ValueError: the row has effects; names it and the class of ``maker``.
     """
     if row.effects:
+        name = type(maker).__name__
         raise ValueError(
-            f"{type(maker).__name__}: row {row.id!r} has effects {list(row.effects)}, which act on a whole clip; give "
+            f"{name}: row {row.id!r} has effects {list(row.effects)}, which act on a whole clip; give "
             "the source without effects and wrap what is made of it in Degraded"
         )
     return row
@@ -276,7 +310,9 @@ class Degraded(RowSource):
 
     def __init__(self, source: RowSource, effects: list[str]) -> None:
         if not effects:
-            raise ValueError(f"Degraded.effects: want at least one of {', '.join(EFFECTS)}, got none")
+            raise ValueError(
+                f"Degraded.effects: want at least one of {', '.join(EFFECTS)}, got none"
+            )
         for number, address in enumerate(effects):
             try:
                 parse_effect(address)

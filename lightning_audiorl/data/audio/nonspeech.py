@@ -23,7 +23,8 @@ Sound = Callable[[int, int, torch.Generator], Tensor]
 
 
 def _uniform(generator: torch.Generator, low: float, high: float) -> float:
-    return between((low, high), float(torch.rand((), generator=generator)))
+    share = float(torch.rand((), generator=generator))
+    return between((low, high), share)
 
 
 def _silence(num_samples: int, rate_hz: int, generator: torch.Generator) -> Tensor:
@@ -57,7 +58,8 @@ def _hum(num_samples: int, rate_hz: int, generator: torch.Generator) -> Tensor:
     for harmonic in range(1, 9):
         strength = _uniform(generator, 0.2, 1.0) / harmonic
         phase = _uniform(generator, 0, 2 * math.pi)
-        wave += strength * torch.sin(2 * math.pi * base_hz * harmonic * time_s + phase)
+        tone = torch.sin(2 * math.pi * base_hz * harmonic * time_s + phase)
+        wave += strength * tone
     return wave
 
 
@@ -66,16 +68,22 @@ def _music(num_samples: int, rate_hz: int, generator: torch.Generator) -> Tensor
     wave = torch.zeros(num_samples)
     start = 0
     while start < num_samples:
-        length = min(int(_uniform(generator, 0.25, 0.8) * rate_hz) + 1, num_samples - start)
+        wanted = int(_uniform(generator, 0.25, 0.8) * rate_hz) + 1
+        length = min(wanted, num_samples - start)
         time_s = torch.arange(length) / rate_hz
-        root_hz = 220.0 * 2 ** (int(_uniform(generator, -12, 12)) / 12)
+
+        # Up to an octave below or above the A of 220 Hz.
+        shift = int(_uniform(generator, -12, 12))
+        root_hz = 220.0 * 2 ** (shift / 12)
 
         # A minor or a major third, and the fifth.
         third = 3 if _uniform(generator, 0, 1) < 0.5 else 4
-        envelope = (time_s / 0.02).clamp(max=1.0) * torch.exp(-3.0 * time_s)
+        attack = (time_s / 0.02).clamp(max=1.0)
+        envelope = attack * torch.exp(-3.0 * time_s)
         for semitones in (0, third, 7):
             note_hz = root_hz * 2 ** (semitones / 12)
-            wave[start : start + length] += envelope * torch.sin(2 * math.pi * note_hz * time_s)
+            note = torch.sin(2 * math.pi * note_hz * time_s)
+            wave[start : start + length] += envelope * note
 
         start += length
     return wave
@@ -84,11 +92,15 @@ def _music(num_samples: int, rate_hz: int, generator: torch.Generator) -> Tensor
 def _clicks(num_samples: int, rate_hz: int, generator: torch.Generator) -> Tensor:
     """About three short decaying noise bursts a second."""
     wave = torch.zeros(num_samples)
-    click = torch.exp(-torch.arange(max(1, int(0.01 * rate_hz))) / (0.002 * rate_hz))
-    for _ in range(1 + int(3 * num_samples / rate_hz)):
+    num_click = max(1, int(0.01 * rate_hz))
+    envelope = torch.exp(-torch.arange(num_click) / (0.002 * rate_hz))
+
+    num_clicks = 1 + int(3 * num_samples / rate_hz)
+    for _ in range(num_clicks):
         start = int(_uniform(generator, 0, 1) * (num_samples - 1))
-        length = min(len(click), num_samples - start)
-        wave[start : start + length] += click[:length] * torch.randn(length, generator=generator)
+        length = min(num_click, num_samples - start)
+        burst = torch.randn(length, generator=generator)
+        wave[start : start + length] += envelope[:length] * burst
     return wave
 
 
@@ -110,6 +122,16 @@ def _check_kind(kind: str, where: str) -> str:
     return kind
 
 
+def rms(wave: Tensor) -> Tensor:
+    """Root of the mean power of [num_samples], a scalar.
+
+    Example:
+        >>> rms(torch.tensor([0.5, -0.5]))
+        tensor(0.5000)
+    """
+    return wave.square().mean().sqrt()
+
+
 def render(uri: str, duration_s: float, sample_rate_hz: int) -> Tensor:
     """The audio of an address, the same every time: [num_samples] float32 in [-1, 1].
 
@@ -126,10 +148,12 @@ def render(uri: str, duration_s: float, sample_rate_hz: int) -> Tensor:
     if num_samples < 1:
         raise ValueError(f"{uri!r}: expected a duration of at least one sample, got {duration_s} s")
 
-    wave = _KINDS[kind](num_samples, sample_rate_hz, keyed_generator("render", kind, seed))
+    generator = keyed_generator("render", kind, seed)
+    wave = _KINDS[kind](num_samples, sample_rate_hz, generator)
+
     # Silence has no level to scale: the smallest divisor keeps its zeros.
-    rms = wave.square().mean().sqrt().clamp(min=1e-8)
-    return (wave * (10 ** (level_db / 20) / rms)).clamp(-1.0, 1.0)
+    gain = 10 ** (level_db / 20) / rms(wave).clamp(min=1e-8)
+    return (wave * gain).clamp(-1.0, 1.0)
 
 
 def _parse(uri: str) -> tuple[str, int, float]:
@@ -141,7 +165,8 @@ def _parse(uri: str) -> tuple[str, int, float]:
 
     options = dict(parse_qsl(query))
     if unknown := options.keys() - {"seed", "level_db"}:
-        raise ValueError(f"{uri!r}: unknown option {sorted(unknown)[0]!r}; seed and level_db exist")
+        first = sorted(unknown)[0]
+        raise ValueError(f"{uri!r}: unknown option {first!r}; seed and level_db exist")
 
     try:
         seed = int(options.get("seed", "0"))
@@ -182,7 +207,10 @@ class NonSpeech(RowSource):
         level_db: tuple[float, float] = (-50.0, -15.0),
         lang: str = "en",
     ) -> None:
-        if num_rows < 1 or not kinds or not 0 < min_s <= max_s or level_db[0] > level_db[1]:
+        has_rows = num_rows >= 1 and bool(kinds)
+        has_lengths = 0 < min_s <= max_s
+        has_levels = level_db[0] <= level_db[1]
+        if not has_rows or not has_lengths or not has_levels:
             raise ValueError(
                 "NonSpeech: want num_rows >= 1, at least one kind, 0 < min_s <= max_s, level_db (low, high); got "
                 f"num_rows={num_rows}, kinds={list(kinds)}, min_s={min_s}, max_s={max_s}, level_db={level_db}"
@@ -203,7 +231,8 @@ class NonSpeech(RowSource):
         check_index(index, self.num_rows, self)
         kind = self.kinds[index % len(self.kinds)]
         u_duration, u_level = keyed_uniform(2, "nonspeech", self.seed, index).tolist()
-        duration_s = round(between((self.min_s, self.max_s), u_duration), 3)
+        limits_s = (self.min_s, self.max_s)
+        duration_s = round(between(limits_s, u_duration), 3)
         level_db = between(self.level_db, u_level)
 
         # The upper half of the bits is seed enough, and the address stays short.

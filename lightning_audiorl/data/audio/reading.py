@@ -19,6 +19,10 @@ from lightning_audiorl.types import Segment, Utterance
 OVERRUN_S = 0.2
 
 
+#: What decides a clip's samples: file, offset, duration and sampling rate.
+_ClipKey = tuple[str, float, float | None, int]
+
+
 class AudioError(ValueError):
     """Audio that cannot be used; names the file, what is wrong, and how to mend it."""
 
@@ -38,7 +42,7 @@ class AudioCache:
         self.max_bytes = max_bytes
         self.max_clip_s = max_clip_s
         self.num_bytes = 0
-        self._clips: OrderedDict[tuple[str, float, float | None, int], Tensor] = OrderedDict()
+        self._clips: OrderedDict[_ClipKey, Tensor] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._clips)
@@ -58,7 +62,7 @@ class AudioCache:
             self._keep(key, clip)
         return clip
 
-    def _keep(self, key: tuple[str, float, float | None, int], clip: Tensor) -> None:
+    def _keep(self, key: _ClipKey, clip: Tensor) -> None:
         self._clips[key] = clip
         self.num_bytes += clip.nbytes
         while self.num_bytes > self.max_bytes:
@@ -87,12 +91,16 @@ def read_segment(segment: Segment, sample_rate_hz: int) -> Tensor:
             audio = _read_frames(file, segment)
             rate_hz = file.samplerate
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise AudioError(f"{path}: not readable as audio ({error}); convert it to wav or flac") from error
+        raise AudioError(
+            f"{path}: not readable as audio ({error}); convert it to wav or flac"
+        ) from error
 
     # Float files can hold NaN, and one such clip would make the loss of its whole batch NaN.
     mono = audio.mean(dim=1)
     if not bool(torch.isfinite(mono).all()):
-        raise AudioError(f"{path}: holds NaN or infinite samples; write the file again or remove the row")
+        raise AudioError(
+            f"{path}: holds NaN or infinite samples; write the file again or remove the row"
+        )
     return mono if rate_hz == sample_rate_hz else resample(mono, rate_hz, sample_rate_hz)
 
 
@@ -114,30 +122,37 @@ def _read_frames(file: soundfile.SoundFile, segment: Segment) -> Tensor:
     if file.frames == 0:
         raise AudioError(f"{path}: holds no samples; remove the row")
     if not 0 <= start < file.frames:
+        file_s = file.frames / rate_hz
         raise AudioError(
-            f"{path}: offset {segment.offset_s} s is outside the file, which is {file.frames / rate_hz:.3f} s long"
+            f"{path}: offset {segment.offset_s} s is outside the file, which is {file_s:.3f} s long"
         )
 
     # -1 reads to the end of the file.
     wanted = -1 if segment.duration_s is None else round(segment.duration_s * rate_hz)
     if wanted == 0:
-        raise AudioError(f"{path}: a duration of {segment.duration_s} s is less than one sample at {rate_hz} Hz")
+        raise AudioError(
+            f"{path}: a duration of {segment.duration_s} s is less than one sample at {rate_hz} Hz"
+        )
 
     file.seek(start)
-    audio = torch.from_numpy(file.read(wanted, dtype="float32", always_2d=True))
+    samples = file.read(wanted, dtype="float32", always_2d=True)
+    audio = torch.from_numpy(samples)
 
     # The header's number of frames is a promise: a truncated file has fewer.
     if len(audio) == 0:
         raise AudioError(f"{path}: holds no samples at {segment.offset_s} s; remove the row")
     if len(audio) < wanted - OVERRUN_S * rate_hz:
+        left_s = len(audio) / rate_hz
         raise AudioError(
             f"{path}: {segment.duration_s} s asked for at offset {segment.offset_s} s, but the file has only "
-            f"{len(audio) / rate_hz:.3f} s from there; correct the duration"
+            f"{left_s:.3f} s from there; correct the duration"
         )
     return audio
 
 
-def read_audio(utterance: Utterance, sample_rate_hz: int, cache: AudioCache | None = None) -> Tensor:
+def read_audio(
+    utterance: Utterance, sample_rate_hz: int, cache: AudioCache | None = None
+) -> Tensor:
     """All segments of a row, joined with their silences, after its effects: [num_samples] float32 mono.
 
     Args:

@@ -42,8 +42,32 @@ Part = Literal["train", "dev", "test"]
 #: Draws before the grammar is said to have no sentence of the wanted length and part.
 _MAX_DRAWS = 10_000
 
-PEOPLE = ("anna", "victor", "maria", "oscar", "helen", "peter", "julia", "simon", "clara", "martin", "emma", "lucas")
-PLACES = ("paris", "london", "berlin", "madrid", "tokyo", "boston", "dublin", "vienna", "cairo", "lima")
+PEOPLE = (
+    "anna",
+    "victor",
+    "maria",
+    "oscar",
+    "helen",
+    "peter",
+    "julia",
+    "simon",
+    "clara",
+    "martin",
+    "emma",
+    "lucas",
+)
+PLACES = (
+    "paris",
+    "london",
+    "berlin",
+    "madrid",
+    "tokyo",
+    "boston",
+    "dublin",
+    "vienna",
+    "cairo",
+    "lima",
+)
 NAMES = PEOPLE + PLACES
 """The words of special value: what ``keywords`` of a row is taken from."""
 
@@ -51,13 +75,27 @@ SLOTS: dict[str, tuple[str, ...]] = {
     "PERSON": PEOPLE,
     "PLACE": PLACES,
     "DAY": ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"),
-    "NUMBER": ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    "NUMBER": (
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+        "seven",
+        "eight",
+        "nine",
+        "ten",
+        "eleven",
+        "twelve",
+    ),
     "COLOUR": ("red", "blue", "green", "white", "black", "yellow"),
     "THING": ("book", "letter", "lamp", "key", "box", "phone", "map", "ticket", "table", "chair"),
     "ROOM": ("kitchen", "garden", "office", "hall"),
     "WHEN": ("now", "today", "tomorrow", "tonight"),
 }
 TEMPLATES = (
+    # Three and four words.
     "call PERSON WHEN",
     "find PERSON WHEN",
     "leave PLACE WHEN",
@@ -65,15 +103,18 @@ TEMPLATES = (
     "meet PERSON in PLACE",
     "close room NUMBER WHEN",
     "bring the COLOUR THING",
+    # Five.
     "PERSON is in PLACE WHEN",
     "tell PERSON to call PERSON",
     "bring the THING to PERSON",
     "meet PERSON at NUMBER WHEN",
+    # Six.
     "call PERSON in PLACE at NUMBER",
     "send the COLOUR THING to PERSON",
     "is PERSON in PLACE on DAY",
     "give PERSON the THING from PLACE",
     "PERSON and PERSON are in PLACE",
+    # Seven.
     "close the COLOUR window in room NUMBER",
     "wait for PERSON at the PLACE station",
     "the COLOUR THING is in room NUMBER",
@@ -82,6 +123,7 @@ TEMPLATES = (
     "ask PERSON for the COLOUR THING WHEN",
     "please open the COLOUR door on DAY",
     "turn off the COLOUR light in room NUMBER",
+    # Eight.
     "please meet PERSON in PLACE at NUMBER WHEN",
     "show PERSON the COLOUR THING in the ROOM",
     "take the train to PLACE with PERSON WHEN",
@@ -114,7 +156,16 @@ WORDS = _grammar_words()
 VOICES: dict[Part, tuple[str, ...]] = {
     "train": (
         *("en-us", "en-us+m1", "en-us+m3", "en-us+m7", "en-us+f1", "en-us+f2"),
-        *("en-gb", "en-gb+m2", "en-gb+m3", "en-gb+f1", "en-gb+f3", "en-gb-x-rp+m1", "en-gb-x-rp+f2", "en-us-nyc+m7"),
+        *(
+            "en-gb",
+            "en-gb+m2",
+            "en-gb+m3",
+            "en-gb+f1",
+            "en-gb+f3",
+            "en-gb-x-rp+m1",
+            "en-gb-x-rp+f2",
+            "en-us-nyc+m7",
+        ),
     ),
     "dev": ("en-us+m4", "en-gb+f4", "en-gb-x-rp+m4", "en-us+f4"),
     "test": ("en-us+m5", "en-gb+m6", "en-us+f5", "en-gb+f5", "en-gb-scotland+m6"),
@@ -151,9 +202,12 @@ def draw_sentence(generator: torch.Generator, part: Part, num_words: tuple[int, 
 
     for _ in range(_MAX_DRAWS if fitting else 0):
         # Always as many draws, so that what follows from this generator does not depend on the template.
-        u_template, *shares = torch.rand(16, generator=generator, dtype=torch.float64).tolist()
+        draws = torch.rand(16, generator=generator, dtype=torch.float64)
+        u_template, *shares = draws.tolist()
         template = pick(fitting, u_template)
-        words = [pick(slot_words(place), share) for place, share in zip(template, shares, strict=False)]
+        words = [
+            pick(slot_words(place), share) for place, share in zip(template, shares, strict=False)
+        ]
         sentence = " ".join(words)
 
         filled = [word for word, place in zip(words, template, strict=True) if place in SLOTS]
@@ -162,7 +216,11 @@ def draw_sentence(generator: torch.Generator, part: Part, num_words: tuple[int, 
             return sentence
 
     lengths = sorted({len(template) for template in templates})
-    raise ValueError(f"espeak grammar: no {part} sentence has {num_words} words; it has {lengths[0]} to {lengths[-1]}")
+    shortest = lengths[0]
+    longest = lengths[-1]
+    raise ValueError(
+        f"espeak grammar: no {part} sentence has {num_words} words; it has {shortest} to {longest}"
+    )
 
 
 class EspeakCorpus(SpokenRows):
@@ -227,8 +285,16 @@ class EspeakCorpus(SpokenRows):
         # One sentence at once: a length that the grammar lacks is an error here, and not at the first row.
         draw_sentence(keyed_generator("probe"), part, self.num_words)
 
-        spans = (self.num_sentences, self.num_words, self.rate_wpm, self.pitch, self.gap_s, self.edge_s)
-        self._name = f"espeak-{part}-{settings_name(seed, spans, self.min_duration_s, self.voices)}"
+        spans = (
+            self.num_sentences,
+            self.num_words,
+            self.rate_wpm,
+            self.pitch,
+            self.gap_s,
+            self.edge_s,
+        )
+        name = settings_name(seed, spans, self.min_duration_s, self.voices)
+        self._name = f"espeak-{part}-{name}"
 
     def _build(self, row_id: str) -> Utterance:
         delivery = self._delivery(row_id)
@@ -237,9 +303,13 @@ class EspeakCorpus(SpokenRows):
 
         sentences: list[str] = []
         segments: list[Segment] = []
-        while len(sentences) < wanted or _length_s([*segments, *delivery.ending]) < self.min_duration_s:
+        while (
+            len(sentences) < wanted
+            or _length_s([*segments, *delivery.ending]) < self.min_duration_s
+        ):
             if sentences:
-                gap_s = seconds(self.gap_s, float(torch.rand(1, generator=generator)))
+                share = float(torch.rand(1, generator=generator))
+                gap_s = seconds(self.gap_s, share)
             else:
                 gap_s = delivery.start_s
             sentence = draw_sentence(generator, self.part, self.num_words)
@@ -248,13 +318,14 @@ class EspeakCorpus(SpokenRows):
         segments += delivery.ending
 
         text = " ".join(sentences)
+        names = [word for word in text.split() if word in NAMES]
         return Utterance(
             id=row_id,
             segments=tuple(segments),
             text=text,
             duration_s=_length_s(segments),
             speaker=delivery.voice,
-            keywords=tuple(dict.fromkeys(word for word in text.split() if word in NAMES)),
+            keywords=tuple(dict.fromkeys(names)),
             extra=delivery.extra,
         )
 

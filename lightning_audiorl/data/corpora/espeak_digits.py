@@ -11,14 +11,20 @@ from lightning_audiorl.data.corpora.fsdd import DIGIT_WORDS
 from lightning_audiorl.data.draws import check_span, pick, seconds, settings_name, whole
 from lightning_audiorl.data.transforms.concatenate import join_texts
 from lightning_audiorl.ops.randomness import keyed_uniform
-from lightning_audiorl.types import Utterance
+from lightning_audiorl.types import Segment, Utterance
 
 Lang = Literal["en", "zh"]
 
 #: How a recogniser writes 0 to 9.
-DIGITS: dict[Lang, tuple[str, ...]] = {"en": DIGIT_WORDS, "zh": tuple("零一二三四五六七八九")}
+DIGITS: dict[Lang, tuple[str, ...]] = {
+    "en": DIGIT_WORDS,
+    "zh": tuple("零一二三四五六七八九"),
+}
 #: Voices used where none are named; the English ones are those that `EspeakCorpus` keeps for its test part.
-DIGIT_VOICES: dict[Lang, tuple[str, ...]] = {"en": VOICES["test"], "zh": ("cmn", "cmn+m5", "cmn+m6", "cmn+f5")}
+DIGIT_VOICES: dict[Lang, tuple[str, ...]] = {
+    "en": VOICES["test"],
+    "zh": ("cmn", "cmn+m5", "cmn+m6", "cmn+f5"),
+}
 
 
 class EspeakDigits(SpokenRows):
@@ -80,22 +86,37 @@ class EspeakDigits(SpokenRows):
         self.num_words = check_span("EspeakDigits.num_words", num_words, 1)
         self.words_per_phrase = check_span("EspeakDigits.words_per_phrase", words_per_phrase, 1)
 
-        spans = (self.num_words, self.rate_wpm, self.pitch, self.words_per_phrase, self.gap_s, self.edge_s)
-        self._name = f"espeak-digits-{lang}-{settings_name(seed, spans, self.voices)}"
+        spans = (
+            self.num_words,
+            self.rate_wpm,
+            self.pitch,
+            self.words_per_phrase,
+            self.gap_s,
+            self.edge_s,
+        )
+        name = settings_name(seed, spans, self.voices)
+        self._name = f"espeak-digits-{lang}-{name}"
 
     def _build(self, row_id: str) -> Utterance:
         delivery = self._delivery(row_id)
-        phrases = self._phrases(row_id, whole(self.num_words, delivery.u_length))
-        gaps_s = [seconds(self.gap_s, share) for share in keyed_uniform(len(phrases), row_id, "gaps").tolist()]
+        num_words = whole(self.num_words, delivery.u_length)
+        phrases = self._phrases(row_id, num_words)
+
+        shares = keyed_uniform(len(phrases), row_id, "gaps").tolist()
+        gaps_s = [seconds(self.gap_s, share) for share in shares]
         gaps_s[0] = delivery.start_s
 
-        segments = [self._spoken(phrase, delivery, gap_s) for phrase, gap_s in zip(phrases, gaps_s, strict=True)]
+        segments: list[Segment] = []
+        for phrase, gap_s in zip(phrases, gaps_s, strict=True):
+            segments.append(self._spoken(phrase, delivery, gap_s))
         segments += delivery.ending
+
+        lengths_s = [segment.gap_s + (segment.duration_s or 0.0) for segment in segments]
         return Utterance(
             id=row_id,
             segments=tuple(segments),
             text=join_texts(phrases, self.lang),
-            duration_s=round(sum(segment.gap_s + (segment.duration_s or 0.0) for segment in segments), 9),
+            duration_s=round(sum(lengths_s), 9),
             lang=self.lang,
             speaker=delivery.voice,
             extra=delivery.extra,
@@ -103,14 +124,18 @@ class EspeakDigits(SpokenRows):
 
     def _phrases(self, row_id: str, num_words: int) -> list[str]:
         """``num_words`` digits, in phrases."""
-        digits = [pick(DIGITS[self.lang], share) for share in keyed_uniform(num_words, row_id, "digits").tolist()]
+        digit_shares = keyed_uniform(num_words, row_id, "digits").tolist()
+        digits = [pick(DIGITS[self.lang], share) for share in digit_shares]
+
         # One draw a phrase; there are at most as many phrases as digits.
         shares = keyed_uniform(num_words, row_id, "phrases").tolist()
 
         phrases: list[str] = []
         first = 0
         while first < num_words:
-            end = first + whole(self.words_per_phrase, shares[len(phrases)])
-            phrases.append(join_texts(digits[first:end], self.lang))
+            share = shares[len(phrases)]
+            end = first + whole(self.words_per_phrase, share)
+            phrase = join_texts(digits[first:end], self.lang)
+            phrases.append(phrase)
             first = end
         return phrases

@@ -30,7 +30,8 @@ SILENCE = f"{PREFIX}silence"
 
 def default_cache_dir() -> Path:
     """``$XDG_CACHE_HOME/lightning_audiorl/espeak``, under ``~/.cache`` where that is not set."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lightning_audiorl" / "espeak"
+    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(folder) / "lightning_audiorl" / "espeak"
 
 
 def speak_to_file(cache_dir: Path, sentence: str, voice: str, rate_wpm: int, pitch: int) -> Path:
@@ -49,20 +50,23 @@ def speak_to_file(cache_dir: Path, sentence: str, voice: str, rate_wpm: int, pit
     """
     # Another version of espeak may speak otherwise, so its version is part of the key.
     version = metadata.version("espeakng-loader")
-    key = hashlib.blake2b(repr((version, sentence, voice, rate_wpm, pitch)).encode(), digest_size=16).hexdigest()
+    settings = repr((version, sentence, voice, rate_wpm, pitch))
+    key = hashlib.blake2b(settings.encode(), digest_size=16).hexdigest()
     path = cache_dir / key[:2] / f"{key}.flac"
     if path.exists():
         return path
 
     samples = torch.from_numpy(synthesise(sentence, voice, rate_wpm, pitch))
     samples = resample(samples, ENGINE_RATE_HZ, SAMPLE_RATE_HZ)
+    # Resampling may overshoot full scale a little.
+    samples = samples.clamp(-1, 1)
 
     # Written beside it and renamed: another process sees the whole file or none.
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
-            soundfile.write(file, samples.clamp(-1, 1).numpy(), SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
+            soundfile.write(file, samples.numpy(), SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
         os.replace(name, path)
     except BaseException:
         os.unlink(name)
@@ -75,7 +79,8 @@ def spoken_segment(
 ) -> Segment:
     """A sentence as a segment with ``gap_s`` of silence before it; the arguments are those of `speak_to_file`."""
     path = str(speak_to_file(cache_dir, sentence, voice, rate_wpm, pitch))
-    return Segment(path, soundfile.info(path).frames / SAMPLE_RATE_HZ, gap_s=gap_s)
+    duration_s = soundfile.info(path).frames / SAMPLE_RATE_HZ
+    return Segment(path, duration_s, gap_s=gap_s)
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,9 @@ class Delivery:
     @property
     def ending(self) -> list[Segment]:
         """The silence after the last sentence, as segments: none where it has no length."""
-        return [Segment(SILENCE, self.end_s)] if self.end_s > 0 else []
+        if self.end_s <= 0:
+            return []
+        return [Segment(SILENCE, self.end_s)]
 
     @property
     def extra(self) -> dict[str, Any]:
@@ -155,7 +162,8 @@ class SpokenRows(RowSource):
         for voice in self.voices:
             resolve_voice(voice)
 
-        self.cache_dir = Path(cache_dir or default_cache_dir()).expanduser().absolute()
+        folder = Path(cache_dir or default_cache_dir())
+        self.cache_dir = folder.expanduser().absolute()
         self._rows: dict[int, Utterance] = {}
 
     def __len__(self) -> int:
@@ -164,7 +172,8 @@ class SpokenRows(RowSource):
     def __getitem__(self, index: int) -> Utterance:  # type: ignore[override]
         check_index(index, self.num_rows, self)
         if index not in self._rows:
-            self._rows[index] = self._build(f"{self._name}-{index:06d}")
+            row_id = f"{self._name}-{index:06d}"
+            self._rows[index] = self._build(row_id)
         return self._rows[index]
 
     @abstractmethod
@@ -172,7 +181,8 @@ class SpokenRows(RowSource):
         """The row of this id, which keys its draws."""
 
     def _delivery(self, row_id: str) -> Delivery:
-        u_voice, u_rate, u_pitch, u_length, u_start, u_end = keyed_uniform(6, row_id, "row").tolist()
+        draws = keyed_uniform(6, row_id, "row")
+        u_voice, u_rate, u_pitch, u_length, u_start, u_end = draws.tolist()
         return Delivery(
             voice=pick(self.voices, u_voice),
             rate_wpm=whole(self.rate_wpm, u_rate),
@@ -183,4 +193,11 @@ class SpokenRows(RowSource):
         )
 
     def _spoken(self, sentence: str, delivery: Delivery, gap_s: float) -> Segment:
-        return spoken_segment(self.cache_dir, sentence, delivery.voice, delivery.rate_wpm, delivery.pitch, gap_s=gap_s)
+        return spoken_segment(
+            self.cache_dir,
+            sentence,
+            voice=delivery.voice,
+            rate_wpm=delivery.rate_wpm,
+            pitch=delivery.pitch,
+            gap_s=gap_s,
+        )

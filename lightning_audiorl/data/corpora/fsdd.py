@@ -25,13 +25,21 @@ from lightning_audiorl.types import Segment, Utterance
 
 DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 #: Recording numbers of a part: [first, end). Dev is cut from the data set's training recordings.
-PART_INDEX: dict[str, tuple[int, int]] = {"test": (0, 5), "dev": (5, 9), "train": (9, 1_000_000)}
+PART_INDEX: dict[str, tuple[int, int]] = {
+    "test": (0, 5),
+    "dev": (5, 9),
+    "train": (9, 1_000_000),
+}
 _NAME = re.compile(r"(?P<digit>\d)_(?P<speaker>[^_]+)_(?P<index>\d+)\.wav")
 
 Part = Literal["train", "dev", "test"]
 Recordings = Literal["all", "odd", "even"]
 #: Recording numbers modulo 2: two models can be trained on recordings of the same part that they do not share.
-_REMAINDERS: dict[str, tuple[int, ...]] = {"all": (0, 1), "odd": (1,), "even": (0,)}
+_REMAINDERS: dict[str, tuple[int, ...]] = {
+    "all": (0, 1),
+    "odd": (1,),
+    "even": (0,),
+}
 
 
 @dataclass(frozen=True)
@@ -76,12 +84,16 @@ def _recording(path: Path) -> Recording:
     """What name and header of a wav file say."""
     match = _NAME.fullmatch(path.name)
     if match is None:
-        raise ValueError(f"{path}: expected a name like 7_jackson_32.wav ({{digit}}_{{speaker}}_{{index}}.wav)")
+        raise ValueError(
+            f"{path}: expected a name like 7_jackson_32.wav ({{digit}}_{{speaker}}_{{index}}.wav)"
+        )
 
     try:
         info = soundfile.info(str(path))
     except soundfile.LibsndfileError as error:
-        raise AudioError(f"{path}: not readable as audio ({error}); restore or delete the file") from error
+        raise AudioError(
+            f"{path}: not readable as audio ({error}); restore or delete the file"
+        ) from error
     if info.frames == 0:
         raise AudioError(f"{path}: holds no samples; restore or delete the file")
 
@@ -108,7 +120,9 @@ def _root(root: str | None) -> str:
     return root
 
 
-def join_takes(takes: Sequence[Recording], gaps_s: Sequence[float], end_s: float) -> tuple[Segment, ...]:
+def join_takes(
+    takes: Sequence[Recording], gaps_s: Sequence[float], end_s: float
+) -> tuple[Segment, ...]:
     """Takes in order, ``gaps_s[i]`` of silence before take i, and ``end_s`` after the last one.
 
     Example:
@@ -117,9 +131,10 @@ def join_takes(takes: Sequence[Recording], gaps_s: Sequence[float], end_s: float
         >>> [(segment.audio_filepath, segment.gap_s) for segment in segments]
         [('/fsdd/7_theo_0.wav', 0.05), ('/fsdd/7_theo_0.wav', 0.2), ('synthetic:silence', 0.0)]
     """
-    segments = [
-        Segment(take.audio_filepath, take.duration_s, gap_s=gap_s) for take, gap_s in zip(takes, gaps_s, strict=True)
-    ]
+    segments: list[Segment] = []
+    for take, gap_s in zip(takes, gaps_s, strict=True):
+        segments.append(Segment(take.audio_filepath, take.duration_s, gap_s=gap_s))
+
     # Silence of no length is no audio, which readers refuse.
     if end_s > 0:
         segments.append(Segment("synthetic:silence", end_s))
@@ -164,17 +179,25 @@ class FsddDigits(RowSource):
         recordings: Recordings = "all",
     ) -> None:
         if part not in PART_INDEX:
-            raise ValueError(f"FsddDigits: part must be one of {', '.join(PART_INDEX)}, got {part!r}")
+            raise ValueError(
+                f"FsddDigits: part must be one of {', '.join(PART_INDEX)}, got {part!r}"
+            )
 
         # Settings are checked before the folder is read.
         if recordings not in _REMAINDERS:
-            raise ValueError(f"FsddDigits: recordings must be one of {', '.join(_REMAINDERS)}, got {recordings!r}")
+            raise ValueError(
+                f"FsddDigits: recordings must be one of {', '.join(_REMAINDERS)}, got {recordings!r}"
+            )
         if not 1 <= num_words[0] <= num_words[1] or num_rows < 1:
-            raise ValueError(f"FsddDigits: want 1 <= low <= high words, num_rows >= 1; got {num_words}, {num_rows}")
+            raise ValueError(
+                f"FsddDigits: want 1 <= low <= high words, num_rows >= 1; got {num_words}, {num_rows}"
+            )
 
         for name, span in (("gap_s", gap_s), ("edge_s", edge_s)):
             if not 0 <= span[0] <= span[1]:
-                raise ValueError(f"FsddDigits: {name} must be (low, high) with 0 <= low <= high, got {span}")
+                raise ValueError(
+                    f"FsddDigits: {name} must be (low, high) with 0 <= low <= high, got {span}"
+                )
 
         self.part = part
         self.num_words = (num_words[0], num_words[1])
@@ -185,9 +208,13 @@ class FsddDigits(RowSource):
 
         takes = scan_fsdd(_root(root))
         self.speakers = _pick_speakers(takes, exclude_speakers, only_speakers)
-        self._by_speaker = {speaker: _by_digit(takes, speaker, part, recordings) for speaker in self.speakers}
+        #: Takes by digit, by speaker.
+        self._by_speaker: dict[str, list[list[Recording]]] = {}
+        for speaker in self.speakers:
+            self._by_speaker[speaker] = _by_digit(takes, speaker, part, recordings)
 
-        self._name = f"fsdd-{part}-w{num_words[0]}to{num_words[1]}-s{seed}"
+        low, high = self.num_words
+        self._name = f"fsdd-{part}-w{low}to{high}-s{seed}"
         if recordings != "all":
             self._name += f"-{recordings}"
 
@@ -198,7 +225,8 @@ class FsddDigits(RowSource):
         check_index(index, self.num_rows, self)
         low, high = self.num_words
         # As many draws as the longest row needs: how many words this one has is among them.
-        draws = keyed_uniform(4 + 3 * high, "fsdd", self.seed, self.part, low, high, index).tolist()
+        num_draws = 4 + 3 * high
+        draws = keyed_uniform(num_draws, "fsdd", self.seed, self.part, low, high, index).tolist()
         u_speaker, u_words, u_start, u_end = draws[:4]
         speaker = pick(self.speakers, u_speaker)
         num_words = whole(self.num_words, u_words)
@@ -206,7 +234,8 @@ class FsddDigits(RowSource):
         words: list[Recording] = []
         gaps_s: list[float] = []
         for word in range(num_words):
-            u_digit, u_recording, u_gap = draws[4 + 3 * word : 7 + 3 * word]
+            first = 4 + 3 * word
+            u_digit, u_recording, u_gap = draws[first : first + 3]
             takes = pick(self._by_speaker[speaker], u_digit)
             words.append(pick(takes, u_recording))
             gaps_s.append(_silence_s(self.gap_s, u_gap))
@@ -239,10 +268,14 @@ def _pick_speakers(
 ) -> tuple[str, ...]:
     """Names of the speakers to use, in order of the alphabet; ValueError for an unknown one, or if none is left."""
     known = sorted({take.speaker for take in recordings})
-    if unknown := [name for name in [*exclude, *(only or ())] if name not in known]:
-        raise ValueError(f"FsddDigits: unknown speaker {unknown[0]!r}; this folder has {', '.join(known)}")
+    named = [*exclude, *(only or ())]
+    if unknown := [name for name in named if name not in known]:
+        raise ValueError(
+            f"FsddDigits: unknown speaker {unknown[0]!r}; this folder has {', '.join(known)}"
+        )
 
-    speakers = tuple(name for name in known if name not in exclude and (only is None or name in only))
+    chosen = known if only is None else [name for name in known if name in only]
+    speakers = tuple(name for name in chosen if name not in exclude)
     if not speakers:
         raise ValueError(
             f"FsddDigits: no speaker is left by exclude_speakers={list(exclude)} and only_speakers={only}; "
@@ -258,11 +291,13 @@ def _by_digit(
     first, end = PART_INDEX[part]
     digits: list[list[Recording]] = [[] for _ in DIGIT_WORDS]
     for take in recordings:
-        in_part = first <= take.index < end and take.index % 2 in _REMAINDERS[which]
-        if in_part and take.speaker == speaker:
+        in_part = first <= take.index < end
+        in_half = take.index % 2 in _REMAINDERS[which]
+        if in_part and in_half and take.speaker == speaker:
             digits[take.digit].append(take)
 
-    if missing := [str(digit) for digit, takes in enumerate(digits) if not takes]:
+    missing = [digit for digit, takes in enumerate(digits) if not takes]
+    if missing:
         raise ValueError(
             f"FsddDigits: speaker {speaker!r} has no recording of digit {missing[0]} with index in [{first}, {end}), "
             f"the {part} part ({which} recordings); complete the folder or name the speaker in exclude_speakers"

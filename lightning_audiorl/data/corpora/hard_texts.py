@@ -53,10 +53,52 @@ TONGUE_TWISTERS = (
 
 #: Words that English says seldom, or spells otherwise than it speaks them.
 RARE_WORDS = (
-    *("anemone", "aluminium", "bivouac", "choir", "colonel", "cupboard", "draught", "ennui", "epitome", "facade"),
-    *("fuchsia", "gauge", "gnome", "hyperbole", "isthmus", "jalapeno", "knackered", "liaison", "mnemonic", "narwhal"),
-    *("otorhinolaryngology", "phlegm", "pneumonia", "quay", "queue", "quinoa", "rendezvous", "sarcophagus", "scythe"),
-    *("sesquipedalian", "subpoena", "syzygy", "thyme", "triskaidekaphobia", "uvula", "vichyssoise", "wharf", "yacht"),
+    *(
+        "anemone",
+        "aluminium",
+        "bivouac",
+        "choir",
+        "colonel",
+        "cupboard",
+        "draught",
+        "ennui",
+        "epitome",
+        "facade",
+    ),
+    *(
+        "fuchsia",
+        "gauge",
+        "gnome",
+        "hyperbole",
+        "isthmus",
+        "jalapeno",
+        "knackered",
+        "liaison",
+        "mnemonic",
+        "narwhal",
+    ),
+    *(
+        "otorhinolaryngology",
+        "phlegm",
+        "pneumonia",
+        "quay",
+        "queue",
+        "quinoa",
+        "rendezvous",
+        "sarcophagus",
+        "scythe",
+    ),
+    *(
+        "sesquipedalian",
+        "subpoena",
+        "syzygy",
+        "thyme",
+        "triskaidekaphobia",
+        "uvula",
+        "vichyssoise",
+        "wharf",
+        "yacht",
+    ),
     *("xylophone", "zeitgeist"),
 )
 
@@ -83,7 +125,13 @@ class Vocabulary:
 
 
 #: Groups of digits that sound alike.
-_ALIKE_DIGITS = (("five", "nine", "four"), ("six", "seven"), ("two", "zero"), ("one", "nine"), ("three", "eight"))
+_ALIKE_DIGITS = (
+    ("five", "nine", "four"),
+    ("six", "seven"),
+    ("two", "zero"),
+    ("one", "nine"),
+    ("three", "eight"),
+)
 
 #: Groups of words of the espeak grammar that sound alike.
 _ALIKE_WORDS = (
@@ -114,7 +162,8 @@ def rare_grammar_words(share: float = 0.25) -> tuple[str, ...]:
                 counts[word] += 1 / len(words)
 
     rarest = sorted(WORDS, key=lambda word: (counts[word], word))
-    return tuple(sorted(rarest[: round(share * len(rarest))]))
+    num_rare = round(share * len(rarest))
+    return tuple(sorted(rarest[:num_rare]))
 
 
 @cache
@@ -161,7 +210,8 @@ class _Dice:
         self.generator = generator
 
     def share(self) -> float:
-        return float(torch.rand((), generator=self.generator, dtype=torch.float64))
+        draw = torch.rand((), generator=self.generator, dtype=torch.float64)
+        return float(draw)
 
     def one(self, items: Sequence[str]) -> str:
         return pick(items, self.share())
@@ -170,7 +220,8 @@ class _Dice:
         return whole((low, high), self.share())
 
     def some(self, items: Sequence[str], low: int, high: int) -> list[str]:
-        return [self.one(items) for _ in range(self.number(low, high))]
+        num_items = self.number(low, high)
+        return [self.one(items) for _ in range(num_items)]
 
     def sentence(self, words: Vocabulary) -> list[str]:
         if words.sentences:
@@ -200,7 +251,8 @@ def _twister(words: Vocabulary, dice: _Dice) -> list[str]:
     group = list(pick(words.alike, dice.share()))
     made = [dice.one(group)]
     for _ in range(dice.number(5, 11)):
-        made.append(dice.one([word for word in group if word != made[-1]]))
+        others = [word for word in group if word != made[-1]]
+        made.append(dice.one(others))
     return made
 
 
@@ -210,7 +262,8 @@ def _rare(words: Vocabulary, dice: _Dice) -> list[str]:
     for _ in range(dice.number(4, 8)):
         # Three in four are rare.
         rare = dice.number(0, 3) > 0
-        made.append(dice.one(words.rare if rare else words.words))
+        choice = words.rare if rare else words.words
+        made.append(dice.one(choice))
     return made
 
 
@@ -229,7 +282,10 @@ def _long(words: Vocabulary, dice: _Dice) -> list[str]:
     return made[:most]
 
 
-_MAKERS: dict[str, Callable[[Vocabulary, _Dice], list[str]]] = {
+#: Makes the words of one text.
+_Maker = Callable[[Vocabulary, _Dice], list[str]]
+
+_MAKERS: dict[str, _Maker] = {
     "repeated": _repeated,
     "numbers": _numbers,
     "twister": _twister,
@@ -280,7 +336,11 @@ class HardTexts(RowSource):
         self.kinds = tuple(had if kinds is None else kinds)
         unknown = [kind for kind in self.kinds if kind not in had]
         if unknown or not self.kinds:
-            raise ValueError(f"HardTexts.kinds: {vocabulary} has {', '.join(had)}; got {unknown or list(self.kinds)}")
+            names = ", ".join(had)
+            raise ValueError(
+                f"HardTexts.kinds: {vocabulary} has {names}; got {unknown or list(self.kinds)}"
+            )
+
         if num_rows < 1 or part not in (None, "train", "dev", "test"):
             raise ValueError(
                 f"HardTexts: want num_rows >= 1 and part train, dev, test or none; got {num_rows}, {part!r}"
@@ -289,13 +349,15 @@ class HardTexts(RowSource):
         self.num_rows = num_rows
         self.part = part
         self.seed = seed
-        self._name = f"hard-{vocabulary}-{settings_name(seed, self.kinds, part)}"
+        name = settings_name(seed, self.kinds, part)
+        self._name = f"hard-{vocabulary}-{name}"
 
     def __len__(self) -> int:
         return self.num_rows
 
     def __getitem__(self, index: int) -> Utterance:  # type: ignore[override]
-        row_id = f"{self._name}-{check_index(index, self.num_rows, self):06d}"
+        check_index(index, self.num_rows, self)
+        row_id = f"{self._name}-{index:06d}"
         dice = _Dice(keyed_generator(row_id, "text"))
         kind = dice.one(self.kinds)
 
@@ -303,7 +365,13 @@ class HardTexts(RowSource):
         for _ in range(_MAX_DRAWS):
             text = " ".join(_MAKERS[kind](self.words, dice))
             if self.part is None or sentence_part(text) == self.part:
-                return Utterance(row_id, (), text, len(text) * SECONDS_PER_CHAR, extra={"kind": kind})
+                return Utterance(
+                    id=row_id,
+                    segments=(),
+                    text=text,
+                    duration_s=len(text) * SECONDS_PER_CHAR,
+                    extra={"kind": kind},
+                )
 
         raise ValueError(
             f"HardTexts: no {kind} text of {self.vocabulary} found for the {self.part} part; name other kinds"

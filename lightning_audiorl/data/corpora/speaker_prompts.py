@@ -18,7 +18,11 @@ _NAMED_SPEAKERS = 20
 
 
 def speech_row(
-    row: Utterance, row_id: str, prompt: Utterance | None, duration_s: float, target: Sequence[Segment] = ()
+    row: Utterance,
+    row_id: str,
+    prompt: Utterance | None,
+    duration_s: float,
+    target: Sequence[Segment] = (),
 ) -> Utterance:
     """The text of ``row``, to be spoken in the voice of ``prompt``.
 
@@ -73,7 +77,8 @@ def with_sources(made: Utterance, *rows: Utterance) -> Utterance:
         >>> with_sources(text, text).extra
         {'sources': ['t1']}
     """
-    return replace(made, extra={**made.extra, "sources": source_ids(*rows)})
+    extra = {**made.extra, "sources": source_ids(*rows)}
+    return replace(made, extra=extra)
 
 
 def known_speaker(speaker: str, of_speaker: Mapping[str, list[int]], where: str) -> list[int]:
@@ -93,7 +98,9 @@ def known_speaker(speaker: str, of_speaker: Mapping[str, list[int]], where: str)
     names = sorted(name for name in of_speaker if name)[:_NAMED_SPEAKERS]
     known = ", ".join(names) or "none with a name"
     problem = f"unknown speaker {speaker!r}" if speaker else "names no speaker"
-    raise ValueError(f"{where}: {problem}; the prompts have {known}. Name one of them, or add a prompt of that speaker")
+    raise ValueError(
+        f"{where}: {problem}; the prompts have {known}. Name one of them, or add a prompt of that speaker"
+    )
 
 
 class PromptedSpeech(RowSource):
@@ -143,7 +150,13 @@ class PromptedSpeech(RowSource):
 
         # Effects act on a row's audio, which is now the prompt's: the recording would be the target without them.
         target = refuse_effects(row, self).segments if self.with_target else ()
-        made = speech_row(row, f"{row.id}+prompt-s{self.seed}", prompt, row.duration_s, target)
+        made = speech_row(
+            row,
+            row_id=f"{row.id}+prompt-s{self.seed}",
+            prompt=prompt,
+            duration_s=row.duration_s,
+            target=target,
+        )
         return with_sources(made, row, prompt)
 
     @cached_property
@@ -158,14 +171,18 @@ class PromptedSpeech(RowSource):
 
     def _prompt(self, row: Utterance) -> Utterance:
         """A drawn recording of the row's speaker, or the next one after it that is not the row itself."""
-        numbers = known_speaker(row.speaker, self._of_speaker, f"PromptedSpeech: row {row.id!r}")
-        start = int(len(numbers) * float(keyed_uniform(1, "prompt", self.seed, row.id)))
-        for number in (*numbers[start:], *numbers[:start]):
+        where = f"PromptedSpeech: row {row.id!r}"
+        numbers = known_speaker(row.speaker, self._of_speaker, where)
+
+        share = float(keyed_uniform(1, "prompt", self.seed, row.id))
+        start = int(len(numbers) * share)
+        rotated = [*numbers[start:], *numbers[:start]]
+        for number in rotated:
             prompt = self.prompts[number]
             if prompt.id != row.id:
                 return prompt
 
         raise ValueError(
-            f"PromptedSpeech: row {row.id!r}: speaker {row.speaker!r} has no other recording of {self.min_prompt_s} to "
+            f"{where}: speaker {row.speaker!r} has no other recording of {self.min_prompt_s} to "
             f"{self.max_prompt_s} s for a prompt; widen these limits, give more recordings, or remove the row"
         )

@@ -37,12 +37,18 @@ def check_charset(text: str, charset: str, where: str) -> None:
     Raises:
         ValueError: begins with ``where``; names the character and its place.
     """
-    if char := outside(text, charset):
-        name = unicodedata.name(char, "no name")
-        raise ValueError(
-            f"{where}: text {text!r} has {char!r} (U+{ord(char):04X}, {name}) at place {text.index(char) + 1}, outside "
-            f"the charset {charset!r}; spell it otherwise, remove the row, or widen the charset"
-        )
+    char = outside(text, charset)
+    if not char:
+        return
+
+    # The code point and its name tell apart what looks alike, such as the kinds of apostrophes.
+    name = unicodedata.name(char, "no name")
+    code_point = f"U+{ord(char):04X}"
+    place = text.index(char) + 1
+    raise ValueError(
+        f"{where}: text {text!r} has {char!r} ({code_point}, {name}) at place {place}, outside the charset "
+        f"{charset!r}; spell it otherwise, remove the row, or widen the charset"
+    )
 
 
 class Texts(RowSource):
@@ -65,7 +71,12 @@ class Texts(RowSource):
         ['good morning', 'good night']
     """
 
-    def __init__(self, path: str | None = None, lang: str = "en", lines: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        path: str | None = None,
+        lang: str = "en",
+        lines: list[str] | None = None,
+    ) -> None:
         self.lang = lang
         if (path is None) == (lines is None):
             raise ValueError("Texts: give either the path of a file or lines")
@@ -76,7 +87,9 @@ class Texts(RowSource):
             self._take(list(lines or []))
 
         if not self._rows:
-            raise ManifestError(self._where, "text", "there is no text; give at least one", "no text")
+            raise ManifestError(
+                self._where, "text", "there is no text; give at least one", "no text"
+            )
         self._check_ids()
 
     def _read(self, name: str) -> None:
@@ -93,7 +106,8 @@ class Texts(RowSource):
         # Ids are to differ between two lists, so they hold a name of what is in them.
         self._stem = f"texts-{settings_name(*texts)}"
         self._where = self._stem
-        self._rows = [self._plain(text, number) for number, text in enumerate(texts, start=1) if text.strip()]
+        numbered = enumerate(texts, start=1)
+        self._rows = [self._plain(text, number) for number, text in numbered if text.strip()]
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -103,7 +117,13 @@ class Texts(RowSource):
 
     def _plain(self, text: str, number: int) -> Utterance:
         text = text.strip()
-        return Utterance(f"{self._stem}:{number}", (), text, len(text) * SECONDS_PER_CHAR, self.lang)
+        return Utterance(
+            id=f"{self._stem}:{number}",
+            segments=(),
+            text=text,
+            duration_s=len(text) * SECONDS_PER_CHAR,
+            lang=self.lang,
+        )
 
     def _row(self, line: bytes, number: int) -> Utterance:
         where = f"{self._where}, line {number}"
@@ -111,13 +131,14 @@ class Texts(RowSource):
             try:
                 return self._plain(line.decode(), number)
             except UnicodeDecodeError as error:
-                raise ManifestError(
-                    where, "text", f"is not UTF-8 ({error}); write the file again", "encoding"
-                ) from error
+                problem = f"is not UTF-8 ({error}); write the file again"
+                raise ManifestError(where, "text", problem, "encoding") from error
 
         # Whatever audio the line has is passed over.
         fields = {"lang": self.lang, **parse_object(line, where), "segments": []}
-        fields.setdefault("duration", len(str(fields.get("text", ""))) * SECONDS_PER_CHAR)
+        # A text that is no string is refused by parse_row, which names the field.
+        text = str(fields.get("text", ""))
+        fields.setdefault("duration", len(text) * SECONDS_PER_CHAR)
         return parse_row(
             json.dumps(fields).encode(),
             where,
@@ -132,7 +153,8 @@ class Texts(RowSource):
         seen: set[str] = set()
         for row in self._rows:
             if row.id in seen:
-                raise ManifestError(self._where, "id", f"{row.id!r} is used twice; ids must be unique", "duplicate id")
+                problem = f"{row.id!r} is used twice; ids must be unique"
+                raise ManifestError(self._where, "id", problem, "duplicate id")
             seen.add(row.id)
 
 
@@ -182,7 +204,9 @@ class TextSpeech(RowSource):
         self.texts = texts
         self.prompts = IndexedManifest(prompts) if isinstance(prompts, str) else prompts
         if self.prompts is None and (prompts_per_text > 1 or only_speakers):
-            raise ValueError("TextSpeech: prompts_per_text and only_speakers choose among prompts; give prompts")
+            raise ValueError(
+                "TextSpeech: prompts_per_text and only_speakers choose among prompts; give prompts"
+            )
 
         self.prompts_per_text = prompts_per_text
         self.only_speakers = only_speakers
@@ -197,14 +221,21 @@ class TextSpeech(RowSource):
         return len(self.texts) * self.prompts_per_text
 
     def __getitem__(self, index: int) -> Utterance:  # type: ignore[override]
-        number, place = divmod(check_index(index, len(self), self), self.prompts_per_text)
+        check_index(index, len(self), self)
+        number, place = divmod(index, self.prompts_per_text)
         row = self.texts[number]
         if self.prompts is None:
             made = speech_row(row, row.id, None, self._expected_s(row, None))
             return with_sources(made, row)
 
-        prompt = self.prompts[self._numbers(row)[place]]
-        made = speech_row(row, f"{row.id}+{prompt.id}", prompt, self._expected_s(row, prompt))
+        prompt_number = self._numbers(row)[place]
+        prompt = self.prompts[prompt_number]
+        made = speech_row(
+            row,
+            row_id=f"{row.id}+{prompt.id}",
+            prompt=prompt,
+            duration_s=self._expected_s(row, prompt),
+        )
         return with_sources(made, row, prompt)
 
     @cached_property
@@ -215,7 +246,8 @@ class TextSpeech(RowSource):
         for number, prompt in enumerate(self.prompts):
             found.setdefault(prompt.speaker, []).append(number)
         if self.only_speakers is not None:
-            found = {name: known_speaker(name, found, "TextSpeech.only_speakers") for name in self.only_speakers}
+            where = "TextSpeech.only_speakers"
+            found = {name: known_speaker(name, found, where) for name in self.only_speakers}
 
         everyone: list[int] = []
         for numbers in found.values():
@@ -225,7 +257,8 @@ class TextSpeech(RowSource):
     def _numbers(self, row: Utterance) -> list[int]:
         """The prompts of a text, by number."""
         if row.speaker:
-            numbers = known_speaker(row.speaker, self._of_speaker, f"TextSpeech: row {row.id!r}")
+            where = f"TextSpeech: row {row.id!r}"
+            numbers = known_speaker(row.speaker, self._of_speaker, where)
         else:
             numbers = self._of_speaker[""]
 
@@ -236,8 +269,9 @@ class TextSpeech(RowSource):
             )
 
         generator = keyed_generator("pair", self.seed, row.id)
-        order = torch.randperm(len(numbers), generator=generator)[: self.prompts_per_text].tolist()
-        return [numbers[place] for place in order]
+        order = torch.randperm(len(numbers), generator=generator).tolist()
+        places = order[: self.prompts_per_text]
+        return [numbers[place] for place in places]
 
     def _expected_s(self, row: Utterance, prompt: Utterance | None) -> float:
         """Expected length of the speech to be made, in seconds."""

@@ -9,13 +9,20 @@ import torch
 from lightning_audiorl.data.corpora.espeak import EspeakCorpus, draw_sentence
 from lightning_audiorl.data.corpora.espeak import Part as EspeakPart
 from lightning_audiorl.data.corpora.espeak_speech import spoken_segment
-from lightning_audiorl.data.corpora.fsdd import DIGIT_WORDS, FsddDigits, Part, Recording, Recordings, join_takes
+from lightning_audiorl.data.corpora.fsdd import (
+    DIGIT_WORDS,
+    FsddDigits,
+    Part,
+    Recording,
+    Recordings,
+    join_takes,
+)
 from lightning_audiorl.data.corpora.speaker_prompts import speech_row
 from lightning_audiorl.data.draws import check_span, pick, seconds, whole
 from lightning_audiorl.data.manifest.source import RowSource, check_index
 from lightning_audiorl.data.manifest.targets import length_s
 from lightning_audiorl.ops.randomness import keyed_generator, keyed_uniform
-from lightning_audiorl.types import Utterance
+from lightning_audiorl.types import Segment, Utterance
 
 #: Sentences drawn beyond those wanted before a prompt is given up.
 _MAX_DRAWS = 1000
@@ -76,7 +83,9 @@ class FsddSpeech(RowSource):
             recordings=recordings,
         )
 
-        self.prompt_words = None if prompt_words is None else check_span("FsddSpeech.prompt_words", prompt_words, 1)
+        self.prompt_words: tuple[int, int] | None = None
+        if prompt_words is not None:
+            self.prompt_words = check_span("FsddSpeech.prompt_words", prompt_words, 1)
         self.with_target = with_target
 
         #: Mean length of each digit, by speaker.
@@ -88,14 +97,16 @@ class FsddSpeech(RowSource):
     def __getitem__(self, index: int) -> Utterance:  # type: ignore[override]
         row = self.digits[check_index(index, len(self), self)]
         prompt = self._prompt(row)
+        row_id = f"tts-{row.id}"
         if self.with_target:
-            return speech_row(row, f"tts-{row.id}", prompt, row.duration_s, row.segments)
-        return speech_row(row, f"tts-{row.id}", prompt, self._expected_s(row))
+            return speech_row(row, row_id, prompt, row.duration_s, target=row.segments)
+        return speech_row(row, row_id, prompt, self._expected_s(row))
 
     def _mean_lengths_s(self, speaker: str) -> list[float]:
         means_s = []
         for takes in self.digits.takes(speaker):
-            means_s.append(sum(take.duration_s for take in takes) / len(takes))
+            total_s = sum(take.duration_s for take in takes)
+            means_s.append(total_s / len(takes))
         return means_s
 
     def _prompt(self, row: Utterance) -> Utterance | None:
@@ -105,20 +116,29 @@ class FsddSpeech(RowSource):
         low, high = self.prompt_words
         digits = self._unused_takes(row)
         # As many draws as the longest prompt needs: how many words this one has is among them.
-        u_words, u_end, *draws = keyed_uniform(2 + 3 * high, "fsdd prompt", low, high, row.id).tolist()
+        num_draws = 2 + 3 * high
+        u_words, u_end, *draws = keyed_uniform(num_draws, "fsdd prompt", low, high, row.id).tolist()
         num_words = whole(self.prompt_words, u_words)
 
         words: list[Recording] = []
         gaps_s: list[float] = []
         for word in range(num_words):
-            u_digit, u_recording, u_gap = draws[3 * word : 3 * word + 3]
+            first = 3 * word
+            u_digit, u_recording, u_gap = draws[first : first + 3]
             takes = pick(digits, u_digit)
             words.append(pick(takes, u_recording))
-            gaps_s.append(seconds(self.digits.edge_s if word == 0 else self.digits.gap_s, u_gap))
+            span = self.digits.edge_s if word == 0 else self.digits.gap_s
+            gaps_s.append(seconds(span, u_gap))
 
-        segments = join_takes(words, gaps_s, end_s=seconds(self.digits.edge_s, u_end))
-        text = " ".join(DIGIT_WORDS[take.digit] for take in words)
-        return Utterance(f"{row.id}-prompt", segments, text, length_s(segments), speaker=row.speaker)
+        end_s = seconds(self.digits.edge_s, u_end)
+        segments = join_takes(words, gaps_s, end_s)
+        return Utterance(
+            id=f"{row.id}-prompt",
+            segments=segments,
+            text=" ".join(DIGIT_WORDS[take.digit] for take in words),
+            duration_s=length_s(segments),
+            speaker=row.speaker,
+        )
 
     def _unused_takes(self, row: Utterance) -> list[list[Recording]]:
         """The recordings of the row's speaker that the row does not hold, by digit; digits without any are left out."""
@@ -141,8 +161,11 @@ class FsddSpeech(RowSource):
         words = row.text.split()
         means_s = self._mean_s[row.speaker]
         spoken_s = sum(means_s[DIGIT_WORDS.index(word)] for word in words)
-        # Two edges of half the sum of their limits each, and a gap between any two words.
-        return spoken_s + sum(self.digits.edge_s) + (len(words) - 1) * sum(self.digits.gap_s) / 2
+
+        # The mean of a range is half the sum of its limits; there are two edges, and a gap between any two words.
+        edges_s = sum(self.digits.edge_s)
+        gaps_s = (len(words) - 1) * sum(self.digits.gap_s) / 2
+        return spoken_s + edges_s + gaps_s
 
 
 class EspeakSpeech(RowSource):
@@ -202,9 +225,9 @@ class EspeakSpeech(RowSource):
             cache_dir=cache_dir,
         )
 
-        self.prompt_sentences = (
-            None if prompt_sentences is None else check_span("EspeakSpeech.prompt_sentences", prompt_sentences, 1)
-        )
+        self.prompt_sentences: tuple[int, int] | None = None
+        if prompt_sentences is not None:
+            self.prompt_sentences = check_span("EspeakSpeech.prompt_sentences", prompt_sentences, 1)
         self.with_target = with_target
 
     def __len__(self) -> int:
@@ -213,7 +236,13 @@ class EspeakSpeech(RowSource):
     def __getitem__(self, index: int) -> Utterance:  # type: ignore[override]
         row = self.corpus[check_index(index, len(self), self)]
         target = row.segments if self.with_target else ()
-        return speech_row(row, f"tts-{row.id}", self._prompt(row), row.duration_s, target)
+        return speech_row(
+            row,
+            row_id=f"tts-{row.id}",
+            prompt=self._prompt(row),
+            duration_s=row.duration_s,
+            target=target,
+        )
 
     def _prompt(self, row: Utterance) -> Utterance | None:
         if self.prompt_sentences is None:
@@ -224,17 +253,30 @@ class EspeakSpeech(RowSource):
         sentences = self._other_sentences(row, wanted, keyed_generator(*key, "draws"))
 
         shares = keyed_uniform(wanted, *key, "gaps").tolist()
-        gaps_s = [0.0] + [seconds(self.corpus.gap_s, share) for share in shares[: wanted - 1]]
-        segments = [
-            spoken_segment(
-                self.corpus.cache_dir, sentence, row.speaker, row.extra["rate_wpm"], row.extra["pitch"], gap_s=gap_s
+        between_s = [seconds(self.corpus.gap_s, share) for share in shares[: wanted - 1]]
+        segments: list[Segment] = []
+        for sentence, gap_s in zip(sentences, [0.0, *between_s], strict=True):
+            segment = spoken_segment(
+                self.corpus.cache_dir,
+                sentence,
+                voice=row.speaker,
+                rate_wpm=row.extra["rate_wpm"],
+                pitch=row.extra["pitch"],
+                gap_s=gap_s,
             )
-            for sentence, gap_s in zip(sentences, gaps_s, strict=True)
-        ]
-        text = " ".join(sentences)
-        return Utterance(f"{row.id}-prompt", tuple(segments), text, length_s(segments), speaker=row.speaker)
+            segments.append(segment)
 
-    def _other_sentences(self, row: Utterance, wanted: int, generator: torch.Generator) -> list[str]:
+        return Utterance(
+            id=f"{row.id}-prompt",
+            segments=tuple(segments),
+            text=" ".join(sentences),
+            duration_s=length_s(segments),
+            speaker=row.speaker,
+        )
+
+    def _other_sentences(
+        self, row: Utterance, wanted: int, generator: torch.Generator
+    ) -> list[str]:
         """Sentences of the corpus's part that the row does not hold; ValueError where too few are found."""
         sentences: list[str] = []
         for _ in range(wanted + _MAX_DRAWS):

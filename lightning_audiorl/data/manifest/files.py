@@ -17,7 +17,14 @@ from lightning_audiorl.data.manifest.schema import ManifestError, parse_row, to_
 from lightning_audiorl.data.manifest.source import RowSource, check_index
 from lightning_audiorl.types import Utterance
 
-__all__ = ["IndexedManifest", "ManifestError", "ManifestRows", "iter_manifest", "read_manifest", "write_manifest"]
+__all__ = [
+    "IndexedManifest",
+    "ManifestError",
+    "ManifestRows",
+    "iter_manifest",
+    "read_manifest",
+    "write_manifest",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -84,7 +91,8 @@ class _Reader:
         row = self.row(line, number, self.check_files)
 
         # Eight bytes of hash instead of the id: the ids of a hundred million rows would fill the memory.
-        key = blake2b(row.id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        row_id = row.id.encode("utf-8", "surrogatepass")
+        key = blake2b(row_id, digest_size=8).digest()
         if key in seen:
             raise self._duplicate(row.id, number)
         seen.add(key)
@@ -92,25 +100,42 @@ class _Reader:
 
     def _duplicate(self, row_id: str, number: int) -> ManifestError:
         # The other line is worth reading the file again only where the message is read: skipped rows are counted.
-        used = "in another line" if self.on_bad_row == "skip" else f"in line {self._line_of(row_id)}"
+        if self.on_bad_row == "skip":
+            used = "in another line"
+        else:
+            used = f"in line {self._line_of(row_id)}"
         problem = f"{row_id!r} is already used {used}; ids must be unique"
         return ManifestError(f"{self._name}, line {number}", "id", problem, "duplicate id")
 
     def _line_of(self, row_id: str) -> int:
         with self.path.open("rb") as file:
             for number, line in enumerate(file, start=1):
-                if line.strip() and self.row(line, number, check_files=False).id == row_id:
+                if not line.strip():
+                    continue
+                row = self.row(line, number, check_files=False)
+                if row.id == row_id:
                     return number
-        raise ManifestError(self._name, "id", f"{row_id!r} is gone; the file changed while it was read", "changed")
+        raise ManifestError(
+            self._name, "id", f"{row_id!r} is gone; the file changed while it was read", "changed"
+        )
 
     def _report(self, num_rows: int) -> None:
         """Log what was skipped, and refuse a manifest of which nothing is left."""
         if self.skipped:
             num_skipped = self.skipped.total()
-            reasons = ", ".join(f"{count} x {reason}" for reason, count in self.skipped.most_common())
-            _log.warning("%s: skipped %d of %d rows (%s)", self.path, num_skipped, num_skipped + num_rows, reasons)
+            counts = [f"{count} x {reason}" for reason, count in self.skipped.most_common()]
+            reasons = ", ".join(counts)
+            _log.warning(
+                "%s: skipped %d of %d rows (%s)",
+                self.path,
+                num_skipped,
+                num_skipped + num_rows,
+                reasons,
+            )
         if not num_rows:
-            raise ManifestError(self._name, "audio_filepath", "the manifest has no usable row", "empty manifest")
+            raise ManifestError(
+                self._name, "audio_filepath", "the manifest has no usable row", "empty manifest"
+            )
 
 
 def iter_manifest(
@@ -137,8 +162,13 @@ def iter_manifest(
         ManifestError: naming file, line and field.
         FileNotFoundError: no such manifest.
     """
-    counts: Counter[str] = Counter() if skipped is None else skipped
-    reader = _Reader(Path(path), allow_empty_text, check_files, on_bad_row, counts)
+    reader = _Reader(
+        path=Path(path),
+        allow_empty_text=allow_empty_text,
+        check_files=check_files,
+        on_bad_row=on_bad_row,
+        skipped=Counter() if skipped is None else skipped,
+    )
     return (row for _, _, row in reader.rows())
 
 
@@ -202,7 +232,8 @@ def write_manifest(rows: Iterable[Utterance], path: str | Path) -> None:
     """
     with Path(path).open("w", encoding="utf-8") as file:
         for row in rows:
-            file.write(json.dumps(to_json(row), ensure_ascii=False) + "\n")
+            line = json.dumps(to_json(row), ensure_ascii=False)
+            file.write(line + "\n")
 
 
 class ManifestRows(RowSource):
@@ -231,6 +262,7 @@ class ManifestRows(RowSource):
     ) -> None:
         self.path = path
         self.skipped: Counter[str] = Counter()
+
         self._rows = read_manifest(
             path,
             allow_empty_text=allow_empty_text,
@@ -277,7 +309,14 @@ class IndexedManifest(RowSource):
     ) -> None:
         self.path = path
         self.skipped: Counter[str] = Counter()
-        self._reader = _Reader(Path(path), allow_empty_text, check_files, on_bad_row, self.skipped, allow_no_audio)
+        self._reader = _Reader(
+            path=Path(path),
+            allow_empty_text=allow_empty_text,
+            check_files=check_files,
+            on_bad_row=on_bad_row,
+            skipped=self.skipped,
+            allow_no_audio=allow_no_audio,
+        )
         self._file: BinaryIO | None = None
 
         # Taken before the lines are read: a change while they are read is then noticed, too.
@@ -306,10 +345,12 @@ class IndexedManifest(RowSource):
     def __getitem__(self, index: int) -> Utterance:  # type: ignore[override]
         check_index(index, len(self), self)
         start = self._offsets[index]
-        end = self._offsets[index + 1] if index + 1 < len(self) else self._end
+        is_last = index + 1 == len(self)
+        end = self._end if is_last else self._offsets[index + 1]
 
         # pread moves no file position, which forked processes share. Skipped lines may stand behind the row's own.
-        stretch = os.pread(self._open().fileno(), end - start, start)
+        file = self._open()
+        stretch = os.pread(file.fileno(), end - start, start)
         line = stretch.split(b"\n", 1)[0]
         return self._reader.row(line, self._numbers[index], check_files=False)
 

@@ -19,7 +19,18 @@ PREFIX = "synthetic:"
 _MISSING = object()
 #: Fields with a place in `Utterance`; all others go to ``extra``.
 _KNOWN = frozenset(
-    ("id", "audio_filepath", "text", "duration", "offset", "lang", "speaker", "keywords", "effects", "segments")
+    (
+        "id",
+        "audio_filepath",
+        "text",
+        "duration",
+        "offset",
+        "lang",
+        "speaker",
+        "keywords",
+        "effects",
+        "segments",
+    )
 )
 #: Values longer than this are cut in error messages.
 _SHOWN_CHARS = 60
@@ -61,13 +72,15 @@ class _Line:
         if value is _MISSING:
             raise self.error(field, "is missing; every row needs it", f"missing {field}")
         if not isinstance(value, str):
-            raise self.error(field, f"expected a string, got {_show(value)}; put it in quotes", f"type of {field}")
+            problem = f"expected a string, got {_show(value)}; put it in quotes"
+            raise self.error(field, problem, f"type of {field}")
         return value
 
     def strings(self, field: str) -> tuple[str, ...]:
         values = self.row.get(field, [])
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-            raise self.error(field, f"expected a list of strings, got {_show(values)}", f"type of {field}")
+            problem = f"expected a list of strings, got {_show(values)}"
+            raise self.error(field, problem, f"type of {field}")
         return tuple(values)
 
     def seconds(self, field: str, default: float | None) -> float | None:
@@ -78,7 +91,9 @@ class _Line:
 
         # A bool is an int to Python, but true is no duration.
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise self.error(field, f"expected a number of seconds, got {_show(value)}", f"type of {field}")
+            problem = f"expected a number of seconds, got {_show(value)}"
+            raise self.error(field, problem, f"type of {field}")
+
         if not math.isfinite(value) or value < 0:
             raise self.error(field, f"expected 0 seconds or more, got {value}", f"negative {field}")
         return float(value)
@@ -171,7 +186,9 @@ def _utterance(
     )
 
 
-def _audio(line: _Line, check_files: bool, allow_no_audio: bool) -> tuple[tuple[Segment, ...], float]:
+def _audio(
+    line: _Line, check_files: bool, allow_no_audio: bool
+) -> tuple[tuple[Segment, ...], float]:
     """The segments of a row and its duration in seconds."""
     if "segments" in line.row:
         segments = _segments(line, check_files, allow_no_audio)
@@ -182,7 +199,8 @@ def _audio(line: _Line, check_files: bool, allow_no_audio: bool) -> tuple[tuple[
         duration_s = segments[0].duration_s
 
     if duration_s is None:
-        duration_s = sum(segment.gap_s + (segment.duration_s or 0.0) for segment in segments)
+        lengths_s = [segment.gap_s + (segment.duration_s or 0.0) for segment in segments]
+        duration_s = sum(lengths_s)
     return segments, duration_s
 
 
@@ -191,11 +209,17 @@ def _segments(line: _Line, check_files: bool, allow_none: bool) -> tuple[Segment
     listed = line.row["segments"]
     if listed == [] and allow_none:
         return ()
-    if not isinstance(listed, list) or not listed or not all(isinstance(item, dict) for item in listed):
-        raise line.error("segments", f"expected a list of objects, got {_show(listed)}", "type of segments")
 
-    items = [_Line(f"{line.where}, segment {number}", item, line.folder) for number, item in enumerate(listed)]
-    return tuple(_segment(item, check_files) for item in items)
+    is_list = isinstance(listed, list) and bool(listed)
+    if not is_list or not all(isinstance(fields, dict) for fields in listed):
+        problem = f"expected a list of objects, got {_show(listed)}"
+        raise line.error("segments", problem, "type of segments")
+
+    segments: list[Segment] = []
+    for number, fields in enumerate(listed):
+        item = _Line(f"{line.where}, segment {number}", fields, line.folder)
+        segments.append(_segment(item, check_files))
+    return tuple(segments)
 
 
 def _segment(line: _Line, check_files: bool) -> Segment:
@@ -209,7 +233,8 @@ def _segment(line: _Line, check_files: bool) -> Segment:
 
     if name.startswith(PREFIX):
         if duration_s is None:
-            raise line.error("duration", "is missing; a synthetic address has no length of its own", "missing duration")
+            problem = "is missing; a synthetic address has no length of its own"
+            raise line.error("duration", problem, "missing duration")
         return Segment(name, duration_s, offset_s, gap_s)
 
     path = full_path(line.folder, name)
@@ -222,7 +247,8 @@ def _segment(line: _Line, check_files: bool) -> Segment:
         duration_s = _header_seconds(line, path) - offset_s
         if duration_s <= 0:
             problem = f"{offset_s} s lies behind the file's end, or the file holds no samples"
-            raise line.error("offset" if offset_s else "audio_filepath", problem, "zero-length audio")
+            field = "offset" if offset_s else "audio_filepath"
+            raise line.error(field, problem, "zero-length audio")
     return Segment(path, duration_s, offset_s, gap_s)
 
 
@@ -234,10 +260,13 @@ def full_path(folder: str, name: str) -> str:
         ('/data/clips/a.wav', '/data/a.wav', '/else/a.wav')
     """
     # Manifests have millions of plain names, and pathlib is slow: only what it would spell otherwise goes through it.
-    special = not name or name[0] in "~." or "//" in name or "/." in name or name[-1] == "/" or folder == "/"
-    if special:
+    odd_end = not name or name[0] in "~." or name[-1] == "/"
+    odd_inside = "//" in name or "/." in name
+    if odd_end or odd_inside or folder == "/":
         return str(Path(folder) / Path(name).expanduser())
-    return name if name[0] == "/" else f"{folder}/{name}"
+
+    is_absolute = name[0] == "/"
+    return name if is_absolute else f"{folder}/{name}"
 
 
 def _header_seconds(line: _Line, path: str) -> float:
@@ -274,9 +303,11 @@ def to_json(row: Utterance) -> dict[str, Any]:
     """
     segments = [segment_to_json(segment) for segment in row.segments]
     # In speech synthesis a row's duration is that of the speech to be made, and its audio is a speaker prompt.
-    own_duration = len(segments) == 1 and segments[0].get("duration") in (None, row.duration_s)
-    plain = own_duration and "gap" not in segments[0]
-    audio = segments[0] if plain else {"segments": segments}
+    audio: dict[str, Any] = {"segments": segments}
+    if len(segments) == 1:
+        own_duration = segments[0].get("duration") in (None, row.duration_s)
+        if own_duration and "gap" not in segments[0]:
+            audio = segments[0]
 
     optional = {
         "lang": row.lang,

@@ -50,7 +50,8 @@ def check_index(index: int, num_rows: int, source: object) -> int:
         IndexError: there is no such row; names the source and says how many rows there are.
     """
     if not 0 <= index < num_rows:
-        raise IndexError(f"{type(source).__name__}: row {index} asked for, rows 0 to {num_rows - 1} exist")
+        name = type(source).__name__
+        raise IndexError(f"{name}: row {index} asked for, rows 0 to {num_rows - 1} exist")
     return index
 
 

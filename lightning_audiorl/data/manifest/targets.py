@@ -20,7 +20,8 @@ def length_s(segments: Sequence[Segment]) -> float:
         >>> length_s([Segment("a.wav", 1.5), Segment("b.wav", 0.5, gap_s=0.2)])
         2.2
     """
-    return round(sum(segment.gap_s + (segment.duration_s or 0.0) for segment in segments), 4)
+    lengths_s = [segment.gap_s + (segment.duration_s or 0.0) for segment in segments]
+    return round(sum(lengths_s), 4)
 
 
 def target_field(segments: Iterable[Segment]) -> list[dict[str, Any]]:
@@ -70,7 +71,11 @@ def has_target(row: Utterance) -> bool:
     listed = row.extra.get(TARGET)
     if not isinstance(listed, list) or not listed:
         return False
-    return all(isinstance(fields, dict) and isinstance(fields.get("audio_filepath"), str) for fields in listed)
+    return all(_names_audio(fields) for fields in listed)
+
+
+def _names_audio(fields: Any) -> bool:
+    return isinstance(fields, dict) and isinstance(fields.get("audio_filepath"), str)
 
 
 def all_segments(row: Utterance) -> tuple[Segment, ...]:

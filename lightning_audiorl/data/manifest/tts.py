@@ -55,15 +55,19 @@ class SpeechManifest(RowSource):
     def _rows(self) -> list[Utterance]:
         rows: list[Utterance] = []
         lines: dict[str, int] = {}
+        stem = Path(self.path).stem
         with open(self.path, "rb") as file:
             for number, line in enumerate(file, start=1):
                 if not line.strip():
                     continue
 
                 where = f"{self.path}, line {number}"
-                row = self._row(parse_object(line, where), where, default_id=f"{Path(self.path).stem}:{number}")
+                fields = parse_object(line, where)
+                row = self._row(fields, where, default_id=f"{stem}:{number}")
                 if row.id in lines:
-                    problem = f"{row.id!r} is already used in line {lines[row.id]}; ids must be unique"
+                    problem = (
+                        f"{row.id!r} is already used in line {lines[row.id]}; ids must be unique"
+                    )
                     raise ManifestError(where, "id", problem, "duplicate id")
                 lines[row.id] = number
                 rows.append(row)
@@ -77,16 +81,24 @@ class SpeechManifest(RowSource):
         fields = dict(fields)
         # ``duration`` is that of the speech to be made, so the prompt's length has another name in the line.
         if "audio_filepath" in fields:
-            names = {"audio_filepath": "audio_filepath", "offset": "offset", "prompt_duration": "duration"}
-            fields["segments"] = [{new: fields.pop(old) for old, new in names.items() if old in fields}]
+            names = {
+                "audio_filepath": "audio_filepath",
+                "offset": "offset",
+                "prompt_duration": "duration",
+            }
+            prompt = {new: fields.pop(old) for old, new in names.items() if old in fields}
+            fields["segments"] = [prompt]
         fields.setdefault("segments", [])
 
         if fields.get(TARGET) is not None:
-            fields[TARGET], length = self._target(fields[TARGET], f"{where}, field `{TARGET}`")
-            fields.setdefault("duration", length)
+            target, target_s = self._target(fields[TARGET], f"{where}, field `{TARGET}`")
+            fields[TARGET] = target
+            fields.setdefault("duration", target_s)
 
         row = self._parsed(fields, where, default_id)
-        return row if "duration" in fields else self._with_length(row, fields, where, default_id)
+        if "duration" in fields:
+            return row
+        return self._with_length(row, fields, where, default_id)
 
     def _parsed(self, fields: dict[str, Any], where: str, default_id: str) -> Utterance:
         return parse_row(
@@ -105,12 +117,13 @@ class SpeechManifest(RowSource):
         # Read as a row of its own, for the checks of paths, offsets and durations.
         made = self._parsed({"text": "target", "segments": listed}, where, "target")
         if not made.segments:
-            raise ManifestError(
-                where, TARGET, "is an empty list; name a recording, or leave the field out", "no target"
-            )
+            problem = "is an empty list; name a recording, or leave the field out"
+            raise ManifestError(where, TARGET, problem, "no target")
         return target_field(made.segments), length_s(made.segments)
 
-    def _with_length(self, row: Utterance, fields: dict[str, Any], where: str, default_id: str) -> Utterance:
+    def _with_length(
+        self, row: Utterance, fields: dict[str, Any], where: str, default_id: str
+    ) -> Utterance:
         """The row with the length that its text has at the pace of its prompt."""
         prompt_text = row.extra.get(PROMPT_TEXT, "")
         has_text = isinstance(prompt_text, str) and bool(prompt_text.strip())
@@ -121,5 +134,6 @@ class SpeechManifest(RowSource):
             )
             raise ManifestError(where, "duration", problem, "missing duration")
 
-        fields["duration"] = round(len(row.text) * length_s(row.segments) / len(prompt_text), 4)
+        prompt_s = length_s(row.segments)
+        fields["duration"] = round(len(row.text) * prompt_s / len(prompt_text), 4)
         return self._parsed(fields, where, default_id)

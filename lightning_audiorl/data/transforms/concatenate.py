@@ -129,7 +129,8 @@ class JoinedNeighbours(RowSource):
         self.seed = seed
 
         # Keys every draw. 20 and 20.0 are the same setting, so they have to make the same rows.
-        self._name = f"joined-{settings_name(seed, float(min_s), float(max_s), by, self.gap_s)}"
+        name = settings_name(seed, float(min_s), float(max_s), by, self.gap_s)
+        self._name = f"joined-{name}"
 
     def __len__(self) -> int:
         return len(self._stretches)
@@ -138,7 +139,8 @@ class JoinedNeighbours(RowSource):
         numbers = self._stretches[check_index(index, len(self), self)]
         rows = [self.source[number] for number in numbers]
         gaps_s = [self._gap_s(row, following) or 0.0 for row, following in pairwise(rows)]
-        return _join(rows, [0.0, *gaps_s], f"{rows[0].id}+{self._name}")
+        row_id = f"{rows[0].id}+{self._name}"
+        return _join(rows, [0.0, *gaps_s], row_id)
 
     @cached_property
     def _stretches(self) -> Sequence[list[int]]:
@@ -147,17 +149,19 @@ class JoinedNeighbours(RowSource):
         for run in self._runs():
             found += self._cut(run)
 
-        if len(found) < (self.num_rows or 1):
+        wanted = self.num_rows or 1
+        if len(found) < wanted:
             hint = ", or use by=speaker" if self.by == "recording" else ""
             raise ValueError(
                 f"JoinedNeighbours: the source's {len(self.source)} rows give {len(found)} rows of {self.min_s} to "
-                f"{self.max_s} s by {self.by}, at least {self.num_rows or 1} wanted; lower num_rows or min_s, raise "
-                f"max_s, give more neighbouring rows{hint}"
+                f"{self.max_s} s by {self.by}, at least {wanted} wanted; lower num_rows or min_s, raise max_s, "
+                f"give more neighbouring rows{hint}"
             )
 
         if self.num_rows is None:
             return found
-        order = torch.randperm(len(found), generator=keyed_generator(self._name, "choice")).tolist()
+        generator = keyed_generator(self._name, "choice")
+        order = torch.randperm(len(found), generator=generator).tolist()
         chosen = sorted(order[: self.num_rows])
         return [found[number] for number in chosen]
 
@@ -166,14 +170,18 @@ class JoinedNeighbours(RowSource):
         groups: dict[tuple[str, str], list[int]] = {}
         offsets_s: list[float] = []
         for number, row in enumerate(self.source):
-            groups.setdefault((self._group_name(row), row.lang), []).append(number)
-            offsets_s.append(row.segments[0].offset_s if self.by == "recording" else 0.0)
+            group_name = self._group_name(row)
+            groups.setdefault((group_name, row.lang), []).append(number)
+            # Only rows of a recording are put in order of their offsets.
+            in_recording = self.by == "recording"
+            offsets_s.append(row.segments[0].offset_s if in_recording else 0.0)
 
         for (name, lang), group in groups.items():
             if self.by == "recording":
                 yield sorted(group, key=offsets_s.__getitem__)
             else:
-                start = int(len(group) * float(keyed_uniform(1, self._name, "start", name, lang)))
+                share = float(keyed_uniform(1, self._name, "start", name, lang))
+                start = int(len(group) * share)
                 yield group[start:]
                 yield group[:start]
 
@@ -229,9 +237,12 @@ class JoinedNeighbours(RowSource):
         end = first + 1
         while end < len(rows) and (length_s < wanted_s or end == first + 1):
             gap_s = self._gap_s(rows[end - 1], rows[end])
-            if gap_s is None or length_s + gap_s + rows[end].duration_s > self.max_s:
+            if gap_s is None:
                 break
-            length_s = length_s + gap_s + rows[end].duration_s
+            longer_s = length_s + gap_s + rows[end].duration_s
+            if longer_s > self.max_s:
+                break
+            length_s = longer_s
             end += 1
 
         joined = end > first + 1
@@ -279,7 +290,9 @@ class PhraseRepeated(RowSource):
         self.seed = seed
         self.times = check_span("PhraseRepeated.times", times, 2)
         self.gap_s = check_span("PhraseRepeated.gap_s", gap_s, 0.0)
-        self._name = f"repeated-{settings_name(seed, self.times, float(max_s), self.gap_s)}"
+
+        name = settings_name(seed, self.times, float(max_s), self.gap_s)
+        self._name = f"repeated-{name}"
 
     def __len__(self) -> int:
         return len(self._picks)
@@ -290,10 +303,12 @@ class PhraseRepeated(RowSource):
 
         u_times, u_gap = keyed_uniform(2, self._name, row.id).tolist()
         gap_s = seconds(self.gap_s, u_gap)
-        times = min(whole(self.times, u_times), self._most_times(row, gap_s))
+        wanted = whole(self.times, u_times)
+        times = min(wanted, self._most_times(row, gap_s))
 
         gaps_s = [0.0] + [gap_s] * (times - 1)
-        made = _join([row] * times, gaps_s, f"{row.id}+{self._name}")
+        row_id = f"{row.id}+{self._name}"
+        made = _join([row] * times, gaps_s, row_id)
         return replace(made, extra={**row.extra, **made.extra})
 
     def _most_times(self, row: Utterance, gap_s: float) -> int:
@@ -305,16 +320,21 @@ class PhraseRepeated(RowSource):
     def _picks(self) -> list[int]:
         """Numbers of the source's rows that can be repeated."""
         picks = []
+        fewest, _ = self.times
+        _, longest_gap_s = self.gap_s
         for number, row in enumerate(self.source):
             refuse_effects(row, self)
-            if row.text.strip() and self._most_times(row, self.gap_s[1]) >= self.times[0]:
+            if not row.text.strip():
+                continue
+            if self._most_times(row, longest_gap_s) >= fewest:
                 picks.append(number)
 
         if not picks:
             raise ValueError(
                 f"PhraseRepeated: none of {len(self.source)} rows has text and is short enough to be repeated "
-                f"{self.times[0]} times within max_s={self.max_s}; raise max_s or lower times"
+                f"{fewest} times within max_s={self.max_s}; raise max_s or lower times"
             )
-        if len(picks) < len(self.source):
-            _log.warning("PhraseRepeated: left out %d rows, without text or too long", len(self.source) - len(picks))
+        num_left_out = len(self.source) - len(picks)
+        if num_left_out > 0:
+            _log.warning("PhraseRepeated: left out %d rows, without text or too long", num_left_out)
         return picks

@@ -54,21 +54,27 @@ class NoisePadded(RowSource):
         self.level_db = check_span("NoisePadded.level_db", level_db, -120.0)
 
         if not self.kinds or not set(self.kinds) <= set(KINDS):
-            raise ValueError(f"NoisePadded.kinds: want some of {', '.join(KINDS)}, got {list(kinds)}")
+            raise ValueError(
+                f"NoisePadded.kinds: want some of {', '.join(KINDS)}, got {list(kinds)}"
+            )
         if self.level_db[1] > 0 or before_s[1] + after_s[1] == 0:
             raise ValueError(
                 "NoisePadded: want level_db of 0 or less and before_s or after_s above 0; got "
                 f"level_db={level_db}, before_s={before_s}, after_s={after_s}"
             )
 
-        self._name = f"padded-{settings_name(seed, self.before_s, self.after_s, self.kinds, self.level_db)}"
+        name = settings_name(seed, self.before_s, self.after_s, self.kinds, self.level_db)
+        self._name = f"padded-{name}"
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, index: int) -> Utterance:  # type: ignore[override]
-        row = refuse_effects(self.source[check_index(index, len(self), self)], self)
-        u_before, u_after, u_kind, u_level = keyed_uniform(4, self._name, row.id).tolist()
+        row = self.source[check_index(index, len(self), self)]
+        refuse_effects(row, self)
+
+        draws = keyed_uniform(4, self._name, row.id)
+        u_before, u_after, u_kind, u_level = draws.tolist()
         before_s = seconds(self.before_s, u_before)
         after_s = seconds(self.after_s, u_after)
         kind = pick(self.kinds, u_kind)
@@ -79,12 +85,15 @@ class NoisePadded(RowSource):
                 return ()
             # Two seeds, so that the sound after the speech is no copy of that before.
             seed = key_to_seed(self._name, row.id, side) >> 31
-            return (Segment(f"{PREFIX}{kind}?seed={seed}&level_db={level_db:.1f}", duration_s),)
+            uri = f"{PREFIX}{kind}?seed={seed}&level_db={level_db:.1f}"
+            return (Segment(uri, duration_s),)
 
+        before = sound("before", before_s)
+        after = sound("after", after_s)
         return replace(
             row,
             id=f"{row.id}+{self._name}",
-            segments=(*sound("before", before_s), *row.segments, *sound("after", after_s)),
+            segments=(*before, *row.segments, *after),
             duration_s=round(before_s + row.duration_s + after_s, 9),
             extra={**row.extra, "sources": source_ids(row)},
         )

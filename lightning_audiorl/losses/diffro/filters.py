@@ -70,7 +70,8 @@ class RewardVariance(DiffroFilter):
     needs_rewards: ClassVar[bool] = True
 
     def keep(self, candidates: Candidates) -> Tensor:
-        total, valid = candidates.scores.total, candidates.scores.valid
+        total = candidates.scores.total
+        valid = candidates.scores.valid
         centred = total - masked_mean(total, valid, dim=-1)[:, None]
         std = masked_mean(centred.square(), valid, dim=-1).sqrt()
         return (std >= self.min_std)[:, None].expand_as(valid)
@@ -128,7 +129,9 @@ class NoRepetition(DiffroFilter):
 
     def __post_init__(self) -> None:
         if min(self.max_period, self.max_run) < 1:
-            raise ValueError(f"NoRepetition: want max_period and max_run >= 1, got {self.max_period}, {self.max_run}")
+            raise ValueError(
+                f"NoRepetition: want max_period and max_run >= 1, got {self.max_period}, {self.max_run}"
+            )
 
     def keep(self, candidates: Candidates) -> Tensor:
         codes = candidates.codes
@@ -159,7 +162,9 @@ class TopShare(DiffroFilter):
 
     def keep(self, candidates: Candidates) -> Tensor:
         valid = candidates.scores.valid
-        order = candidates.scores.total.masked_fill(~valid, -torch.inf).argsort(dim=-1, descending=True, stable=True)
+        order = candidates.scores.total.masked_fill(~valid, -torch.inf).argsort(
+            dim=-1, descending=True, stable=True
+        )
         rank = order.argsort(-1)
         num = (valid.sum(-1, keepdim=True) * self.share).ceil().clamp(min=1)
         return valid & (rank < num)

@@ -90,8 +90,9 @@ class DiffROLoss(Loss[PreparedDiffRO]):
         self.relaxation = relaxation or Relaxation()
         self.filters = list(filters or [])
         self.beta = beta
-        rewards = [f"reward/diffro/{name}" for name in ("total", *(r.name for r in differentiable.rewards))]
-        self.sum_names = ("loss", "tokens", "kl", "entropy", *rewards)
+        rewards = ["total", *(reward.name for reward in differentiable.rewards)]
+        keys = [f"reward/diffro/{name}" for name in rewards]
+        self.sum_names = ("loss", "tokens", "kl", "entropy", *keys)
 
     def bind(self, settings: LossSettings) -> None:
         """Learn which run the loss belongs to.
@@ -120,7 +121,11 @@ class DiffROLoss(Loss[PreparedDiffRO]):
 
     @property
     def passes_vary(self) -> str | None:
-        return f"relaxation.unrolled is {self.relaxation.unrolled}" if self.relaxation.unrolled else None
+        return (
+            f"relaxation.unrolled is {self.relaxation.unrolled}"
+            if self.relaxation.unrolled
+            else None
+        )
 
     def frozen_modules(self) -> Mapping[str, Sequence[nn.Module]]:
         return {"token2text": [self.differentiable.network]}
@@ -174,7 +179,8 @@ class DiffROLoss(Loss[PreparedDiffRO]):
         return PreparedDiffRO(
             used=used,
             count=float(used.sum()),
-            metrics=metrics | {f"dropped/diffro/{name}": float(count) for name, count in dropped.items()},
+            metrics=metrics
+            | {f"dropped/diffro/{name}": float(count) for name, count in dropped.items()},
             key=step.key,
             tau=self.relaxation.tau.at(step.key.rl_step, step.num_steps),
             reference=scorer.reference_states() if self.needs_reference else None,
@@ -202,19 +208,28 @@ class DiffROLoss(Loss[PreparedDiffRO]):
         group_size = micro_batch.samples.tokens.shape[1]
         rows = [micro_batch.rows[i // group_size] for i in positions.samples.tolist()]
         longest = int(lengths.max())
-        rewards, by_name = self.differentiable.score(sequence[positions.samples, :longest], lengths, rows)
+        rewards, by_name = self.differentiable.score(
+            sequence[positions.samples, :longest], lengths, rows
+        )
 
         # The KL is the mean over a sample's tokens.
         num_tokens = positions.used.sum(-1)[positions.samples]
         kl = scatter(kl_of_tokens, positions.used)[positions.samples].sum(-1) / num_tokens
         loss = -(rewards - self.beta * kl).sum() if self.beta else -rewards.sum()
 
-        sums = {"loss": loss, "tokens": positions.used.sum(), "kl": kl_of_tokens.sum(), "entropy": entropy.sum()}
+        sums = {
+            "loss": loss,
+            "tokens": positions.used.sum(),
+            "kl": kl_of_tokens.sum(),
+            "entropy": entropy.sum(),
+        }
         sums |= {f"reward/diffro/{name}": value.sum() for name, value in by_name.items()}
         sums["reward/diffro/total"] = rewards.sum()
         return loss * (1.0 / divisor), {name: value.detach() for name, value in sums.items()}
 
-    def metrics(self, prepared: PreparedDiffRO, sums: dict[str, float], divisor: float) -> dict[str, float]:
+    def metrics(
+        self, prepared: PreparedDiffRO, sums: dict[str, float], divisor: float
+    ) -> dict[str, float]:
         """KL and entropy per token; loss and rewards per used sample, NaN where none is used; tau."""
         per_token = {}
         per_sample = {}
@@ -284,13 +299,24 @@ class DiffROLoss(Loss[PreparedDiffRO]):
         measured = torch.cat([kl_and_entropy for _, kl_and_entropy in chunks])
         return embedded, measured[:, 0], measured[:, 1]
 
-    def _keys(self, prepared: PreparedDiffRO, micro_batch: MicroBatch, used: Tensor) -> list[tuple[int | str, ...]]:
+    def _keys(
+        self, prepared: PreparedDiffRO, micro_batch: MicroBatch, used: Tensor
+    ) -> list[tuple[int | str, ...]]:
         """What keys the noise of each used position: the same draw wherever and whenever it is computed."""
         group_size = micro_batch.samples.tokens.shape[1]
         keys: list[tuple[int | str, ...]] = []
         for sample, place in used.nonzero().tolist():
             prompt = micro_batch.rows[sample // group_size].id
-            keys.append(("relax", prepared.key.seed, prepared.key.rl_step, prompt, sample % group_size, place))
+            keys.append(
+                (
+                    "relax",
+                    prepared.key.seed,
+                    prepared.key.rl_step,
+                    prompt,
+                    sample % group_size,
+                    place,
+                )
+            )
         return keys
 
     @torch.no_grad()

@@ -45,7 +45,12 @@ class Relaxation:
 
     def __post_init__(self) -> None:
         known = self.form in ("soft", "straight_through") and self.noise in ("posterior", "fresh")
-        if not known or self.stop not in ("relaxed", "excluded") or self.num_draws < 1 or self.unrolled < 0:
+        if (
+            not known
+            or self.stop not in ("relaxed", "excluded")
+            or self.num_draws < 1
+            or self.unrolled < 0
+        ):
             raise ValueError(
                 "Relaxation: form is soft or straight_through, noise posterior or fresh, stop relaxed or excluded, "
                 f"num_draws >= 1, unrolled >= 0; got {self.form!r}, {self.noise!r}, {self.stop!r}, {self.num_draws}, "
@@ -101,7 +106,11 @@ class RelaxedChunk:
         if self.reference is not None:
             with torch.no_grad():
                 of_reference = scaled_logits(self.reference(states[0]), self.temperature)
-            own = scaled_logits(self.policy.head(states[1]), self.temperature) if self.how.unrolled else logits
+            own = (
+                scaled_logits(self.policy.head(states[1]), self.temperature)
+                if self.how.unrolled
+                else logits
+            )
             # A token that the policy may not say is none for the reference either.
             kl = ops.full_vocabulary_kl(own, of_reference.masked_fill(own.isneginf(), -torch.inf))
 
@@ -114,7 +123,9 @@ class RelaxedChunk:
         how = self.how
         spoken = self.spoken[places]
         with_stop = how.stop == "relaxed"
-        classes = ops.code_logits(logits[spoken], policy.code_to_token, policy.stop_ids, with_stop=with_stop)
+        classes = ops.code_logits(
+            logits[spoken], policy.code_to_token, policy.stop_ids, with_stop=with_stop
+        )
 
         keys = [self.keys[i] for i in places[spoken].tolist()]
         draws = ops.keyed_exponentials(keys, how.num_draws, classes.shape[-1]).to(classes.device)

@@ -14,7 +14,11 @@ from lightning_audiorl.ops.logprobs import over_chunks, scatter
 
 
 def unrolled_states(
-    chunk: RelaxedChunk, context: Context, tokens: Tensor, used: Tensor, chunk_size: Callable[[Tensor], int]
+    chunk: RelaxedChunk,
+    context: Context,
+    tokens: Tensor,
+    used: Tensor,
+    chunk_size: Callable[[Tensor], int],
 ) -> Tensor:
     """Hidden states as of `Policy.hidden`, but the first ``chunk.how.unrolled`` codes of each sample are read relaxed.
 
@@ -58,7 +62,9 @@ def unrolled_states(
             continue
 
         states = policy.hidden_of(context, inputs[:, :, :t])[samples, t]
-        chunks = over_chunks(relaxed, (states, place[samples, t]), chunk_size(states) or len(samples))
+        chunks = over_chunks(
+            relaxed, (states, place[samples, t]), chunk_size(states) or len(samples)
+        )
         code = torch.cat([embedded for embedded, _ in chunks]).to(inputs.dtype)
 
         where = (samples, torch.full_like(samples, t))

@@ -23,7 +23,13 @@ from lightning_audiorl.models.decoding.decoder_only import DecoderOnlyPolicy, Si
 from lightning_audiorl.models.decoding.tokens import padded
 from lightning_audiorl.models.finetune import Finetune, Parts
 from lightning_audiorl.models.loading import Family
-from lightning_audiorl.models.tiny_base import AUDIO_TOKEN, DIGIT_WORDS, TinySpec, keyed_weights, word_tokenizer
+from lightning_audiorl.models.tiny_base import (
+    AUDIO_TOKEN,
+    DIGIT_WORDS,
+    TinySpec,
+    keyed_weights,
+    word_tokenizer,
+)
 from lightning_audiorl.types import PromptBatch
 
 _MIN_SAMPLES = 400
@@ -98,7 +104,9 @@ class TinyFunAsrNano(TinySpec):
 
         model.generation_config.eos_token_id = tokenizer.eos_token_id
         model.generation_config.pad_token_id = tokenizer.pad_token_id
-        processor = FunAsrNanoProcessor(FunAsrNanoFeatureExtractor(), tokenizer, chat_template=_CHAT_TEMPLATE)
+        processor = FunAsrNanoProcessor(
+            FunAsrNanoFeatureExtractor(), tokenizer, chat_template=_CHAT_TEMPLATE
+        )
         return model, processor
 
     def _audio_config(self) -> dict[str, Any]:
@@ -197,7 +205,9 @@ class FunAsrNanoPolicy(DecoderOnlyPolicy[FunAsrContext]):
 
     def encode(self, batch: PromptBatch) -> FunAsrContext:
         rate = self.processor.feature_extractor.sampling_rate
-        check_clips(batch, "FunAsrNanoPolicy", rate, _MIN_SAMPLES, int(self.max_frames * 0.06 * rate))
+        check_clips(
+            batch, "FunAsrNanoPolicy", rate, _MIN_SAMPLES, int(self.max_frames * 0.06 * rate)
+        )
 
         lengths = batch.num_samples.tolist()
         audio = [wave[:n].cpu() for wave, n in zip(batch.waveform, lengths, strict=True)]
@@ -208,23 +218,31 @@ class FunAsrNanoPolicy(DecoderOnlyPolicy[FunAsrContext]):
 
         encoder = self.model.model.audio_tower
         with torch.set_grad_enabled(self.finetune.encoder and torch.is_grad_enabled()):
-            encoded = encoder(input_features=inputs, input_features_mask=keep.long()).last_hidden_state
+            encoded = encoder(
+                input_features=inputs, input_features_mask=keep.long()
+            ).last_hidden_state
         self.num_encoded += len(batch)
 
         durations = [n / batch.sample_rate_hz for n in lengths]
         prompts = self._prompts(batch, keep.sum(-1).tolist())
         return FunAsrContext(batch.ids, durations, encoded, keep, prompts)
 
-    def example_context(self, num_prompts: int, seconds: float, text_tokens: int | None = None) -> FunAsrContext:
+    def example_context(
+        self, num_prompts: int, seconds: float, text_tokens: int | None = None
+    ) -> FunAsrContext:
         config = self.model.config.audio_config
         # Windows of 25 ms every 10 ms, six of them in one frame.
         num_windows = 1 + (int(seconds * _RATE_HZ) - 400) // 160
         num_frames = -(-num_windows // 6)
         if not 1 <= num_frames <= self.max_frames:
-            raise ValueError(f"{seconds} s of audio are {num_frames} frames; the encoder takes 1 to {self.max_frames}")
+            raise ValueError(
+                f"{seconds} s of audio are {num_frames} frames; the encoder takes 1 to {self.max_frames}"
+            )
 
         keep = torch.ones(num_prompts, num_frames, dtype=torch.bool)
-        inputs = torch.empty(num_prompts, num_frames, config.num_mel_bins * config.num_stacked_frames)
+        inputs = torch.empty(
+            num_prompts, num_frames, config.num_mel_bins * config.num_stacked_frames
+        )
         encoder = self.model.model.audio_tower
         encoded = encoder(input_features=inputs, input_features_mask=keep.long()).last_hidden_state
 
@@ -261,7 +279,9 @@ class FunAsrNanoPolicy(DecoderOnlyPolicy[FunAsrContext]):
 
     def prompt(self, context: FunAsrContext, side: Side) -> tuple[Tensor, Tensor]:
         # The projector may train: it runs here, behind the encoder's output that all passes share.
-        audio = self.model.model.multi_modal_projector(context.features, context.keep.long())[context.keep]
+        audio = self.model.model.multi_modal_projector(context.features, context.keep.long())[
+            context.keep
+        ]
 
         ids, mask = padded(context.tokens, self.stop_ids[0], audio.device, side)
         embeds = self.embed(ids)

@@ -52,7 +52,9 @@ class TinyWhisper(TinySpec):
         # Behind the words, as in Whisper's own vocabulary: ids after <|notimestamps|> count as timestamps.
         control = ["<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>"]
         tokenizer = word_tokenizer(self.words, control)
-        start, english, transcribe, no_timestamps = (tokenizer.get_vocab()[token] for token in control)
+        start, english, transcribe, no_timestamps = (
+            tokenizer.get_vocab()[token] for token in control
+        )
         ends = {
             "bos_token_id": tokenizer.bos_token_id,
             "eos_token_id": tokenizer.eos_token_id,
@@ -71,7 +73,9 @@ class TinyWhisper(TinySpec):
             max_length=self.max_target_positions,
         )
 
-        extractor = WhisperFeatureExtractor(feature_size=self.num_mel_bins, chunk_length=self.chunk_length_s)
+        extractor = WhisperFeatureExtractor(
+            feature_size=self.num_mel_bins, chunk_length=self.chunk_length_s
+        )
         return model, WhisperProcessor(extractor, tokenizer)
 
     def _config(self, vocab_size: int, ends: dict[str, Any]) -> WhisperConfig:
@@ -165,7 +169,9 @@ class WhisperPolicy(EncoderDecoderPolicy):
         lengths = batch.num_samples.tolist()
         audio = [wave[:n].cpu().numpy() for wave, n in zip(batch.waveform, lengths, strict=True)]
         with torch.autocast("cpu", enabled=False):
-            features = extractor(audio, sampling_rate=batch.sample_rate_hz, return_tensors="pt")["input_features"]
+            features = extractor(audio, sampling_rate=batch.sample_rate_hz, return_tensors="pt")[
+                "input_features"
+            ]
 
         encoder = self.model.model.encoder
         with torch.set_grad_enabled(self.finetune.encoder and torch.is_grad_enabled()):
@@ -175,7 +181,9 @@ class WhisperPolicy(EncoderDecoderPolicy):
         durations = [n / batch.sample_rate_hz for n in lengths]
         return EncodedContext(batch.ids, durations, encoded, tokens)
 
-    def example_context(self, num_prompts: int, seconds: float, text_tokens: int | None = None) -> EncodedContext:
+    def example_context(
+        self, num_prompts: int, seconds: float, text_tokens: int | None = None
+    ) -> EncodedContext:
         config = self.model.config
         encoder = self.model.model.encoder
         # Every clip is padded to the same length; the prompt is start, language, task, no timestamps.
@@ -193,7 +201,9 @@ class WhisperPolicy(EncoderDecoderPolicy):
         if languages:
             if f"<|{row.lang}|>" not in languages:
                 known = sorted(name.strip("<|>") for name in languages)
-                raise ValueError(f"row {row.id!r}: lang {row.lang!r} is not one of this model's: {known}")
+                raise ValueError(
+                    f"row {row.id!r}: lang {row.lang!r} is not one of this model's: {known}"
+                )
             tokens += [languages[f"<|{row.lang}|>"], config.task_to_id["transcribe"]]
 
         no_timestamps = getattr(config, "no_timestamps_token_id", None)

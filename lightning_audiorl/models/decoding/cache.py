@@ -46,7 +46,9 @@ class _RoomyLayer(DynamicLayer):
         self.keys = self._keys[..., :end, :]
         self.values = self._values[..., :end, :]
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
         start = self.keys.shape[-2]
         end = start + key_states.shape[-2]
         if end > self._keys.shape[-2]:
@@ -67,7 +69,9 @@ class _RoomyLayer(DynamicLayer):
         self._hold(self.keys[indices], self.values[indices])
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        self._hold(self.keys.repeat_interleave(repeats, 0), self.values.repeat_interleave(repeats, 0))
+        self._hold(
+            self.keys.repeat_interleave(repeats, 0), self.values.repeat_interleave(repeats, 0)
+        )
 
 
 @torch.no_grad()

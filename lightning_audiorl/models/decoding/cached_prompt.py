@@ -86,7 +86,11 @@ class CachedPromptPolicy(Policy[PrefixT]):
         # A wrong path or a foreign checkpoint fails here, before minutes of loading.
         self.start = read_start(init_from)
         self.model, self.processor = build(self.start, self.family, dtype, revision)
-        self.tokenizer = self.processor.tokenizer if isinstance(self.processor, ProcessorMixin) else self.processor
+        self.tokenizer = (
+            self.processor.tokenizer
+            if isinstance(self.processor, ProcessorMixin)
+            else self.processor
+        )
 
     def _make_ready(self, finetune: Finetune | None) -> None:
         """The last call in a family's constructor: what may be sampled, the start's checkpoints, what trains."""
@@ -113,8 +117,12 @@ class CachedPromptPolicy(Policy[PrefixT]):
 
     def export(self, folder: str) -> None:
         # What generates from the folder may say no more than what trained.
-        self.model.generation_config.suppress_tokens = (~self.allowed).nonzero().squeeze(-1).tolist()
-        self.model.save_pretrained(folder, state_dict=merged_state_dict(self.model), safe_serialization=True)
+        self.model.generation_config.suppress_tokens = (
+            (~self.allowed).nonzero().squeeze(-1).tolist()
+        )
+        self.model.save_pretrained(
+            folder, state_dict=merged_state_dict(self.model), safe_serialization=True
+        )
         self.processor.save_pretrained(folder)
 
     # --- its modules
@@ -159,15 +167,21 @@ class CachedPromptPolicy(Policy[PrefixT]):
 
     def caps(self, context: PrefixT, decoding: Decoding) -> list[int]:
         """Most tokens that each prompt's completions may have."""
-        return [decoding.cap(seconds, self.usual_tokens_per_second) for seconds in context.durations_s]
+        return [
+            decoding.cap(seconds, self.usual_tokens_per_second) for seconds in context.durations_s
+        ]
 
     @torch.no_grad()
-    def sample(self, context: PrefixT, group_size: int, decoding: Decoding, key: SampleKey) -> Rollout:
+    def sample(
+        self, context: PrefixT, group_size: int, decoding: Decoding, key: SampleKey
+    ) -> Rollout:
         with self.evaluating():
             state = self.prefill(context)
             state.expand(group_size)
             caps = self.caps(context, decoding)
-            return sampling.sample(state, self.head, self.stop_ids, context.ids, group_size, caps, decoding, key)
+            return sampling.sample(
+                state, self.head, self.stop_ids, context.ids, group_size, caps, decoding, key
+            )
 
     def hidden(self, context: PrefixT, rollout: Rollout) -> Tensor:
         return self._predicting(*self.packed(context, rollout.tokens[:, :, :-1]))
@@ -175,11 +189,15 @@ class CachedPromptPolicy(Policy[PrefixT]):
     def _predicting(self, layout: Layout, inputs: dict[str, Tensor]) -> Tensor:
         """[B*G, T + 1, D] states of packed rows."""
         layout = replace(layout, fused=self.fused_attention)
-        return layout.predicting(self.backbone(**inputs, **packed_arguments(layout)).last_hidden_state)
+        return layout.predicting(
+            self.backbone(**inputs, **packed_arguments(layout)).last_hidden_state
+        )
 
     def head(self, hidden: Tensor) -> Tensor:
         logits = self.output(hidden)
-        forbidden = torch.zeros_like(self.allowed, dtype=logits.dtype).masked_fill_(~self.allowed, -torch.inf)
+        forbidden = torch.zeros_like(self.allowed, dtype=logits.dtype).masked_fill_(
+            ~self.allowed, -torch.inf
+        )
         # Added rather than filled in: nothing is copied, and the gradient passes (where -inf stands it is 0 anyway).
         return logits.add_(forbidden)
 

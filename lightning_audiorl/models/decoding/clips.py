@@ -5,7 +5,9 @@ from __future__ import annotations
 from lightning_audiorl.types import PromptBatch
 
 
-def check_clips(batch: PromptBatch, family: str, rate_hz: int, min_samples: int, max_samples: int) -> None:
+def check_clips(
+    batch: PromptBatch, family: str, rate_hz: int, min_samples: int, max_samples: int
+) -> None:
     """Raise ValueError for another sample rate, or for a clip shorter or longer than the model takes (named).
 
     Example:
@@ -18,7 +20,9 @@ def check_clips(batch: PromptBatch, family: str, rate_hz: int, min_samples: int,
         ValueError: WhisperPolicy wants 16000 Hz audio, got 8000; set sample_rate_hz
     """
     if batch.sample_rate_hz != rate_hz:
-        raise ValueError(f"{family} wants {rate_hz} Hz audio, got {batch.sample_rate_hz}; set sample_rate_hz")
+        raise ValueError(
+            f"{family} wants {rate_hz} Hz audio, got {batch.sample_rate_hz}; set sample_rate_hz"
+        )
 
     for row, num_samples in zip(batch.rows, batch.num_samples.tolist(), strict=True):
         if not min_samples <= num_samples <= max_samples:

@@ -79,12 +79,20 @@ class DecoderOnlyPolicy(CachedPromptPolicy[PrefixT]):
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         cache = DynamicCache()
         out = self.backbone(
-            inputs_embeds=embeds, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+            inputs_embeds=embeds,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
         )
-        return _CachedPrefix(self.backbone, self.embed, out.last_hidden_state[:, -1], mask, mask.sum(-1), cache)
+        return _CachedPrefix(
+            self.backbone, self.embed, out.last_hidden_state[:, -1], mask, mask.sum(-1), cache
+        )
 
     def packed(self, context: PrefixT, completions: Tensor) -> tuple[Layout, dict[str, Tensor]]:
-        prompt = self.prompt(context, "right")  # before the completions: gradients add up in that order
+        prompt = self.prompt(
+            context, "right"
+        )  # before the completions: gradients add up in that order
         return _joined(*prompt, self.embed(completions.flatten(1)), completions.shape[1])
 
     # --- completions that are points between tokens
@@ -99,7 +107,9 @@ class DecoderOnlyPolicy(CachedPromptPolicy[PrefixT]):
         return self._predicting(*_joined(*prompt, embedded.flatten(1, 2), embedded.shape[1]))
 
 
-def _joined(embeds: Tensor, mask: Tensor, completions: Tensor, group_size: int) -> tuple[Layout, dict[str, Tensor]]:
+def _joined(
+    embeds: Tensor, mask: Tensor, completions: Tensor, group_size: int
+) -> tuple[Layout, dict[str, Tensor]]:
     """Prompts [B, P, D] with their keep mask, and behind them embedded completions [B, G*T, D]."""
     layout = Layout(mask.bool(), group_size, completions.shape[1] // group_size)
     return layout, {"inputs_embeds": torch.cat([embeds, completions], dim=1)}

@@ -65,7 +65,10 @@ class _CrossAttending:
     def extend(self, tokens: Tensor) -> None:
         """Append ``tokens`` [rows, n]."""
         self.hidden = self.decoder(
-            input_ids=tokens, encoder_hidden_states=self.features, past_key_values=self.cache, use_cache=True
+            input_ids=tokens,
+            encoder_hidden_states=self.features,
+            past_key_values=self.cache,
+            use_cache=True,
         ).last_hidden_state[:, -1]
 
     def advance(self, tokens: Tensor) -> None:
@@ -97,7 +100,9 @@ class EncoderDecoderPolicy(CachedPromptPolicy[EncodedContext]):
         state.extend(context.tokens)
         return state
 
-    def packed(self, context: EncodedContext, completions: Tensor) -> tuple[Layout, dict[str, Tensor]]:
+    def packed(
+        self, context: EncodedContext, completions: Tensor
+    ) -> tuple[Layout, dict[str, Tensor]]:
         layout = Layout(torch.ones_like(context.tokens, dtype=torch.bool), *completions.shape[1:])
         tokens = torch.cat([context.tokens, completions.flatten(1)], dim=1)
         return layout, {"input_ids": tokens, "encoder_hidden_states": context.features}

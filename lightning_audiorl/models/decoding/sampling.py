@@ -109,7 +109,9 @@ def draw(logits: Tensor, uniform: Tensor, decoding: Decoding) -> Draw:
     return Draw(tokens, chosen, support)
 
 
-def keyed_uniforms(ids: Sequence[str], group_size: int, caps: Sequence[int], key: SampleKey) -> Tensor:
+def keyed_uniforms(
+    ids: Sequence[str], group_size: int, caps: Sequence[int], key: SampleKey
+) -> Tensor:
     """[B*G, max cap] float64 draws; row b*G+g depends on (key, ids[b], g) alone.
 
     Example:
@@ -122,7 +124,9 @@ def keyed_uniforms(ids: Sequence[str], group_size: int, caps: Sequence[int], key
     out = torch.zeros(len(ids) * group_size, max(caps), dtype=torch.float64)
     for b, (prompt_id, cap) in enumerate(zip(ids, caps, strict=True)):
         for g in range(group_size):
-            out[b * group_size + g, :cap] = keyed_uniform(cap, key.purpose, key.seed, key.rl_step, prompt_id, g)
+            out[b * group_size + g, :cap] = keyed_uniform(
+                cap, key.purpose, key.seed, key.rl_step, prompt_id, g
+            )
     return out
 
 

@@ -88,7 +88,10 @@ def share_prefix(model: PreTrainedModel) -> None:
             the tokens (a recurrent state, a convolution): it would carry one completion into the next.
     """
     name = type(model).__name__
-    others = sorted(set(getattr(model.config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"})
+    others = sorted(
+        set(getattr(model.config, "layer_types", None) or ())
+        - {"full_attention", "sliding_attention"}
+    )
     if others or getattr(model, "_is_stateful", False):
         raise ValueError(
             f"{name} runs along its tokens by more than attention ({', '.join(others) or 'it keeps a state'}): "
@@ -158,7 +161,9 @@ def attention(
     return _packed_rows(query, key, value, shared_prefix, scaling), None
 
 
-def _packed_rows(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float) -> Tensor:
+def _packed_rows(
+    query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float
+) -> Tensor:
     """Causal self-attention over packed rows, [B, P + G*T, heads, D]; arguments as those of `attention`."""
     parts = [layout.num_prompt, layout.group_size * layout.length]
     query_p, query_c = query.split(parts, dim=2)
@@ -167,7 +172,9 @@ def _packed_rows(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scal
 
     # The prompts among themselves, as ever: padding on the right is seen by padding alone.
     grouped = query.shape[1] != key.shape[1]
-    out = scaled_dot_product_attention(query_p, key_p, value_p, is_causal=True, scale=scaling, enable_gqa=grouped)
+    out = scaled_dot_product_attention(
+        query_p, key_p, value_p, is_causal=True, scale=scaling, enable_gqa=grouped
+    )
     out = out.transpose(1, 2)
     if not parts[1]:
         return out
@@ -182,22 +189,34 @@ def _packed_rows(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scal
 
 
 def _refuse(
-    module: nn.Module, attention_mask: Tensor | None, causal: bool, layout: Layout, kwargs: dict[str, Any]
+    module: nn.Module,
+    attention_mask: Tensor | None,
+    causal: bool,
+    layout: Layout,
+    kwargs: dict[str, Any],
 ) -> None:
     """Raise ValueError for what a layer asks for and packed rows do not have."""
     name = type(module).__name__
-    unknown = sorted(key for key, value in kwargs.items() if key not in _KNOWN and value is not None)
+    unknown = sorted(
+        key for key, value in kwargs.items() if key not in _KNOWN and value is not None
+    )
     if unknown:
         raise ValueError(f"{name} asks its attention for {unknown}, which packed rows do not have")
     if kwargs.get("dropout"):
-        raise ValueError(f"{name}: packed rows have no attention dropout; set the model's attention dropout to 0")
+        raise ValueError(
+            f"{name}: packed rows have no attention dropout; set the model's attention dropout to 0"
+        )
     if causal != (attention_mask is not None):
-        raise ValueError(f"{name}: expected causal self-attention, or full cross-attention without a mask")
+        raise ValueError(
+            f"{name}: expected causal self-attention, or full cross-attention without a mask"
+        )
 
     window = kwargs.get("sliding_window")
     longest = layout.num_prompt + layout.length
     if causal and window is not None and window < longest:
-        raise ValueError(f"{name} attends to the last {window} tokens only; prompt and completion have {longest}")
+        raise ValueError(
+            f"{name} attends to the last {window} tokens only; prompt and completion have {longest}"
+        )
 
 
 class _Completions(torch.autograd.Function):
@@ -232,7 +251,9 @@ class _Completions(torch.autograd.Function):
         share_p = (norm_p - norm).exp()[..., None]
         share_c = (norm_c - norm).exp()[..., None]
         out = out_p * share_p + out_c * share_c
-        if out.dtype != query.dtype:  # torch.compile loses the gradient of a result that a no-op `to` returns
+        if (
+            out.dtype != query.dtype
+        ):  # torch.compile loses the gradient of a result that a no-op `to` returns
             out = out.to(query.dtype)
 
         ctx.save_for_backward(query, key_p, value_p, key_c, value_c, out, norm)
@@ -256,20 +277,34 @@ class _Completions(torch.autograd.Function):
         of_samples = [_by_sample(x, layout) for x in states]
         key_s = _by_sample(key_c, layout)
         value_s = _by_sample(value_c, layout)
-        grads = _attend_backward(of_samples, key_s, value_s, None, True, ctx.scaling, layout.is_fused)
+        grads = _attend_backward(
+            of_samples, key_s, value_s, None, True, ctx.scaling, layout.is_fused
+        )
         grad_query_c, grad_key_c, grad_value_c = (_by_prompt(x, layout) for x in grads)
 
         grad_query = grad_query_p.reshape(query.shape) + grad_query_c
         return grad_query, grad_key_p, grad_value_p, grad_key_c, grad_value_c, None, None
 
 
-def _over_prompt(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float) -> tuple[Tensor, Tensor]:
+def _over_prompt(
+    query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float
+) -> tuple[Tensor, Tensor]:
     """Completions over their prompts: the result [B, heads, G*T, D] and its log-sum-exp [B, heads, G*T]."""
-    out, norm = _attend(_by_key_head(query, key), key, value, _padding(layout, query), False, scaling, layout.is_fused)
+    out, norm = _attend(
+        _by_key_head(query, key),
+        key,
+        value,
+        _padding(layout, query),
+        False,
+        scaling,
+        layout.is_fused,
+    )
     return out.reshape(query.shape), norm.reshape(query.shape[:3])
 
 
-def _over_itself(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float) -> tuple[Tensor, Tensor]:
+def _over_itself(
+    query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float
+) -> tuple[Tensor, Tensor]:
     """Completions each over itself, as `_over_prompt`."""
     query_s, key_s, value_s = (_by_sample(x, layout) for x in (query, key, value))
     out, norm = _attend(query_s, key_s, value_s, None, True, scaling, layout.is_fused)
@@ -301,7 +336,13 @@ def _padding(layout: Layout, like: Tensor) -> Tensor:
 
 
 def _attend(
-    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, causal: bool, scaling: float, fused: bool
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    causal: bool,
+    scaling: float,
+    fused: bool,
 ) -> tuple[Tensor, Tensor]:
     """[N, heads, Q, D] over [N, heads, K, D] -> the result, and the log-sum-exp of the scores [N, heads, Q]."""
     if fused:
@@ -316,14 +357,29 @@ def _attend(
 
 
 def _attend_backward(
-    states: list[Tensor], key: Tensor, value: Tensor, bias: Tensor | None, causal: bool, scaling: float, fused: bool
+    states: list[Tensor],
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    causal: bool,
+    scaling: float,
+    fused: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and value, given [gradient of the result, query, result, log-sum-exp[..., None]]."""
     grad, query, out, norm = states
     if fused:
         bias = None if bias is None else bias.expand(-1, -1, query.shape[2], -1)
         return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-            grad, query, key, value, out, norm.squeeze(-1), 0.0, causal, attn_mask=bias, scale=scaling
+            grad,
+            query,
+            key,
+            value,
+            out,
+            norm.squeeze(-1),
+            0.0,
+            causal,
+            attn_mask=bias,
+            scale=scaling,
         )
 
     weights = (_scores(query, key, bias, causal, scaling) - norm).exp()
@@ -336,7 +392,9 @@ def _attend_backward(
     return of_scores @ key, of_scores.transpose(-1, -2) @ query, of_value
 
 
-def _scores(query: Tensor, key: Tensor, bias: Tensor | None, causal: bool, scaling: float) -> Tensor:
+def _scores(
+    query: Tensor, key: Tensor, bias: Tensor | None, causal: bool, scaling: float
+) -> Tensor:
     """[N, heads, Q, K] in float32 at least."""
     scores = (query @ key.transpose(-1, -2)) * scaling
     if scores.dtype != torch.float64:

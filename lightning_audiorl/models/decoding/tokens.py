@@ -12,7 +12,9 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from lightning_audiorl.types import Rollout
 
 
-def allowed_tokens(tokenizer: PreTrainedTokenizerBase, vocab_size: int, stop_ids: Sequence[int]) -> Tensor:
+def allowed_tokens(
+    tokenizer: PreTrainedTokenizerBase, vocab_size: int, stop_ids: Sequence[int]
+) -> Tensor:
     """[V] bool: text tokens and stop tokens; not the other special tokens, nor ids the tokenizer does not know.
 
     Example:
@@ -26,7 +28,9 @@ def allowed_tokens(tokenizer: PreTrainedTokenizerBase, vocab_size: int, stop_ids
     allowed[: min(vocab_size, len(tokenizer))] = True
 
     allowed[[i for i in tokenizer.all_special_ids if i < vocab_size]] = False
-    special = [i for i, token in tokenizer.added_tokens_decoder.items() if token.special and i < vocab_size]
+    special = [
+        i for i, token in tokenizer.added_tokens_decoder.items() if token.special and i < vocab_size
+    ]
     allowed[special] = False
 
     # Last: stop tokens are special tokens, too.
@@ -66,12 +70,18 @@ def decode_groups(tokenizer: PreTrainedTokenizerBase, rollout: Rollout) -> list[
     groups = []
     for tokens, lengths in zip(rollout.tokens.tolist(), rollout.lengths.tolist(), strict=True):
         rows = [row[:length] for row, length in zip(tokens, lengths, strict=True)]
-        groups.append([str(tokenizer.decode(row, skip_special_tokens=True)).strip() for row in rows])
+        groups.append(
+            [str(tokenizer.decode(row, skip_special_tokens=True)).strip() for row in rows]
+        )
     return groups
 
 
 def target_rollout(
-    tokenizer: PreTrainedTokenizerBase, allowed: Tensor, ids: Sequence[str], texts: Sequence[str], stop_id: int
+    tokenizer: PreTrainedTokenizerBase,
+    allowed: Tensor,
+    ids: Sequence[str],
+    texts: Sequence[str],
+    stop_id: int,
 ) -> Rollout:
     """Reference texts as a rollout of G=1, the stop token appended.
 

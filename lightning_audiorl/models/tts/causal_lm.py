@@ -24,9 +24,13 @@ class CausalLMPolicy(DecoderOnlyPolicy[TextT]):
     def _load(self, init_from: str | TinySpec, dtype: str, revision: str | None) -> None:
         super()._load(init_from, dtype, revision)
         config = self.model.config
-        rescaled = [name for name in _RESCALED_LOGITS if getattr(config, name, None) not in (None, 1)]
+        rescaled = [
+            name for name in _RESCALED_LOGITS if getattr(config, name, None) not in (None, 1)
+        ]
         if rescaled:
-            raise ValueError(f"{type(self.model).__name__} rescales its logits ({rescaled}), which is not supported")
+            raise ValueError(
+                f"{type(self.model).__name__} rescales its logits ({rescaled}), which is not supported"
+            )
 
     @property
     def roles(self) -> Parts:

@@ -24,7 +24,9 @@ def batches_by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
     return (order[i : i + size] for i in range(0, len(order), size))
 
 
-def encode_clips(codec: Codec, waveform: Tensor, num_samples: Tensor, batch_size: int) -> list[list[int]]:
+def encode_clips(
+    codec: Codec, waveform: Tensor, num_samples: Tensor, batch_size: int
+) -> list[list[int]]:
     """The codes of each clip; none for a clip of 0 samples.
 
     Args:

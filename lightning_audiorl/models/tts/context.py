@@ -47,5 +47,7 @@ class SpeechContext(TextContext):
     text_lengths: PerPrompt[list[int]]
     prompt_codes: PerPrompt[list[list[int]]]
     target_codes: PerPrompt[list[list[int]]]
-    prompt_waveform: Annotated[Tensor, Shape("B S", pad="S", lengths="prompt_num_samples", on_host=True)]
+    prompt_waveform: Annotated[
+        Tensor, Shape("B S", pad="S", lengths="prompt_num_samples", on_host=True)
+    ]
     prompt_num_samples: Annotated[Tensor, Shape("B", on_host=True)]

@@ -67,14 +67,18 @@ class SpeechLimits:
                 f"the codec wants {sample_rate_hz} Hz audio, got {batch.sample_rate_hz}; set sample_rate_hz of the "
                 "data module"
             )
-        for row, clip, num_samples in zip(batch.rows, batch.waveform, batch.num_samples.tolist(), strict=True):
+        for row, clip, num_samples in zip(
+            batch.rows, batch.waveform, batch.num_samples.tolist(), strict=True
+        ):
             self._check_prompt(row, clip[:num_samples], sample_rate_hz)
 
     def _check_prompt(self, row: Utterance, clip: Tensor, sample_rate_hz: int) -> None:
         # A row may have no speaker prompt at all, but not one without a sample.
         if len(clip) == 0:
             if row.segments:
-                raise ValueError(f"row {row.id!r}: the audio of its speaker prompt is empty; remove or replace it")
+                raise ValueError(
+                    f"row {row.id!r}: the audio of its speaker prompt is empty; remove or replace it"
+                )
             return
 
         seconds = len(clip) / sample_rate_hz

@@ -152,7 +152,10 @@ class SpeechLMPolicy(CausalLMPolicy[SpeechContext], SpeechPolicy[SpeechContext])
         return SpeechContext(
             batch.ids,
             [row.duration_s for row in batch.rows],
-            [self._prompt_ids(row, codes) for row, codes in zip(batch.rows, prompt_codes, strict=True)],
+            [
+                self._prompt_ids(row, codes)
+                for row, codes in zip(batch.rows, prompt_codes, strict=True)
+            ],
             [len(row.text) for row in batch.rows],
             prompt_codes,
             target_codes,
@@ -160,7 +163,9 @@ class SpeechLMPolicy(CausalLMPolicy[SpeechContext], SpeechPolicy[SpeechContext])
             batch.num_samples.cpu(),
         )
 
-    def example_context(self, num_prompts: int, seconds: float, text_tokens: int | None = None) -> SpeechContext:
+    def example_context(
+        self, num_prompts: int, seconds: float, text_tokens: int | None = None
+    ) -> SpeechContext:
         """As `Policy.example_context`: ``seconds`` of speech each; the speaker prompts' audio is left out."""
         if text_tokens is None:
             text_tokens = _USUAL_TEXT_TOKENS + round(_USUAL_PROMPT_S * self.codec.frame_rate_hz)
@@ -207,8 +212,12 @@ class SpeechLMPolicy(CausalLMPolicy[SpeechContext], SpeechPolicy[SpeechContext])
 
     def caps(self, context: SpeechContext, decoding: Decoding) -> list[int]:
         room = [self.max_positions - length for length in context.prompt_lengths]
-        by_text = [self.limits.cap(length) or decoding.max_new_tokens for length in context.text_lengths]
-        return [min(caps) for caps in zip(super().caps(context, decoding), by_text, room, strict=True)]
+        by_text = [
+            self.limits.cap(length) or decoding.max_new_tokens for length in context.text_lengths
+        ]
+        return [
+            min(caps) for caps in zip(super().caps(context, decoding), by_text, room, strict=True)
+        ]
 
     # --- from tokens to speech
 
@@ -238,7 +247,9 @@ class SpeechLMPolicy(CausalLMPolicy[SpeechContext], SpeechPolicy[SpeechContext])
         rows = [_codes_of(row) for row in spoken.tolist()]
 
         condition = self._condition(context, group_size)
-        speech = decode_rows(self.codec, rows, condition, spoken.device, self.limits.codec_batch_size)
+        speech = decode_rows(
+            self.codec, rows, condition, spoken.device, self.limits.codec_batch_size
+        )
         return [speech[i : i + group_size] for i in range(0, len(speech), group_size)]
 
     def _condition(self, context: SpeechContext, group_size: int) -> SpeakerCondition | None:
@@ -258,7 +269,11 @@ class SpeechLMPolicy(CausalLMPolicy[SpeechContext], SpeechPolicy[SpeechContext])
         return condition.select([row // group_size for row in range(len(context) * group_size)])
 
     def synthesize(
-        self, text: str, speaker: SpeakerPrompt | None = None, decoding: Decoding | None = None, seed: int = 0
+        self,
+        text: str,
+        speaker: SpeakerPrompt | None = None,
+        decoding: Decoding | None = None,
+        seed: int = 0,
     ) -> Tensor:
         """Say one text, for notebooks.
 
@@ -280,7 +295,9 @@ class SpeechLMPolicy(CausalLMPolicy[SpeechContext], SpeechPolicy[SpeechContext])
             waveform = resample(speaker.waveform.float(), speaker.sample_rate_hz, rate_hz)[None]
             extra = {"prompt_text": speaker.text}
         row = Utterance(text, (), text, 0.0, extra=extra)
-        batch = PromptBatch(waveform, torch.tensor([waveform.shape[1]]), rate_hz, (row,)).to(self.allowed.device)
+        batch = PromptBatch(waveform, torch.tensor([waveform.shape[1]]), rate_hz, (row,)).to(
+            self.allowed.device
+        )
 
         context = self.encode(batch)
         rollout = self.sample(context, 1, decoding, SampleKey(seed, 0, "synthesize"))

@@ -74,10 +74,14 @@ class SpeechTemplate(ABC):
                 prompt with codes but no text, or the other way round.
         """
         if len(prompt_codes) and not prompt_text.strip():
-            raise ValueError("the speaker prompt has audio but no text; give what it says as 'prompt_text'")
+            raise ValueError(
+                "the speaker prompt has audio but no text; give what it says as 'prompt_text'"
+            )
         if prompt_text.strip() and not len(prompt_codes):
             raise ValueError(f"the speaker prompt has a text ({prompt_text!r}) but no audio")
-        return self._prompt_ids(tokenizer, text, prompt_text, self._code_ids(tokenizer, prompt_codes))
+        return self._prompt_ids(
+            tokenizer, text, prompt_text, self._code_ids(tokenizer, prompt_codes)
+        )
 
     @abstractmethod
     def _prompt_ids(
@@ -88,7 +92,9 @@ class SpeechTemplate(ABC):
     def _code_ids(self, tokenizer: PreTrainedTokenizerBase, codes: Sequence[int]) -> list[int]:
         return [token_id(tokenizer, self.speech_token.format(code)) for code in codes]
 
-    def speech_tokens(self, tokenizer: PreTrainedTokenizerBase, cardinality: int, vocab_size: int) -> SpeechTokens:
+    def speech_tokens(
+        self, tokenizer: PreTrainedTokenizerBase, cardinality: int, vocab_size: int
+    ) -> SpeechTokens:
         """The speech vocabulary.
 
         Args:
@@ -151,7 +157,9 @@ def token_id(tokenizer: PreTrainedTokenizerBase, name: str) -> int:
     """The id of one token by its name; ValueError where the tokenizer has none."""
     found: Any = tokenizer.convert_tokens_to_ids(name)
     if found is None or (found == tokenizer.unk_token_id and name != tokenizer.unk_token):
-        raise ValueError(f"the tokenizer has no token {name!r}: the template belongs to another family of models")
+        raise ValueError(
+            f"the tokenizer has no token {name!r}: the template belongs to another family of models"
+        )
     return int(found)
 
 
@@ -161,13 +169,17 @@ def checked_text(text: str) -> str:
         raise ValueError("the text is empty; nothing can be spoken")
     control = _CONTROL_TOKEN.search(text)
     if control:
-        raise ValueError(f"text {text!r} contains {control[0]!r}, which would be read as a control token; remove it")
+        raise ValueError(
+            f"text {text!r} contains {control[0]!r}, which would be read as a control token; remove it"
+        )
     return text
 
 
 def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Token ids of plain text; ValueError where a part of it is outside the vocabulary."""
-    encoded = tokenizer(checked_text(text), add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast)
+    encoded = tokenizer(
+        checked_text(text), add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast
+    )
     ids: list[int] = list(encoded["input_ids"])
 
     # Only a fast tokenizer says which part of the text a token is of.
@@ -302,4 +314,9 @@ class CosyVoice2Template(SpeechTemplate):
         spoken = text_ids(tokenizer, text)
         if prompt_ids:
             spoken = [*text_ids(tokenizer, prompt_text), *spoken]
-        return [token_id(tokenizer, "<|sos|>"), *spoken, token_id(tokenizer, "<|task_id|>"), *prompt_ids]
+        return [
+            token_id(tokenizer, "<|sos|>"),
+            *spoken,
+            token_id(tokenizer, "<|task_id|>"),
+            *prompt_ids,
+        ]

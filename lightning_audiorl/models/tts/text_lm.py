@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from lightning_audiorl.models.finetune import Finetune
 from lightning_audiorl.models.loading import Family
@@ -91,7 +97,9 @@ class TextLMPolicy(CausalLMPolicy[TextContext]):
         self.num_encoded += len(batch)
         return TextContext(batch.ids, [row.duration_s for row in batch.rows], tokens)
 
-    def example_context(self, num_prompts: int, seconds: float, text_tokens: int | None = None) -> TextContext:
+    def example_context(
+        self, num_prompts: int, seconds: float, text_tokens: int | None = None
+    ) -> TextContext:
         tokens = [self.stop_ids[0]] * (_USUAL_TEXT_TOKENS if text_tokens is None else text_tokens)
         ids = [str(number) for number in range(num_prompts)]
         return TextContext(ids, [seconds] * num_prompts, [tokens] * num_prompts)
@@ -99,11 +107,17 @@ class TextLMPolicy(CausalLMPolicy[TextContext]):
     def _prompt(self, row: Utterance) -> list[int]:
         text = row.extra.get("prompt", row.text)
         if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"row {row.id!r}: the prompt is {text!r}; expected text in 'prompt' or 'text'")
+            raise ValueError(
+                f"row {row.id!r}: the prompt is {text!r}; expected text in 'prompt' or 'text'"
+            )
         tokens = self.tokenizer.encode(text, add_special_tokens=False)
         if self.tokenizer.unk_token_id is not None and self.tokenizer.unk_token_id in tokens:
-            raise ValueError(f"row {row.id!r}: prompt {text!r} is outside the tokenizer's vocabulary")
+            raise ValueError(
+                f"row {row.id!r}: prompt {text!r} is outside the tokenizer's vocabulary"
+            )
         if not tokens:
-            raise ValueError(f"row {row.id!r}: prompt {text!r} has no token in the tokenizer's vocabulary")
+            raise ValueError(
+                f"row {row.id!r}: prompt {text!r} has no token in the tokenizer's vocabulary"
+            )
         start = self.tokenizer.bos_token_id
         return tokens if start is None else [start, *tokens]

@@ -64,7 +64,8 @@ def measure_prompt(waveform: Tensor, sample_rate_hz: int) -> PromptMeasures:
 
     clipped = float((waveform.abs() >= _CLIPPED_AT).float().mean())
     powers = _frame_powers(waveform, sample_rate_hz)
-    active = powers[powers >= powers.max() * 10 ** (-_ACTIVE_BELOW_LOUDEST_DB / 10)].mean()
+    threshold = powers.max() * 10 ** (-_ACTIVE_BELOW_LOUDEST_DB / 10)
+    active = powers[powers >= threshold].mean()
     noise = powers.quantile(_NOISE_QUANTILE)
 
     level_db = float(10 * active.log10())
@@ -79,9 +80,11 @@ def measure_prompt(waveform: Tensor, sample_rate_hz: int) -> PromptMeasures:
 
 def _frame_powers(waveform: Tensor, sample_rate_hz: int) -> Tensor:
     """[frames] float64, the mean power of every frame that is not digital silence; one frame at least."""
+    # A clip shorter than a frame is one frame of its own length.
     size = max(1, min(waveform.numel(), round(_FRAME_S * sample_rate_hz)))
     hop = max(1, round(_HOP_S * sample_rate_hz))
-    powers = waveform.double().unfold(0, size, hop).square().mean(-1)
+    frames = waveform.double().unfold(0, size, hop)
+    powers = frames.square().mean(-1)
     powers = powers[powers > 0]
 
     # The only samples that are not 0 may lie behind the last whole frame.
@@ -117,11 +120,18 @@ def prompt_measures(row: Utterance, sample_rate_hz: int = 16000) -> PromptMeasur
     """
     if not row.segments:
         return None
-    key = _PromptKey(row.segments, row.effects, effects_key=row.id if row.effects else "", row=row)
+    key = _PromptKey(
+        segments=row.segments,
+        effects=row.effects,
+        effects_key=row.id if row.effects else "",
+        row=row,
+    )
     return _measured(key, sample_rate_hz)
 
 
-def check_prompt(row: Utterance, waveform: Tensor, sample_rate_hz: int, limits_s: tuple[float, float]) -> None:
+def check_prompt(
+    row: Utterance, waveform: Tensor, sample_rate_hz: int, limits_s: tuple[float, float]
+) -> None:
     """Refuse a speaker prompt that a model cannot take a voice from.
 
     Args:
@@ -196,11 +206,17 @@ class PromptDuration(PromptRule):
     """
 
     def __init__(
-        self, min_s: float = 1.0, max_s: float = 15.0, num_rows: int | None = None, sample_rate_hz: int = 16000
+        self,
+        min_s: float = 1.0,
+        max_s: float = 15.0,
+        num_rows: int | None = None,
+        sample_rate_hz: int = 16000,
     ) -> None:
         super().__init__(num_rows, sample_rate_hz)
         if not 0 <= min_s <= max_s:
-            raise ValueError(f"PromptDuration: want 0 <= min_s <= max_s, in seconds; got {min_s}, {max_s}")
+            raise ValueError(
+                f"PromptDuration: want 0 <= min_s <= max_s, in seconds; got {min_s}, {max_s}"
+            )
         self.min_s = min_s
         self.max_s = max_s
 
@@ -226,7 +242,9 @@ class PromptClipping(PromptRule):
         "more than 0.001 of the prompt's samples clipped"
     """
 
-    def __init__(self, max_share: float = 0.001, num_rows: int | None = None, sample_rate_hz: int = 16000) -> None:
+    def __init__(
+        self, max_share: float = 0.001, num_rows: int | None = None, sample_rate_hz: int = 16000
+    ) -> None:
         super().__init__(num_rows, sample_rate_hz)
         if not 0 <= max_share < 1:
             raise ValueError(f"PromptClipping: want 0 <= max_share < 1, got {max_share}")
@@ -254,11 +272,17 @@ class PromptLoudness(PromptRule):
     """
 
     def __init__(
-        self, min_db: float = -50.0, max_db: float = -8.0, num_rows: int | None = None, sample_rate_hz: int = 16000
+        self,
+        min_db: float = -50.0,
+        max_db: float = -8.0,
+        num_rows: int | None = None,
+        sample_rate_hz: int = 16000,
     ) -> None:
         super().__init__(num_rows, sample_rate_hz)
         if not min_db <= max_db <= 0:
-            raise ValueError(f"PromptLoudness: want min_db <= max_db <= 0, in dB; got {min_db}, {max_db}")
+            raise ValueError(
+                f"PromptLoudness: want min_db <= max_db <= 0, in dB; got {min_db}, {max_db}"
+            )
         self.min_db = min_db
         self.max_db = max_db
 
@@ -287,11 +311,15 @@ class PromptNoise(PromptRule):
         'signal-to-noise ratio of the prompt below 10 dB'
     """
 
-    def __init__(self, min_snr_db: float = 10.0, num_rows: int | None = None, sample_rate_hz: int = 16000) -> None:
+    def __init__(
+        self, min_snr_db: float = 10.0, num_rows: int | None = None, sample_rate_hz: int = 16000
+    ) -> None:
         super().__init__(num_rows, sample_rate_hz)
         self.min_snr_db = min_snr_db
 
     def judge_prompt(self, prompt: PromptMeasures) -> Verdict:
         if prompt.snr_db < self.min_snr_db:
-            return Verdict(False, f"signal-to-noise ratio of the prompt below {self.min_snr_db:g} dB")
+            return Verdict(
+                False, f"signal-to-noise ratio of the prompt below {self.min_snr_db:g} dB"
+            )
         return Verdict(True, f"prompt {prompt.snr_db:.0f} dB above its noise")
