@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
+from itertools import chain
 from typing import Annotated, Any, Self, TypeVar, get_type_hints
 
 import torch
@@ -93,21 +94,22 @@ class Shape(_Rule):
 
     def join(self, values: Sequence[Any]) -> Any:
         if isinstance(values[0], dict):
-            return {key: self.join([value[key] for value in values]) for key in values[0]}
+            joined = {}
+            for key in values[0]:
+                joined[key] = self.join([value[key] for value in values])
+            return joined
         return torch.cat([self._padded(value, values) for value in values])
 
     def _padded(self, tensor: Tensor, others: Sequence[Tensor]) -> Tensor:
         if not self.pad:
             return tensor
+        padded = self.pad.split()
         sides: list[int] = []
         # torch counts the sides to pad from the last dimension on.
         for at, name in reversed(list(enumerate(self.dims.split()))):
-            longest = (
-                max(other.shape[at] for other in others)
-                if name in self.pad.split()
-                else tensor.shape[at]
-            )
-            sides += [0, longest - tensor.shape[at]]
+            size = tensor.shape[at]
+            longest = max(other.shape[at] for other in others) if name in padded else size
+            sides += [0, longest - size]
         return torch.nn.functional.pad(tensor, sides, value=self.fill)
 
     def to(self, value: Any, device: torch.device | str, non_blocking: bool) -> Any:
@@ -118,11 +120,9 @@ class Shape(_Rule):
         return value.to(device, non_blocking=non_blocking)
 
     def tensors(self, value: Any) -> dict[str, Tensor]:
-        return (
-            {f"[{key}]": tensor for key, tensor in value.items()}
-            if isinstance(value, dict)
-            else {"": value}
-        )
+        if isinstance(value, dict):
+            return {f"[{key}]": tensor for key, tensor in value.items()}
+        return {"": value}
 
 
 class _PerPrompt(_Rule):
@@ -130,7 +130,8 @@ class _PerPrompt(_Rule):
         return type(value)(value[i] for i in index)
 
     def join(self, values: Sequence[Any]) -> Any:
-        return type(values[0])(entry for value in values for entry in value)
+        kind = type(values[0])
+        return kind(chain.from_iterable(values))
 
 
 class _Shared(_Rule):

@@ -2,7 +2,7 @@
 
 An import of an old name gives the module itself, not a second copy of it, so that its classes are the same under both
 names. Old names that are the names of packages now (``data.audio``, ``data.manifest``, ``data.hypotheses``,
-``judges.training``, ``models.tiny``, ``commands``) are not in the table: those packages export what the modules held.
+``judges.training``, ``commands``) are not in the table: those packages export what the modules held.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ MOVED = {
     "models.speech_lm": "models.tts.speech_lm",
     "models.speech_templates": "models.tts.templates",
     "models.text_lm": "models.tts.text_lm",
-    "models.tiny_speech": "models.tiny.tts",
+    "models.tiny_speech": "models.tiny",
     "models.tokens": "models.decoding.tokens",
     "models.whisper": "models.asr.whisper",
     "planner": "commands.plan",

@@ -24,7 +24,7 @@ from transformers import (
 
 from lightning_audiorl import cli
 from lightning_audiorl.judges import EcapaNetwork
-from lightning_audiorl.models.tiny.asr import TinyWhisper, build_whisper
+from lightning_audiorl.models.tiny import TinyWhisper, build_whisper
 from tests.codecs.test_hf import SIZES
 from tests.command import run, write_rows
 from tests.data.fakes import write_tone

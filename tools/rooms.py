@@ -92,27 +92,22 @@ ROOMS = {
     "models": Room(
         "the policy's interface, finetuning modes, the reference, loading",
         "fields types ops codecs outline",
-        "torch transformers peft safetensors",
+        "torch transformers tokenizers peft safetensors",
     ),
     "models.decoding": Room(
-        "sampling, caches, the shared prefix: what families of models have in common",
-        "fields types ops models.policy",
+        "loading, sampling, caches, the shared prefix: what families of models have in common",
+        "fields types ops models.policy models.finetune models.loading models.tiny_base",
         "torch transformers",
     ),
     "models.asr": Room(
-        "families that transcribe, one file each",
-        "fields types models.policy models.finetune models.loading models.decoding models.tiny",
+        "families that transcribe, one file each, its tiny model in it",
+        "fields types models.policy models.finetune models.loading models.tiny_base models.decoding",
         "torch transformers",
     ),
     "models.tts": Room(
         "families that speak, and what they share",
-        "fields types codecs models.policy models.finetune models.loading models.decoding models.tiny",
+        "fields types codecs models.policy models.finetune models.loading models.tiny_base models.decoding",
         "torch torchaudio transformers",
-    ),
-    "models.tiny": Room(
-        "tiny models of the same classes, with random weights",
-        "ops models.tts.templates",
-        "torch transformers tokenizers",
     ),
     "data": Room("the door to the folders below; the only reader of training data"),
     "data.manifest": Room(

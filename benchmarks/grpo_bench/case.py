@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lightning_audiorl.models.tiny.asr import word_tokenizer
+from lightning_audiorl.models.tiny import word_tokenizer
 
 #: Tokens of `word_tokenizer` that are no words.
 _NUM_SPECIAL = 5

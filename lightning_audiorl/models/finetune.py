@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
 
 from lightning_audiorl.ops.randomness import key_to_seed
 
@@ -77,7 +78,7 @@ class Parts:
 
     encoder: Iterable[nn.Module]
     projector: Iterable[nn.Module]
-    backbone: nn.Module
+    backbone: PreTrainedModel
     layers: nn.ModuleList
     final: Iterable[nn.Module]
 
@@ -88,7 +89,9 @@ def apply_finetune(model: nn.Module, parts: Parts, finetune: Finetune) -> None:
     Raises:
         ValueError: for more layers than the model has; where nothing would train.
     """
-    model.requires_grad_(False)
+    # A family may have parts beside the transformers model, such as a projector of its own.
+    whole = nn.ModuleList([model, *parts.encoder, *parts.projector])
+    whole.requires_grad_(False)
 
     trained: list[nn.Module] = []
     if finetune.encoder:
@@ -110,7 +113,7 @@ def apply_finetune(model: nn.Module, parts: Parts, finetune: Finetune) -> None:
     if finetune.lm == "lora":
         inject_lora(parts.backbone, finetune)
 
-    if not any(p.requires_grad for p in model.parameters()):
+    if not any(p.requires_grad for p in whole.parameters()):
         raise ValueError(f"{finetune}: nothing would train in a {type(model).__name__}")
     if finetune.gradient_checkpointing:
         _checkpoint_layers(parts)

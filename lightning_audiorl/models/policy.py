@@ -34,7 +34,12 @@ ContextT = TypeVar("ContextT", bound=Context)
 
 @dataclass(frozen=True)
 class SampleKey:
-    """What keys the draws of one rollout: with a prompt's id and a sample's index it names every draw."""
+    """What keys the draws of one rollout: with a prompt's id and a sample's index it names every draw.
+
+    Example:
+        >>> SampleKey(seed=0, rl_step=12)
+        SampleKey(seed=0, rl_step=12, purpose='rollout')
+    """
 
     seed: int
     rl_step: int

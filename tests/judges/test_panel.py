@@ -21,7 +21,7 @@ from lightning_audiorl.judges import (
 )
 from lightning_audiorl.metrics import AsrEvaluation, SpeechEvaluation
 from lightning_audiorl.models import FunAsrNanoPolicy, TinyFunAsrNano, TinyWhisper
-from lightning_audiorl.models.tiny.asr import build_whisper
+from lightning_audiorl.models.tiny import build_whisper
 from lightning_audiorl.rewards import RewardMix, SpeakerSimilarity, SpeechAccuracy
 from lightning_audiorl.types import Decoding, Hypothesis, Utterance
 from tests import speech

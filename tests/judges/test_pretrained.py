@@ -20,7 +20,7 @@ from transformers import (
 from lightning_audiorl.judges import PolicyJudge, TransformersJudge, TransformersSpeakerEncoder
 from lightning_audiorl.models import FunAsrNanoPolicy, SampleKey, TinyFunAsrNano, TinyWhisper
 from lightning_audiorl.models.policy import Policy
-from lightning_audiorl.models.tiny.asr import build_whisper
+from lightning_audiorl.models.tiny import build_whisper
 from lightning_audiorl.types import Decoding, PromptBatch, Rollout
 from tests.helpers import assert_close
 from tests.judges.fakes import said, tone

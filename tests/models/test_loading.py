@@ -20,7 +20,7 @@ from lightning_audiorl.models import (
     content_hash,
 )
 from lightning_audiorl.models.loading import Start, read_start
-from lightning_audiorl.models.tiny.asr import TINY_SPECS, word_tokenizer
+from lightning_audiorl.models.tiny import TINY_SPECS, word_tokenizer
 from tests.models.families import (
     AUDIO_FAMILIES,
     CASES,
@@ -314,7 +314,8 @@ def test_whisper_never_samples_timestamps_or_suppressed_tokens() -> None:
     vocabulary = policy.tokenizer.get_vocab()
     policy.model.generation_config.no_timestamps_token_id = vocabulary["one"]
     policy.model.generation_config.suppress_tokens = [vocabulary["zero"], policy.stop_ids[0]]
-    allowed = policy._allowed().nonzero().squeeze(-1).tolist()
+    _, allowed_mask = policy._vocabulary()
+    allowed = allowed_mask.nonzero().squeeze(-1).tolist()
     assert policy.tokenizer.convert_ids_to_tokens(allowed) == ["<|im_end|>", "one"]
 
 

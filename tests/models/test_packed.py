@@ -26,7 +26,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from lightning_audiorl.models import SampleKey, TextLMPolicy
 from lightning_audiorl.models.decoding import shared_prefix
 from lightning_audiorl.models.decoding.shared_prefix import Layout, attention, packed_arguments
-from lightning_audiorl.models.tiny.asr import word_tokenizer
+from lightning_audiorl.models.tiny import word_tokenizer
 from tests.helpers import assert_close, assert_gradients_close
 from tests.models.families import DECODING, WORDS, batch_of, log_probs
 from tests.models.naive import naive_log_probs

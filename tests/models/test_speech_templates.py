@@ -12,7 +12,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from lightning_audiorl.models.tiny.tts import TinySpeechLM, build_speech_lm
+from lightning_audiorl.models.tiny import TinySpeechLM, build_speech_lm
 from lightning_audiorl.models.tts.templates import (
     CosyVoice2Template,
     LlasaTemplate,

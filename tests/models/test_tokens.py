@@ -9,7 +9,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AddedToken, PreTrainedTokenizerFast
 
 from lightning_audiorl.models.decoding.tokens import allowed_tokens, decode_groups, padded
-from lightning_audiorl.models.tiny.asr import word_tokenizer
+from lightning_audiorl.models.tiny import word_tokenizer
 from lightning_audiorl.types import Rollout
 from tests.models.families import batch_of, make
 

@@ -24,16 +24,27 @@ class _RoomyLayer(DynamicLayer):
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         super().__init__()
         self.is_initialized = True
-        self.dtype, self.device = keys.dtype, keys.device
+        self.dtype = keys.dtype
+        self.device = keys.device
         self._hold(keys, values)
 
     def _hold(self, keys: Tensor, values: Tensor, num_new: int = 0) -> None:
         """Copy into new buffers with room for ``num_new`` tokens, and spare room."""
         length = keys.shape[-2]
-        shape = (*keys.shape[:-2], length + num_new + max(_SPARE, length // 4), keys.shape[-1])
-        self._keys, self._values = keys.new_empty(shape), values.new_empty(shape)
-        self._keys[..., :length, :], self._values[..., :length, :] = keys, values
-        self.keys, self.values = self._keys[..., :length, :], self._values[..., :length, :]
+        # In proportion to what is there, so that a long completion is not copied at every few tokens.
+        spare = max(_SPARE, length // 4)
+        shape = (*keys.shape[:-2], length + num_new + spare, keys.shape[-1])
+        self._keys = keys.new_empty(shape)
+        self._values = values.new_empty(shape)
+        self._put(keys, values, 0)
+
+    def _put(self, keys: Tensor, values: Tensor, start: int) -> None:
+        """Write tokens into the buffers from ``start`` on; they are the last ones from then on."""
+        end = start + keys.shape[-2]
+        self._keys[..., start:end, :] = keys
+        self._values[..., start:end, :] = values
+        self.keys = self._keys[..., :end, :]
+        self.values = self._values[..., :end, :]
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -42,8 +53,7 @@ class _RoomyLayer(DynamicLayer):
         end = start + key_states.shape[-2]
         if end > self._keys.shape[-2]:
             self._hold(self.keys, self.values, end - start)
-        self._keys[..., start:end, :], self._values[..., start:end, :] = key_states, value_states
-        self.keys, self.values = self._keys[..., :end, :], self._values[..., :end, :]
+        self._put(key_states, value_states, start)
         return self.keys, self.values
 
     def lengthen(self, num: int) -> None:

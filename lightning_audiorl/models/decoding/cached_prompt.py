@@ -9,17 +9,21 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel, ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from lightning_audiorl.fields import PerPrompt
 from lightning_audiorl.models.decoding import sampling
-from lightning_audiorl.models.decoding.shared_prefix import Layout, packed_arguments
-from lightning_audiorl.models.decoding.tokens import decode_groups, target_rollout
+from lightning_audiorl.models.decoding.shared_prefix import Layout, packed_arguments, share_prefix
+from lightning_audiorl.models.decoding.tokens import allowed_tokens, decode_groups, target_rollout
+from lightning_audiorl.models.finetune import Finetune, Parts, apply_finetune, merged_state_dict
+from lightning_audiorl.models.loading import Family, Start, build, read_start, stop_token_ids
 from lightning_audiorl.models.policy import Context, Policy, SampleKey
+from lightning_audiorl.models.tiny_base import TinySpec
 from lightning_audiorl.types import Decoding, Rollout
 
 
@@ -48,9 +52,16 @@ class PromptState(sampling.DecodeState, Protocol):
 
 
 class CachedPromptPolicy(Policy[PrefixT]):
-    """Sampling and scoring over a shared prompt; a family adds `encode`, `prefill`, `packed`, `output`, its loading.
+    """Loading, sampling and scoring over a shared prompt; what all families with a tokenizer have in common.
+
+    A family says which classes it is loaded with (`family`), where its modules are (`roles`, `output`) and
+    how it reads a prompt (`encode`, `prefill`, `packed`, or what a more special base asks for). Its constructor calls
+    `_load`, does what only this family needs, and ends with `_make_ready`.
 
     Attributes:
+        family: classes of model and processor.
+        model: of transformers.
+        processor: of audio and text; without audio, the tokenizer.
         tokenizer: of the text (and special) tokens.
         stop_ids: tokens that end a completion; the first one ends training targets.
         allowed: [V] bool buffer, the tokens that may be sampled.
@@ -58,21 +69,89 @@ class CachedPromptPolicy(Policy[PrefixT]):
         fused_attention: see `Layout.fused`.
     """
 
+    family: ClassVar[Family]
+    start: Start
+    model: Any
+    processor: Any
     tokenizer: PreTrainedTokenizerBase
     stop_ids: list[int]
     allowed: Tensor
     usual_tokens_per_second: float = 15.0
     fused_attention: bool | None = None
 
+    # --- loading
+
+    def _load(self, init_from: str | TinySpec, dtype: str, revision: str | None) -> None:
+        """The first half of a family's constructor: start, model, processor and tokenizer."""
+        # A wrong path or a foreign checkpoint fails here, before minutes of loading.
+        self.start = read_start(init_from)
+        self.model, self.processor = build(self.start, self.family, dtype, revision)
+        self.tokenizer = (
+            self.processor.tokenizer
+            if isinstance(self.processor, ProcessorMixin)
+            else self.processor
+        )
+
+    def _make_ready(self, finetune: Finetune | None) -> None:
+        """The last call in a family's constructor: what may be sampled, the start's checkpoints, what trains."""
+        # On the plain model: it may be refused here, and adapters then wrap layers that attend as they will.
+        share_prefix(self.backbone)
+
+        self.stop_ids, allowed = self._vocabulary()
+        self.register_buffer("allowed", allowed, persistent=False)
+
+        # The start's checkpoints go onto its weights, their adapters put in, filled and merged. They are compared by a
+        # hash of the whole policy: all that is part of it, such as a codec, stands in its place by now.
+        roles = self.roles
+        self.start.load_into(self, roles.backbone)
+
+        # Last, since it freezes all that it does not name, and puts fresh adapters onto weights that are final.
+        self.finetune = finetune or Finetune()
+        apply_finetune(self.model, roles, self.finetune)
+
+    def _vocabulary(self) -> tuple[list[int], Tensor]:
+        """`stop_ids` and `allowed`."""
+        stop_ids = stop_token_ids(self.model, self.tokenizer)
+        vocab_size = self.model.config.get_text_config().vocab_size
+        return stop_ids, allowed_tokens(self.tokenizer, vocab_size, stop_ids)
+
+    def export(self, folder: str) -> None:
+        # What generates from the folder may say no more than what trained.
+        self.model.generation_config.suppress_tokens = (
+            (~self.allowed).nonzero().squeeze(-1).tolist()
+        )
+        self.model.save_pretrained(
+            folder, state_dict=merged_state_dict(self.model), safe_serialization=True
+        )
+        self.processor.save_pretrained(folder)
+
+    # --- its modules
+
     @property
     @abstractmethod
-    def backbone(self) -> nn.Module:
+    def roles(self) -> Parts:
+        """The model's modules by role."""
+
+    def parts(self) -> dict[str, list[nn.Module]]:
+        roles = self.roles
+        by_role = {
+            "encoder": list(roles.encoder),
+            "projector": list(roles.projector),
+            "lm": [roles.backbone, self.output],
+        }
+        return {role: modules for role, modules in by_role.items() if modules}
+
+    @property
+    def backbone(self) -> PreTrainedModel:
         """The language model or decoder without its head; it went through `share_prefix`."""
+        return self.roles.backbone
 
     @property
     @abstractmethod
     def output(self) -> nn.Module:
         """Linear layer from hidden states to logits."""
+
+    # --- rollout and update
 
     @abstractmethod
     def prefill(self, context: PrefixT) -> PromptState:
@@ -116,12 +195,11 @@ class CachedPromptPolicy(Policy[PrefixT]):
 
     def head(self, hidden: Tensor) -> Tensor:
         logits = self.output(hidden)
-        # Added rather than filled in: nothing is copied, and the gradient passes (where -inf stands it is 0 anyway).
-        return logits.add_(
-            torch.zeros_like(self.allowed, dtype=logits.dtype).masked_fill_(
-                ~self.allowed, -torch.inf
-            )
+        forbidden = torch.zeros_like(self.allowed, dtype=logits.dtype).masked_fill_(
+            ~self.allowed, -torch.inf
         )
+        # Added rather than filled in: nothing is copied, and the gradient passes (where -inf stands it is 0 anyway).
+        return logits.add_(forbidden)
 
     def decode(self, rollout: Rollout, context: PrefixT) -> list[list[str]]:
         return decode_groups(self.tokenizer, rollout)

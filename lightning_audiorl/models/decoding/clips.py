@@ -8,7 +8,17 @@ from lightning_audiorl.types import PromptBatch
 def check_clips(
     batch: PromptBatch, family: str, rate_hz: int, min_samples: int, max_samples: int
 ) -> None:
-    """Raise ValueError for another sample rate, or for a clip shorter or longer than the model takes (named)."""
+    """Raise ValueError for another sample rate, or for a clip shorter or longer than the model takes (named).
+
+    Example:
+        >>> import torch
+        >>> from lightning_audiorl.types import Utterance
+        >>> batch = PromptBatch(torch.zeros(1, 80), torch.tensor([80]), 8000, (Utterance("a", (), "one", 0.01),))
+        >>> check_clips(batch, "WhisperPolicy", rate_hz=16000, min_samples=1, max_samples=480000)
+        Traceback (most recent call last):
+            ...
+        ValueError: WhisperPolicy wants 16000 Hz audio, got 8000; set sample_rate_hz
+    """
     if batch.sample_rate_hz != rate_hz:
         raise ValueError(
             f"{family} wants {rate_hz} Hz audio, got {batch.sample_rate_hz}; set sample_rate_hz"

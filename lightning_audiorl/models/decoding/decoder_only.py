@@ -36,6 +36,7 @@ class _CachedPrefix:
         self.positions = self.positions.repeat_interleave(repeats, 0)
 
     def advance(self, tokens: Tensor) -> None:
+        # Not in the prefill, which fills the cache with one call.
         make_room(self.cache)
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=1)
         out = self.backbone(
@@ -55,11 +56,9 @@ class _CachedPrefix:
 
     def select(self, rows: Tensor) -> None:
         self.cache.batch_select_indices(rows)
-        self.hidden, self.mask, self.positions = (
-            self.hidden[rows],
-            self.mask[rows],
-            self.positions[rows],
-        )
+        self.hidden = self.hidden[rows]
+        self.mask = self.mask[rows]
+        self.positions = self.positions[rows]
 
 
 class DecoderOnlyPolicy(CachedPromptPolicy[PrefixT]):
@@ -75,6 +74,7 @@ class DecoderOnlyPolicy(CachedPromptPolicy[PrefixT]):
         """Prompt embeddings [B, P, D], padded on ``side``, and their keep mask [B, P] int64; trainable parts run."""
 
     def prefill(self, context: PrefixT) -> _CachedPrefix:
+        # On the left, so that the last column is every prompt's last token; padding is at position 0, unseen.
         embeds, mask = self.prompt(context, "left")
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         cache = DynamicCache()

@@ -15,7 +15,14 @@ from lightning_audiorl.types import Rollout
 def allowed_tokens(
     tokenizer: PreTrainedTokenizerBase, vocab_size: int, stop_ids: Sequence[int]
 ) -> Tensor:
-    """[V] bool: text tokens and stop tokens; not the other special tokens, nor ids the tokenizer does not know."""
+    """[V] bool: text tokens and stop tokens; not the other special tokens, nor ids the tokenizer does not know.
+
+    Example:
+        >>> from lightning_audiorl.models.tiny import word_tokenizer
+        >>> tokenizer = word_tokenizer(["yes", "no"])  # five special tokens before them, 2 is the stop token
+        >>> allowed_tokens(tokenizer, vocab_size=8, stop_ids=[2]).nonzero().flatten().tolist()
+        [2, 5, 6]
+    """
     allowed = torch.zeros(vocab_size, dtype=torch.bool)
     # An embedding is often padded to more rows than the tokenizer has tokens.
     allowed[: min(vocab_size, len(tokenizer))] = True
@@ -52,7 +59,14 @@ def padded(
 
 
 def decode_groups(tokenizer: PreTrainedTokenizerBase, rollout: Rollout) -> list[list[str]]:
-    """B lists of G texts without special tokens."""
+    """B lists of G texts without special tokens.
+
+    Example:
+        >>> from lightning_audiorl.models.tiny import word_tokenizer
+        >>> rollout = targets_of([[5, 6, 2], [2]], fill=2, device=torch.device("cpu"))
+        >>> decode_groups(word_tokenizer(["yes", "no"]), rollout)
+        [['yes no'], ['']]
+    """
     groups = []
     for tokens, lengths in zip(rollout.tokens.tolist(), rollout.lengths.tolist(), strict=True):
         rows = [row[:length] for row, length in zip(tokens, lengths, strict=True)]
@@ -70,6 +84,13 @@ def target_rollout(
     stop_id: int,
 ) -> Rollout:
     """Reference texts as a rollout of G=1, the stop token appended.
+
+    Example:
+        >>> from lightning_audiorl.models.tiny import word_tokenizer
+        >>> tokenizer = word_tokenizer(["yes", "no"])
+        >>> allowed = allowed_tokens(tokenizer, 7, [2])
+        >>> target_rollout(tokenizer, allowed, ["a", "b"], ["yes no", ""], stop_id=2).tokens.tolist()
+        [[[5, 6, 2]], [[2, 2, 2]]]
 
     Raises:
         ValueError: where a text holds a token that the model may not produce (for a word-level tokenizer: a word

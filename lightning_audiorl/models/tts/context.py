@@ -12,7 +12,23 @@ from lightning_audiorl.models.decoding.cached_prompt import PrefixContext
 
 
 @dataclass(frozen=True)
-class SpeechContext(PrefixContext):
+class TextContext(PrefixContext):
+    """B prompts as token ids.
+
+    Args:
+        ids, durations_s: of the prompts.
+        tokens: B prompts.
+    """
+
+    tokens: PerPrompt[list[list[int]]]
+
+    @property
+    def prompt_lengths(self) -> list[int]:
+        return [len(row) for row in self.tokens]
+
+
+@dataclass(frozen=True)
+class SpeechContext(TextContext):
     """B prompts of text and speaker prompt.
 
     The speaker prompts' audio stays in host memory: only a codec's decoder may want it, in the reward phase.
@@ -28,7 +44,6 @@ class SpeechContext(PrefixContext):
         prompt_num_samples: [B].
     """
 
-    tokens: PerPrompt[list[list[int]]]
     text_lengths: PerPrompt[list[int]]
     prompt_codes: PerPrompt[list[list[int]]]
     target_codes: PerPrompt[list[list[int]]]
@@ -36,7 +51,3 @@ class SpeechContext(PrefixContext):
         Tensor, Shape("B S", pad="S", lengths="prompt_num_samples", on_host=True)
     ]
     prompt_num_samples: Annotated[Tensor, Shape("B", on_host=True)]
-
-    @property
-    def prompt_lengths(self) -> list[int]:
-        return [len(row) for row in self.tokens]

@@ -6,21 +6,29 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from lightning_audiorl.fields import Checked, Shape
+
 _CONTROL_TOKEN = re.compile(r"<\|[^<>|]+\|>")
 
 
 @dataclass(frozen=True)
-class SpeechTokens:
+class SpeechTokens(Checked):
     """The speech vocabulary of a language model with V tokens, for a codec with N codes.
 
-    Example: V=6, N=2, speech tokens 3 and 4, stop token 5 -> ``code_to_token`` [3, 4], ``token_to_code``
-    [-1, -1, -1, 0, 1, -1], ``allowed`` [0, 0, 0, 1, 1, 1].
+    Example: V=6, N=2, speech tokens 3 and 4, stop token 5.
+        >>> speech = PlainTemplate().outline(cardinality=2, vocab_size=6)
+        >>> speech.code_to_token
+        tensor([3, 4])
+        >>> speech.token_to_code
+        tensor([-1, -1, -1,  0,  1, -1])
+        >>> speech.allowed.int()
+        tensor([0, 0, 0, 1, 1, 1], dtype=torch.int32)
 
     Args:
         code_to_token: [N] int64 token of each code.
@@ -29,10 +37,10 @@ class SpeechTokens:
         allowed: [V] bool, the tokens that may be sampled: speech and stop.
     """
 
-    code_to_token: Tensor
-    token_to_code: Tensor
+    code_to_token: Annotated[Tensor, Shape("N")]
+    token_to_code: Annotated[Tensor, Shape("V")]
     stop_ids: list[int]
-    allowed: Tensor
+    allowed: Annotated[Tensor, Shape("V")]
 
 
 class SpeechTemplate(ABC):
@@ -98,6 +106,7 @@ class SpeechTemplate(ABC):
             ValueError: where the tokenizer has another number of speech tokens than the codec has codes, where the
                 model has no row for one of them, or where a stop token is missing.
         """
+        # Counted by name, so that a tokenizer made for another codec is noticed.
         vocabulary = tokenizer.get_vocab()
         ids: list[int] = []
         while (token := vocabulary.get(self.speech_token.format(len(ids)))) is not None:
@@ -108,6 +117,7 @@ class SpeechTemplate(ABC):
                 f"{len(ids)} speech tokens ({self.speech_token.format(0)}, ...); give the codec that the language "
                 "model was trained with, or the template of its family"
             )
+
         stop_ids = [token_id(tokenizer, name) for name in self.stop_tokens]
         if max(*ids, *stop_ids) >= vocab_size:
             raise ValueError(
@@ -171,6 +181,8 @@ def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
         checked_text(text), add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast
     )
     ids: list[int] = list(encoded["input_ids"])
+
+    # Only a fast tokenizer says which part of the text a token is of.
     unknown = [i for i, token in enumerate(ids) if token == tokenizer.unk_token_id]
     if unknown or not ids:
         spans = encoded["offset_mapping"] if tokenizer.is_fast else []
@@ -187,6 +199,13 @@ class PlainTemplate(SpeechTemplate):
 
     ``<|im_start|> prompt text <|speech_start|> prompt codes <|im_end|> text <|speech_start|>``, and then the model's
     codes up to ``<|im_end|>``. The text stands right before its speech, however long the speaker prompt is.
+
+    Example:
+        >>> from lightning_audiorl.models import TinySpeechLM
+        >>> _, tokenizer = TinySpeechLM(words=("one", "two"), width=8, layers=1, heads=1, num_codes=4).build()
+        >>> ids = PlainTemplate().prompt_ids(tokenizer, "two", prompt_text="one", prompt_codes=[3, 0])
+        >>> tokenizer.convert_ids_to_tokens(ids)[1:7]
+        ['one', '<|speech_start|>', '<|s_3|>', '<|s_0|>', '<|im_end|>', 'two']
     """
 
     stop_tokens = ("<|im_end|>",)
@@ -195,12 +214,12 @@ class PlainTemplate(SpeechTemplate):
     def _prompt_ids(
         self, tokenizer: PreTrainedTokenizerBase, text: str, prompt_text: str, prompt_ids: list[int]
     ) -> list[int]:
-        start, speech, stop = (
-            token_id(tokenizer, t) for t in ("<|im_start|>", self.speech_start, "<|im_end|>")
-        )
-        example = (
-            [*text_ids(tokenizer, prompt_text), speech, *prompt_ids, stop] if prompt_ids else []
-        )
+        start = token_id(tokenizer, "<|im_start|>")
+        speech = token_id(tokenizer, self.speech_start)
+        stop = token_id(tokenizer, "<|im_end|>")
+        example: list[int] = []
+        if prompt_ids:
+            example = [*text_ids(tokenizer, prompt_text), speech, *prompt_ids, stop]
         return [start, *example, *text_ids(tokenizer, text), speech]
 
 
@@ -218,7 +237,8 @@ class LlasaTemplate(SpeechTemplate):
     """
 
     def __init__(self, joiner: str = "", date: str = "26 Jul 2024") -> None:
-        self.joiner, self.date = joiner, date
+        self.joiner = joiner
+        self.date = date
 
     def _prompt_ids(
         self, tokenizer: PreTrainedTokenizerBase, text: str, prompt_text: str, prompt_ids: list[int]
