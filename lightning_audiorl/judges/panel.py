@@ -172,6 +172,7 @@ def same_weights(one: nn.Module, other: nn.Module) -> bool:
         >>> same_weights(nn.Linear(1, 1), nn.Linear(1, 2))
         False
     """
+    # Names first: `torch.equal` of tensors that do not belong together says nothing.
     ours = one.state_dict()
     others = other.state_dict()
     if ours.keys() != others.keys():

@@ -63,6 +63,7 @@ def spoken_errors(
     """
     reference = normaliser.normalise(row.text)
     hypothesis = normaliser.normalise(transcript)
+    # Spaces are left out only of characters: units of a language without spaces are characters anyway.
     if unit == "language":
         return count_errors(reference, hypothesis, normaliser.unit)
     return count_errors(reference.replace(" ", ""), hypothesis.replace(" ", ""), "char")
@@ -78,6 +79,7 @@ def judged(values: list[float], judge: nn.Module | str) -> list[float]:
         >>> judged([0.5, math.nan], "asr")
         [0.5, nan]
     """
+    # Some are judged: a failure is that of its sample, and stays NaN.
     if not values or not all(math.isnan(value) for value in values):
         return values
 

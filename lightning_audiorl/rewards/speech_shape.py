@@ -37,6 +37,7 @@ def duration_consistency(lengths: Sequence[int], floor: float = -1.0) -> list[fl
         >>> duration_consistency([10, 8, 16, 0])
         [0.0, -0.2, -0.6, -1.0]
     """
+    # Silence must not pull the median down: a group that mostly says nothing would reward it.
     spoken = [length for length in lengths if length]
     middle = median(spoken) if spoken else 1.0
 
@@ -106,6 +107,7 @@ def token_distances(group: Sequence[Sequence[int]]) -> list[float]:
     """
 
     def distance(i: int) -> float:
+        # Silence is nobody's other, or it would make every sample of its group look diverse.
         others = [other for j, other in enumerate(group) if j != i and other]
         if not group[i] or not others:
             return 0.0
