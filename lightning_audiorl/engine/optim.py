@@ -75,6 +75,7 @@ class Optim:
             self._refuse_unread(
                 ("lr", "weight_decay", "betas"), "give it to the optimizer, in its init_args"
             )
+
         if callable(self.schedule):
             self._refuse_unread(
                 ("warmup_steps", "min_lr_ratio", "schedule_args"),

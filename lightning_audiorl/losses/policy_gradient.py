@@ -126,16 +126,15 @@ class PolicyGradient(Loss[PreparedPolicyGradient]):
 
         # The ratio to the policy that sampled; without old log-probs it is 1, and only its gradient counts.
         scored = self.settings.token_log_probs(micro_batch.context, rollout, with_entropy=True)
-        old = (
-            None
-            if prepared.old_log_probs is None
-            else group_part(prepared.old_log_probs, micro_batch)
-        )
-        unique = (
-            ops.unique_samples(rollout.tokens, rollout.keep, used)
-            if self.objective.needs_unique
-            else None
-        )
+        old: Tensor | None = None
+        if prepared.old_log_probs is not None:
+            old = group_part(prepared.old_log_probs, micro_batch)
+
+        # An expectation over hypotheses counts each of them once, however often it was drawn.
+        unique: Tensor | None = None
+        if self.objective.needs_unique:
+            unique = ops.unique_samples(rollout.tokens, rollout.keep, used)
+
         surrogate = self.objective.surrogate(
             scored.log_probs,
             old,

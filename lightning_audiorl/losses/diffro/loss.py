@@ -268,6 +268,7 @@ class DiffROLoss(Loss[PreparedDiffRO]):
         context = micro_batch.context
         used = positions.used
         reference = prepared.reference
+
         chunk = RelaxedChunk(
             policy=policy,
             temperature=self.settings.decoding.temperature,
