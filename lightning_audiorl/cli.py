@@ -78,7 +78,7 @@ def _as_int(seed: Any) -> int:
 
 
 class AudioRLCLI(LightningCLI):
-    """One seed for everything, callbacks that are always there, figures as one table (`RunReport` prints it)."""
+    """One seed for everything, callbacks that are always there, results as one table (`RunReport` prints it)."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for key, callback in _CALLBACKS.items():
@@ -104,25 +104,29 @@ class AudioRLCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except ValueError as error:
-            said: BaseException = error
-            while said.__cause__ is not None and str(said).startswith(
+            cause: BaseException = error
+            while cause.__cause__ is not None and str(cause).startswith(
                 "Does not validate against any of the Union"
             ):
-                said = said.__cause__
-            raise said from None
+                cause = cause.__cause__
+            raise cause from None
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         """A callback of the user's takes the place of ours of its kind; a Trainer switch leaves ours out."""
         users = config.get("callbacks") or []
         users = users if isinstance(users, list) else [users]
         unwanted = {type(callback) for callback in users}
+
+        # The training of a part: ours want an RL run.
         if not isinstance(self.model, AudioRLModule):
             unwanted |= set(_CALLBACKS.values())
+
         for kind, switch in (
             (ProgressBar, "enable_progress_bar"),
             (Checkpoint, "enable_checkpointing"),
         ):
-            if config.get(switch) is False or any(isinstance(callback, kind) for callback in users):
+            is_off = config.get(switch) is False
+            if is_off or any(isinstance(callback, kind) for callback in users):
                 unwanted |= {ours for ours in _CALLBACKS.values() if issubclass(ours, kind)}
         return super()._instantiate_trainer(
             config, [c for c in callbacks if type(c) not in unwanted]
@@ -137,11 +141,11 @@ class AudioRLCLI(LightningCLI):
         self.trainer.fit(ckpt_path=ckpt_path, **kwargs)
 
     def validate(self, **kwargs: Any) -> None:
-        """``Trainer.validate`` without its list of every figure."""
+        """``Trainer.validate`` without its list of every metric."""
         self.trainer.validate(verbose=False, **kwargs)
 
     def test(self, **kwargs: Any) -> None:
-        """``Trainer.test`` without its list of every figure."""
+        """``Trainer.test`` without its list of every metric."""
         self.trainer.test(verbose=False, **kwargs)
 
 
@@ -163,6 +167,13 @@ def run(args: ArgsType = None) -> AudioRLCLI:
     import_named_classes()
     for message in _NOT_SO:
         warnings.filterwarnings("ignore", message=message)
+
+    help_texts = {
+        "description": "Reinforcement learning for speech models.",
+        "epilog": _others(),
+    }
+
+    # Model and data module are whatever the YAML file names by class path.
     return AudioRLCLI(
         LightningModule,
         LightningDataModule,
@@ -172,20 +183,17 @@ def run(args: ArgsType = None) -> AudioRLCLI:
         auto_configure_optimizers=False,
         trainer_defaults=trainer_defaults(),
         save_config_kwargs={"overwrite": True},
-        parser_kwargs={
-            "description": "Reinforcement learning for speech models.",
-            "epilog": _others(),
-        },
+        parser_kwargs=help_texts,
         args=args,
     )
 
 
 def _others() -> str:
     """`COMMANDS` in a line each, for the help."""
-    lines = (
-        f"{name}: {(inspect.getdoc(command) or '').splitlines()[0]}"
-        for name, command in COMMANDS.items()
-    )
+    lines = []
+    for name, command in COMMANDS.items():
+        first, _, _ = (inspect.getdoc(command) or "").partition("\n")
+        lines.append(f"{name}: {first}")
     return "Further commands, each with its --help. " + " ".join(lines)
 
 
@@ -202,7 +210,8 @@ def command_parser(name: str) -> ArgumentParser:
 
 def run_command(name: str, args: list[str]) -> None:
     """Run one of `COMMANDS`."""
-    command, parser = COMMANDS[name], command_parser(name)
+    command = COMMANDS[name]
+    parser = command_parser(name)
     given = parser.instantiate(parser.parse_args(args))
     if "config" not in inspect.signature(command).parameters:
         given.pop("config")

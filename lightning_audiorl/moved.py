@@ -2,7 +2,7 @@
 
 An import of an old name gives the module itself, not a second copy of it, so that its classes are the same under both
 names. Old names that are the names of packages now (``data.audio``, ``data.manifest``, ``data.hypotheses``,
-``commands``) are not in the table: those packages export what the modules held.
+``judges.training``, ``commands``) are not in the table: those packages export what the modules held.
 """
 
 from __future__ import annotations
@@ -75,7 +75,15 @@ MOVED = {
     "data.subsets.samples": "data.mix.selection.hypothesis_choice",
     "data.subsets.texts": "data.mix.selection.by_text",
     "data.targets": "data.manifest.targets",
+    "judges.ctc": "judges.models.ctc",
+    "judges.ctc_training": "judges.training.ctc",
+    "judges.networks": "judges.models.networks",
+    "judges.pretrained": "judges.models.pretrained",
+    "judges.quality": "judges.models.quality",
     "judges.sharing": "judges.panel",
+    "judges.speaker_training": "judges.training.speaker",
+    "judges.speakers": "judges.models.speakers",
+    "judges.vocoded": "judges.training.vocoded",
     "models.biased_head": "models.tts.biased_head",
     "models.cache": "models.decoding.cache",
     "models.cached_prompt": "models.decoding.cached_prompt",

@@ -13,7 +13,12 @@ import torch
 import yaml
 
 from lightning_audiorl import cli
+from lightning_audiorl.data import ManifestRows
+from lightning_audiorl.models import SampleKey
+from lightning_audiorl.types import Decoding
 from tests.command import class_of, run, tiny_config, write_manifest
+from tests.helpers import assert_close
+from tests.models.families import log_probs
 
 PAGE = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
 BLOCK = re.compile(r"```(python|yaml)\n(.*?)```", re.DOTALL)
@@ -58,7 +63,7 @@ def follow(folder: Path, heading: str, settings: dict[str, Any]) -> cli.AudioRLC
 def test_every_task_of_the_page_is_tested() -> None:
     headings = re.findall(r"^## (.*)$", PAGE, flags=re.MULTILINE)
     tested = Path(__file__).read_text()
-    assert len(headings) >= 4
+    assert len(headings) == 5
     assert [heading for heading in headings if f'"{heading}"' not in tested] == []
 
 
@@ -125,6 +130,33 @@ def test_a_metric(folder: Path) -> None:
     )
     assert spec.bars is not None
     assert reward_hacking_alerts([0.0, 1.0], {"val/tones/first_word_rate": [0.9, 0.1]})
+
+
+def test_a_model_family(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It trains, pairs each clip with its own group, exports what it reads back, and is planned."""
+    settings = tiny_config(folder) | {"export": {"enabled": True}}
+    settings["model"]["init_args"].pop("policy")
+    settings["model"]["init_args"] |= {"num_updates": 2, "micro_batch_size": 1}
+    command = follow(folder, "A model family", settings)
+    module, data = command.model, command.datamodule
+    policy = module.policy
+    assert module.rl_step == 2
+    assert {name.split(".")[0] for name in policy.trainable()} == {"projector", "model"}
+
+    context = policy.encode(data.load(list(ManifestRows(str(folder / "train.jsonl")))))
+    rollout = policy.sample(context, 2, Decoding(max_new_tokens=5), SampleKey(0, 0))
+    whole = log_probs(policy, context, rollout)
+    assert_close(whole, rollout.log_probs * rollout.keep, "policy")
+    alone = log_probs(policy, context.select([3]), rollout.select([3]))
+    assert_close(alone[0], whole[3, :, : alone.shape[-1]], "policy")
+
+    again = type(policy)(str(folder / "run" / "export"))
+    assert_close(log_probs(again, context, rollout), whole, "policy")
+
+    cli.main(
+        ["plan", "--config", str(folder / "config.yaml"), "--audio_s", "2", "--accelerator", "cpu"]
+    )
+    assert "update" in capsys.readouterr().out
 
 
 def test_a_data_subset(folder: Path) -> None:

@@ -60,9 +60,19 @@ ROOMS = {
         "torch torchaudio transformers safetensors lightning",
     ),
     "judges": Room(
-        "models that judge speech, the panel that asks each of them once per step; their training",
-        "text types ops codecs models.policy",
-        "torch torchaudio torchmetrics lightning transformers huggingface_hub speechbrain safetensors",
+        "what a judge of speech is, the panel that asks each of them once per step, pitch",
+        "types",
+        "torch torchaudio",
+    ),
+    "judges.models": Room(
+        "the models that judge: recognisers, speaker encoders, quality predictors",
+        "types ops models.policy judges.base",
+        "torch torchaudio torchmetrics transformers huggingface_hub speechbrain safetensors",
+    ),
+    "judges.training": Room(
+        "training of our own judges",
+        "text types ops codecs judges.models",
+        "torch torchaudio lightning",
     ),
     "token2text": Room(
         "the network that DiffRO differentiates: codes to text and labels; training, calibration",

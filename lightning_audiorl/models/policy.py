@@ -106,7 +106,7 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
 
     def example_context(
         self, num_prompts: int, seconds: float, text_tokens: int | None = None
-    ) -> Context:
+    ) -> ContextT:
         """What `encode` makes of clips of one length, whatever they say: ``audiorl plan`` traces a step on it.
 
         Args:

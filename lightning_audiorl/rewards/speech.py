@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from lightning_audiorl.judges.base import AsrJudge, JudgeError, SpeakerEncoder
+from lightning_audiorl.judges.models.quality import QualityPredictor
 from lightning_audiorl.judges.panel import JudgePanel
-from lightning_audiorl.judges.quality import QualityPredictor
 from lightning_audiorl.rewards.base import JudgedReward
 from lightning_audiorl.text.errors import ErrorCounts, count_errors
 from lightning_audiorl.text.normalise import Normaliser, normaliser_for

@@ -112,18 +112,22 @@ class PhaseMixin(Strategy):
         self.ledger = Ledger(self.placement, self.root_device)
 
         parts = module.parts()
-        placed = {id(tensor) for part in parts for tensor in part.tensors()}
+        placed: set[int] = set()
+        for part in parts:
+            placed.update(id(tensor) for tensor in part.tensors())
         for tensor in (*module.parameters(), *module.buffers()):
             if id(tensor) not in placed and not isinstance(tensor, DTensor):
                 tensor.data = tensor.data.to(self.root_device)
         self.placement.add(parts)
 
     def _optimizer_tensors(self) -> list[Tensor]:
-        states = [state for optimizer in self.optimizers for state in optimizer.state.values()]
-        # A state of one number, such as AdamW's step, lives on the host.
-        return [
-            t for state in states for t in state.values() if isinstance(t, Tensor) and t.ndim > 0
-        ]
+        """What the optimizers keep for each parameter."""
+        tensors: list[Tensor] = []
+        for optimizer in self.optimizers:
+            for state in optimizer.state.values():
+                # A state of one number, such as AdamW's step, lives on the host.
+                tensors += [t for t in state.values() if isinstance(t, Tensor) and t.ndim > 0]
+        return tensors
 
     @contextmanager
     def _values(self) -> Iterator[None]:

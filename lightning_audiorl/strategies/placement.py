@@ -60,7 +60,9 @@ class _Held:
         tensors = {id(tensor): tensor for tensor in self.tensors()}
 
         # An id may have gone over to another tensor since: an optimizer makes new states, a step new prompts.
-        self.host = {key: held for key, held in self.host.items() if tensors.get(key) is held[0]}
+        for key, (known, _) in list(self.host.items()):
+            if tensors.get(key) is not known:
+                del self.host[key]
         for key, tensor in tensors.items():
             if tensor.numel() == 0:
                 continue
@@ -138,6 +140,17 @@ class Placement:
     Attributes:
         moved_bytes, moved_s, waited_s: since `reset`: bytes copied, seconds that copying took, and seconds of it that
             the computation had to wait for.
+
+    Example:
+        >>> weight = torch.ones(3)
+        >>> placement = Placement("offload", torch.device("cpu"))
+        >>> placement.add([Part("lm", frozenset({"rollout"}), lambda: [weight])])
+        >>> placement.enter("encode")
+        >>> placement.is_parked("lm"), weight.numel()
+        (True, 0)
+        >>> placement.enter("rollout")
+        >>> placement.is_parked("lm"), weight
+        (False, tensor([1., 1., 1.]))
     """
 
     def __init__(

@@ -11,9 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from lightning_audiorl.judges.ctc import BLANK, ENGLISH_CHARACTERS, greedy_text
-from lightning_audiorl.judges.ctc_training import character_ids, frames_needed
-from lightning_audiorl.judges.networks import JudgeNetwork, frame_mask, load_network, seeded_weights
+from lightning_audiorl.judges.models.ctc import BLANK, ENGLISH_CHARACTERS, greedy_text
+from lightning_audiorl.judges.models.networks import (
+    JudgeNetwork,
+    frame_mask,
+    load_network,
+    seeded_weights,
+)
+from lightning_audiorl.judges.training.ctc import character_ids, frames_needed
 from lightning_audiorl.ops.logprobs import scaled_logits
 from lightning_audiorl.types import Utterance
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_audiorl.codecs.base import Codec
 from lightning_audiorl.codecs.network_training import val_set_name
-from lightning_audiorl.judges.training import JudgeTraining
+from lightning_audiorl.judges.training.base import JudgeTraining
 from lightning_audiorl.models.reference import content_hash
 from lightning_audiorl.ops.randomness import keyed_generator
 from lightning_audiorl.text.errors import ErrorCounts, count_errors

@@ -264,8 +264,8 @@ def test_judges_by_name_are_those_given_one_by_one(judges: Path) -> None:
     same(run(given), run(by_name))
     step = by_name.last_step
     assert step is not None
-    assert sum(heard) <= 2 * len(NAMES) * by_name.group_size
-    assert sum(heard) > len(NAMES) * by_name.group_size
+    assert sum(heard) <= 2 * len(NAMES) * by_name.sampler.group_size
+    assert sum(heard) > len(NAMES) * by_name.sampler.group_size
     assert {name for group in step.groups for one in group for name in one.transcripts} == {"judge"}
     assert by_name.panel.with_transcripts(step.groups)[0][0].transcripts == {}
 

@@ -157,7 +157,7 @@ def test_two_models_in_one_file_blank_lines_and_other_key_orders(tmp_path: Path)
 def test_ids_with_the_same_hash_are_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "_key", lambda row_id: 3)
+    monkeypatch.setattr(reader, "id_key", lambda row_id: 3)
     rows = [row("a"), row("b", "other")]
     found = HypothesisFiles([write(tmp_path / "h.jsonl", [predicted(one) for one in rows])])
     assert [found.of(one) for one in rows] == [(predicted(one),) for one in rows]

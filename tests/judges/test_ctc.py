@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from lightning_audiorl.judges import CtcJudge, JudgeError, LogMelGru, MfccConv, XvectorEncoder
-from lightning_audiorl.judges.ctc import CtcNetwork, greedy_text
-from lightning_audiorl.judges.networks import Frames
+from lightning_audiorl.judges.models.ctc import CtcNetwork, greedy_text
+from lightning_audiorl.judges.models.networks import Frames
 from lightning_audiorl.ops.randomness import keyed_generator
 from tests.helpers import assert_close
 from tests.judges.fakes import RATE_HZ, said, tone

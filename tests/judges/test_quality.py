@@ -14,8 +14,8 @@ from lightning_audiorl.judges import (
     QualityPredictor,
     SquimQuality,
     TorchmetricsQuality,
-    quality,
 )
+from lightning_audiorl.judges.models import quality
 from tests.judges.fakes import said, tone
 
 

@@ -13,7 +13,7 @@ from lightning_audiorl.judges import (
     XvectorEncoder,
 )
 from lightning_audiorl.judges import XvectorNetwork as Xvector
-from lightning_audiorl.judges.speakers import NetworkEncoder
+from lightning_audiorl.judges.models.speakers import NetworkEncoder
 from tests.helpers import assert_close
 from tests.judges.fakes import RATE_HZ, tone
 

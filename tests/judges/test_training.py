@@ -20,10 +20,10 @@ from lightning_audiorl.judges import (
     SpeakerTraining,
     XvectorNetwork,
 )
-from lightning_audiorl.judges.ctc_training import character_ids
-from lightning_audiorl.judges.speaker_training import margin_loss, mean_cosines
-from lightning_audiorl.judges.training import JudgeTraining
-from lightning_audiorl.judges.vocoded import vocoded
+from lightning_audiorl.judges.training.base import JudgeTraining
+from lightning_audiorl.judges.training.ctc import character_ids
+from lightning_audiorl.judges.training.speaker import margin_loss, mean_cosines
+from lightning_audiorl.judges.training.vocoded import vocoded
 from lightning_audiorl.types import PromptBatch, Utterance
 from tests.helpers import assert_close
 from tests.judges.fakes import RATE_HZ, tone

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 import yaml
+from transformers import LlamaConfig, LlamaForCausalLM, Xcodec2Config, Xcodec2Model
 
 from lightning_audiorl import cli
-from lightning_audiorl.commands.plan import read_settings, trace
+from lightning_audiorl.commands.plan import pieces, read_settings, trace
 from lightning_audiorl.commands.plan.meter import Meter
 from lightning_audiorl.commands.plan.skeleton import build_skeleton
+from lightning_audiorl.models import SpeechLMPolicy
+from tests.codecs.test_hf import SIZES
 from tests.command import class_of, tiny_config
 
 
@@ -112,3 +115,62 @@ def test_audio_that_the_encoder_does_not_take(tmp_path: Path) -> None:
         trace(read, audio_s=100.0)
     with pytest.raises(ValueError, match="audio_s > 0"):
         trace(read, audio_s=0.0)
+
+
+def test_speech_is_planned_from_two_config_files(tmp_path: Path) -> None:
+    """No weights, no tokenizer, no feature extractor: the language model's and the codec's config.json are enough."""
+    num_codes, vocab_size = 64, 100
+    sizes = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    language_model = LlamaConfig(vocab_size=vocab_size, **sizes)
+    codec = Xcodec2Config(**SIZES, quantization_levels=[4, 4, 4])
+    language_model.save_pretrained(tmp_path / "lm")
+    codec.save_pretrained(tmp_path / "codec")
+    policy = class_of(
+        "models.SpeechLMPolicy",
+        init_from=str(tmp_path / "lm"),
+        codec=class_of("codecs.Xcodec2Codec", init_from=str(tmp_path / "codec")),
+        template=class_of("models.LlasaTemplate"),
+    )
+    working = trace(
+        read_settings(write(tmp_path, tiny_config(tmp_path, policy=policy))), audio_s=1.0
+    )
+
+    held = {piece.name: piece.num_bytes for piece in pieces(working)}
+    assert held["lm (trainable)"] == sum(
+        p.nbytes for p in LlamaForCausalLM(language_model).parameters()
+    )
+    real = Xcodec2Model(codec)
+    assert held["codec"] == sum(tensor.nbytes for tensor in (*real.parameters(), *real.buffers()))
+    assert isinstance(working.policy, SpeechLMPolicy)
+    assert int(working.policy.codec.cardinality) == num_codes
+    assert min(working.phases[phase] for phase in ("rollout", "reference", "update")) > 0
+
+
+def test_the_codec_must_fit_the_language_model(tmp_path: Path) -> None:
+    LlamaConfig(vocab_size=10).save_pretrained(tmp_path / "lm")
+    policy = class_of(
+        "models.SpeechLMPolicy",
+        init_from=str(tmp_path / "lm"),
+        codec=class_of("codecs.TinyCodec", init_from=class_of("codecs.TinyCodecConfig")),
+    )
+    assert "the language model only 10 tokens" in refused(
+        tmp_path, tiny_config(tmp_path, policy=policy)
+    )
+
+
+def test_a_shipped_run_of_speech_synthesis_is_planned(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With its tokenizer, and a codec whose weights are there."""
+    monkeypatch.chdir(Path(__file__).parents[2])
+    cli.main(
+        ["plan", "--config", "configs/quickstart_tts.yaml", "--audio_s", "1", "--json", "true"]
+    )
+    data = json.loads(capsys.readouterr().out)
+    assert data["parts"]["codec"] > 0
+    assert data["parts"]["lm (trainable)"] == data["parts"]["reference"] > 1_000_000

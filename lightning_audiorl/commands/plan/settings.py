@@ -116,8 +116,10 @@ def _settings(
     if weights is not None and "dtype" in model.policy.init_args:
         model.policy.init_args.dtype = weights
 
+    # Supervised training has neither samples nor a reference.
     samples = issubclass(algorithm, GRPO)
     decoding = model.get("decoding")
+
     return Settings(
         make_policy=lambda: _made(model.policy),
         autocast=autocast,

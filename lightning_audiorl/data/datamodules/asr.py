@@ -227,7 +227,8 @@ class AsrDataModule(LightningDataModule):
         rank, num_ranks = _rank_and_size()
         # Every rank makes the same draws, so no row is drawn on two of them.
         draws = refill_draws(self._mix(), num_prompts * num_ranks, self.seed, step, attempt)
-        return self._train_batch(draws[rank * num_prompts : (rank + 1) * num_prompts], step)
+        first = rank * num_prompts
+        return self._train_batch(draws[first : first + num_prompts], step)
 
     def val_dataloader(self) -> list[DataLoader[PromptBatch]]:
         return [self._eval_loader(f"val/{name}") for name in self.val]
@@ -252,9 +253,12 @@ class AsrDataModule(LightningDataModule):
             raise ValueError(
                 "AsrDataModule: `train` is empty; give a list of subsets or a manifest path"
             )
-        return [
-            MixEntry(self.rows(f"train/{label}"), subset.share) for label, subset in subsets.items()
-        ]
+
+        mix = []
+        for label, subset in subsets.items():
+            rows = self.rows(f"train/{label}")
+            mix.append(MixEntry(rows, subset.share))
+        return mix
 
     def _eval_loader(self, name: str) -> DataLoader[PromptBatch]:
         rows = self.rows(name)
@@ -273,11 +277,8 @@ class AsrDataModule(LightningDataModule):
 
     def load(self, rows: Sequence[Utterance]) -> PromptBatch:
         """Read the audio of ``rows`` as it is: one batch."""
-        return collate(
-            rows,
-            [read_audio(row, self.sample_rate_hz, self.cache) for row in rows],
-            self.sample_rate_hz,
-        )
+        waves = [read_audio(row, self.sample_rate_hz, self.cache) for row in rows]
+        return collate(rows, waves, self.sample_rate_hz)
 
     def _train_batch(self, draws: list[Draw], step: int) -> PromptBatch:
         rows: list[Utterance] = []
@@ -323,15 +324,13 @@ class AsrDataModule(LightningDataModule):
             return rows
 
         short = [i for i, row in enumerate(rows) if row.duration_s <= self.max_duration_s]
-        self.num_too_long[name] = len(rows) - len(short)
-        if len(short) == len(rows):
+        num_too_long = len(rows) - len(short)
+        self.num_too_long[name] = num_too_long
+        if num_too_long == 0:
             return rows
 
         _log.warning(
-            "%s: left out %d rows longer than %s s",
-            name,
-            len(rows) - len(short),
-            self.max_duration_s,
+            "%s: left out %d rows longer than %s s", name, num_too_long, self.max_duration_s
         )
         if not short:
             raise ValueError(

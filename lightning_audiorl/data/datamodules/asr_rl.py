@@ -106,14 +106,16 @@ class AsrRLDataModule(AsrDataModule):
                     "several machines make cache_dir a folder that all of them share"
                 )
             share_of = shares(self.subsets)
-            self._built = {
-                name: Subset(open_built(self.folder, name), share_of[name]) for name in self.subsets
-            }
+            self._built = {}
+            for name in self.subsets:
+                rows = open_built(self.folder, name)
+                self._built[name] = Subset(rows, share_of[name])
         return self._built
 
     def _plan(self) -> MixPlan:
         kept_out: dict[str, Sequence[Utterance]] = {}
-        for kind, sets in (("val", self.val), ("test", self.test), ("forbid", self.forbid)):
+        kinds = {"val": self.val, "test": self.test, "forbid": self.forbid}
+        for kind, sets in kinds.items():
             for name, source in sets.items():
                 kept_out[f"{kind}/{name}"] = _all_rows(source)
         return MixPlan(self.subsets, kept_out, self.cache_dir, self.seed, self.content_cache)

@@ -48,7 +48,8 @@ def _check_mix(mix: TrainMix) -> None:
         raise ValueError("the training mix is empty; give at least one source")
     for number, entry in enumerate(mix):
         shares = list(entry.share.values()) if isinstance(entry.share, Mapping) else [entry.share]
-        if not shares or not all(0 <= share < float("inf") for share in shares):
+        are_fine = [0 <= share < float("inf") for share in shares]
+        if not shares or not all(are_fine):
             raise ValueError(
                 f"entry {number} of the training mix: shares must be 0 or more, got {entry.share}"
             )
@@ -79,24 +80,26 @@ class _Allocation:
                 f"training mix: every share is 0 at step {self.step}; give one source a share"
             )
 
-        owed = [
-            old + self.batch_size * share / total
-            for old, share in zip(self._owed, shares, strict=True)
-        ]
-        counts = [
-            max(0, int(value)) if share > 0 else 0
-            for value, share in zip(owed, shares, strict=True)
-        ]
+        # The whole rows of what is owed; the fractions stay owed.
+        owed = []
+        counts = []
+        for old, share in zip(self._owed, shares, strict=True):
+            value = old + self.batch_size * share / total
+            owed.append(value)
+            # After a change of shares a source may have had more than it is owed.
+            counts.append(max(0, int(value)) if share > 0 else 0)
 
         # The rows that rounding left over go to those who are owed most. Whole rows can also exceed the batch after a
         # change of shares, when old debts come due; then those who are owed least give one back.
         while (missing := self.batch_size - sum(counts)) != 0:
             if missing > 0:
                 may_get = [k for k, share in enumerate(shares) if share > 0]
-                counts[max(may_get, key=lambda k: owed[k] - counts[k])] += 1
+                most_owed = max(may_get, key=lambda k: owed[k] - counts[k])
+                counts[most_owed] += 1
             else:
                 may_give = [k for k, count in enumerate(counts) if count > 0]
-                counts[max(may_give, key=lambda k: -(owed[k] - counts[k]))] -= 1
+                least_owed = min(may_give, key=lambda k: owed[k] - counts[k])
+                counts[least_owed] -= 1
 
         self._owed = [value - count for value, count in zip(owed, counts, strict=True)]
         self.given = [old + count for old, count in zip(self.given, counts, strict=True)]
@@ -170,11 +173,11 @@ class StepSampler:
             if allocation.step <= self.start_step:
                 continue
 
-            draws = [
-                self._draw(source, position, orders)
-                for source in range(len(self.mix))
-                for position in range(given_before[source], allocation.given[source])
-            ]
+            draws = []
+            for source, first in enumerate(given_before):
+                for position in range(first, allocation.given[source]):
+                    draws.append(self._draw(source, position, orders))
+
             for step, batch in enumerate(self._batches(draws, first_step), start=first_step):
                 if step >= self.start_step and (end is None or step < end):
                     yield batch
@@ -193,15 +196,16 @@ class StepSampler:
     def _batches(self, draws: list[Draw], first_step: int) -> list[list[Draw]]:
         """The draws of one pool as its batches."""
         if self.pool == 1:
-            order = torch.randperm(
-                len(draws), generator=keyed_generator("batch", self.seed, first_step)
-            )
+            generator = keyed_generator("batch", self.seed, first_step)
+            order = torch.randperm(len(draws), generator=generator)
             return [_picked(draws, order.tolist())]
 
-        durations = [self.mix[draw.source].source[draw.row].duration_s for draw in draws]
-        cut = equal_batches(durations, self.pool, self.min_rows)
+        rows = [self.mix[draw.source].source[draw.row] for draw in draws]
+        cut = equal_batches([row.duration_s for row in rows], self.pool, self.min_rows)
+
         # Otherwise the long clips of every pool would come first.
-        order = torch.randperm(len(cut), generator=keyed_generator("pool", self.seed, first_step))
+        generator = keyed_generator("pool", self.seed, first_step)
+        order = torch.randperm(len(cut), generator=generator)
         return [_picked(draws, cut[place]) for place in order.tolist()]
 
 
@@ -236,20 +240,23 @@ def refill_draws(mix: TrainMix, num_rows: int, seed: int, step: int, attempt: in
         )
 
     key = ("refill", seed, step, attempt)
-    sizes = [
-        len(entry.source) if share > 0 else 0 for entry, share in zip(mix, shares, strict=True)
-    ]
+    # A source without a share at this step has no rows to give.
+    sizes = [len(entry.source) for entry in mix]
+    sizes = [size if share > 0 else 0 for size, share in zip(sizes, shares, strict=True)]
+
     draws: list[Draw] = []
     turn = 0
     while len(draws) < num_rows:
         # A further turn begins when every row of the mix is drawn; its rows need other ids.
-        epoch = f"r{step}.{attempt}.{turn}" if turn else f"r{step}.{attempt}"
+        epoch = f"r{step}.{attempt}"
+        if turn > 0:
+            epoch += f".{turn}"
+
         wanted = min(num_rows - len(draws), sum(sizes))
         offset = float(keyed_uniform(1, *key, turn))
         for source, count in enumerate(_shared_out(shares, sizes, wanted, offset)):
-            order = torch.randperm(
-                len(mix[source].source), generator=keyed_generator(*key, turn, source)
-            )
+            generator = keyed_generator(*key, turn, source)
+            order = torch.randperm(len(mix[source].source), generator=generator)
             draws += [Draw(source, row, epoch) for row in order[:count].tolist()]
         turn += 1
 
@@ -258,17 +265,21 @@ def refill_draws(mix: TrainMix, num_rows: int, seed: int, step: int, attempt: in
 
 
 def _shared_out(
-    shares: Sequence[float], sizes: Sequence[int], num_rows: int, offset: float
+    shares: Sequence[float],
+    sizes: Sequence[int],
+    num_rows: int,
+    offset: float,
 ) -> list[int]:
     """``num_rows`` cut by shares to whole rows, none above its size; ``offset`` in [0, 1) decides the rounding."""
     counts = []
     total = sum(shares)
     so_far = 0.0
     before = 0
+    # The tiny terms keep a sum of shares that misses a whole number by rounding from losing or gaining a row.
+    just_below = offset * (1 - 1e-6)
     for share in shares:
         so_far += share
-        # The tiny terms keep a sum of shares that misses 1 by rounding from losing or gaining a row.
-        upto = int(num_rows * so_far / total + offset * (1 - 1e-6) + 1e-9)
+        upto = int(num_rows * so_far / total + just_below + 1e-9)
         counts.append(upto - before)
         before = upto
 
@@ -276,8 +287,14 @@ def _shared_out(
     while over := [k for k, count in enumerate(counts) if count > sizes[k]]:
         counts[over[0]] -= 1
         with_rows_left = [k for k, count in enumerate(counts) if count < sizes[k]]
-        counts[max(with_rows_left, key=lambda k: shares[k])] += 1
+        largest = max(with_rows_left, key=lambda k: shares[k])
+        counts[largest] += 1
     return counts
+
+
+def _longest_first(durations: Sequence[float]) -> list[int]:
+    """Numbers of the rows by duration; equal ones stay in their order."""
+    return sorted(range(len(durations)), key=lambda i: (-durations[i], i))
 
 
 def equal_batches(
@@ -297,7 +314,7 @@ def equal_batches(
             f"{len(durations)} rows do not fill {num_batches} batches of at least {min_rows}"
         )
 
-    order = sorted(range(len(durations)), key=lambda i: (-durations[i], i))
+    order = _longest_first(durations)
 
     # The smallest bound that needs no more batches, by bisection.
     low = 0.0
@@ -313,14 +330,19 @@ def equal_batches(
 
 
 def _cut(
-    order: list[int], durations: Sequence[float], bound: float, min_rows: int, at_least: int
+    order: list[int],
+    durations: Sequence[float],
+    bound: float,
+    min_rows: int,
+    at_least: int,
 ) -> list[list[int]]:
     """Fill batches up to ``bound`` padded seconds, leaving enough rows that ``at_least`` batches come out."""
     batches: list[list[int]] = []
     start = 0
     while start < len(order):
         longest = max(1e-6, durations[order[start]])
-        spare = len(order) - start - (at_least - len(batches) - 1) * min_rows
+        batches_to_come = at_least - len(batches) - 1
+        spare = len(order) - start - batches_to_come * min_rows
         num_rows = max(min_rows, min(int(bound / longest + 1e-9), spare))
 
         # Rows too few for a batch of their own join this one.
@@ -360,7 +382,7 @@ def duration_batches(
             f"an evaluation set needs a row for each rank: got {len(durations)} rows, {num_ranks} ranks"
         )
 
-    order = sorted(range(len(durations)), key=lambda i: (-durations[i], i))
+    order = _longest_first(durations)
     divisible = len(order) - len(order) % num_ranks
 
     # Of every `num_ranks` rows in order, each rank gets one; the longest of them decides, so that all ranks begin a

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,8 @@ class PredictionData(LightningDataModule):
         self.num_rows = []
         self.audio_s = []
         for of_ranks in zip(*batches_by_rank, strict=True):
-            missing = [row for index in of_ranks for row in index if not self.done[row]]
+            rows = chain.from_iterable(of_ranks)
+            missing = [row for row in rows if not self.done[row]]
             if missing:
                 self.batches.append(of_ranks[self.trainer.global_rank])
                 self.num_rows.append(len(missing))

@@ -79,7 +79,9 @@ class TtsDataModule(AsrDataModule):
             for row in rows:
                 check_charset(row.text, self.charset, f"row {row.id!r}")
 
-        batch = collate(rows, [self._prompt(row) for row in rows], self.sample_rate_hz)
+        prompts = [self._prompt(row) for row in rows]
+        batch = collate(rows, prompts, self.sample_rate_hz)
+
         targets = [self._target(row) for row in rows]
         if not any(target.numel() for target in targets):
             return batch
@@ -93,7 +95,8 @@ class TtsDataModule(AsrDataModule):
         # Read before the rows get their new ids, so that errors name them as their source has them.
         drawn = [self._drawn(draw) for draw in draws]
         batch = self.load([row for row, _ in drawn])
-        return replace(batch, rows=tuple(replace(row, id=row_id) for row, row_id in drawn))
+        renamed = [replace(row, id=row_id) for row, row_id in drawn]
+        return replace(batch, rows=tuple(renamed))
 
     def _prompt(self, row: Utterance) -> Tensor:
         """[num_samples] of the speaker prompt; none where the row has no prompt."""
@@ -110,9 +113,8 @@ class TtsDataModule(AsrDataModule):
             return torch.zeros(0)
 
         # Effects are of the prompt.
-        return read_audio(
-            replace(row, segments=segments, effects=()), self.sample_rate_hz, self.cache
-        )
+        recording = replace(row, segments=segments, effects=())
+        return read_audio(recording, self.sample_rate_hz, self.cache)
 
 
 class TtsRLDataModule(AsrRLDataModule, TtsDataModule):
@@ -142,12 +144,11 @@ class TtsRLDataModule(AsrRLDataModule, TtsDataModule):
         content_cache: str | None = None,
         **settings: Any,
     ) -> None:
-        subsets = {
-            name: replace(subset, source=speech_source(subset.source))
-            for name, subset in subsets.items()
-        }
+        of_speech: dict[str, RLSubset] = {}
+        for name, subset in subsets.items():
+            of_speech[name] = replace(subset, source=speech_source(subset.source))
         super().__init__(
-            subsets, speech_sources(forbid or {}), cache_dir, content_cache, **settings
+            of_speech, speech_sources(forbid or {}), cache_dir, content_cache, **settings
         )
 
 

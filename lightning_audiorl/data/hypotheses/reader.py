@@ -71,9 +71,10 @@ def _segment_fields(segment: Segment) -> str:
     return f"{name}|{segment.offset_s:.6f}|{segment.gap_s:.6f}|{length}"
 
 
-def _key(row_id: str) -> int:
-    """64 bits of a hash, for ids of any length. Two ids may share a key, so `HypothesisFiles.of` compares ids."""
-    return int.from_bytes(blake2b(row_id.encode(), digest_size=8).digest(), "little", signed=True)
+def id_key(row_id: str) -> int:
+    """8 bytes of a hash, for ids of any length. Two ids may share a key: compare the ids, too."""
+    digest = blake2b(row_id.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
 
 
 def _id_of(line: bytes) -> str:
@@ -126,9 +127,8 @@ class HypothesisFiles:
         order = np.argsort(np.frombuffer(self._keys, dtype=np.int64), kind="stable")
 
         def ordered(values: array[int]) -> array[int]:
-            return array(
-                values.typecode, np.frombuffer(values, dtype=values.typecode)[order].tobytes()
-            )
+            in_order = np.frombuffer(values, dtype=values.typecode)[order]
+            return array(values.typecode, in_order.tobytes())
 
         self._keys = ordered(self._keys)
         self._offsets = ordered(self._offsets)
@@ -141,7 +141,7 @@ class HypothesisFiles:
             for count, line in enumerate(file, start=1):
                 if line.strip():
                     try:
-                        self._keys.append(_key(_id_of(line)))
+                        self._keys.append(id_key(_id_of(line)))
                     except LineError as error:
                         raise error.at(f"{path}, line {count}") from error
                     self._offsets.append(offset)
@@ -165,7 +165,7 @@ class HypothesisFiles:
             HypothesisError: when the row has none, or two of one model; when it was another one when it was decoded;
                 for a line that cannot be read.
         """
-        key = _key(row.id)
+        key = id_key(row.id)
         found: dict[str, Predicted] = {}
         at = bisect_left(self._keys, key)
         while at < len(self._keys) and self._keys[at] == key:
@@ -194,7 +194,8 @@ class HypothesisFiles:
             self._files[number] = open_lines(self.paths[number])
 
         # Forked workers share the position in an open file, so none of them may move it.
-        line = os.pread(self._files[number].fileno(), self._lengths[at], self._offsets[at])
+        file = self._files[number]
+        line = os.pread(file.fileno(), self._lengths[at], self._offsets[at])
         try:
             return parse_line(line)
         except LineError as error:

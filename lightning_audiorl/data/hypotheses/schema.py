@@ -138,8 +138,10 @@ def to_line(predicted: Predicted) -> str:
 
 
 def _sample_to_json(sample: Sample) -> dict[str, Any]:
+    # Counts are lists: their names on every sample would be most of the file.
     errors = sample.errors
     keywords = sample.keywords
+
     fields: dict[str, Any] = {
         "decoding": sample.decoding,
         "sample": sample.sample,
@@ -151,6 +153,7 @@ def _sample_to_json(sample: Sample) -> dict[str, Any]:
         "rules": list(sample.rules),
         "keywords": [keywords.matched, keywords.in_reference, keywords.in_hypothesis],
     }
+
     if sample.speech is not None:
         fields["speech"] = asdict(sample.speech)
     return fields
@@ -159,7 +162,9 @@ def _sample_to_json(sample: Sample) -> dict[str, Any]:
 def _show(value: Any) -> str:
     """A value as errors quote it, with its type, at most 60 characters of it."""
     text = json.dumps(value, ensure_ascii=False)
-    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+    if len(text) > 60:
+        text = f"{text[:57]}..."
+    return f"{type(value).__name__} {text}"
 
 
 #: Fields of a line and of a sample, and what JSON must hold there.
@@ -195,6 +200,7 @@ def _checked(values: Any, kinds: dict[str, type], place: str) -> dict[str, Any]:
     """``values`` itself, an object that has all the fields of ``kinds``."""
     if type(values) is not dict:
         raise LineError(place or "(whole line)", f"expected an object {{...}}, got {_show(values)}")
+    # Nearly all of a file's samples have just these fields; only others are looked at field by field.
     if {name: type(value) for name, value in values.items()} != kinds:
         for name, kind in kinds.items():
             value = values.get(name)
@@ -217,7 +223,8 @@ def _sample(values: Any, number: int) -> Sample:
     place = f"samples[{number}]"
     fields = _checked(values, _SAMPLE, place)
     errors = _items(fields["errors"], [int] * 4, "4 whole numbers", f"{place}.errors")
-    rules = _items(fields["rules"], [str] * len(fields["rules"]), "strings", f"{place}.rules")
+    num_rules = len(fields["rules"])
+    rules = _items(fields["rules"], [str] * num_rules, "strings", f"{place}.rules")
     keywords = _items(fields["keywords"], [int] * 3, "3 whole numbers", f"{place}.keywords")
 
     speech = fields.get("speech")
@@ -238,7 +245,7 @@ def _sample(values: Any, number: int) -> Sample:
 def _speech(values: Any, place: str) -> SpeechSample:
     """``cer`` and ``similarity`` may be null, but not left out."""
     given = values if isinstance(values, dict) else {}
-    nulls = {name for name in ("cer", "similarity") if name in given and given[name] is None}
+    nulls = {name for name in ("cer", "similarity") if given.get(name, 0) is None}
     numbers = [name for name in ("cer", "similarity", "duration_s") if name not in nulls]
 
     fields = _checked(values, dict.fromkeys(numbers, float), place)

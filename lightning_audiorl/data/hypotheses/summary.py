@@ -46,10 +46,10 @@ def summary(path: str | Path, units: frozenset[str] = frozenset({"word"})) -> st
     for predicted in read_hypotheses(path):
         models.setdefault(predicted.model, _Model()).add(predicted)
 
-    rate = "/".join(name for unit, name in (("word", "WER"), ("char", "CER")) if unit in units)
-    table: list[tuple[str, ...]] = [
-        (*_TITLES, rate, "hallucination rate", "seconds (all decodings)")
-    ]
+    rates = [name for unit, name in (("word", "WER"), ("char", "CER")) if unit in units]
+    titles = (*_TITLES, "/".join(rates), "hallucination rate", "seconds (all decodings)")
+
+    table: list[tuple[str, ...]] = [titles]
     for name, model in models.items():
         for decoding, errors in model.errors.items():
             num_samples = model.num_samples[decoding]
@@ -74,7 +74,8 @@ def _aligned(table: list[tuple[str, ...]]) -> str:
 
     lines = []
     for line in table:
-        names = [cell.ljust(width) for cell, width in zip(line[:2], widths[:2], strict=True)]
-        numbers = [cell.rjust(width) for cell, width in zip(line[2:], widths[2:], strict=True)]
-        lines.append("  ".join([*names, *numbers]))
+        cells = []
+        for column, (cell, width) in enumerate(zip(line, widths, strict=True)):
+            cells.append(cell.ljust(width) if column < 2 else cell.rjust(width))
+        lines.append("  ".join(cells))
     return "\n".join(lines)

@@ -15,12 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from lightning_audiorl.data.hypotheses.reader import (
-    HypothesisError,
-    Predicted,
-    row_fingerprint,
-    to_line,
-)
+from lightning_audiorl.data.hypotheses.reader import id_key, row_fingerprint
+from lightning_audiorl.data.hypotheses.schema import HypothesisError, Predicted, to_line
 from lightning_audiorl.text import normaliser_for
 from lightning_audiorl.types import Utterance
 
@@ -62,9 +58,7 @@ def survey_rows(rows: Iterable[Utterance]) -> RowsSurvey:
         durations_s.append(row.duration_s)
         units.add(normaliser_for(row.lang).unit)
         # 8 bytes a row, however long the ids are.
-        id_keys.append(
-            int.from_bytes(blake2b(row.id.encode(), digest_size=8).digest(), "little", signed=True)
-        )
+        id_keys.append(id_key(row.id))
 
     if not durations_s:
         raise ValueError("predict: `rows` is empty; give at least one row")
@@ -73,9 +67,8 @@ def survey_rows(rows: Iterable[Utterance]) -> RowsSurvey:
 
 
 def _check_unique(id_keys: array[int]) -> None:
-    keys, first, counts = np.unique(
-        np.frombuffer(id_keys, dtype=np.int64), return_index=True, return_counts=True
-    )
+    all_keys = np.frombuffer(id_keys, dtype=np.int64)
+    keys, first, counts = np.unique(all_keys, return_index=True, return_counts=True)
     if len(keys) < len(id_keys):
         twice = int(first[counts > 1].min())
         again = id_keys.index(id_keys[twice], twice + 1)
@@ -96,7 +89,11 @@ class HypothesisParts:
     """
 
     def __init__(
-        self, out: str | Path, settings: Mapping[str, Any], models: Sequence[str], num_rows: int
+        self,
+        out: str | Path,
+        settings: Mapping[str, Any],
+        models: Sequence[str],
+        num_rows: int,
     ) -> None:
         self.out = Path(out).expanduser()
         self.models = tuple(models)
@@ -149,9 +146,8 @@ class HypothesisParts:
         if not self.settings_file.is_file():
             self.out.parent.mkdir(parents=True, exist_ok=True)
             new = self.settings_file.with_name(self.settings_file.name + ".new")
-            new.write_text(
-                json.dumps(self.settings, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-            )
+            text = json.dumps(self.settings, indent=1, ensure_ascii=False)
+            new.write_text(f"{text}\n", encoding="utf-8")
             new.replace(self.settings_file)
 
         # A run that was killed after writing `out` has left the parts.
@@ -161,7 +157,9 @@ class HypothesisParts:
 
         self.folder.mkdir(exist_ok=True)
         for part in self.folder.iterdir():
-            end = max((offset + length for _, offset, length in self._lines(part)), default=0)
+            end = 0
+            for _, offset, length in self._lines(part):
+                end = offset + length
             os.truncate(part, end)
 
     def _lines(self, part: Path) -> Iterator[tuple[int, int, int]]:
@@ -169,15 +167,12 @@ class HypothesisParts:
         offset = 0
         with part.open("rb") as file:
             for line in file:
-                number, tab, rest = line.partition(b"\t")
-                whole = (
-                    bool(tab)
-                    and number.isdigit()
-                    and rest.startswith(b"{")
-                    and rest.endswith(b"}\n")
-                )
+                # Without a tab, `rest` is empty.
+                number, _, rest = line.partition(b"\t")
+                whole = number.isdigit() and rest.startswith(b"{") and rest.endswith(b"}\n")
                 if not whole or int(number) >= self.num_rows:
                     return
+
                 yield int(number), offset, len(line)
                 offset += len(line)
 
@@ -196,9 +191,10 @@ class HypothesisParts:
 
     def append(self, model: int, rank: int, lines: Iterable[tuple[int, Predicted]]) -> None:
         """Add lines of (row number, hypotheses) to the part of a rank; they are with the system when this returns."""
-        text = "".join(f"{number}\t{to_line(predicted)}\n" for number, predicted in lines)
-        with (self.folder / f"{model}-{rank}.jsonl").open("ab") as file:
-            file.write(text.encode())
+        text = [f"{number}\t{to_line(predicted)}\n" for number, predicted in lines]
+        part = self.folder / f"{model}-{rank}.jsonl"
+        with part.open("ab") as file:
+            file.write("".join(text).encode())
 
     def join(self) -> None:
         """Write ``out``, row by row and model by model, and remove the parts; it appears whole or not at all.
@@ -208,9 +204,10 @@ class HypothesisParts:
         """
         # Where the line of each row and model stands: number of its part, -1 for none yet; offset and length in it.
         parts: list[Path] = []
-        part_of = np.full((len(self.models), self.num_rows), -1, dtype=np.int32)
-        place = np.zeros((len(self.models), self.num_rows, 2), dtype=np.int64)
-        for model in range(len(self.models)):
+        num_models = len(self.models)
+        part_of = np.full((num_models, self.num_rows), -1, dtype=np.int32)
+        place = np.zeros((num_models, self.num_rows, 2), dtype=np.int64)
+        for model in range(num_models):
             for part in self._parts(model):
                 for number, offset, length in self._lines(part):
                     part_of[model, number] = len(parts)
@@ -228,9 +225,10 @@ class HypothesisParts:
             files = [stack.enter_context(part.open("rb")) for part in parts]
             out = stack.enter_context(new.open("wb"))
             for number in range(self.num_rows):
-                for model in range(len(self.models)):
+                for model in range(num_models):
+                    file = files[part_of[model, number]]
                     offset, length = place[model, number].tolist()
-                    line = os.pread(files[part_of[model, number]].fileno(), length, offset)
+                    line = os.pread(file.fileno(), length, offset)
                     out.write(line.partition(b"\t")[2])
 
         # Only now, so that a reader never sees half a file.
@@ -241,10 +239,10 @@ class HypothesisParts:
 def _difference(then: Any, now: Any, place: str = "") -> str:
     """The first setting that differs, in words; "" where none does."""
     if isinstance(then, dict) and isinstance(now, dict):
-        for key in [*then, *(key for key in now if key not in then)]:
-            if found := _difference(
-                then.get(key), now.get(key), f"{place}.{key}" if place else key
-            ):
+        for key in dict.fromkeys([*then, *now]):
+            inside = f"{place}.{key}" if place else key
+            found = _difference(then.get(key), now.get(key), inside)
+            if found:
                 return found
         return ""
 

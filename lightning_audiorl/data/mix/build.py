@@ -96,9 +96,8 @@ class MixPlan:
 
 def read_summary(folder: str | Path) -> dict[str, Any]:
     """``summary.json`` of a built mix; `summarise` and `SubsetSummary` say what it holds."""
-    summary: dict[str, Any] = json.loads(
-        (Path(folder) / "summary.json").read_text(encoding="utf-8")
-    )
+    text = (Path(folder) / "summary.json").read_text(encoding="utf-8")
+    summary: dict[str, Any] = json.loads(text)
     return summary
 
 

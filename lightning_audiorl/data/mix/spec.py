@@ -84,9 +84,10 @@ def shares(subsets: Mapping[str, RLSubset]) -> dict[str, Share]:
         >>> shares({"hard": RLSubset("a.jsonl", share=0.75), "long": RLSubset("b.jsonl", share=0.25)})
         {'hard': 0.75, 'long': 0.25}
     """
-    given: dict[str, Share] = {
-        name: subset.share for name, subset in subsets.items() if subset.share is not None
-    }
+    given: dict[str, Share] = {}
+    for name, subset in subsets.items():
+        if subset.share is not None:
+            given[name] = subset.share
     if not given:
         return {name: 1.0 / len(subsets) for name in subsets}
 
@@ -96,7 +97,8 @@ def shares(subsets: Mapping[str, RLSubset]) -> dict[str, Share]:
         )
     for name, share in given.items():
         values = list(share.values()) if isinstance(share, Mapping) else [share]
-        if not values or not all(math.isfinite(value) and value >= 0 for value in values):
+        are_fine = [math.isfinite(value) and value >= 0 for value in values]
+        if not values or not all(are_fine):
             raise ValueError(f"subset {name!r}: want shares of 0 or more, got {share}")
 
     # Between the steps that somebody names, no share changes.
@@ -114,13 +116,13 @@ def _check_sum(at_step: Mapping[str, float], step: int) -> None:
     if abs(total - 1) <= 1e-6:
         return
 
-    listed = " + ".join(f"{name} {share:g}" for name, share in at_step.items())
-    if total > 0:
-        mended = ", ".join(f"{name}: {share / total:.6g}" for name, share in at_step.items())
-        remedy = f"in the same proportions: {mended}"
-    else:
-        remedy = "give at least one subset a share"
-    raise ValueError(f"shares add up to {total:g} at step {step} ({listed}), want 1; {remedy}")
+    listed = [f"{name} {share:g}" for name, share in at_step.items()]
+    found = f"shares add up to {total:g} at step {step} ({' + '.join(listed)}), want 1"
+    if total <= 0:
+        raise ValueError(f"{found}; give at least one subset a share")
+
+    mended = [f"{name}: {share / total:.6g}" for name, share in at_step.items()]
+    raise ValueError(f"{found}; in the same proportions: {', '.join(mended)}")
 
 
 def building_order(subsets: Mapping[str, RLSubset]) -> list[list[str]]:
@@ -137,12 +139,13 @@ def building_order(subsets: Mapping[str, RLSubset]) -> list[list[str]]:
         >>> building_order({"control": control, "hard": RLSubset("pool.jsonl")})
         [['hard'], ['control']]
     """
-    follows = {
-        name: subset.builder.like if subset.builder is not None else None
-        for name, subset in subsets.items()
-    }
+    follows: dict[str, str] = {}
+    for name, subset in subsets.items():
+        if subset.builder is not None and subset.builder.like is not None:
+            follows[name] = subset.builder.like
+
     for name, other in follows.items():
-        if other is not None and other not in subsets:
+        if other not in subsets:
             raise ValueError(
                 f"subset {name!r} is like {other!r}, which does not exist; there are {', '.join(subsets)}"
             )
@@ -150,15 +153,10 @@ def building_order(subsets: Mapping[str, RLSubset]) -> list[list[str]]:
     waves: list[list[str]] = []
     done: set[str] = set()
     while len(done) < len(subsets):
-        wave = [
-            name
-            for name in subsets
-            if name not in done and (follows[name] is None or follows[name] in done)
-        ]
+        waiting = [name for name in subsets if name not in done]
+        wave = [name for name in waiting if name not in follows or follows[name] in done]
         if not wave:
-            circle = ", ".join(
-                f"{name} is like {follows[name]}" for name in subsets if name not in done
-            )
+            circle = ", ".join(f"{name} is like {follows[name]}" for name in waiting)
             raise ValueError(
                 f"subsets follow each other in a circle: {circle}; let one of them stand by itself"
             )
@@ -253,17 +251,13 @@ def describe(value: Any) -> Any:
     # Objects: by what they were given.
     name = f"{type(value).__module__}.{type(value).__qualname__}"
     if is_dataclass(value):
-        return {
-            "class": name,
-            "settings": {f.name: describe(getattr(value, f.name)) for f in fields(value)},
-        }
+        settings = {field.name: describe(getattr(value, field.name)) for field in fields(value)}
+        return {"class": name, "settings": settings}
     if callable(value) and hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
     if hasattr(value, "__dict__"):
-        return {
-            "class": name,
-            "settings": {key: describe(item) for key, item in sorted(vars(value).items())},
-        }
+        settings = {key: describe(item) for key, item in sorted(vars(value).items())}
+        return {"class": name, "settings": settings}
     raise TypeError(
         f"a builder holds a {name}, whose settings cannot be seen; keep plain values as attributes"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -18,10 +18,8 @@ from lightning_audiorl.types import Utterance
 
 #: Upper edges of the length histogram's bars, in seconds; one more bar holds what is longer.
 EDGES_S = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 30.0, 60.0, 120.0)
-BARS = (
-    *(f"{low:g}-{high:g} s" for low, high in pairwise((0.0, *EDGES_S))),
-    f"over {EDGES_S[-1]:g} s",
-)
+BARS = tuple(f"{low:g}-{high:g} s" for low, high in pairwise((0.0, *EDGES_S)))
+BARS += (f"over {EDGES_S[-1]:g} s",)
 #: Refused rows named in the summary, of each subset.
 NUM_NAMED = 5
 _BAR_WIDTH = 40
@@ -64,7 +62,10 @@ class SubsetSummary:
         self.kept += 1
         self.seconds += row.duration_s
         self.lengths[bisect_right(EDGES_S, row.duration_s)] += 1
-        self._rows.extend(_number(source) for source in sources_of(row) or (row.id,))
+
+        # A constructed row shares rows with every subset that holds one of its sources.
+        made_from = sources_of(row) or (row.id,)
+        self._rows.extend(_number(source) for source in made_from)
         self._audio.extend(_number(stretch.cut) for stretch in stretches if stretch.cut)
 
     def to_json(self) -> dict[str, Any]:
@@ -99,13 +100,15 @@ def sources_of(row: Utterance) -> tuple[str, ...]:
 
 def _number(text: str) -> int:
     """64 bits of a hash."""
-    return int.from_bytes(
-        hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big"
-    )
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
 
 
 def summarise(
-    subsets: Mapping[str, SubsetSummary], key: str, seed: int, kept_out: Mapping[str, int]
+    subsets: Mapping[str, SubsetSummary],
+    key: str,
+    seed: int,
+    kept_out: Mapping[str, int],
 ) -> dict[str, Any]:
     """What a mix consists of, for JSON.
 
@@ -115,18 +118,22 @@ def summarise(
         seed: what it was drawn with.
         kept_out: number of rows of each set that no row of the mix may touch.
     """
-    overlap: dict[str, dict[str, dict[str, int]]] = {"rows": {}, "audio": {}}
+    shared_rows: dict[str, dict[str, int]] = {}
+    shared_audio: dict[str, dict[str, int]] = {}
     for name, subset in subsets.items():
-        shared = {other: subset.shared(subsets[other]) for other in subsets}
-        overlap["rows"][name] = {other: rows for other, (rows, _) in shared.items()}
-        overlap["audio"][name] = {other: audio for other, (_, audio) in shared.items()}
+        shared_rows[name] = {}
+        shared_audio[name] = {}
+        for other in subsets:
+            num_rows, num_stretches = subset.shared(subsets[other])
+            shared_rows[name][other] = num_rows
+            shared_audio[name][other] = num_stretches
 
     return {
         "key": key,
         "seed": seed,
         "kept_out": dict(kept_out),
         "subsets": {name: subset.to_json() for name, subset in subsets.items()},
-        "overlap": overlap,
+        "overlap": {"rows": shared_rows, "audio": shared_audio},
     }
 
 
@@ -136,9 +143,10 @@ def short_text(summary: Mapping[str, Any], folder: str) -> str:
     for name, subset in summary["subsets"].items():
         removed = sum(subset["removed"].values())
         lines.append(
-            f"  {name} (share {_share(subset['share'])}): {subset['kept']:,} of {subset['seen']:,} rows, "
-            f"{subset['hours']:.2f} h; removed by rules {removed:,}, "
-            f"refused as evaluation audio {subset['refused']:,}" + _shortfall(subset)
+            f"  {name} (share {_share(subset['share'])}): "
+            f"{subset['kept']:,} of {subset['seen']:,} rows, {subset['hours']:.2f} h; "
+            f"removed by rules {removed:,}, "
+            f"refused as evaluation audio {subset['refused']:,}{_shortfall(subset)}"
         )
     return "\n".join(lines)
 
@@ -159,41 +167,52 @@ def _share(share: Share | Mapping[str, float]) -> str:
 def markdown(summary: Mapping[str, Any]) -> str:
     """The summary as a page: a table, then each subset's lengths, rules and refusals, then the overlap."""
     subsets = summary["subsets"]
-    kept_out = (
-        ", ".join(f"{name} ({rows:,} rows)" for name, rows in summary["kept_out"].items()) or "none"
-    )
+    kept_out = [f"{name} ({rows:,} rows)" for name, rows in summary["kept_out"].items()]
     lines = [
         "# RL training mix",
         "",
-        f"Key `{summary['key']}`, seed {summary['seed']}. Kept out by audio content: {kept_out}.",
+        f"Key `{summary['key']}`, seed {summary['seed']}. Kept out by audio content: {', '.join(kept_out) or 'none'}.",
         "",
         "| subset | share | rule | seen | removed | refused | kept | hours |",
         "|---|---|---|---|---|---|---|---|",
     ]
+
     for name, subset in subsets.items():
-        removed = sum(subset["removed"].values())
-        lines.append(
-            f"| {name} | {_share(subset['share'])} | {subset['builder']} | {subset['seen']:,} | {removed:,} | "
-            f"{subset['refused']:,} | {subset['kept']:,}{_shortfall(subset)} | {subset['hours']:.3f} |"
+        cells = (
+            name,
+            _share(subset["share"]),
+            subset["builder"],
+            f"{subset['seen']:,}",
+            f"{sum(subset['removed'].values()):,}",
+            f"{subset['refused']:,}",
+            f"{subset['kept']:,}{_shortfall(subset)}",
+            f"{subset['hours']:.3f}",
         )
+        lines.append(_table_row(cells))
 
     for name, subset in subsets.items():
         lines += ["", f"## {name}", "", *_details(subset)]
 
-    for kind, title in (
-        ("rows", "Source rows that two subsets share"),
-        ("audio", "Stretches of audio they share"),
-    ):
-        lines += [
-            "",
-            f"## {title}",
-            "",
-            f"| | {' | '.join(subsets)} |",
-            "|---" * (len(subsets) + 1) + "|",
-        ]
-        for name, row in summary["overlap"][kind].items():
-            lines.append(f"| {name} | {' | '.join(f'{row[other]:,}' for other in subsets)} |")
+    overlap = summary["overlap"]
+    lines += _overlap_table("Source rows that two subsets share", subsets, overlap["rows"])
+    lines += _overlap_table("Stretches of audio they share", subsets, overlap["audio"])
     return "\n".join(lines) + "\n"
+
+
+def _table_row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _overlap_table(
+    title: str,
+    names: Collection[str],
+    shared: Mapping[str, Mapping[str, int]],
+) -> list[str]:
+    """A row and a column per subset."""
+    lines = ["", f"## {title}", "", f"| {_table_row(names)}", "|---" * (len(names) + 1) + "|"]
+    for name, counts in shared.items():
+        lines.append(_table_row([name, *(f"{counts[other]:,}" for other in names)]))
+    return lines
 
 
 def _details(subset: Mapping[str, Any]) -> list[str]:
@@ -207,14 +226,14 @@ def _details(subset: Mapping[str, Any]) -> list[str]:
     lines.append("```")
 
     if subset["removed"]:
-        lines += [
-            "",
-            *(f"- removed {count:,}: {rule}" for rule, count in subset["removed"].items()),
-        ]
+        lines.append("")
+        for rule, count in subset["removed"].items():
+            lines.append(f"- removed {count:,}: {rule}")
 
     if subset["refused"]:
         named = subset["refused_first"]
         lines += ["", *(f"- refused: {one}" for one in named)]
-        if subset["refused"] > len(named):
-            lines.append(f"- refused: {subset['refused'] - len(named):,} more")
+        num_more = subset["refused"] - len(named)
+        if num_more > 0:
+            lines.append(f"- refused: {num_more:,} more")
     return lines

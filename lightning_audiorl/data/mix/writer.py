@@ -46,6 +46,11 @@ _RESERVE = 0.25
 _LOG_EVERY_S = 10.0
 
 
+#: Subsets of the same rows and hypotheses: a manifest with its setting, or the source itself, and the files.
+_SourceKey = tuple[str, bool] | int
+_GroupKey = tuple[_SourceKey, tuple[str, ...]]
+
+
 @dataclass
 class _Taken:
     """What was found for one subset: choices to write, and why others were refused, by row number."""
@@ -98,7 +103,7 @@ class MixWriter:
         self.refused_ids: set[str] = set()
         # Ids that written rows are made from.
         self._made_from: set[str] = set()
-        self._sources: dict[tuple[str, bool] | int, RowSource] = {}
+        self._sources: dict[_SourceKey, RowSource] = {}
         # Paths in `AUDIO_FILES`, and that file.
         self._listed: set[str] = set()
         self._list: IO[str]
@@ -126,21 +131,18 @@ class MixWriter:
             if self._made_from.isdisjoint(self.refused_ids):
                 break
 
-        summary = summarise(
-            {name: summaries[name] for name in self.subsets}, key, self.seed, self.kept_out
-        )
-        (folder / "summary.json").write_text(
-            json.dumps(summary, indent=1, ensure_ascii=False), encoding="utf-8"
-        )
+        in_order = {name: summaries[name] for name in self.subsets}
+        summary = summarise(in_order, key, self.seed, self.kept_out)
+        text = json.dumps(summary, indent=1, ensure_ascii=False)
+        (folder / "summary.json").write_text(text, encoding="utf-8")
         (folder / "summary.md").write_text(markdown(summary), encoding="utf-8")
 
     def _groups(self, names: Iterable[str]) -> list[list[str]]:
         """Subsets of the same rows and hypotheses, which one pass serves."""
-        groups: dict[tuple[tuple[str, bool] | int, tuple[str, ...]], list[str]] = {}
+        groups: dict[_GroupKey, list[str]] = {}
         for name in names:
-            groups.setdefault((_source_key(self.subsets[name]), self._hypotheses(name)), []).append(
-                name
-            )
+            key = (_source_key(self.subsets[name]), self._hypotheses(name))
+            groups.setdefault(key, []).append(name)
         return list(groups.values())
 
     def _hypotheses(self, name: str) -> tuple[str, ...]:
@@ -204,9 +206,12 @@ class MixWriter:
 
         for name, taken in found.items():
             if not taken.choices:
+                num_seen = taken.chosen.num_seen
+                num_refused = len(taken.refused)
+                first_refusal = next(iter(taken.refused.values()))
                 raise ValueError(
-                    f"subset {name!r} is empty: of {taken.chosen.num_seen:,} rows, all {len(taken.refused):,} that its "
-                    f"rule admits hold evaluation audio; {next(iter(taken.refused.values()))}; give other rows"
+                    f"subset {name!r} is empty: of {num_seen:,} rows, all {num_refused:,} that its rule admits "
+                    f"hold evaluation audio; {first_refusal}; give other rows"
                 )
         return found
 
@@ -246,11 +251,14 @@ class MixWriter:
         stretches = self.content.hashes.row(row)
         for segment in all_segments(row):
             path = _absolute(segment).audio_filepath
-            if path not in self._listed and not path.startswith(PREFIX):
-                self._listed.add(path)
-                stat = os.stat(path)
-                entry = [path, stat.st_size, stat.st_mtime_ns, self.content.hashes.file(path).hash]
-                self._list.write(json.dumps(entry) + "\n")
+            # Made-up sounds are no files.
+            if path in self._listed or path.startswith(PREFIX):
+                continue
+
+            self._listed.add(path)
+            stat = os.stat(path)
+            content = self.content.hashes.file(path).hash
+            self._list.write(json.dumps([path, stat.st_size, stat.st_mtime_ns, content]) + "\n")
         return stretches
 
     def _write_subset(
@@ -267,6 +275,8 @@ class MixWriter:
             named=list(taken.refused.values())[:NUM_NAMED],
         )
 
+        num_rows = len(taken.choices)
+
         # The rows are counted as they go into the file, so that no more than one is in memory.
         def written() -> Iterator[Utterance]:
             ids: set[str] = set()
@@ -277,7 +287,7 @@ class MixWriter:
                         f"subset {name!r}: two rows of its source have the id {row.id!r}; make ids unique"
                     )
                 ids.add(row.id)
-                self._log(f"{name}: {len(ids):,} of {len(taken.choices):,} rows written")
+                self._log(f"{name}: {len(ids):,} of {num_rows:,} rows written")
                 self._made_from.update(sources_of(row))
                 summary.add(row, self.content.hashes.row(row))
 
@@ -302,7 +312,7 @@ def open_built(folder: Path, name: str) -> IndexedManifest:
     return IndexedManifest(path, allow_empty_text=True, check_files=False, allow_no_audio=True)
 
 
-def _source_key(subset: RLSubset) -> tuple[str, bool] | int:
+def _source_key(subset: RLSubset) -> _SourceKey:
     """The same for subsets of the same rows."""
     if isinstance(subset.source, str):
         return str(Path(subset.source).expanduser().absolute()), subset.allow_empty_text

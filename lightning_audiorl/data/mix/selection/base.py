@@ -152,14 +152,10 @@ class _Cell:
         if self.most == 0 or (full and verdict.priority < self.entries[0][0]):
             return
 
+        # In a heap the least stands first: of equal priorities the worst is the one with the largest draw.
         row_id = candidate.row.id
-        entry = (
-            verdict.priority,
-            -key_to_seed(*key, row_id),
-            -candidate.number,
-            row_id,
-            verdict.reason,
-        )
+        draw = key_to_seed(*key, row_id)
+        entry = (verdict.priority, -draw, -candidate.number, row_id, verdict.reason)
         if full:
             heapq.heappushpop(self.entries, entry)
         else:
@@ -186,9 +182,8 @@ class _Selection:
 
         if verdict.cell not in self.cells:
             places = self.builder.places(verdict.cell)
-            self.cells[verdict.cell] = _Cell(
-                None if places is None else math.ceil(places * (1 + self.reserve))
-            )
+            most = None if places is None else math.ceil(places * (1 + self.reserve))
+            self.cells[verdict.cell] = _Cell(most)
         self.cells[verdict.cell].offer(verdict, candidate, ("choose", self.seed, self.name))
 
     def chosen(self, num_seen: int) -> Chosen:
@@ -197,29 +192,28 @@ class _Selection:
         Raises:
             ValueError: nothing.
         """
-        ranked = [(entry, cell) for cell, held in self.cells.items() for entry in held.entries]
+        ranked = []
+        for cell, held in self.cells.items():
+            ranked += [(entry, cell) for entry in held.entries]
         self.cells.clear()
         if not ranked:
             raise ValueError(self._empty(num_seen))
 
         # By priority, then by the draw, then by the row's place.
         ranked.sort(key=lambda pair: pair[0][:3], reverse=True)
-        choices = [
-            Choice(-number, row_id, reason, priority, cell)
-            for (priority, _, number, row_id, reason), cell in ranked
-        ]
+        choices = []
+        for (priority, _, minus_number, row_id, reason), cell in ranked:
+            choices.append(Choice(-minus_number, row_id, reason, priority, cell))
         return Chosen(choices, self.removed, num_seen)
 
     def _empty(self, num_seen: int) -> str:
-        who = (
-            f"subset {self.name!r} ({type(self.builder).__name__})"
-            if self.name
-            else type(self.builder).__name__
-        )
+        who = type(self.builder).__name__
+        if self.name:
+            who = f"subset {self.name!r} ({who})"
         if num_seen == 0:
             return f"{who} is empty: there was no row to choose from; name a source that has rows"
-        rules = ", ".join(f"{count:,} x {reason}" for reason, count in self.removed.most_common())
-        return f"{who} is empty: of {num_seen:,} rows removed: {rules}; relax that rule, or give other rows"
+        rules = [f"{count:,} x {reason}" for reason, count in self.removed.most_common()]
+        return f"{who} is empty: of {num_seen:,} rows removed: {', '.join(rules)}; relax that rule, or give other rows"
 
 
 def choose_many(
@@ -248,9 +242,9 @@ def choose_many(
     if not 0 <= reserve < math.inf:
         raise ValueError(f"choose: want reserve >= 0 (a share of num_rows), got {reserve}")
 
-    selections = [
-        _Selection(name, deepcopy(builder), seed, reserve) for name, builder in builders.items()
-    ]
+    selections = []
+    for name, builder in builders.items():
+        selections.append(_Selection(name, deepcopy(builder), seed, reserve))
 
     surveying = [selection.builder for selection in selections if selection.builder.surveys]
     if surveying:
@@ -259,6 +253,7 @@ def choose_many(
             for builder in surveying:
                 builder.survey(candidate)
 
+    # One pass serves all subsets: reading rows and their hypotheses is what takes the time.
     num_seen = 0
     for candidate in candidates():
         num_seen += 1
@@ -289,7 +284,9 @@ def choose(
 
 
 def fill(
-    builder: SubsetBuilder, choices: Iterable[Choice], admit: Callable[[Choice], bool]
+    builder: SubsetBuilder,
+    choices: Iterable[Choice],
+    admit: Callable[[Choice], bool],
 ) -> list[Choice]:
     """The first choices that ``admit`` lets in, as many as the builder has places for.
 
@@ -305,7 +302,9 @@ def fill(
     filled: Counter[str] = Counter()
     for choice in choices:
         places = builder.places(choice.cell)
-        if (places is None or filled[choice.cell] < places) and admit(choice):
+        has_place = places is None or filled[choice.cell] < places
+        # Asking may mean reading audio, so it comes last.
+        if has_place and admit(choice):
             filled[choice.cell] += 1
             taken.append(choice)
     return taken

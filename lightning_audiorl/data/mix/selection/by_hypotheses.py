@@ -72,6 +72,7 @@ class Hard(SubsetBuilder):
             raise ValueError(f"Hard: across must be samples or models, got {across!r}")
         if across == "models" and model is not None:
             raise ValueError(f"Hard: across models compares all of them; leave model={model!r} out")
+
         if not 0 < min_disagreement <= max_disagreement <= 1:
             raise ValueError(
                 f"Hard: want 0 < min_disagreement <= max_disagreement <= 1; got {min_disagreement}, {max_disagreement}"
@@ -93,9 +94,9 @@ class Hard(SubsetBuilder):
             return Verdict(False, f"disagreement below {self.min_disagreement:g}")
         if found > self.max_disagreement:
             return Verdict(False, f"disagreement above {self.max_disagreement:g}")
-        return Verdict(
-            True, f"disagreement {found:.2f} between {len(samples)} {self.across}", found
-        )
+
+        reason = f"disagreement {found:.2f} between {len(samples)} {self.across}"
+        return Verdict(True, reason, priority=found)
 
 
 class Hallucinating(SubsetBuilder):
@@ -153,7 +154,8 @@ class Hallucinating(SubsetBuilder):
             return Verdict(False, "no rule fired")
         if rate < self.min_rate:
             return Verdict(False, f"hallucination rate below {self.min_rate:g}")
-        reason = f"hallucination rate {rate:.2f} over {len(samples)} samples ({', '.join(sorted(names))})"
+        listed = ", ".join(sorted(names))
+        reason = f"hallucination rate {rate:.2f} over {len(samples)} samples ({listed})"
         return Verdict(True, reason, rate)
 
 

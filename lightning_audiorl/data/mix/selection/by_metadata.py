@@ -60,6 +60,7 @@ class RandomControl(SubsetBuilder):
 
         self.like = like
         self.bin_s = bin_s
+        # Known when the other subset is built: rows of it per cell, and their ids.
         self._places: Counter[str] | None = None
         self._taken: frozenset[str] = frozenset()
 
@@ -71,7 +72,8 @@ class RandomControl(SubsetBuilder):
 
     def _cell(self, row: Utterance) -> str:
         low_s = int(row.duration_s / self.bin_s) * self.bin_s
-        return f"{kind_of(row)}, {low_s:g} to {low_s + self.bin_s:g} s"
+        high_s = low_s + self.bin_s
+        return f"{kind_of(row)}, {low_s:g} to {high_s:g} s"
 
     def places(self, cell: str) -> int | None:
         return self.num_rows if self._places is None else self._places[cell]

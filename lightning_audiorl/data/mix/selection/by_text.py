@@ -125,7 +125,8 @@ class RepeatedPhrases(SubsetBuilder):
             return Verdict(False, "no repeated phrase")
 
         reason = f'"{_joined(phrase, row.lang)}" said {times} times in {len(units)} words'
-        return Verdict(True, reason, len(phrase) * (times - 1) / len(units))
+        num_repeated = len(phrase) * (times - 1)
+        return Verdict(True, reason, priority=num_repeated / len(units))
 
 
 class _Keywords:
@@ -133,20 +134,22 @@ class _Keywords:
 
     def __init__(self, keywords: Iterable[str], lang: str) -> None:
         self._by_first: dict[str, list[Phrase]] = defaultdict(list)
-        for units in dict.fromkeys(tuple(units_of(keyword, lang)) for keyword in keywords):
+        # Two keywords may be one when they are normalised.
+        distinct = dict.fromkeys(tuple(units_of(keyword, lang)) for keyword in keywords)
+        for units in distinct:
             if units:
                 self._by_first[units[0]].append(units)
 
     def count(self, units: list[str]) -> dict[Phrase, int]:
         """How often each keyword that is there stands in ``units``."""
         # Of thousands of keywords, only those whose first unit is there are looked for.
-        near = [
-            keyword
-            for unit in set(units) & self._by_first.keys()
-            for keyword in self._by_first[unit]
-        ]
-        counts = {keyword: count_occurrences(units, list(keyword)) for keyword in near}
-        return {keyword: count for keyword, count in counts.items() if count}
+        counts: dict[Phrase, int] = {}
+        for first in set(units) & self._by_first.keys():
+            for keyword in self._by_first[first]:
+                count = count_occurrences(units, list(keyword))
+                if count:
+                    counts[keyword] = count
+        return counts
 
 
 class KeywordHeavy(SubsetBuilder):
@@ -221,10 +224,10 @@ class KeywordHeavy(SubsetBuilder):
         if self.rare_below is None:
             return {}
 
+        # A count, or a share of all words.
         most = self.rare_below if self.rare_below >= 1 else self.rare_below * self._num_said
-        return Counter(
-            (unit,) for unit in units if len(unit) >= self.min_length and self._said[unit] <= most
-        )
+        long_enough = [unit for unit in units if len(unit) >= self.min_length]
+        return Counter((unit,) for unit in long_enough if self._said[unit] <= most)
 
     def found(self, row: Utterance) -> dict[Phrase, int]:
         """The keywords in a row's reference, each with how often it is said there."""
@@ -246,6 +249,7 @@ class KeywordHeavy(SubsetBuilder):
 
         num_words = len(units_of(row.text, row.lang))
         names = sorted(_joined(keyword, row.lang) for keyword in found)
-        shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-        reason = f"keywords: {num_keywords} in {num_words} words ({shown})"
+        if len(names) > 5:
+            names = [*names[:5], "..."]
+        reason = f"keywords: {num_keywords} in {num_words} words ({', '.join(names)})"
         return Verdict(True, reason, num_keywords / num_words)

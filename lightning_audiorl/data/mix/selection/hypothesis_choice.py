@@ -38,6 +38,7 @@ class HypothesisChoice:
             ValueError: naming the row, when the model or samples are missing, or several models leave a choice.
         """
         predicted = self._predicted(candidate)
+        # Without a name there must be one model only: another would silently change the subset.
         if self.model is not None:
             predicted = tuple(one for one in predicted if one.model == self.model)
         if len(predicted) != 1:
@@ -91,7 +92,9 @@ class HypothesisChoice:
         ]
 
     def _too_few(self, predicted: Predicted, found: int, least: int) -> str:
-        of = "" if self.decodings is None else f" of decoding {' or '.join(sorted(self.decodings))}"
+        of = ""
+        if self.decodings is not None:
+            of = f" of decoding {' or '.join(sorted(self.decodings))}"
         names = ", ".join(sorted({sample.decoding for sample in predicted.samples})) or "none"
         return (
             f"has {found} samples{of} by {predicted.model!r}, needs {least} or more "

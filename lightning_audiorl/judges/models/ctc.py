@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
 from lightning_audiorl.judges.base import AsrJudge
-from lightning_audiorl.judges.networks import (
+from lightning_audiorl.judges.models.networks import (
     Frames,
     JudgeNetwork,
     frame_mask,

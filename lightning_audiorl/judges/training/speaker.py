@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_audiorl.codecs.network_training import val_set_name
-from lightning_audiorl.judges.speakers import SpeakerNetwork
-from lightning_audiorl.judges.training import JudgeTraining
+from lightning_audiorl.judges.models.speakers import SpeakerNetwork
+from lightning_audiorl.judges.training.base import JudgeTraining
 from lightning_audiorl.ops.randomness import keyed_generator
 from lightning_audiorl.types import PromptBatch, Utterance
 

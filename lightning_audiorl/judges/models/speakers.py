@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchaudio.functional import resample
 
 from lightning_audiorl.judges.base import JudgeError, SpeakerEncoder
-from lightning_audiorl.judges.networks import (
+from lightning_audiorl.judges.models.networks import (
     Frames,
     JudgeNetwork,
     frame_mask,

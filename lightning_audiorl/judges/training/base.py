@@ -19,8 +19,8 @@ from lightning_audiorl.codecs.network_training import (
     stop_when_done,
     tell_data_position,
 )
-from lightning_audiorl.judges.networks import JudgeNetwork
-from lightning_audiorl.judges.vocoded import vocoded
+from lightning_audiorl.judges.models.networks import JudgeNetwork
+from lightning_audiorl.judges.training.vocoded import vocoded
 from lightning_audiorl.ops.randomness import key_to_seed, keyed_uniform
 from lightning_audiorl.types import PromptBatch, Utterance
 

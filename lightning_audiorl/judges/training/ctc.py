@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_audiorl.codecs.network_training import val_set_name
-from lightning_audiorl.judges.ctc import BLANK, CtcNetwork, greedy_text
-from lightning_audiorl.judges.training import JudgeTraining
+from lightning_audiorl.judges.models.ctc import BLANK, CtcNetwork, greedy_text
+from lightning_audiorl.judges.training.base import JudgeTraining
 from lightning_audiorl.text.errors import ErrorCounts, count_errors
 from lightning_audiorl.text.normalise import normaliser_for
 from lightning_audiorl.types import PromptBatch, Utterance
