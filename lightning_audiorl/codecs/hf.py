@@ -100,6 +100,7 @@ class AudioTokenizationCodec(Codec):
             declared.output_sample_rate_hz,
         )
         self.require_one_codebook()
+
         if outline.wanted():
             self.model = outline.from_config(self.model_class, config)
         else:

@@ -192,6 +192,8 @@ class TinyCodec(Codec):
             norm="slaney",
             mel_scale="slaney",
         )
+
+        # Made from the sizes, so not saved.
         self.levels: Tensor
         self.window: Tensor
         self.filters: Tensor

@@ -1,4 +1,4 @@
-"""Machines that listen: speech recognisers and speaker encoders that judge what a policy said."""
+"""Judges of speech: recognisers, speaker encoders and quality predictors, and the panel that asks them."""
 
 from lightning_audiorl.judges.base import AsrJudge, Judge, JudgeError, SpeakerEncoder
 from lightning_audiorl.judges.models.ctc import CtcJudge, LogMelGru, MfccConv

@@ -191,6 +191,8 @@ class AsrJudge(Judge[str | None], ABC):
             JudgeError: for a hypothesis without speech.
         """
         speeches = [speech_of(hypothesis, self.name) for hypothesis in hypotheses]
+
+        # Silence is not shown to the model, which might hear something in it.
         spoken = [i for i, speech in enumerate(speeches) if speech.waveform.numel()]
 
         def listen(index: list[int]) -> list[str | None]:

@@ -21,7 +21,7 @@ _PLAIN = (str, bytes, bool, int, float, list, tuple, dict, set, frozenset, type(
 class JudgePanel:
     """The judges of a run, and what they answered about the samples of the step at hand.
 
-    Rewards and metrics ask the panel, not the judge. Samples that a judge has not heard yet go to it together, in the
+    Rewards and metrics ask the panel, not the judge. Samples that a judge has not judged yet go to it together, in the
     order given; for the others its answer is known, failures included. `clear` forgets the answers at a step's end.
 
     Args:
@@ -46,7 +46,7 @@ class JudgePanel:
     def __init__(self, judges: Mapping[str, Judge[Any]] | None = None) -> None:
         self.judges: dict[str, Judge[Any]] = {}
         # By judge, then by sample. A sample is the `Speech` object: tensors hash by identity, so equal audio of two
-        # samples is heard twice.
+        # samples is judged twice.
         self._answers: dict[str, dict[Speech, Any]] = {}
 
         for name, judge in (judges or {}).items():
@@ -79,7 +79,7 @@ class JudgePanel:
         return member  # type: ignore[return-value]
 
     def ask(self, judge: Judge[AnswerT] | str, hypotheses: Sequence[Hypothesis]) -> list[AnswerT]:
-        """One answer per sample: what ``judge.answers`` says of those that it has not heard yet in this step.
+        """One answer per sample: what ``judge.answers`` says of those that it has not judged yet in this step.
 
         Args:
             judge: its name, or the judge, which joins the panel.
@@ -95,7 +95,7 @@ class JudgePanel:
         new = [i for i, speech in enumerate(speeches) if speech not in known]
         answers = member.answers([hypotheses[i] for i in new]) if new else []
 
-        # Only now: a judge that raises has not been heard, and its name must not appear among the transcripts.
+        # Only now: a judge that raises has not answered, and its name must not appear among the transcripts.
         known = self._answers.setdefault(member.name, known)
         for i, answer in zip(new, answers, strict=True):
             known[speeches[i]] = answer
@@ -172,6 +172,7 @@ def same_weights(one: nn.Module, other: nn.Module) -> bool:
         >>> same_weights(nn.Linear(1, 1), nn.Linear(1, 2))
         False
     """
+    # Names first: `torch.equal` of tensors that do not belong together says nothing.
     ours = one.state_dict()
     others = other.state_dict()
     if ours.keys() != others.keys():

@@ -23,12 +23,14 @@ class PreparedPolicyGradient(Prepared):
     """What the updates of one step need.
 
     Args:
+        used: [B, G] bool, the samples that enter the loss.
         advantages: [B, G].
         old_log_probs: [B, G, T] of the policy before the first inner update; None when that is not needed.
         reference_log_probs: [B, G, T]; None without a KL term.
         weights: [B, G, T] truncated importance weights; None when the sampler is the trainer.
     """
 
+    used: Tensor
     advantages: Tensor
     old_log_probs: Tensor | None = None
     reference_log_probs: Tensor | None = None
@@ -120,22 +122,18 @@ class PolicyGradient(Loss[PreparedPolicyGradient]):
         self, prepared: PreparedPolicyGradient, micro_batch: MicroBatch, divisor: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
         rollout = micro_batch.samples
-        assert prepared.used is not None
         used = prepared.used[micro_batch.index]
         mask = rollout.keep & used[..., None]
 
         # The ratio to the policy that sampled; without old log-probs it is 1, and only its gradient counts.
         scored = self.settings.token_log_probs(micro_batch.context, rollout, with_entropy=True)
-        old = (
-            None
-            if prepared.old_log_probs is None
-            else group_part(prepared.old_log_probs, micro_batch)
-        )
-        unique = (
-            ops.unique_samples(rollout.tokens, rollout.keep, used)
-            if self.objective.needs_unique
-            else None
-        )
+        old = group_part(prepared.old_log_probs, micro_batch)
+
+        # Comparing all samples of a group costs time that most objectives need not spend.
+        unique = None
+        if self.objective.needs_unique:
+            unique = ops.unique_samples(rollout.tokens, rollout.keep, used)
+
         surrogate = self.objective.surrogate(
             scored.log_probs,
             old,
@@ -151,6 +149,7 @@ class PolicyGradient(Loss[PreparedPolicyGradient]):
         if prepared.weights is not None:
             terms = terms * group_part(prepared.weights, micro_batch)
 
+        # The penalty enters per token, so it shares the objective's reduction.
         if prepared.reference_log_probs is not None:
             reference = group_part(prepared.reference_log_probs, micro_batch)
             kl = ops.kl_estimate(scored.log_probs, reference, self.kl, rollout.keep)

@@ -22,6 +22,7 @@ def accuracy(counts: ErrorCounts, floor: float | None = None) -> float:
         >>> accuracy(count_errors("one", "a b c", "word"), floor=-1.0)
         -1.0
     """
+    # The rate has no upper bound: a loop may insert any number of units.
     value = 1.0 - counts.rate
     return value if floor is None else max(value, floor)
 
@@ -39,7 +40,11 @@ def keyword_score(counts: KeywordCounts, neutral: float = 1.0) -> float:
     """
     if not counts.in_reference and not counts.in_hypothesis:
         return neutral
-    return ((counts.precision or 0.0) + (counts.recall or 0.0)) / 2
+
+    # Undefined where one side has none: an invented keyword has no recall, a missed one no precision.
+    precision = counts.precision or 0.0
+    recall = counts.recall or 0.0
+    return (precision + recall) / 2
 
 
 def soft_overlong(num_tokens: int, cap: int, buffer_tokens: int) -> float:
@@ -278,6 +283,7 @@ class LengthError(_ErrorReward):
 
     def score_one(self, hypothesis: Hypothesis) -> float:
         counts = self.counts(hypothesis)
+        # An empty reference counts as one unit, so that any text for it is wrong altogether.
         off = abs(counts.hypothesis_length - counts.reference_length)
         return -min(1.0, off / max(1, counts.reference_length))
 
@@ -428,6 +434,7 @@ class SoftOverlong(Reward):
         values = []
         for hypothesis in hypotheses:
             cap = self.decoding.cap(hypothesis.row.duration_s)
+            # At least one token: a share of a tiny cap may round to none.
             buffer_tokens = max(1, round(cap * self.buffer_share))
             values.append(soft_overlong(hypothesis.num_tokens, cap, buffer_tokens))
         return values

@@ -83,7 +83,7 @@ class JudgedReward(Reward):
         """
 
     def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
-        """As `score_with`, on a panel of its own."""
+        """One value per hypothesis, in order; judges are asked afresh, on a panel of its own."""
         return self.score_with(hypotheses, JudgePanel())
 
 

@@ -161,6 +161,7 @@ class DifferentiableMix:
                 f"weights {[reward.weight for reward in self.rewards]}"
             )
 
+        # Frozen: its gradient goes to the codes, never to its weights.
         network = Token2Text.load(token2text) if isinstance(token2text, str) else token2text
         self.network = network.requires_grad_(False).eval()
         for reward in self.rewards:

@@ -109,6 +109,7 @@ class RewardMix:
             raise ValueError(
                 f"RewardMix.score: expected groups of one size >= 1, got sizes {sizes}"
             )
+        # A reward sees all samples of a step in one list, so that a judge can hear them in full passes.
         flat = list(chain.from_iterable(groups))
         panel = panel or JudgePanel()
 
@@ -151,10 +152,13 @@ class RewardMix:
         if not failed:
             return values
 
+        # The first of them says what is wrong; all of them would say the same over and over.
         first = answers[failed[0]]
         first_row = flat[failed[0]].row
         example = f"gave {first!r} for row '{first_row.id}'"
         self._report(reward, example)
+
+        # A step without any sample left would be learnt from nothing, and silently.
         if len(failed) == len(flat):
             raise RewardError(
                 f"reward '{reward.name}' ({type(reward).__name__}) failed on all {len(flat)} samples of a step; "
@@ -199,7 +203,7 @@ def _attempt(
             if isinstance(reward, JudgedReward)
             else reward.score(hypotheses)
         )
-    except RewardError:
+    except RewardError:  # broken as a program: no sample is at fault
         raise
     except Exception as error:  # noqa: BLE001 - a user's reward may raise anything; it is logged or re-raised
         return error

@@ -50,8 +50,8 @@ def spoken_errors(
     Args:
         row: whose text was to be spoken.
         transcript: not normalised.
-        unit: "char" counts characters, spaces left out, since nobody hears where a word ends; "language" counts words,
-            or characters where the language has no spaces.
+        unit: "char" counts characters, spaces left out, since where a word ends cannot be heard; "language" counts
+            words, or characters where the language has no spaces.
         normaliser: of the row's language.
 
     Example:
@@ -63,6 +63,7 @@ def spoken_errors(
     """
     reference = normaliser.normalise(row.text)
     hypothesis = normaliser.normalise(transcript)
+    # Spaces are left out only of characters: units of a language without spaces are characters anyway.
     if unit == "language":
         return count_errors(reference, hypothesis, normaliser.unit)
     return count_errors(reference.replace(" ", ""), hypothesis.replace(" ", ""), "char")
@@ -78,6 +79,7 @@ def judged(values: list[float], judge: nn.Module | str) -> list[float]:
         >>> judged([0.5, math.nan], "asr")
         [0.5, nan]
     """
+    # Some are judged: a failure is that of its sample, and stays NaN.
     if not values or not all(math.isnan(value) for value in values):
         return values
 
@@ -92,9 +94,9 @@ def judged(values: list[float], judge: nn.Module | str) -> list[float]:
 class SpeechAccuracy(JudgedReward):
     """R1: how well an ASR judge understands the waveform (arXiv:2509.18569).
 
-    Range: [floor, 1], floor 0 for tanh and exp. Higher is better. Nothing said, or nothing heard where there was a text
-    to say: the floor, the worst value of all. Empty reference: the rate is the number of inserted units; 1 when nothing
-    is heard. Where the judge failed: NaN, which takes the sample out of the step.
+    Range: [floor, 1], floor 0 for tanh and exp. Higher is better. An empty sample, or an empty transcript, of a text:
+    the floor, the worst value of all. Empty reference: the rate is the number of inserted units; 1 for an empty
+    transcript. Where the judge failed: NaN, which takes the sample out of the step.
 
     Args:
         judge: listens, or its name in the algorithm's ``judges``; keep another one for evaluation.
@@ -107,7 +109,7 @@ class SpeechAccuracy(JudgedReward):
         normalisers: by language code, in place of the built-in table.
 
     Example:
-        By a judge that always hears "one two". Nothing said is the floor, unless there was nothing to say:
+        By a judge that always hears "one two". An empty sample gets the floor, unless there was nothing to say:
 
         >>> from lightning_audiorl.types import Speech
         >>> class Parrot(AsrJudge):
@@ -189,7 +191,7 @@ class SpeechAccuracy(JudgedReward):
 class SpeakerSimilarity(JudgedReward):
     """Cosine between the voice of the sample and that of its speaker prompt.
 
-    Range: [-1, 1]. Higher is better. Nothing said: -1. Where the encoder failed: NaN. The text plays no part.
+    Range: [-1, 1]. Higher is better. An empty sample: -1. Where the encoder failed: NaN. The text plays no part.
 
     Args:
         encoder: tells voices apart, or its name in the algorithm's ``judges``; keep another one for evaluation.
@@ -245,7 +247,7 @@ class SpeakerSimilarity(JudgedReward):
                     "segments, or take this reward out of the mix"
                 )
 
-            # Of two empty embeddings no cosine could be taken; silence is nobody's voice.
+            # Of two empty embeddings no cosine could be taken; silence has no voice.
             if not speech.waveform.numel():
                 values.append(-1.0)
             elif voice is None or prompt is None:
@@ -259,8 +261,8 @@ class SpeakerSimilarity(JudgedReward):
 class PredictedQuality(JudgedReward):
     """What a named predictor says of how the sample sounds; no more than that predictor's opinion.
 
-    Range: [0, 1], the predictor's own range scaled and clipped. Higher is better. Nothing said: 0. Where the predictor
-    failed: NaN. The text plays no part.
+    Range: [0, 1], the predictor's own range scaled and clipped. Higher is better. An empty sample: 0. Where the
+    predictor failed: NaN. The text plays no part.
 
     Args:
         predictor: such as `judges.SquimQuality`, with local weights, or its name in the algorithm's ``judges``.

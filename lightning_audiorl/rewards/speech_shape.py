@@ -37,6 +37,7 @@ def duration_consistency(lengths: Sequence[int], floor: float = -1.0) -> list[fl
         >>> duration_consistency([10, 8, 16, 0])
         [0.0, -0.2, -0.6, -1.0]
     """
+    # Silence must not pull the median down: a group that mostly says nothing would reward it.
     spoken = [length for length in lengths if length]
     middle = median(spoken) if spoken else 1.0
 
@@ -50,7 +51,7 @@ def duration_consistency(lengths: Sequence[int], floor: float = -1.0) -> list[fl
 class DurationConsistency(Reward):
     """R2: how far a sample's length is from the median of its group, in speech tokens (arXiv:2509.18569).
 
-    Keeps speech from slowing down or rushing. Range: [floor, 0]. Higher is better. Nothing said: the floor. The text
+    Keeps speech from slowing down or rushing. Range: [floor, 0]. Higher is better. An empty sample: the floor. The text
     plays no part. A sample alone in its group is its own median: 0.
 
     Args:
@@ -106,6 +107,7 @@ def token_distances(group: Sequence[Sequence[int]]) -> list[float]:
     """
 
     def distance(i: int) -> float:
+        # Silence does not count as another sample: it would make every sample of its group look diverse.
         others = [other for j, other in enumerate(group) if j != i and other]
         if not group[i] or not others:
             return 0.0
@@ -120,7 +122,7 @@ class Diversity(Reward):
     distance: mean edit distance of its speech tokens to those of the others, over the longer length; range [0, 1].
     melody: standard deviation of F0 over its voiced frames in semitones, over ``full_melody_semitones``; range [0, 1].
     The reward is ``distance_weight * distance + melody_weight * melody``. Range: [0, distance_weight + melody_weight].
-    Higher is better. Nothing said: 0. The text plays no part. A sample alone in its group has distance 0. Where the
+    Higher is better. An empty sample: 0. The text plays no part. A sample alone in its group has distance 0. Where the
     waveform holds samples that are not finite, its melody cannot be measured: NaN, which takes it out of the step.
 
     Args:
@@ -192,7 +194,7 @@ class Diversity(Reward):
 class SpeechBounds(Reward):
     """Hard bounds: 0 for a sample that ended by itself and has a plausible length, else -1.
 
-    Range: {-1, 0}. Higher is better. Nothing said: -1. Empty reference: only the stop and the expected length count.
+    Range: {-1, 0}. Higher is better. An empty sample: -1. Empty reference: only the stop and the expected length count.
 
     Args:
         weight: factor in the mix.

@@ -123,6 +123,7 @@ class Token2TextTraining(JudgeTraining):
                 f"row {batch.ids[0]!r} and its batch: no recordings of their texts; Token2Text learns from a "
                 "TtsDataModule whose rows have a 'target'"
             )
+
         codec = self.codec
         assert codec is not None
         if batch.sample_rate_hz != codec.sample_rate_hz:
@@ -130,6 +131,7 @@ class Token2TextTraining(JudgeTraining):
                 f"the codec wants {codec.sample_rate_hz} Hz audio, got {batch.sample_rate_hz}; set "
                 "data.init_args.sample_rate_hz"
             )
+
         for row, num in zip(batch.rows, batch.target_num_samples.tolist(), strict=True):
             if num == 0:
                 raise ValueError(

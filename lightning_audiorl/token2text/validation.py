@@ -85,11 +85,13 @@ def calibration(
     if not judged:
         raise ValueError("calibration: no sample has codes and a transcript of the judge")
 
+    # What the network says of these samples, beside what the judge does.
     read = _read([hypothesis for hypothesis, _ in judged], network, batch_size)
     by_judge = [character_errors(hypothesis.row, transcript) for hypothesis, transcript in judged]
     rates = torch.tensor([count.rate for count in by_judge])
     counts = {form: of_form.counts for form, of_form in read.items()}
     counts["judge"] = by_judge
+
     return Calibration(
         spearman={
             form: spearman(torch.tensor(of_form.values), rates) for form, of_form in read.items()

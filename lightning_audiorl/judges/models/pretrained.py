@@ -64,6 +64,7 @@ class PolicyJudge(AsrJudge):
             )
             for row, length in zip(rows, lengths, strict=True)
         )
+
         batch = PromptBatch(
             pad_sequence(waveforms, batch_first=True),
             torch.tensor(lengths, device=self.device),

@@ -91,6 +91,7 @@ class SquimQuality(QualityPredictor):
                 f"SquimQuality.weights: no file {weights}; see torchaudio.pipelines.SQUIM_OBJECTIVE"
             )
 
+        # One clip per pass: the model has no mask, padding would count as speech.
         super().__init__(name or f"squim_{measure}", 16000, batch_size=1, min_duration_s=0.5)
         self.model = squim_objective_base()
         try:

@@ -34,11 +34,13 @@ class PreparedDiffRO(Prepared):
     """What the updates of one step need.
 
     Args:
+        used: [B, G] bool, the samples that are learnt from.
         key: of the step's draws.
         tau: temperature of the relaxation in this step.
         reference: hidden states and head of the reference; None without a KL term.
     """
 
+    used: Tensor
     key: SampleKey
     tau: float
     reference: ReferenceStates | None = None
@@ -246,7 +248,6 @@ class DiffROLoss(Loss[PreparedDiffRO]):
 
     def _positions(self, prepared: PreparedDiffRO, micro_batch: MicroBatch) -> _Positions:
         rollout = micro_batch.samples
-        assert prepared.used is not None
         used_samples = prepared.used[micro_batch.index].flatten()
         used = rollout.keep.flatten(0, 1) & used_samples[:, None]
 
@@ -268,6 +269,8 @@ class DiffROLoss(Loss[PreparedDiffRO]):
         context = micro_batch.context
         used = positions.used
         reference = prepared.reference
+
+        # Positions go through head and relaxation in chunks: the logits of all never stand in memory together.
         chunk = RelaxedChunk(
             policy=policy,
             temperature=self.settings.decoding.temperature,
