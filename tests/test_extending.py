@@ -89,7 +89,8 @@ def test_a_loss(folder: Path) -> None:
     assert module.rl_step == 3
     assert module.step_metrics["loss"] > 0
     assert module.step_metrics["grad_norm"] > 0
-    (used,) = (prepared.used for prepared in module.last_prepared)
+    (loss,) = module.losses
+    used = loss.prepare(module.last_step, None).used
     assert used.sum(-1).tolist() == [1, 1]
     best = module.last_step.scores.total[used]
     assert torch.equal(best, module.last_step.scores.total.amax(-1))

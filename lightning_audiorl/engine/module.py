@@ -89,7 +89,7 @@ class RLModule(EvaluationHooks, LightningModule):
 
     Attributes:
         last_step: what the last RL step learnt from; None before the first, and where nothing was rewarded.
-        last_prepared: what each loss took from it.
+        prepared: what each loss took from the step at hand; empty outside its update.
         context: the encoded prompts of the step at hand; None outside a step.
         rl_step: RL steps done.
         step_metrics: metrics of the last RL step by log key.
@@ -183,7 +183,7 @@ class RLModule(EvaluationHooks, LightningModule):
         self.ledger_table: str | None = None
         self.context: Context | None = None
         self.last_step: RLStep | None = None
-        self.last_prepared: list[Prepared] = []
+        self.prepared: list[Prepared] = []
         self._has_begun = False
         self._begins = False
         self._stage = ""
@@ -194,7 +194,6 @@ class RLModule(EvaluationHooks, LightningModule):
         """One RL step: encode, rollout, reward, reference, update."""
         # The last step's encoded prompts need not be held beside the new ones.
         self.last_step = None
-        self.last_prepared = []
 
         with self.policy.evaluating():
             with raise_on_all_ranks(self.strategy, "the rollout"):
@@ -202,14 +201,16 @@ class RLModule(EvaluationHooks, LightningModule):
             step = self.refilled_step(samples)
 
             with raise_on_all_ranks(self.strategy, "scoring"):
-                prepared = self.prepare(step)
+                self.prepared = self.prepare(step)
 
             metrics = rollout_metrics(step)
             if self.rewards is not None:
                 metrics |= reward_metrics(step)
                 self.last_step = step
-                self.last_prepared = prepared
-            metrics |= self.update(step, prepared)
+
+            metrics |= self.update(step, self.prepared)
+            # Hidden states of the reference may be among it: they need not be held until the next step.
+            self.prepared = []
 
         self.show_progress(metrics)
         self.finish_step(metrics, weight=len(batch))
