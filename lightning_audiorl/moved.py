@@ -18,6 +18,10 @@ from typing import Any
 # Old name -> new name, both below this package.
 MOVED = {
     "calibration": "commands.calibrate",
+    "callbacks.common": "callbacks.outputs",
+    "callbacks.figures": "callbacks.metric_table",
+    "callbacks.speech": "callbacks.spoken_samples",
+    "callbacks.surroundings": "callbacks.environment",
     "data.augment": "data.audio.augment",
     "data.batching": "data.datamodules.batching",
     "data.construct": "data.transforms.concatenate",

@@ -11,8 +11,8 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from lightning_audiorl.callbacks.common import run_folder
 from lightning_audiorl.callbacks.guards import Guard, Mode, broken_guards, figure
+from lightning_audiorl.callbacks.outputs import run_folder
 from lightning_audiorl.callbacks.view import RunView, run_view, validations
 
 

@@ -8,8 +8,8 @@ import math
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from lightning_audiorl.callbacks.common import tensorboard_writers
 from lightning_audiorl.callbacks.guards import Guard, Mode, broken_guards, figure, since_best
+from lightning_audiorl.callbacks.outputs import tensorboard_writers
 from lightning_audiorl.callbacks.view import RunView, run_view, validations
 
 _log = logging.getLogger(__name__)

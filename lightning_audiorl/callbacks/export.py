@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_audiorl.callbacks.checkpoint import RLCheckpoint
-from lightning_audiorl.callbacks.common import run_folder
+from lightning_audiorl.callbacks.outputs import run_folder
 from lightning_audiorl.callbacks.view import run_view
 from lightning_audiorl.strategies import rl_strategy
 

@@ -10,7 +10,7 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from lightning_audiorl.callbacks.common import tensorboard_writers
+from lightning_audiorl.callbacks.outputs import tensorboard_writers
 from lightning_audiorl.callbacks.view import flat_metrics, run_view, validations
 from lightning_audiorl.metrics import gap_alerts, reward_hacking_alerts
 from lightning_audiorl.metrics.specs import evaluation_spec

@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from lightning_audiorl.callbacks.figures import shown_metrics
+from lightning_audiorl.callbacks.metric_table import shown_metrics
 from lightning_audiorl.callbacks.view import Results
 from lightning_audiorl.metrics.specs import EVALUATION_METRICS, STEP_METRICS, evaluation_spec
 

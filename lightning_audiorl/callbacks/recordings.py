@@ -10,8 +10,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from lightning_audiorl.callbacks.common import markdown_table
-from lightning_audiorl.callbacks.speech import has_speech, judge_names, mel_figure, spoken, transcript, write_wav
+from lightning_audiorl.callbacks.outputs import markdown_table
+from lightning_audiorl.callbacks.spoken_samples import (
+    has_speech,
+    judge_names,
+    mel_figure,
+    spoken,
+    transcript,
+    write_wav,
+)
 from lightning_audiorl.metrics import SetEvaluation, SpeechEvaluation
 from lightning_audiorl.types import Hypothesis
 

@@ -12,12 +12,12 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from lightning_audiorl.callbacks import plots, surroundings
-from lightning_audiorl.callbacks.common import run_folder
+from lightning_audiorl.callbacks import environment, plots
 from lightning_audiorl.callbacks.early_stop import EarlyStop
-from lightning_audiorl.callbacks.figures import figure_note, figure_table
 from lightning_audiorl.callbacks.hacking import HackingWatch
 from lightning_audiorl.callbacks.history import History
+from lightning_audiorl.callbacks.metric_table import figure_note, figure_table
+from lightning_audiorl.callbacks.outputs import run_folder
 from lightning_audiorl.callbacks.recordings import Recordings, judges_of, recordings_markdown, recordings_page
 from lightning_audiorl.callbacks.view import RunView, run_view
 
@@ -158,11 +158,11 @@ class RunReport(Callback):
                 "phases_s": self.history.phases_s,
             },
             "memory_table": run.ledger_table,
-            "model": surroundings.model_facts(run),
-            "seeds": surroundings.seeds(run),
-            "machine": surroundings.machine(trainer),
-            "versions": surroundings.versions(),
-            "settings": surroundings.settings(trainer),
+            "model": environment.model_facts(run),
+            "seeds": environment.seeds(run),
+            "machine": environment.machine(trainer),
+            "versions": environment.versions(),
+            "settings": environment.settings(trainer),
             "evaluations": evaluations,
             "history": {"rl_step": self.history.steps, **self.history.columns} if command == "fit" else {},
         }

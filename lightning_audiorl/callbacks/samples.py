@@ -8,8 +8,8 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from lightning_audiorl.callbacks.common import markdown_table, tensorboard_writers
-from lightning_audiorl.callbacks.speech import has_speech, heard_table, spoken, spoken_group_table, write_speech
+from lightning_audiorl.callbacks.outputs import markdown_table, tensorboard_writers
+from lightning_audiorl.callbacks.spoken_samples import has_speech, heard_table, spoken, spoken_group_table, write_speech
 from lightning_audiorl.callbacks.view import RunView, run_view
 from lightning_audiorl.text import fired_rules, normaliser_for
 from lightning_audiorl.types import Hypothesis, PromptBatch, Scores

@@ -16,10 +16,10 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_audiorl.algorithms import GRPO
 from lightning_audiorl.callbacks import HackingWatch, RunReport, SampleLogger, figure_table
-from lightning_audiorl.callbacks.figures import columns_of
 from lightning_audiorl.callbacks.hacking import drift_alerts
+from lightning_audiorl.callbacks.metric_table import columns_of
 from lightning_audiorl.callbacks.recordings import Recordings, recordings_page
-from lightning_audiorl.callbacks.speech import (
+from lightning_audiorl.callbacks.spoken_samples import (
     audible,
     heard_table,
     mel_db,

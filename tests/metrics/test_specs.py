@@ -12,8 +12,8 @@ from torch import Tensor
 
 from lightning_audiorl.algorithms.ranks import merge_metrics
 from lightning_audiorl.callbacks import figure_table
-from lightning_audiorl.callbacks.figures import columns_of, shown_metrics
 from lightning_audiorl.callbacks.hacking import drift_alerts
+from lightning_audiorl.callbacks.metric_table import columns_of, shown_metrics
 from lightning_audiorl.callbacks.plots import panels
 from lightning_audiorl.metrics import AsrEvaluation, AsrMetrics, Format, MetricSpec, UtteranceCounts, asr_rates, percent
 from lightning_audiorl.metrics.specs import (

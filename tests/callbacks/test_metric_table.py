@@ -3,7 +3,7 @@ from __future__ import annotations
 from math import nan
 
 from lightning_audiorl.callbacks import figure_table
-from lightning_audiorl.callbacks.common import markdown_table
+from lightning_audiorl.callbacks.outputs import markdown_table
 from lightning_audiorl.callbacks.view import flat_metrics
 
 START = {"short": {"wer": 0.1234, "length_ratio": 1.0}, "long/sampled": {"wer": 2.5, "insertion_rate": nan}}

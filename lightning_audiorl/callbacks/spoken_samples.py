@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torchaudio.transforms import AmplitudeToDB, MelSpectrogram
 
-from lightning_audiorl.callbacks.common import markdown_table
+from lightning_audiorl.callbacks.outputs import markdown_table
 from lightning_audiorl.types import Hypothesis, Scores, Speech
 
 _NUM_MELS = 64
