@@ -1,4 +1,4 @@
-"""Speech for the ear and the eye: what judges heard in it, as tables, sound and mel spectrograms."""
+"""Samples of speech for the eye and the ear: transcripts of the judges as tables, sound and mel spectrograms."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ _TICKS_HZ = (0, 250, 500, 1000, 2000, 4000, 8000)
 
 
 def has_speech(groups: Sequence[Sequence[Hypothesis]]) -> bool:
-    """Whether these are samples of a policy that speaks."""
+    """Whether these are samples of a policy that speaks.
+
+    Args:
+        groups: of one step or one set.
+    """
     return bool(groups and groups[0] and groups[0][0].speech is not None)
 
 
@@ -33,56 +37,118 @@ def spoken(hypothesis: Hypothesis) -> Speech:
 
 
 def judge_names(hypotheses: Iterable[Hypothesis]) -> list[str]:
-    """The ASR judges that wrote down what they heard in any of the samples, in the order in which they listened."""
+    """The ASR judges that have transcribed any of the samples, in the order in which they were asked.
+
+    Example:
+        >>> from lightning_audiorl.types import Utterance
+        >>> row = Utterance("a", (), text="one two", duration_s=1.0)
+        >>> judge_names([Hypothesis(row, "", transcripts={"failed": None, "asr": "one"})])
+        ['asr']
+    """
     names: dict[str, None] = {}
     for hypothesis in hypotheses:
-        names |= {name: None for name, heard in hypothesis.transcripts.items() if heard is not None}
+        for name, text in hypothesis.transcripts.items():
+            if text is not None:
+                names[name] = None
     return list(names)
 
 
 def transcript(hypothesis: Hypothesis, judge: str) -> str:
-    """What a judge heard; says so where it heard nothing, or failed."""
-    heard = hypothesis.transcripts.get(judge)
-    return heard or ("(nothing)" if heard == "" else "(failed)")
+    """A judge's transcript; says so where it is empty, or the judge failed.
+
+    Example:
+        >>> from lightning_audiorl.types import Utterance
+        >>> sample = Hypothesis(Utterance("a", (), text="one", duration_s=1.0), "", transcripts={"x": "", "y": None})
+        >>> transcript(sample, "x"), transcript(sample, "y")
+        ('(nothing)', '(failed)')
+    """
+    text = hypothesis.transcripts.get(judge)
+    if text is None:
+        return "(failed)"
+    return text or "(nothing)"
 
 
-def _length(hypothesis: Hypothesis) -> list[str]:
-    """Seconds, and tokens with a mark where the cap cut them."""
-    cut = "" if hypothesis.finished else " (cut)"
-    return [f"{spoken(hypothesis).duration_s:.2f}", f"{hypothesis.num_tokens}{cut}"]
+def length_text(hypothesis: Hypothesis) -> str:
+    """Tokens, with a mark where the cap cut them.
+
+    Example:
+        >>> from lightning_audiorl.types import Utterance
+        >>> row = Utterance("a", (), text="one", duration_s=1.0)
+        >>> length_text(Hypothesis(row, "one one one", num_tokens=6, finished=False))
+        '6 (cut)'
+    """
+    return f"{hypothesis.num_tokens}" + ("" if hypothesis.finished else " (cut)")
 
 
-def heard_table(groups: Iterable[Sequence[Hypothesis]]) -> str:
-    """Markdown: the first sample of each group, its text beside what each judge heard."""
-    samples = [said for said, *_ in groups]
+def reward_cells(scores: Scores, prompt: int, sample: int) -> list[str]:
+    """The reward of a sample, and each component of it."""
+    values = (scores.total, *scores.parts.values())
+    return [f"{value[prompt, sample]:.3f}" for value in values]
+
+
+def labelled(place: Sequence[int]) -> list[tuple[str, int, int]]:
+    """The two samples of a place (prompt, best, worst): (label, prompt, sample).
+
+    Example:
+        >>> labelled((3, 0, 7))
+        [('best', 3, 0), ('worst', 3, 7)]
+    """
+    prompt, best, worst = place
+    return [("best", prompt, best), ("worst", prompt, worst)]
+
+
+def transcript_table(groups: Iterable[Sequence[Hypothesis]]) -> str:
+    """Markdown: the first sample of each group, its text beside the transcript of each judge."""
+    samples = [first for first, *_ in groups]
     judges = judge_names(samples)
-    rows = [
-        [said.row.id, said.row.text, *(transcript(said, judge) for judge in judges), *_length(said)] for said in samples
-    ]
-    return markdown_table(["id", "text", *(f"heard by {judge}" for judge in judges), "seconds", "tokens"], rows)
+
+    rows = []
+    for sample in samples:
+        transcripts = [transcript(sample, judge) for judge in judges]
+        rows.append([sample.row.id, sample.row.text, *transcripts, _seconds(sample), length_text(sample)])
+    return markdown_table(["id", "text", *_headings(judges), "seconds", "tokens"], rows)
 
 
 def spoken_group_table(groups: Sequence[Sequence[Hypothesis]], scores: Scores, places: Iterable[Sequence[int]]) -> str:
-    """Markdown: the best and the worst sample of each place (prompt, best, worst): judges, reward and its parts."""
-    places = list(places)
-    judges = judge_names(groups[prompt][sample] for prompt, *samples in places for sample in samples)
+    """Markdown: the two samples of each place (prompt, best, worst): transcripts, reward and its components."""
+    shown = []
+    for place in places:
+        shown += labelled(place)
+    judges = judge_names(groups[prompt][sample] for _, prompt, sample in shown)
+
     rows = []
-    for prompt, *samples in places:
-        for label, sample in zip(("best", "worst"), samples, strict=True):
-            said = groups[prompt][sample]
-            figures = [f"{values[prompt, sample]:.3f}" for values in (scores.total, *scores.parts.values())]
-            heard = [transcript(said, judge) for judge in judges]
-            rows.append([said.row.id, said.row.text, label, *heard, *figures, *_length(said)])
-    heard_by = [f"heard by {judge}" for judge in judges]
-    return markdown_table(["id", "text", "", *heard_by, "reward", *scores.parts, "seconds", "tokens"], rows)
+    for label, prompt, number in shown:
+        sample = groups[prompt][number]
+        transcripts = [transcript(sample, judge) for judge in judges]
+        rewards = reward_cells(scores, prompt, number)
+        length = [_seconds(sample), length_text(sample)]
+        rows.append([sample.row.id, sample.row.text, label, *transcripts, *rewards, *length])
+    header = ["id", "text", "", *_headings(judges), "reward", *scores.parts, "seconds", "tokens"]
+    return markdown_table(header, rows)
+
+
+def _headings(judges: Iterable[str]) -> list[str]:
+    return [f"heard by {judge}" for judge in judges]
+
+
+def _seconds(hypothesis: Hypothesis) -> str:
+    return f"{spoken(hypothesis).duration_s:.2f}"
 
 
 # --- sound
 
 
 def audible(waveform: Tensor, sample_rate_hz: int, max_s: float = math.inf) -> Tensor:
-    """[num_samples] float32 within full scale, on the CPU, cut after ``max_s`` seconds; NaN is silence."""
-    num_samples = min(waveform.shape[0], round(max_s * sample_rate_hz)) if math.isfinite(max_s) else waveform.shape[0]
+    """[num_samples] float32 within full scale, on the CPU, cut after ``max_s`` seconds; NaN is silence.
+
+    Example:
+        >>> import torch
+        >>> audible(torch.tensor([0.5, float("nan"), -3.0, 0.1]), sample_rate_hz=10, max_s=0.3)
+        tensor([ 0.5000,  0.0000, -1.0000])
+    """
+    num_samples = waveform.shape[0]
+    if math.isfinite(max_s):
+        num_samples = min(num_samples, round(max_s * sample_rate_hz))
     return waveform[:num_samples].detach().float().cpu().nan_to_num(0.0).clamp(-1, 1)
 
 
@@ -96,7 +162,18 @@ def write_wav(path: Path, speech: Speech) -> None:
 
 
 def mel_db(waveform: Tensor, sample_rate_hz: int) -> Tensor:
-    """[64, frames] mel power in dB, at most 80 dB below the loudest; a frame every 10 ms."""
+    """[64, frames] mel power in dB, at most 80 dB below the loudest; a frame every 10 ms.
+
+    Args:
+        waveform: [num_samples], not empty.
+        sample_rate_hz: of it.
+
+    Example:
+        >>> import torch
+        >>> mel_db(torch.rand(8000), 8000).shape
+        torch.Size([64, 101])
+    """
+    # A window of 25 ms in at least twice its length of FFT, so that narrow mel bands at the bottom have a bin each.
     n_fft = 2 ** math.ceil(math.log2(0.06 * sample_rate_hz))
     mel = MelSpectrogram(
         sample_rate_hz,
@@ -112,14 +189,20 @@ def mel_db(waveform: Tensor, sample_rate_hz: int) -> Tensor:
 
 def mel_figure(speech: Speech, title: str = "") -> Figure:
     """A mel spectrogram with its axes in seconds and hertz. The waveform must not be empty."""
-    decibels, half_hz = mel_db(speech.waveform, speech.sample_rate_hz), speech.sample_rate_hz / 2
+    decibels = mel_db(speech.waveform, speech.sample_rate_hz)
     figure = Figure(figsize=(min(12.0, 2.5 + 2.0 * speech.duration_s), 2.4))
     FigureCanvasAgg(figure)
     axis = figure.add_subplot()
+
     extent = (0.0, speech.duration_s, 0.0, float(_NUM_MELS))
     axis.imshow(decibels.numpy(), origin="lower", aspect="auto", extent=extent, cmap="magma")
-    ticks = [hz for hz in _TICKS_HZ if hz <= half_hz]
-    axis.set_yticks([_NUM_MELS * _mel(hz) / _mel(half_hz) for hz in ticks], [f"{hz}" for hz in ticks], fontsize=7)
+
+    # Rows are equal steps of mel; a tick stands where its frequency lies on that scale.
+    half_hz = speech.sample_rate_hz / 2
+    ticks_hz = [hz for hz in _TICKS_HZ if hz <= half_hz]
+    places = [_NUM_MELS * _mel(hz) / _mel(half_hz) for hz in ticks_hz]
+    axis.set_yticks(places, [f"{hz}" for hz in ticks_hz], fontsize=7)
+
     axis.set_ylabel("Hz")
     axis.set_xlabel("seconds")
     axis.set_title(title, fontsize=8)
@@ -144,12 +227,16 @@ def write_speech(writer: Any, tag: str, speech: Speech, step: int, max_audio_s: 
 
     Args:
         writer: a SummaryWriter.
+        tag: in TensorBoard.
+        speech: of the sample.
+        step: RL step.
         max_audio_s: longer speech is cut, in seconds; 0 writes nothing.
     """
     rate_hz = speech.sample_rate_hz
     wave = audible(speech.waveform, rate_hz, max_audio_s)
     if not wave.numel():
         return
+
     writer.add_audio(tag, wave[None], step, sample_rate=rate_hz)
     cut = Speech(wave, rate_hz, speech.codes)
     writer.add_image(f"{tag}/mel", picture(mel_figure(cut)), step, dataformats="HWC")

@@ -12,7 +12,7 @@ from lightning import Callback, Trainer
 from lightning_audiorl.algorithms.base import AudioRLModule
 from lightning_audiorl.callbacks import Export, HackingWatch, RLCheckpoint, RunReport
 from tests.callbacks import runs
-from tests.callbacks.runs import Figures
+from tests.callbacks.runs import PutMetrics
 from tests.helpers import assert_close
 
 
@@ -70,8 +70,8 @@ def test_a_resumed_run_is_the_run(whole: tuple[Path, AudioRLModule, list[Any]], 
     for name, weight in expected.policy.trainable().items():
         assert_close(resumed.policy.trainable()[name], weight, "exact")
     assert [one["rl_step"] for one in resumed.evaluations] == [0, 2, 4]
-    figures = [module.evaluations[-1]["results"]["digits"]["wer"] for module in (resumed, expected)]
-    assert figures[0] == figures[1]
+    metrics = [module.evaluations[-1]["results"]["digits"]["wer"] for module in (resumed, expected)]
+    assert metrics[0] == metrics[1]
     assert new_watch.rewards[1:] == watch.rewards[1:]
     assert len(new_watch.rewards) == 3
     assert new_report.history.total_s > new_report.history.evaluation_s > 0
@@ -148,7 +148,7 @@ def test_best_by_a_figure(root: str, tmp_path: Path, mode: Any, values: list[flo
     saving = RLCheckpoint(every_n_steps=0, keep=0, monitor="val/digits/wer", mode=mode)
     export = Export(best=True)
     module = runs.fit(
-        tmp_path, root, Figures(values), export, saving, module=runs.grpo(num_steps=3), val_check_interval=1
+        tmp_path, root, PutMetrics(values), export, saving, module=runs.grpo(num_steps=3), val_check_interval=1
     )
     assert names(tmp_path) == ["best.ckpt", "last.ckpt"]
     best = load(tmp_path / "checkpoints" / "best.ckpt")
@@ -163,7 +163,7 @@ def test_best_by_a_figure(root: str, tmp_path: Path, mode: Any, values: list[flo
 
 def test_a_misspelt_monitor_is_found_before_the_first_step(root: str, tmp_path: Path) -> None:
     module = runs.grpo()
-    with pytest.raises(ValueError, match=r"no figure 'val/digit/wer' among .*val/digits/wer"):
+    with pytest.raises(ValueError, match=r"no metric 'val/digit/wer' among .*val/digits/wer"):
         runs.fit(tmp_path, root, RLCheckpoint(monitor="val/digit/wer"), module=module)
     assert module.rl_step == 0
 
