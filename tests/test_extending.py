@@ -122,6 +122,7 @@ def test_a_metric(folder: Path) -> None:
     assert "first word" in header
 
     from lightning_audiorl.callbacks.figures import shown_metrics
+
     from lightning_audiorl.metrics.watch import reward_hacking_alerts
 
     (spec,) = (

@@ -12,12 +12,12 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from lightning_audiorl.callbacks import plots, surroundings
-from lightning_audiorl.callbacks.common import run_folder
+from lightning_audiorl.callbacks import environment, plots
 from lightning_audiorl.callbacks.early_stop import EarlyStop
-from lightning_audiorl.callbacks.figures import figure_note, figure_table
 from lightning_audiorl.callbacks.hacking import HackingWatch
 from lightning_audiorl.callbacks.history import History
+from lightning_audiorl.callbacks.metric_table import metric_note, metric_table
+from lightning_audiorl.callbacks.outputs import run_folder
 from lightning_audiorl.callbacks.recordings import (
     Recordings,
     judges_of,
@@ -30,7 +30,12 @@ _NAMES = {"fit": "report", "validate": "validate", "test": "test"}
 
 
 def plain(value: Any) -> Any:
-    """``value`` as strict JSON can hold it: NaN and infinity become null, what is unknown its text."""
+    """``value`` as strict JSON can hold it: NaN and infinity become null, what is unknown its text.
+
+    Example:
+        >>> plain({"wer": float("nan"), "path": Path("report")})
+        {'wer': None, 'path': 'report'}
+    """
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -48,16 +53,19 @@ class RunReport(Callback):
     """Writes ``report.json``, ``report.md`` and plots at the end of a fit, also of one that was interrupted.
 
     A validation writes ``validate.json`` and ``validate.md``, a test ``test.json`` and ``test.md``, beside it. The
-    table of figures is printed too.
+    table of metrics is printed too.
 
     Of a policy that speaks, ``<default_root_dir>/audio`` holds the first texts of each set as wav files with their mel
-    spectrograms, as they were said before the first step and after the last; ``report.html`` plays them beside what
+    spectrograms, as they were spoken before the first step and after the last; ``report.html`` plays them beside what
     the judges heard.
 
     Args:
         enabled: False writes and prints nothing.
         dirpath: default ``<default_root_dir>/report``.
         num_spoken: texts of each set that are kept as wav files.
+
+    Raises:
+        ValueError: for a negative number.
     """
 
     def __init__(
@@ -65,34 +73,42 @@ class RunReport(Callback):
     ) -> None:
         if num_spoken < 0:
             raise ValueError(f"RunReport.num_spoken must not be negative, got {num_spoken}")
-        self.enabled, self.dirpath = enabled, dirpath
+        self.enabled = enabled
+        self.dirpath = dirpath
         self.history = History()
         self.recordings = Recordings(num_spoken)
         self._evaluation_start_s = 0.0
 
     def state_dict(self) -> dict[str, Any]:
+        """What the run has been through, for a report of the whole run after a resume."""
         return {**self.history.state_dict(), "recordings": self.recordings.records}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the `state_dict` of another process."""
         self.history.load_state_dict(state_dict)
         self.recordings.records = list(state_dict.get("recordings", []))
 
     # --- hooks
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """The clock begins."""
         self.history.start()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Keep the metrics of a step."""
         run = run_view(pl_module)
         self.history.append(run.rl_step, run.step_metrics)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Time the evaluation."""
         self._evaluation_start_s = time.monotonic()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Time the test."""
         self._evaluation_start_s = time.monotonic()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the recordings of an evaluation; a validation without training is reported at once."""
         run = run_view(pl_module)
         self.history.evaluation_s += time.monotonic() - self._evaluation_start_s
         if trainer.state.fn == "validate":
@@ -103,12 +119,14 @@ class RunReport(Callback):
             self._record(trainer, run, "before" if before else "after")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Report a test."""
         run = run_view(pl_module)
         self.history.evaluation_s += time.monotonic() - self._evaluation_start_s
         self._record(trainer, run, "test")
         self._finish(trainer, run, "finished")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Report a run."""
         run = run_view(pl_module)
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         reasons = [c.reason for c in callbacks if isinstance(c, EarlyStop) and c.reason is not None]
@@ -117,6 +135,7 @@ class RunReport(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
+        """Report what there is of an interrupted run."""
         run = run_view(pl_module)
         if run.evaluations or self.history.steps:
             self._finish(
@@ -139,7 +158,7 @@ class RunReport(Callback):
         table = write_report(report, folder)
         if table:
             where = folder / f"{_NAMES[report['command']]}.md"
-            note = textwrap.fill(figure_note(report["before"]["results"]), 110)
+            note = textwrap.fill(metric_note(report["before"]["results"]), 110)
             print(f"\n{table}\n\n{note}\n{where}")
 
     def collect(self, trainer: Trainer, run: RunView, status: str) -> dict[str, Any]:
@@ -149,9 +168,21 @@ class RunReport(Callback):
         evaluations = [one for one in run.evaluations if one["kind"] == kind]
         if command != "fit":
             evaluations = evaluations[-1:]
-        watches = [c for c in trainer.callbacks if isinstance(c, HackingWatch)]  # type: ignore[attr-defined]
+
         stages = ("before", "after") if command == "fit" else (command,)
-        folders = run_folder(trainer, None, "audio"), run_folder(trainer, self.dirpath, "report")
+        audio_folder = run_folder(trainer, None, "audio")
+        report_folder = run_folder(trainer, self.dirpath, "report")
+        recordings = self.recordings.of(stages, audio_folder, report_folder)
+
+        time_spent = {
+            "total_s": self.history.total_s,
+            "evaluation_s": self.history.evaluation_s,
+            "phases_s": self.history.phases_s,
+        }
+        history = (
+            {"rl_step": self.history.steps, **self.history.columns} if command == "fit" else {}
+        )
+
         return {
             "command": command,
             "status": status,
@@ -160,30 +191,37 @@ class RunReport(Callback):
             "num_steps": run.num_steps,
             "before": evaluations[0] if evaluations else None,
             "after": evaluations[-1] if len(evaluations) > 1 else None,
-            "alerts": [alert for watch in watches for alert in watch.alerts],
+            "alerts": _alerts(trainer),
             "judges": judges_of(run.evaluation),
-            "recordings": self.recordings.of(stages, *folders),
-            "time": {
-                "total_s": self.history.total_s,
-                "evaluation_s": self.history.evaluation_s,
-                "phases_s": self.history.phases_s,
-            },
+            "recordings": recordings,
+            "time": time_spent,
             "memory_table": run.ledger_table,
-            "model": surroundings.model_facts(run),
-            "seeds": surroundings.seeds(run),
-            "machine": surroundings.machine(trainer),
-            "versions": surroundings.versions(),
-            "settings": surroundings.settings(trainer),
+            # What someone needs to repeat the run.
+            "model": environment.model_facts(run),
+            "seeds": environment.seeds(run),
+            "machine": environment.machine(trainer),
+            "versions": environment.versions(),
+            "settings": environment.settings(trainer),
+            # Every number that was measured.
             "evaluations": evaluations,
-            "history": {"rl_step": self.history.steps, **self.history.columns}
-            if command == "fit"
-            else {},
+            "history": history,
         }
 
 
+def _alerts(trainer: Trainer) -> list[dict[str, Any]]:
+    """What every hacking watch of the run has said."""
+    alerts: list[dict[str, Any]] = []
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, HackingWatch):
+            alerts += callback.alerts
+    return alerts
+
+
 def _labels(report: dict[str, Any]) -> tuple[str, str]:
-    before, after = report["before"], report["after"]
-    return f"step {before['rl_step']}", f"step {after['rl_step']}" if after else ""
+    after = report["after"]
+    first = f"step {report['before']['rl_step']}"
+    last = f"step {after['rl_step']}" if after else ""
+    return first, last
 
 
 def _title(report: dict[str, Any]) -> str:
@@ -191,11 +229,11 @@ def _title(report: dict[str, Any]) -> str:
 
 
 def report_table(report: dict[str, Any]) -> str:
-    """The figures of every set, before and after; empty when nothing was evaluated."""
+    """The metrics of every set, before and after; empty when nothing was evaluated."""
     if report["before"] is None:
         return ""
     after = report["after"]["results"] if report["after"] else None
-    return figure_table(report["before"]["results"], after, _labels(report))
+    return metric_table(report["before"]["results"], after, _labels(report))
 
 
 def _facts(facts: dict[str, Any]) -> str:
@@ -209,18 +247,13 @@ def report_text(report: dict[str, Any], images: dict[str, str]) -> str:
         report: of `RunReport.collect`.
         images: file names, relative to the report, by title.
     """
-    clock = report["time"]
-    phases = " | ".join(f"{name} {_duration(s)}" for name, s in clock["phases_s"].items())
-    parts = [f"# {_title(report)}", f"Status: {report['status']}."]
-    parts.append(
-        f"Time: {_duration(clock['total_s'])}, of it evaluation {_duration(clock['evaluation_s'])}."
-    )
-    if phases:
-        parts.append(f"Training by phase: {phases}.")
+    parts = [f"# {_title(report)}", f"Status: {report['status']}.", *_time_lines(report["time"])]
+
     table = report_table(report)
     if table:
-        parts += ["## Figures", figure_note(report["before"]["results"]), f"```\n{table}\n```"]
+        parts += ["## Metrics", metric_note(report["before"]["results"]), f"```\n{table}\n```"]
     parts += [f"![{title}]({name})" for title, name in images.items()]
+
     if report["judges"]:
         parts += [
             "## Judges",
@@ -235,12 +268,9 @@ def report_text(report: dict[str, Any], images: dict[str, str]) -> str:
             report["memory_table"],
         ]
     if report["alerts"]:
-        parts.append("## Hacking watch")
-        parts.append(
-            "\n".join(
-                f"- RL step {alert['rl_step']}: {alert['text']}" for alert in report["alerts"]
-            )
-        )
+        alerts = [f"- RL step {alert['rl_step']}: {alert['text']}" for alert in report["alerts"]]
+        parts += ["## Hacking watch", "\n".join(alerts)]
+
     for title in ("model", "seeds", "machine", "versions"):
         parts += [f"## {title.capitalize()}", _facts(report[title])]
     if report["settings"]:
@@ -248,32 +278,61 @@ def report_text(report: dict[str, Any], images: dict[str, str]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _time_lines(clock: dict[str, Any]) -> list[str]:
+    lines = [
+        f"Time: {_duration(clock['total_s'])}, of it evaluation {_duration(clock['evaluation_s'])}."
+    ]
+    if clock["phases_s"]:
+        phases = " | ".join(f"{name} {_duration(s)}" for name, s in clock["phases_s"].items())
+        lines.append(f"Training by phase: {phases}.")
+    return lines
+
+
 def write_report(report: dict[str, Any], folder: Path) -> str:
-    """Write the files of a report into ``folder``; returns the table of figures."""
+    """Write the files of a report into ``folder``; returns the table of metrics.
+
+    Args:
+        report: of `RunReport.collect`.
+        folder: is made where it is missing.
+    """
     name = _NAMES.get(report["command"], report["command"])
     folder.mkdir(parents=True, exist_ok=True)
-    images: dict[str, str] = {}
-    steps = report["history"].get("rl_step", [])
-    columns = {key: column for key, column in report["history"].items() if key != "rl_step"}
-    if report["before"] is not None:
-        after = report["after"]["results"] if report["after"] else None
-        if plots.plot_figures(
-            report["before"]["results"], after, _labels(report), folder / f"{name}_figures.png"
-        ):
-            images["figures"] = f"{name}_figures.png"
-    if plots.plot_judges(report["evaluations"], folder / f"{name}_judges.png"):
-        images["judges that reward, and judges held out"] = f"{name}_judges.png"
-    if plots.plot_curves(steps, columns, folder / f"{name}_curves.png"):
-        images["training curves"] = f"{name}_curves.png"
-    if plots.plot_seconds(steps, columns, folder / f"{name}_seconds.png"):
-        images["seconds per phase"] = f"{name}_seconds.png"
+    images = _write_plots(report, folder, name)
+
     (folder / f"{name}.json").write_text(
         json.dumps(plain(report), indent=1, allow_nan=False) + "\n"
     )
     (folder / f"{name}.md").write_text(report_text(report, images))
+
     table = report_table(report)
     if report["recordings"]:
-        note = figure_note(report["before"]["results"]) if table else ""
+        note = metric_note(report["before"]["results"]) if table else ""
         page = recordings_page(report["recordings"], report["judges"], _title(report), table, note)
         (folder / f"{name}.html").write_text(page)
     return table
+
+
+def _write_plots(report: dict[str, Any], folder: Path, name: str) -> dict[str, str]:
+    """Draw what there is to draw; returns file names by title."""
+    images: dict[str, str] = {}
+
+    if report["before"] is not None:
+        after = report["after"]["results"] if report["after"] else None
+        bars = folder / f"{name}_figures.png"
+        if plots.plot_metrics(report["before"]["results"], after, _labels(report), bars):
+            images["metrics"] = bars.name
+
+    judges = folder / f"{name}_judges.png"
+    if plots.plot_judges(report["evaluations"], judges):
+        images["judges that reward, and judges held out"] = judges.name
+
+    steps = report["history"].get("rl_step", [])
+    columns = {key: column for key, column in report["history"].items() if key != "rl_step"}
+    curves = folder / f"{name}_curves.png"
+    if plots.plot_curves(steps, columns, curves):
+        images["training curves"] = curves.name
+
+    seconds = folder / f"{name}_seconds.png"
+    if plots.plot_seconds(steps, columns, seconds):
+        images["seconds per phase"] = seconds.name
+    return images

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 from lightning_audiorl.callbacks.prediction_progress import PredictionProgress
-from lightning_audiorl.callbacks.speech import write_wav
+from lightning_audiorl.callbacks.spoken_samples import write_wav
 from lightning_audiorl.data.datamodules.asr import AsrDataModule
 from lightning_audiorl.data.datamodules.predict import PredictionData
 from lightning_audiorl.data.datamodules.tts import TtsDataModule, speech_source

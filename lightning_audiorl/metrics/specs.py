@@ -137,6 +137,11 @@ class MetricSpec:
         """Its name with spaces."""
         return self.name.replace("_", " ")
 
+    @property
+    def factor(self) -> float:
+        """What a value is multiplied by where it is shown or drawn."""
+        return 1.0 if self.format is None else self.format.factor
+
     def badness(self, value: float) -> float:
         """``value`` on a scale on which lower is better.
 

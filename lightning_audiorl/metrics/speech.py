@@ -50,6 +50,20 @@ class Judges:
         return [judge for judge in vars(self).values() if isinstance(judge, Judge)]
 
     @property
+    def names(self) -> dict[str, str]:
+        """Names by role; roles that are None are left out.
+
+        Example:
+            >>> Judges(judge="asr", held_out_encoder="ecapa").names
+            {'judge': 'asr', 'held_out_encoder': 'ecapa'}
+        """
+        names = {}
+        for role, judge in vars(self).items():
+            if judge is not None:
+                names[role] = judge if isinstance(judge, str) else judge.name
+        return names
+
+    @property
     def complete(self) -> bool:
         """Whether none of them is a mere name."""
         return not any(isinstance(judge, str) for judge in vars(self).values())
