@@ -77,6 +77,8 @@ CASES += [{"family": "speech_lm", "num_steps": 3}]
 #: DiffRO's filter keeps less on rank 1; nothing there; nothing at all.
 CASES += [{"algorithm": "DiffRO", "keep": names, "num_steps": 2} for names in ("abc", "ab")]
 CASES += [{"algorithm": "GRPODiffRO", "keep": names, "num_steps": 2} for names in ("ab", "")]
+#: Dynamic sampling where the groups of rank 1 alone are flat: in one step two are replaced.
+CASES += [{"judge": "flat", "max_refills": 2, "num_steps": 2}]
 NOTHING = {"algorithm": "DiffRO", "keep": "", "num_steps": 2}
 
 

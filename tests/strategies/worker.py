@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Callback, Trainer
+from lightning import Callback, LightningDataModule, Trainer
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader, IterableDataset
@@ -57,6 +57,23 @@ class Batches(IterableDataset[PromptBatch]):
                 [0.01] * len(NAMES) if self.spoil and rank == 1 else None
             )  # too short for the model
             yield batch_of(list(NAMES), lengths).select(rows)
+
+
+class Refilling(LightningDataModule):
+    """The batches, and for dynamic sampling prompts that no rank has; rank 0 is offered others than the rest."""
+
+    def __init__(self, num_steps: int) -> None:
+        super().__init__()
+        self.num_steps = num_steps
+
+    def train_dataloader(self) -> DataLoader[PromptBatch]:
+        return DataLoader(Batches(self.num_steps, spoil=False), batch_size=None)
+
+    def refill(self, step: int, attempt: int, num_prompts: int) -> PromptBatch:
+        # Rank 0 lacks nothing where there are two: what one process takes is what rank 1 is offered.
+        is_idle = torch.distributed.is_initialized() and torch.distributed.get_rank() == 0
+        first = "ghij" if is_idle else "efcd"
+        return batch_of(list(first[:num_prompts]))
 
 
 def said(hypothesis: Hypothesis) -> str:
@@ -132,7 +149,8 @@ def make(settings: dict[str, Any]) -> AudioRLModule:
     }
     if settings.get("algorithm") == "SFT":
         return SFT(policy, micro_batch_size=1, **common)
-    rewards = RewardMix([BlindJudge() if settings.get("judge") == "blind" else Judge()])
+    judges = {"blind": BlindJudge, "flat": FlatJudge}
+    rewards = RewardMix([judges.get(settings.get("judge", ""), Judge)()])
     if family == "speech_lm":
         with tempfile.TemporaryDirectory() as folder:
             judge = speech.judge(Path(folder))
@@ -146,8 +164,16 @@ def make(settings: dict[str, Any]) -> AudioRLModule:
         beta=0.1,
         micro_batch_size=settings.get("micro_batch_size", 1),
         max_tokens=settings.get("max_tokens", 0),
+        max_refills=settings.get("max_refills", 0),
         **common,
     )
+
+
+class FlatJudge(Judge):
+    """Sees no difference between the samples of two prompts."""
+
+    def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
+        return [0.0 if h.row.id in "cd" else float(len(h.text)) for h in hypotheses]
 
 
 class BlindJudge(Judge):
@@ -186,6 +212,10 @@ def run(settings: dict[str, Any], devices: int = 1) -> dict[str, Any]:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+    if settings.get("max_refills"):
+        data = Refilling(module.num_steps)
+        trainer.fit(module, datamodule=data)
+        return seen_by(witness, module, start)
     loader = DataLoader(
         Batches(settings.get("stop_at", module.num_steps), "spoil" in settings), batch_size=None
     )
@@ -195,6 +225,11 @@ def run(settings: dict[str, Any], devices: int = 1) -> dict[str, Any]:
         else None
     )
     trainer.fit(module, loader, evaluated, ckpt_path=settings.get("ckpt_path"))
+    return seen_by(witness, module, start)
+
+
+def seen_by(witness: Witness, module: AudioRLModule, start: dict[str, Tensor]) -> dict[str, Any]:
+    """What a run gave, in plain data."""
     names = ("gradients", "weights", "metrics", "texts")
     results = [one["results"] for one in module.evaluations]
     return {"start": start, "evaluations": results} | {
