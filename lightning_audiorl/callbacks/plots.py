@@ -27,7 +27,7 @@ def _figure(num_panels: int, columns: int = 3) -> tuple[Figure, list[Any]]:
     rows = math.ceil(num_panels / columns)
     figure = Figure(figsize=(4.2 * columns, 3.0 * rows))
 
-    # Not pyplot: it keeps figures in a global list, and asks for a display.
+    # Not pyplot: it keeps all plots in a global list, and asks for a display.
     FigureCanvasAgg(figure)
     axes = [figure.add_subplot(rows, columns, i + 1) for i in range(num_panels)]
     for axis in axes:

@@ -67,6 +67,8 @@ class Recordings:
             for number, sample in enumerate(samples):
                 stem = f"{set_folder}/{number:02d}_{stage}"
                 files = _write_files(sample, folder, stem)
+
+                # The keys are those of the report's JSON.
                 self.records.append(
                     {
                         "set": set_name,

@@ -259,6 +259,7 @@ def report_text(report: dict[str, Any], images: dict[str, str]) -> str:
             "## Judges",
             _facts({role.replace("_", " "): name for role, name in report["judges"].items()}),
         ]
+
     if report["recordings"]:
         parts += ["## What is heard", recordings_markdown(report["recordings"], report["judges"])]
     if report.get("memory_table"):

@@ -65,6 +65,8 @@ def group_table(
     for place in places:
         for label, prompt, sample in labelled(place):
             hypothesis = groups[prompt][sample]
+
+            # One cell for each column of the header below.
             rows.append(
                 [
                     hypothesis.row.id,

@@ -75,6 +75,8 @@ class Optim:
             self._refuse_unread(
                 ("lr", "weight_decay", "betas"), "give it to the optimizer, in its init_args"
             )
+
+        # Each kind of schedule reads its own settings.
         if callable(self.schedule):
             self._refuse_unread(
                 ("warmup_steps", "min_lr_ratio", "schedule_args"),

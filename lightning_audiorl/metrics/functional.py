@@ -273,21 +273,25 @@ def utterance_counts(
     nonspeech = not reference
     return UtteranceCounts(
         utterances=1,
+        # Words, as they are aligned.
         words=len(alignment.reference),
         hypothesis_words=len(alignment.hypothesis),
         hits=len(alignment.hit_at),
         substitutions=alignment.substitutions,
         deletions=alignment.deletions,
         insertions=alignment.insertions,
+        # Characters, and the utterance as a whole.
         characters=len(reference),
         character_errors=characters.errors,
         exact=reference == text,
         hallucinated=is_hallucination(alignment),
         loops=is_loop(alignment),
         unfinished=not hypothesis.finished,
+        # Keywords, as multisets.
         keyword_hits=keyword_hits,
         keywords=reference_keywords,
         hypothesis_keywords=hypothesis_keywords,
+        # Utterances in which nothing is spoken: any text is made up.
         nonspeech=nonspeech,
         nonspeech_texts=nonspeech and bool(text),
         nonspeech_words=len(alignment.hypothesis) if nonspeech else 0,
@@ -318,22 +322,27 @@ def asr_rates(counts: UtteranceCounts) -> dict[str, float]:
     c = counts
     errors = c.substitutions + c.deletions + c.insertions
     return {
+        # Per word and character of the reference.
         "wer": _ratio(errors, c.words),
         "cer": _ratio(c.character_errors, c.characters),
         "substitution_rate": _ratio(c.substitutions, c.words),
         "insertion_rate": _ratio(c.insertions, c.words),
         "deletion_rate": _ratio(c.deletions, c.words),
         "correct_rate": _ratio(c.hits, c.words),
+        # Per utterance.
         "exact_match": _ratio(c.exact, c.utterances),
         "hallucination_rate": _ratio(c.hallucinated, c.utterances),
         "loop_rate": _ratio(c.loops, c.utterances),
+        # A keyword that was made up costs precision, one that was missed costs recall.
         "keyword_precision": _ratio(c.keyword_hits, c.hypothesis_keywords),
         "keyword_recall": _ratio(c.keyword_hits, c.keywords),
         "keyword_f1": _ratio(2 * c.keyword_hits, c.keywords + c.hypothesis_keywords),
+        # What runs on, or falls silent.
         "length_ratio": _ratio(c.hypothesis_words, c.words),
         "nonspeech_text_rate": _ratio(c.nonspeech_texts, c.nonspeech),
         "nonspeech_words_per_minute": _ratio(60 * c.nonspeech_words, c.nonspeech_s),
         "unfinished_rate": _ratio(c.unfinished, c.utterances),
+        # Time and size.
         "real_time_factor": _ratio(c.compute_s, c.audio_s) if c.compute_s else math.nan,
         "num_utterances": c.utterances,
         "num_reference_words": c.words,

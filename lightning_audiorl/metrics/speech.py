@@ -260,6 +260,7 @@ def speech_rates(counts: SpeechCounts) -> dict[str, float]:
     similarity = _ratio(c.similarity, c.similarities)
     held_out_similarity = _ratio(c.held_out_similarity, c.held_out_similarities)
     return {
+        # What the judges hear: a gap that grows is the sign of a reward that is gamed.
         "cer": cer,
         "held_out_cer": held_out_cer,
         "judge_gap": held_out_cer - cer,
@@ -267,12 +268,15 @@ def speech_rates(counts: SpeechCounts) -> dict[str, float]:
         "held_out_similarity": held_out_similarity,
         "similarity_gap": similarity - held_out_similarity,
         "judge_failure_rate": _ratio(c.failures, c.samples),
+        # Length: speech that slows down or never ends.
         "tokens_per_unit": _ratio(c.tokens, c.units),
         "duration_ratio": _ratio(c.speech_s, c.expected_s),
         "missing_stop_rate": _ratio(c.missing_stops, c.samples),
         "empty_rate": _ratio(c.empties, c.samples),
+        # The voice.
         "f0_mean_hz": _ratio(c.f0_hz, c.voiced),
         "f0_std_semitones": _ratio(c.f0_spread, c.voiced),
+        # Time and size.
         "rtf": _ratio(c.compute_s, c.speech_s),
         "num_samples": c.samples,
     }
