@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from lightning_audiorl import ops
+from lightning_audiorl.fields import Shape
 from lightning_audiorl.losses.advantages import GroupAdvantages
 from lightning_audiorl.losses.base import Loss, Prepared, Scorer
 from lightning_audiorl.losses.sample_filters import SampleFilter
@@ -30,11 +31,11 @@ class PreparedPolicyGradient(Prepared):
         weights: [B, G, T] truncated importance weights; None when the sampler is the trainer.
     """
 
-    used: Tensor
-    advantages: Tensor
-    old_log_probs: Tensor | None = None
-    reference_log_probs: Tensor | None = None
-    weights: Tensor | None = None
+    used: Annotated[Tensor, Shape("B G")]
+    advantages: Annotated[Tensor, Shape("B G")]
+    old_log_probs: Annotated[Tensor | None, Shape("B G T")] = None
+    reference_log_probs: Annotated[Tensor | None, Shape("B G T")] = None
+    weights: Annotated[Tensor | None, Shape("B G T")] = None
 
 
 class PolicyGradient(Loss[PreparedPolicyGradient]):

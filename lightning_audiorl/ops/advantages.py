@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from torch import Tensor
 
+from lightning_audiorl.fields import Checked, Shape
 from lightning_audiorl.ops.masks import masked, masked_mean
 
 AdvantageKind = Literal["normalised", "centred", "leave_one_out"]
 
 
 @dataclass(frozen=True)
-class Advantages:
+class Advantages(Checked):
     """Advantages of B groups of G samples, and what was left out.
 
     Args:
@@ -23,8 +24,8 @@ class Advantages:
         num_dropped: groups with fewer than two valid samples; none of their samples is used.
     """
 
-    values: Tensor
-    used: Tensor
+    values: Annotated[Tensor, Shape("B G")]
+    used: Annotated[Tensor, Shape("B G")]
     num_zero_variance: int
     num_dropped: int
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from lightning_audiorl.fields import Checked, Shape
 from lightning_audiorl.ops import Advantages, masked_mean
 from lightning_audiorl.types import Rollout, Scores, Utterance
 
 
 @dataclass(frozen=True)
-class Candidates:
+class Candidates(Checked):
     """The samples of a step.
 
     Args:
@@ -30,7 +31,7 @@ class Candidates:
 
     rows: tuple[Utterance, ...]
     rollout: Rollout
-    codes: Tensor
+    codes: Annotated[Tensor, Shape("B G T")]
     scores: Scores
     advantages: Advantages
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from lightning_audiorl import ops
+from lightning_audiorl.fields import Shape
 from lightning_audiorl.losses.base import Loss, LossSettings, Prepared, ReferenceStates, Scorer
 from lightning_audiorl.losses.diffro.filters import Candidates, DiffroFilter
 from lightning_audiorl.losses.diffro.relaxation import Relaxation, RelaxedChunk
@@ -40,7 +41,7 @@ class PreparedDiffRO(Prepared):
         reference: hidden states and head of the reference; None without a KL term.
     """
 
-    used: Tensor
+    used: Annotated[Tensor, Shape("B G")]
     key: SampleKey
     tau: float
     reference: ReferenceStates | None = None
