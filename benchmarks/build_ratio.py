@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -130,6 +131,14 @@ def take_step(worker: Worker, case: StepCase | FitCase) -> dict[str, float]:
     return {"cpu_s": answer["cpu_s"], "wall_s": wall_s}
 
 
+def say_round(times: Times) -> None:
+    """The last round, on stderr: a run takes minutes."""
+    last = ratio(times.cpu[-1:])
+    seconds = f"{last.base:.4f} and {last.present:.4f} CPU s"
+    said = f"  round {len(times.cpu)}: {seconds}, ratio {last.value:.3f}"
+    print(said, file=sys.stderr, flush=True)
+
+
 def time_steps(case: StepCase | FitCase, plan: Plan) -> Times:
     """Both builds step in turn, in new processes every round."""
     times = Times()
@@ -145,6 +154,7 @@ def time_steps(case: StepCase | FitCase, plan: Plan) -> Times:
                 for root in roots if step % 2 == 0 else reversed(roots):
                     taken[root].append(take_step(workers[root], case))
         times.add(taken[plan.base][plan.warmup :], taken[plan.present][plan.warmup :])
+        say_round(times)
     return times
 
 
@@ -184,6 +194,7 @@ def time_starts(case: StartCase, plan: Plan) -> Times:
         order = roots if number % 2 == 0 else reversed(roots)
         taken = {root: start(case, root, plan) for root in order}
         times.add([taken[plan.base]], [taken[plan.present]])
+        say_round(times)
     return times
 
 
@@ -304,6 +315,8 @@ def main() -> None:
     chosen = chosen_cases(args.only, args.tiny)
     root = Path(git(_FOLDER, "rev-parse", "--show-toplevel"))
     commit = git(root, "rev-parse", "--verify", f"{args.base}^{{commit}}")
+    # A run that is asked to stop leaves no folder behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     # What is known is said at once, also where the output goes to a file.
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     with tempfile.TemporaryDirectory(prefix="build_ratio_") as temporary:
