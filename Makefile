@@ -67,7 +67,7 @@ bench: $(INSTALLED) ## run benchmarks/
 compare: $(INSTALLED) ## this build against an earlier one on tiny runs: the same numbers, bit for bit; needs the git history
 	$(BIN)/python benchmarks/compare_builds.py
 
-build-ratio: $(INSTALLED) ## seconds of a step and of a start, this build beside an earlier one; a quarter of an hour; needs the git history
+build-ratio: $(INSTALLED) ## seconds of a step and of a start, this build beside an earlier one; twenty minutes; needs the git history
 	$(BIN)/python benchmarks/build_ratio.py
 
 gpu-bench: ## GPU tests and benchmarks in one command; without a registry bring build/wheels along

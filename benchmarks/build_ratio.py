@@ -1,6 +1,6 @@
 """How long a step and a start take, this build beside an earlier one, in one run.
 
-    python benchmarks/build_ratio.py                       # everything: about a quarter of an hour on one CPU core
+    python benchmarks/build_ratio.py                       # everything: about twenty minutes on one quiet CPU core
     python benchmarks/build_ratio.py --only 'grpo*' --cache /tmp/base
 
 The earlier build is a clone of this repository at --base, in a temporary folder. Each build has a process of its own,
@@ -101,20 +101,26 @@ def ask(worker: Worker, **command: Any) -> dict[str, Any]:
         raise RuntimeError(f"{error} ({worker.root}):\n{last_words(said)}") from error
 
 
+def end(worker: Worker) -> None:
+    """Stop the process; nobody wants what a run does at its end."""
+    worker.process.kill()
+    worker.process.communicate()
+
+
 def open_worker(stack: ExitStack, case: StepCase | FitCase, root: Path, plan: Plan) -> Worker:
     """A process of the build in ``root`` that waits before its first step."""
     folder = Path(tempfile.mkdtemp(dir=plan.work))
     log = folder / "log"
     if isinstance(case, StepCase):
         worker = Worker("ours", "cpu", plan.threads, root, log)
-        stack.callback(worker.quit)
+        stack.callback(end, worker)
         model = "" if case.case.audio_s else str(build_model(case.case, plan.work / "models"))
         sizes = case.case.as_dict()
         ask(worker, do="open", case=sizes, model=model, threads=plan.threads)
         return worker
 
     worker = FitWorker(case.scenario, "cpu", plan.threads, root, log)
-    stack.callback(worker.quit)
+    stack.callback(end, worker)
     config = folder / "config.yaml"
     config.write_text(case.text(str(plan.fixtures), str(folder / "run")))
     ask(worker, do="open", config=str(config))
