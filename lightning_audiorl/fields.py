@@ -97,6 +97,10 @@ class Shape(_Rule):
 
     def join(self, values: Sequence[Any]) -> Any:
         if isinstance(values[0], dict):
+            names = set(values[0])
+            if any(set(value) != names for value in values):
+                held = [sorted(value) for value in values]
+                raise ValueError(f"join: expected the same names in all, got {held}")
             joined = {}
             for key in values[0]:
                 joined[key] = self.join([value[key] for value in values])
@@ -256,7 +260,8 @@ class Batched(Checked):
             if isinstance(rule, Shape) and rule.lengths and rule.lengths not in longest:
                 lengths: Tensor | None = getattr(self, rule.lengths)
                 if lengths is not None:
-                    longest[rule.lengths] = int(lengths[index].max())
+                    # No prompts have no longest row.
+                    longest[rule.lengths] = int(lengths[index].max()) if index else 0
         return self._taken(index, longest)
 
     def reordered(self, order: list[int]) -> Self:

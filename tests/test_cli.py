@@ -71,6 +71,31 @@ def test_nested_settings_arrive(folder: Path) -> None:
     assert (folder / "run" / "config.yaml").exists()
 
 
+def test_a_list_of_losses_trains_from_yaml(folder: Path) -> None:
+    """By class name alone, with settings of their own, those of sampler and combiner, and resumed."""
+    config = tiny_config(folder, num_steps=2)
+    model = config["model"]["init_args"]
+    config["model"]["class_path"] = "RLModule"
+    model["sampler"] = {name: model.pop(name) for name in ("group_size", "decoding")}
+    model["losses"] = [
+        {"class_path": "PolicyGradient", "init_args": {"beta": 0.1, "objective": "DAPO"}},
+        "CrossEntropy",
+    ]
+    model["combiner"] = {"weight": {"start": 0.5, "end": 0.0, "kind": "linear"}}
+    config["checkpoint"] = {"every_n_steps": 1, "keep": 9}
+    module: Any = run(folder, config).model
+    assert [type(loss).__name__ for loss in module.losses] == ["PolicyGradient", "CrossEntropy"]
+    assert module.losses[0].objective == ops.DAPO()
+    assert module.sampler.group_size == 4
+    assert module.step_metrics["sft/weight"] == 0.25
+    assert module.step_metrics["sft/tokens"] > 0
+
+    checkpoint = folder / "run" / "checkpoints" / "step-000001.ckpt"
+    resumed: Any = run(folder, config, "--ckpt_path", str(checkpoint)).model
+    for name, parameter in module.policy.trainable().items():
+        assert torch.equal(parameter, resumed.policy.trainable()[name])
+
+
 def test_same_command_same_weights(folder: Path, tmp_path: Path) -> None:
     first, second = (run(tmp_path, tiny_config(folder)).model.policy.trainable() for _ in range(2))
     assert first.keys() == second.keys()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import pytest
@@ -109,6 +109,34 @@ def test_what_stays_on_the_host_is_not_moved() -> None:
     assert all(tensor is not step.features for tensor in step.tensors())
     held = [step.features, *step.batch.tensors(), *step.rollout.tensors(), *step.scores.tensors()]
     assert step.num_bytes == sum(tensor.nbytes for tensor in held)
+
+
+def test_no_prompts_are_a_batch_too() -> None:
+    """A selection that keeps nothing, and what is joined to it."""
+    step = step_of("abc", {"wer": 1})
+    empty = step.select([])
+    assert len(empty.batch) == empty.rollout.tokens.shape[0] == 0
+    assert empty.rollout.tokens.shape[2] == 1
+    assert empty.batch.waveform.shape == (0, 0)
+    back = empty.join([step])
+    assert back.batch.ids == step.batch.ids
+    assert torch.equal(back.rollout.tokens, step.rollout.tokens)
+    assert torch.equal(back.scores.parts["wer"], step.scores.parts["wer"])
+
+
+def test_joined_dicts_have_the_same_names() -> None:
+    one = Scores(torch.zeros(1, 2), torch.ones(1, 2).bool(), {"wer": torch.zeros(1, 2)})
+    other = Scores(torch.zeros(1, 2), torch.ones(1, 2).bool(), {"cer": torch.zeros(1, 2)})
+    with pytest.raises(ValueError, match=r"got \[\['wer'\], \['cer'\]\]"):
+        one.join([other])
+
+
+def test_half_a_target_is_refused() -> None:
+    batch = batch_of("ab", [2, 1])
+    with pytest.raises(ValueError, match="target_waveform and target_num_samples come together"):
+        replace(batch, target_waveform=batch.waveform)
+    with pytest.raises(ValueError, match="target_waveform and target_num_samples come together"):
+        replace(batch, target_num_samples=batch.num_samples)
 
 
 def test_shapes_are_checked() -> None:

@@ -20,6 +20,7 @@ def trainable_keys(policy: Policy) -> set[str]:
 def run_record(
     policy: Policy,
     algorithm: str,
+    losses: list[str],
     start_hash: str | None,
     rl_step: int,
     evaluations: list[dict[str, Any]],
@@ -32,6 +33,7 @@ def run_record(
         "finetune": asdict(policy.finetune),
         "rl_step": rl_step,
         "algorithm": algorithm,
+        "losses": losses,
         "evaluations": evaluations,
     }
 
@@ -40,19 +42,21 @@ def check_record(
     checkpoint: Mapping[str, Any],
     policy: Policy,
     algorithm: str,
+    losses: list[str],
     start_hash: str | None,
     resumes: bool,
     state_keys: set[str],
 ) -> dict[str, Any]:
     """The entry ``audiorl`` of a checkpoint that belongs to this run.
 
-    A run goes on only with its own algorithm, trainable tensors and start. Evaluation takes any checkpoint whose
-    tensors the model has and whose start is the same.
+    A run goes on only with its own algorithm, losses, trainable tensors and start. Evaluation takes any checkpoint
+    whose tensors the model has and whose start is the same.
 
     Args:
         checkpoint: as loaded.
         policy: the model here.
         algorithm: name of the LightningModule here.
+        losses: names of its losses.
         start_hash: content hash of the policy when training began; None computes it.
         resumes: whether training goes on.
         state_keys: of the module's state dict.
@@ -71,6 +75,13 @@ def check_record(
             raise ValueError(
                 f"ckpt_path: a run of {saved['algorithm']}, not of {algorithm}{_NEW_RUN}"
             )
+
+        # Earlier builds did not write the losses down: their algorithms had one set each.
+        before = saved.get("losses", losses)
+        if before != losses:
+            raise ValueError(
+                f"ckpt_path: a run with the losses {', '.join(before)}, not {', '.join(losses)}{_NEW_RUN}"
+            )
         differing = held ^ trainable_keys(policy)
     else:
         differing = held - state_keys
@@ -82,6 +93,7 @@ def check_record(
             f"{min(differing)} is only in the {where}{_NEW_RUN}"
         )
 
+    # Frozen tensors and the reference are no part of a checkpoint: both come from the start, so it must be the same.
     here = start_hash or content_hash(policy)
     if saved["start_hash"] != here:
         raise ValueError(

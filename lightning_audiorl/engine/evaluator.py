@@ -117,6 +117,7 @@ def flat_metrics(kind: str, results: Mapping[str, Mapping[str, float]]) -> dict[
         >>> flat_metrics("val", {"long": {"wer": 0.25, "cer": float("nan")}})
         {'val/long/wer': 0.25}
     """
+    # A set without reference words has no WER, say: what is NaN is not logged, and nothing can monitor it.
     flat = {}
     for set_name, metrics in results.items():
         for name, value in metrics.items():

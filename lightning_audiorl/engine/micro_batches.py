@@ -59,6 +59,7 @@ def micro_batches(
             not max_tokens or cost(piece) <= max_tokens
         )
 
+    # A step that fits is not reordered: its tensors are then used as they are.
     if num == 0:
         return []
     whole = list(range(num))

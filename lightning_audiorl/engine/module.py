@@ -21,6 +21,7 @@ from lightning_audiorl.engine.distributed import gather_metrics, raise_on_all_ra
 from lightning_audiorl.engine.dynamic_sampling import refill
 from lightning_audiorl.engine.evaluation_hooks import EvaluationHooks
 from lightning_audiorl.engine.evaluator import EvalDecoding, Evaluator
+from lightning_audiorl.engine.loss_checks import check_losses, check_prepared
 from lightning_audiorl.engine.micro_batches import step_micro_batches
 from lightning_audiorl.engine.optim import Optim
 from lightning_audiorl.engine.rollout import (
@@ -74,7 +75,8 @@ class RLModule(EvaluationHooks, LightningModule):
         judges: by name, for rewards and evaluation to refer to. Each is held, placed and asked once.
         sampler: how samples are drawn.
         max_refills: rounds in which prompts whose samples have no signal (all advantages 0) are replaced by further
-            ones of the training mix (dynamic sampling, DAPO); what is left then stays. 0 is off.
+            ones of the training mix (dynamic sampling, DAPO); what is left then stays. 0 is off. Of several losses the
+            first says what has a signal.
         num_updates: K inner updates per rollout.
         micro_batch_size: prompts (whole groups) per forward and backward pass; 0 is no limit.
         max_tokens: padded tokens per forward and backward pass, a prompt counted once per group; 0 is no limit.
@@ -131,9 +133,9 @@ class RLModule(EvaluationHooks, LightningModule):
             raise ValueError(f"num_steps must be at least 1, got {num_steps}")
         if num_updates < 1 or min(micro_batch_size, max_tokens) < 0 or max_refills < 0:
             raise ValueError("want num_updates >= 1, batch sizes >= 0 and max_refills >= 0")
-        if not losses:
-            raise ValueError("losses: expected at least one loss, got []")
+        check_losses(losses)
 
+        # A step has many backward passes, and a checkpoint only the tensors that train.
         self.automatic_optimization = False
         self.strict_loading = False
 
@@ -195,6 +197,7 @@ class RLModule(EvaluationHooks, LightningModule):
         # The last step's encoded prompts need not be held beside the new ones.
         self.last_step = None
 
+        # Eval mode for rollout and update alike: with dropout in one of them the ratio would not be 1 on policy.
         with self.policy.evaluating():
             with raise_on_all_ranks(self.strategy, "the rollout"):
                 samples = self.collect_rollouts(batch)
@@ -279,7 +282,10 @@ class RLModule(EvaluationHooks, LightningModule):
             self.reference,
             self.phase,
         )
-        return [loss.prepare(step, scorer) for loss in self.losses]
+        prepared = [loss.prepare(step, scorer) for loss in self.losses]
+        for loss, ready in zip(self.losses, prepared, strict=True):
+            check_prepared(loss, ready, step.scores.valid.shape)
+        return prepared
 
     def update(self, step: RLStep, prepared: Sequence[Prepared]) -> dict[str, float]:
         """Phase update: K updates on one rollout; metrics are those of the last, skipped updates are added up."""
@@ -344,6 +350,7 @@ class RLModule(EvaluationHooks, LightningModule):
         if self.rl_step % self.log_every == 0:
             self.write_metrics(self.step_metrics)
 
+        # What a checkpoint saves of the data: a resumed run takes the prompts of its own step.
         datamodule = self._datamodule()
         if datamodule is not None and hasattr(datamodule, "next_step"):
             datamodule.next_step = self.rl_step
@@ -469,7 +476,12 @@ class RLModule(EvaluationHooks, LightningModule):
             key: value for key, value in checkpoint["state_dict"].items() if key in keys
         }
         checkpoint["audiorl"] = run_record(
-            self.policy, type(self).__name__, self.start_hash, self.rl_step, self.evaluations
+            self.policy,
+            type(self).__name__,
+            [loss.name for loss in self.losses],
+            self.start_hash,
+            self.rl_step,
+            self.evaluations,
         )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -478,6 +490,7 @@ class RLModule(EvaluationHooks, LightningModule):
             checkpoint,
             self.policy,
             type(self).__name__,
+            [loss.name for loss in self.losses],
             self.start_hash,
             resumes=self._stage == "fit",
             state_keys=set(self.state_dict()),

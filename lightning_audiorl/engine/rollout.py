@@ -51,6 +51,7 @@ class Sampler:
         size = self.batch_size or len(batch)
         by_duration = sorted(range(len(batch)), key=lambda i: int(batch.num_samples[i]))
 
+        # A pass lasts as long as its longest completion, and longer clips have longer ones.
         rollouts = []
         for start in range(0, len(batch), size):
             index = by_duration[start : start + size]

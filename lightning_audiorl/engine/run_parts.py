@@ -50,6 +50,7 @@ def run_parts(
     parts += module_parts("judge of the evaluation", held_out, "judge")
     parts.append(Part("context", NEEDED["context"], context_tensors, always=keep_context))
 
+    # They are asked, never trained, whatever they were built with.
     for judge in reward_judges:
         judge.requires_grad_(False)
     parts += module_parts("judge", reward_judges)

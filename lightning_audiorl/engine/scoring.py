@@ -77,6 +77,7 @@ class StepScorer:
 
     @torch.no_grad()
     def _log_probs(self) -> Tensor:
+        # A micro-batch is cut to its own longest completion; what lies behind it is padding and stays 0.
         log_probs = torch.zeros_like(self.rollout.log_probs)
         for micro_batch in self.micro_batches():
             samples = micro_batch.samples
@@ -87,6 +88,6 @@ class StepScorer:
     def _required_reference(self) -> Reference:
         if self.reference is None:
             raise ValueError(
-                "a loss asks for the reference, but says that it needs none (Loss.needs_reference)"
+                "a loss asks for the reference, but says that it needs none; have its needs_reference return True"
             )
         return self.reference

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_audiorl.engine.distributed import all_reduce, clip_gradients, raise_on_all_ranks
+from lightning_audiorl.engine.loss_checks import check_computed
 from lightning_audiorl.losses import Loss, MicroBatch, Prepared, WeightedGradients
 from lightning_audiorl.losses.combine import take_gradients
 from lightning_audiorl.strategies import RLStrategy
 
-# Metrics of a loss that is not the first of its run are named after it, but for those that only one loss can have.
+# Metrics of a loss that is not the first of its run are named after it, but for those of one kind of loss alone.
 _UNPREFIXED = ("tau", "stop_rate")
 
 
@@ -61,7 +62,8 @@ class Updater:
         metrics: dict[str, float] = {}
         gradients = []
         for loss, ready in zip(self.losses, prepared, strict=True):
-            metrics |= self.accumulate(loss, ready, micro_batches())
+            of_loss = self.accumulate(loss, ready, micro_batches())
+            metrics |= self._named(loss, of_loss, metrics)
             if len(self.losses) > 1:
                 gradients.append(take_gradients(self.parameters))
 
@@ -76,7 +78,7 @@ class Updater:
         """Backward passes of one loss; its gradient over all micro-batches and ranks is left in the parameters.
 
         Returns:
-            The loss's metrics, by log key.
+            The loss's metrics, by its own names.
         """
         # Every rank and micro-batch divides by the count of the whole step, so the result does not depend on how the
         # step was cut.
@@ -90,6 +92,8 @@ class Updater:
                     continue
 
                 value, of_micro_batch = loss.compute(prepared, micro_batch, divisor)
+                check_computed(loss, value, of_micro_batch)
+
                 # A micro-batch that only keeps ranks in lockstep has weight 0.
                 self.backward(value * (self.strategy.loss_scale * micro_batch.weight))
                 for name, part in of_micro_batch.items():
@@ -100,11 +104,12 @@ class Updater:
         if count is None:
             count = sums[loss.count_name]
             for parameter in self.parameters:
-                if parameter.grad is not None:
+                # With a count of 0 no gradient is but 0, and stays so.
+                if parameter.grad is not None and count:
                     parameter.grad.div_(count)
 
         self.strategy.sync_gradients(self.parameters)
-        return self._named(loss, {**loss.metrics(prepared, sums, count), **prepared.metrics})
+        return {**loss.metrics(prepared, sums, count), **prepared.metrics}
 
     def clip_and_step(self) -> dict[str, float]:
         """Clip by global norm, step, zero the gradients.
@@ -128,10 +133,16 @@ class Updater:
             return False
         return not bool(prepared.used[micro_batch.index].any())
 
-    def _named(self, loss: Loss[Any], metrics: Mapping[str, float]) -> dict[str, float]:
+    def _named(
+        self, loss: Loss[Any], metrics: Mapping[str, float], taken: Collection[str]
+    ) -> dict[str, float]:
+        """A loss's metrics by log key; ``taken`` are the keys of the losses before it."""
         if loss is self.losses[0]:
             return dict(metrics)
-        return {
-            name if "/" in name or name in _UNPREFIXED else f"{loss.name}/{name}": value
-            for name, value in metrics.items()
-        }
+
+        named = {}
+        for name, value in metrics.items():
+            is_unique = "/" in name or name in _UNPREFIXED
+            key = name if is_unique and name not in taken else f"{loss.name}/{name}"
+            named[key] = value
+        return named

@@ -25,12 +25,26 @@ class GroupAdvantages:
     filters: Sequence[SampleFilter] = ()
 
     def estimate(self, scores: Scores, rollout: Rollout) -> tuple[ops.Advantages, dict[str, int]]:
-        """Advantages [B, G], and the number of samples that each filter took out."""
+        """Advantages [B, G], and the number of samples that each filter took out.
+
+        A sample that several filters drop is counted for the first of them.
+
+        Example:
+            >>> import torch
+            >>> total = torch.tensor([[1.0, 3.0], [2.0, 2.0]])
+            >>> scores = Scores(total, torch.ones(2, 2, dtype=torch.bool), {})
+            >>> rollout = ...  # no filter looks at it
+            >>> advantages, dropped = GroupAdvantages("centred").estimate(scores, rollout)
+            >>> advantages.values
+            tensor([[-1.,  1.],
+                    [ 0.,  0.]])
+        """
         valid = scores.valid
         dropped: dict[str, int] = {}
 
         for rule in self.filters:
             keep = rule.keep(scores, rollout)
+            # Two filters of one class share a count.
             name = type(rule).__name__
             dropped[name] = dropped.get(name, 0) + int((valid & ~keep).sum())
             valid = valid & keep

@@ -91,6 +91,8 @@ class Scorer(Protocol):
 class Prepared(Checked):
     """What a loss took from a step before its first update; a loss that needs more derives from it.
 
+    The engine refuses a mask of another shape or dtype, and a count that is negative or not finite.
+
     Args:
         used: [B, G] bool, the samples that enter the loss. A micro-batch without any is not run. None uses all.
         count: this rank's share of what the loss is divided by, samples or tokens. None where only the passes
@@ -109,15 +111,18 @@ PreparedT = TypeVar("PreparedT", bound=Prepared)
 class Loss(ABC, Generic[PreparedT]):
     """What is minimised. One class per algorithm.
 
-    Example: the smallest loss there is, REINFORCE without a baseline.
+    Example: a small one, REINFORCE without a baseline, ``RLModule(policy, losses=[Reinforce()], rewards=..., ...)``.
 
         class Reinforce(Loss[Prepared]):
             name = "reinforce"
+            needs_rewards = "reinforce"
             sum_names = ("loss",)
 
             def prepare(self, step, scorer):
-                self.rewards = step.scores.total
-                return Prepared(used=step.scores.valid, count=float(step.scores.valid.sum()))
+                valid = step.scores.valid
+                # A sample whose reward failed may share a micro-batch with others: it must add nothing there.
+                self.rewards = step.scores.total.masked_fill(~valid, 0.0)
+                return Prepared(used=valid, count=float(valid.sum()))
 
             def compute(self, prepared, micro_batch, divisor):
                 log_probs = self.settings.token_log_probs(micro_batch.context, micro_batch.samples).log_probs
@@ -144,7 +149,7 @@ class Loss(ABC, Generic[PreparedT]):
     settings: LossSettings
 
     def bind(self, settings: LossSettings) -> None:
-        """Learn which run the loss belongs to; called once, when the run's module is made.
+        """Learn which run the loss belongs to; called once, when the run's module is made. Overrides call it, too.
 
         Raises:
             ValueError: where the policy or the decoding does not fit.
@@ -190,7 +195,12 @@ class Loss(ABC, Generic[PreparedT]):
 
     @abstractmethod
     def prepare(self, step: RLStep, scorer: Scorer) -> PreparedT:
-        """Take from the step what all of its updates need, under the weights of before the first."""
+        """Take from the step what all of its updates need, under the weights of before the first.
+
+        Args:
+            step: the scored samples, [B, G].
+            scorer: old and reference log-probs of all of them, each a pass over the step.
+        """
 
     @abstractmethod
     def compute(
@@ -204,7 +214,8 @@ class Loss(ABC, Generic[PreparedT]):
             divisor: the step's count over all ranks and micro-batches, at least 1; 1 where it is not known before.
 
         Returns:
-            A scalar with its graph, and 0-d sums by the names of ``sum_names``, without.
+            A scalar with its graph, and 0-d sums by the names of ``sum_names``, without. Where no sample of the
+            micro-batch is used (ranks in lockstep pass all the same), 0 times something of the policy's.
         """
 
     def metrics(

@@ -42,6 +42,7 @@ def inner_product(one: Gradients, other: Gradients) -> float:
         >>> inner_product([torch.tensor([1.0, 2.0]), None], [torch.tensor([3.0, 4.0]), torch.ones(1)])
         11.0
     """
+    # In float64: over the entries of a large model float32 loses digits.
     whole = 0.0
     sharded = torch.zeros((), dtype=torch.float64)
     any_sharded = False
@@ -149,6 +150,7 @@ class WeightedGradients:
                 factor = weight * norms.first / norms.second if norms.second else 0.0
 
             finite = math.isfinite(norms.second) and math.isfinite(factor)
+            # The sum so far stands in the parameters; the next loss is added to it, and always measured by the first.
             put_sum(parameters, total, gradient, factor if finite else 0.0)
             total = [parameter.grad for parameter in parameters]
 

@@ -34,6 +34,7 @@ class CrossEntropy(Loss[Prepared]):
         scored = token_log_probs(
             hidden, policy.head, tokens, keep, chunk_size=self.settings.chunk_size
         )
+        # A sum, no mean: how many tokens the whole step has, only the passes of all micro-batches and ranks tell.
         loss = -scored.log_probs.sum()
         return loss, {"loss": loss.detach(), "tokens": keep.sum()}
 

@@ -22,7 +22,16 @@ class SampleFilter(ABC):
 
 @dataclass(frozen=True)
 class MeanRewardBetween(SampleFilter):
-    """Drops groups whose mean reward is outside [low, high]: too hard or too easy to learn from."""
+    """Drops groups whose mean reward is outside [low, high]: too hard or too easy to learn from.
+
+    Example:
+        >>> total = torch.tensor([[0.2, 0.4], [1.0, 1.0]])
+        >>> scores = Scores(total, torch.ones(2, 2, dtype=torch.bool), {})
+        >>> rollout = ...  # not looked at
+        >>> MeanRewardBetween(high=0.9).keep(scores, rollout)
+        tensor([[ True,  True],
+                [False, False]])
+    """
 
     low: float = -float("inf")
     high: float = float("inf")
@@ -34,11 +43,20 @@ class MeanRewardBetween(SampleFilter):
 
 @dataclass(frozen=True)
 class MinRewardSpread(SampleFilter):
-    """Drops groups whose rewards differ by less than ``spread`` (highest minus lowest)."""
+    """Drops groups whose rewards differ by less than ``spread`` (highest minus lowest).
+
+    Example: the third sample's reward failed.
+        >>> total = torch.tensor([[0.2, 0.3, float("nan")]])
+        >>> scores = Scores(total, ~total.isnan(), {})
+        >>> rollout = ...  # not looked at
+        >>> MinRewardSpread(0.5).keep(scores, rollout)
+        tensor([[False, False, False]])
+    """
 
     spread: float = 1e-6
 
     def keep(self, scores: Scores, rollout: Rollout) -> Tensor:
+        # A failed reward is neither the highest nor the lowest.
         high = scores.total.masked_fill(~scores.valid, -torch.inf).amax(-1)
         low = scores.total.masked_fill(~scores.valid, torch.inf).amin(-1)
         return ((high - low) >= self.spread)[:, None].expand_as(scores.valid)

@@ -18,6 +18,8 @@ from lightning_audiorl.models import SpeechLMPolicy
 from tests.codecs.test_hf import SIZES
 from tests.command import class_of, tiny_config
 
+CONFIGS = Path(__file__).parents[2] / "configs"
+
 
 def write(folder: Path, config: dict[str, Any]) -> str:
     path = folder / "run.yaml"
@@ -72,6 +74,13 @@ def test_read_what_fit_reads(tmp_path: Path) -> None:
     sft = read_settings(write(tmp_path, tiny_config(tmp_path, "SFT")))
     assert not sft.needs_rollout
     assert sft.group_size == 1
+
+
+def test_grpo_with_diffro_is_planned_as_grpo() -> None:
+    cli.import_named_classes()
+    read = read_settings(CONFIGS / "tts" / "fsdd" / "grpo_diffro.yaml")
+    assert read.needs_rollout
+    assert read.group_size > 1
 
 
 def refused(folder: Path, config: dict[str, Any], **changes: Any) -> str:

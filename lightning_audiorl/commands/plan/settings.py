@@ -12,7 +12,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from lightning import LightningDataModule
 
-from lightning_audiorl.algorithms import GRPO, SFT, AudioRLModule
+from lightning_audiorl.algorithms import GRPO, SFT, AudioRLModule, GRPODiffRO
 from lightning_audiorl.models import Policy
 from lightning_audiorl.types import Decoding
 
@@ -84,9 +84,9 @@ def read_settings(
         raise ValueError(f"{path}: {error}") from None
 
     algorithm = _class(parsed.model.class_path)
-    if not issubclass(algorithm, GRPO | SFT):
+    if not issubclass(algorithm, GRPO | GRPODiffRO | SFT):
         raise ValueError(
-            f"{path}: no plan for the algorithm {algorithm.__name__}; known are GRPO and SFT"
+            f"{path}: no plan for the algorithm {algorithm.__name__}; known are GRPO, GRPODiffRO and SFT"
         )
 
     if batch_size is None:
@@ -117,7 +117,7 @@ def _settings(
         model.policy.init_args.dtype = weights
 
     # Supervised training has neither samples nor a reference.
-    samples = issubclass(algorithm, GRPO)
+    samples = not issubclass(algorithm, SFT)
     decoding = model.get("decoding")
 
     return Settings(

@@ -54,7 +54,10 @@ class DiffroFilter(ABC):
 
 @dataclass(frozen=True)
 class PositiveAdvantage(DiffroFilter):
-    """Keeps samples whose advantage is above ``threshold``: the filter of the paper."""
+    """Keeps samples whose advantage is above ``threshold``: the filter of the paper.
+
+    A sample that GRPO does not use has no advantage, and is dropped too.
+    """
 
     threshold: float = 0.0
     needs_rewards: ClassVar[bool] = True
@@ -137,6 +140,7 @@ class NoRepetition(DiffroFilter):
     def keep(self, candidates: Candidates) -> Tensor:
         codes = candidates.codes
         longest = torch.zeros_like(codes[..., 0])
+        # A loop of n codes is the sequence laid over itself n places on.
         for period in range(1, min(self.max_period, codes.shape[-1] - 1) + 1):
             same = (codes[..., period:] == codes[..., :-period]) & (codes[..., period:] >= 0)
             longest = torch.maximum(longest, _longest_run(same))
@@ -146,6 +150,7 @@ class NoRepetition(DiffroFilter):
 def _longest_run(same: Tensor) -> Tensor:
     """[..., T] bool -> [...] length of the longest stretch of True."""
     count = same.long().cumsum(-1)
+    # At each place: how many were True before the last False. What has been counted since is the present stretch.
     at_breaks = torch.where(same, 0, count).cummax(-1).values
     return (count - at_breaks).amax(-1)
 
@@ -163,6 +168,7 @@ class TopShare(DiffroFilter):
 
     def keep(self, candidates: Candidates) -> Tensor:
         valid = candidates.scores.valid
+        # Stable, so that of equal rewards the first sample is kept, on any device.
         order = candidates.scores.total.masked_fill(~valid, -torch.inf).argsort(
             dim=-1, descending=True, stable=True
         )
