@@ -121,9 +121,11 @@ def broken_guards(evaluations: Sequence[Mapping[str, Any]], guards: Mapping[str,
                 "(a judge, speaker prompts)"
             )
 
+        # NaN is within no limits, so a metric that has become undefined does not hold.
         low, high = guard.limits(start)
         if not low <= now <= high:
-            broken.append(f"{key} is {now:.4g}, to hold it had to be {_range(low, high)}; it began at {start:.4g}")
+            wanted = _range(low, high)
+            broken.append(f"{key} is {now:.4g}, to hold it had to be {wanted}; it began at {start:.4g}")
     return broken
 
 
