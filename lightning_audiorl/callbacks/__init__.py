@@ -7,14 +7,11 @@ from lightning_audiorl.callbacks.early_stop import EarlyStop
 from lightning_audiorl.callbacks.export import Export
 from lightning_audiorl.callbacks.guards import Guard
 from lightning_audiorl.callbacks.hacking import HackingWatch
-from lightning_audiorl.callbacks.metric_table import metric_table
+from lightning_audiorl.callbacks.metric_table import figure_table, metric_table
 from lightning_audiorl.callbacks.progress import PhaseProgressBar
 from lightning_audiorl.callbacks.report import RunReport
 from lightning_audiorl.callbacks.samples import SampleLogger
 from lightning_audiorl.callbacks.view import RunView, run_view
-
-#: The former name of `metric_table`.
-figure_table = metric_table
 
 __all__ = [
     "EarlyStop",

@@ -76,7 +76,9 @@ class Export(Callback):
             return
 
         # The module goes on with its last weights, whatever comes of the best ones.
-        last = {f"policy.{k}": v.detach().cpu().clone() for k, v in run.policy.trainable().items()}
+        last = {}
+        for name, parameter in run.policy.trainable().items():
+            last[f"policy.{name}"] = parameter.detach().cpu().clone()
         try:
             path = checkpoint.path(trainer, "best")
             best = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]

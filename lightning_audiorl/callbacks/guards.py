@@ -125,10 +125,12 @@ def broken_guards(
                 "(a judge, speaker prompts)"
             )
 
+        # NaN is within no limits, so a metric that has become undefined does not hold.
         low, high = guard.limits(start)
         if not low <= now <= high:
+            wanted = _range(low, high)
             broken.append(
-                f"{key} is {now:.4g}, to hold it had to be {_range(low, high)}; it began at {start:.4g}"
+                f"{key} is {now:.4g}, to hold it had to be {wanted}; it began at {start:.4g}"
             )
     return broken
 

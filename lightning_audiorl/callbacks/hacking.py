@@ -37,11 +37,12 @@ def drift_alerts(history: Mapping[str, Sequence[float]], tolerance: float = 0.1)
         if spec.watch != "drift" or not known or not known[0] or math.isnan(values[-1]):
             continue
 
-        drift = known[-1] / known[0] - 1
+        start = known[0]
+        now = known[-1]
+        drift = now / start - 1
         if abs(drift) > tolerance:
-            alerts.append(
-                f"{key} drifted from {known[0]:.4g} to {known[-1]:.4g} ({100 * drift:+.0f} %): {spec.meaning}"
-            )
+            share = f"{100 * drift:+.0f} %"
+            alerts.append(f"{key} drifted from {start:.4g} to {now:.4g} ({share}): {spec.meaning}")
     return alerts
 
 

@@ -62,11 +62,11 @@ def columns_of(results: Results) -> list[Column]:
         >>> [column.title for column in columns_of({"dev": {"wer": 0.1, "mean_pause_s": 0.4}})][-2:]
         ['length', 'mean pause s']
     """
-    return [
-        Column(spec.name, spec.title, spec.format)
-        for spec in shown_metrics(results)
-        if spec.format is not None
-    ]
+    columns = []
+    for spec in shown_metrics(results):
+        if spec.format is not None:
+            columns.append(Column(spec.name, spec.title, spec.format))
+    return columns
 
 
 def metric_note(results: Results) -> str:
@@ -125,18 +125,22 @@ def _changes(
     return changes
 
 
+#: The former name of `metric_table`.
+figure_table = metric_table
+
+
 def _aligned(lines: list[list[str]], num_left: int) -> str:
     """Columns of one width each, the first ``num_left`` flush left; a rule under the first line."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
 
     rows = []
     for line in lines:
-        padded = zip(line, widths, strict=True)
-        cells = [
-            cell.ljust(w) if number < num_left else cell.rjust(w)
-            for number, (cell, w) in enumerate(padded)
+        left = [cell.ljust(width) for cell, width in zip(line[:num_left], widths, strict=False)]
+        right = [
+            cell.rjust(width)
+            for cell, width in zip(line[num_left:], widths[num_left:], strict=True)
         ]
-        rows.append("  ".join(cells).rstrip())
+        rows.append("  ".join(left + right).rstrip())
 
     rule = "-" * max(map(len, rows))
     return "\n".join([rows[0], rule, *rows[1:]])

@@ -20,6 +20,9 @@ from lightning_audiorl.metrics.specs import (
     evaluation_spec,
 )
 
+#: Values over evaluations by metric.
+Curves = dict[str, list[float]]
+
 
 def _figure(num_panels: int, columns: int = 3) -> tuple[Figure, list[Any]]:
     """A figure and the axes of its panels, row by row."""
@@ -27,7 +30,7 @@ def _figure(num_panels: int, columns: int = 3) -> tuple[Figure, list[Any]]:
     rows = math.ceil(num_panels / columns)
     figure = Figure(figsize=(4.2 * columns, 3.0 * rows))
 
-    # Not pyplot: it keeps all plots in a global list, and asks for a display.
+    # Not pyplot: it keeps every figure in a global list, and asks for a display.
     FigureCanvasAgg(figure)
     axes = [figure.add_subplot(rows, columns, i + 1) for i in range(num_panels)]
     for axis in axes:
@@ -55,10 +58,12 @@ def panels(columns: Mapping[str, Sequence[float]]) -> dict[str, list[str]]:
     """
     specs = list(STEP_METRICS)
     place = {spec.name: number for number, spec in enumerate(specs)}
-    names = sorted(columns, key=lambda name: place.get(STEP_METRICS[name].name, len(specs)))
+
+    def place_of(name: str) -> int:
+        return place.get(STEP_METRICS[name].name, len(specs))
 
     grouped: dict[str, list[str]] = {}
-    for name in names:
+    for name in sorted(columns, key=place_of):
         panel = STEP_METRICS[name].panel
         if panel is not None:
             grouped.setdefault(panel, []).append(name)
@@ -134,11 +139,10 @@ def _bars(before: Results) -> list[tuple[MetricSpec, list[str]]]:
 
     defined = []
     for spec in drawn:
-        names = [
-            name
-            for name, metrics in before.items()
-            if not math.isnan(metrics.get(spec.name, math.nan))
-        ]
+        names = []
+        for set_name, metrics in before.items():
+            if not math.isnan(metrics.get(spec.name, math.nan)):
+                names.append(set_name)
         if names:
             defined.append((spec, names))
     return defined
@@ -163,12 +167,14 @@ def plot_metrics(
     width = 0.8 if after is None else 0.4
     for axis, (spec, names) in zip(axes, drawn, strict=True):
         places = range(len(names))
-        for number, (label, results) in enumerate(zip(labels, (before, after), strict=True)):
-            if results is not None:
-                heights = [
-                    spec.factor * results.get(name, {}).get(spec.name, math.nan) for name in names
-                ]
-                axis.bar([place + width * number for place in places], heights, width, label=label)
+        for number, results in enumerate((before, after)):
+            if results is None:
+                continue
+            values = [results.get(name, {}).get(spec.name, math.nan) for name in names]
+            heights = [spec.factor * value for value in values]
+            axis.bar(
+                [place + width * number for place in places], heights, width, label=labels[number]
+            )
 
         # A set's name stands in the middle of its bars.
         middle = 0 if after is None else width / 2
@@ -205,10 +211,11 @@ def plot_judges(evaluations: Sequence[Mapping[str, Any]], path: Path) -> bool:
     figure, axes = _figure(len(drawn))
     for axis, (title, curves) in zip(axes, drawn.items(), strict=True):
         # The judge that rewards comes first: a whole line; the one held out is dashed.
-        for (name, values), style in zip(curves.items(), cycle(("-", "--")), strict=False):
+        styles = cycle(("-", "--"))
+        for name, values in curves.items():
             spec = evaluation_spec(name)
             scaled = [spec.factor * value for value in values]
-            axis.plot(steps, scaled, style, marker=".", label=spec.words)
+            axis.plot(steps, scaled, next(styles), marker=".", label=spec.words)
 
         axis.set_title(title, fontsize=9)
         axis.set_xlabel("RL step")
@@ -218,23 +225,24 @@ def plot_judges(evaluations: Sequence[Mapping[str, Any]], path: Path) -> bool:
     return True
 
 
-def _judge_panels(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[float]]]:
+def _judge_panels(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Curves]:
     """Curves by title of their panel: each group of metrics in each set in which all of them are known somewhere."""
     names_of_panel: dict[str, list[str]] = {}
     for spec in EVALUATION_METRICS:
         if spec.panel is not None:
             names_of_panel.setdefault(spec.panel, []).append(spec.name)
 
-    drawn: dict[str, dict[str, list[float]]] = {}
+    drawn: dict[str, Curves] = {}
     for panel, names in names_of_panel.items():
         for set_name in evaluations[0]["results"]:
-            curves = _curves([one["results"].get(set_name, {}) for one in evaluations], names)
+            results = [one["results"].get(set_name, {}) for one in evaluations]
+            curves = _curves(results, names)
             if curves:
                 drawn[f"{set_name}: {panel}"] = curves
     return drawn
 
 
-def _curves(results: Sequence[Mapping[str, float]], names: Sequence[str]) -> dict[str, list[float]]:
+def _curves(results: Sequence[Mapping[str, float]], names: Sequence[str]) -> Curves:
     """Values of the metrics over evaluations; empty unless each is known somewhere."""
     curves = {}
     for name in names:

@@ -27,7 +27,9 @@ def duration_text(seconds: float) -> str:
     """
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    if hours:
+        return f"{hours}:{minutes:02d}:{rest:02d}"
+    return f"{minutes}:{rest:02d}"
 
 
 def bar_text(done: int, total: int, width: int) -> str:
@@ -50,11 +52,10 @@ def _metric_texts(metrics: dict[str, float]) -> list[str]:
 
 def _phase_seconds(metrics: dict[str, float]) -> dict[str, float]:
     """Seconds of each phase of an RL step, and of moving parts where any were moved."""
-    seconds = {
-        name.removeprefix("seconds/"): s
-        for name, s in metrics.items()
-        if name.startswith("seconds/")
-    }
+    seconds = {}
+    for name, value in metrics.items():
+        if name.startswith("seconds/"):
+            seconds[name.removeprefix("seconds/")] = value
     if metrics.get("moving/mib"):
         seconds["moving"] = metrics["moving/seconds"]
     return seconds
@@ -123,13 +124,15 @@ class PhaseProgressBar(ProgressBar):
                 pieces.append(phase)
             return "  ".join(pieces)
 
-        pieces = [f"RL step {done}/{total} {bar_text(done, total, self.width)}"]
+        bar = bar_text(done, total, self.width)
+        pieces = [f"RL step {done}/{total} {bar}"]
         if phase:
             pieces.append(phase + self._held(phase))
         pieces += _metric_texts(self._metrics)
         if self._num_steps:
             step_s = self._steps_s / self._num_steps
-            pieces.append(f"{step_s:.2f} s/step, {duration_text(step_s * (total - done))} left")
+            left = duration_text(step_s * (total - done))
+            pieces.append(f"{step_s:.2f} s/step, {left} left")
         return "  ".join(pieces)
 
     def _held(self, phase: Phase) -> str:
@@ -158,8 +161,9 @@ class PhaseProgressBar(ProgressBar):
         """One line that stays; it ends with the seconds of each phase of the last step."""
         self._last_line_s = time.monotonic()
         line = self.line()
-        phases = ", ".join(f"{name} {s:.2f} s" for name, s in _phase_seconds(self._metrics).items())
-        if phases and not self._evaluating:
+        seconds = _phase_seconds(self._metrics)
+        if seconds and not self._evaluating:
+            phases = ", ".join(f"{name} {s:.2f} s" for name, s in seconds.items())
             line += f"  ({phases})"
         print(line, flush=True)
 

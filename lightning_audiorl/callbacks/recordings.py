@@ -64,6 +64,7 @@ class Recordings:
             samples = [sample for sample, *_ in groups[: self.num_texts]]
             judges = judge_names(samples)
             set_folder = re.sub(r"[^\w.-]+", "_", set_name)
+
             for number, sample in enumerate(samples):
                 stem = f"{set_folder}/{number:02d}_{stage}"
                 files = _write_files(sample, folder, stem)
@@ -101,9 +102,11 @@ class Recordings:
         for record in chosen:
             links = {kind: _link(record[kind], folder, report_folder) for kind in ("wav", "mel")}
             linked.append({**record, **links})
-        return sorted(
-            linked, key=lambda one: (order[one["set"], one["id"]], stages.index(one["stage"]))
-        )
+
+        def place(record: Record) -> tuple[int, int]:
+            return order[record["set"], record["id"]], stages.index(record["stage"])
+
+        return sorted(linked, key=place)
 
 
 def _write_files(sample: Hypothesis, folder: Path, stem: str) -> dict[str, str]:
@@ -153,10 +156,14 @@ def recordings_markdown(records: Sequence[Record], judges: Mapping[str, str]) ->
     columns = heard_columns(records, judges)
     rows = []
     for record in records:
-        links = {"sound": record["wav"], "mel": record["mel"]}
-        files = " ".join(f"[{kind}]({link})" for kind, link in links.items() if link)
+        files = []
+        if record["wav"]:
+            files.append(f"[sound]({record['wav']})")
+        if record["mel"]:
+            files.append(f"[mel]({record['mel']})")
+
         seconds = f"{record['duration_s']:.2f}"
-        rows.append([*_text_cells(record, columns), seconds, files])
+        rows.append([*_text_cells(record, columns), seconds, " ".join(files)])
     return markdown_table(["set", "text", "", *columns.values(), "seconds", "files"], rows)
 
 
@@ -221,4 +228,5 @@ def recordings_page(
 
 def _html_row(tag: str, cells: Iterable[str]) -> str:
     """A row of a table; the cells are HTML already."""
-    return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>"
+    inside = "".join(f"<{tag}>{cell}</{tag}>" for cell in cells)
+    return f"<tr>{inside}</tr>"

@@ -24,7 +24,7 @@ from lightning_audiorl.callbacks.recordings import (
     recordings_markdown,
     recordings_page,
 )
-from lightning_audiorl.callbacks.view import RunView, run_view
+from lightning_audiorl.callbacks.view import Results, RunView, run_view
 
 _NAMES = {"fit": "report", "validate": "validate", "test": "test"}
 
@@ -42,11 +42,15 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return str(value)
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min"
 
 
 class RunReport(Callback):
@@ -130,7 +134,8 @@ class RunReport(Callback):
         run = run_view(pl_module)
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         reasons = [c.reason for c in callbacks if isinstance(c, EarlyStop) and c.reason is not None]
-        self._finish(trainer, run, f"stopped early; {reasons[0]}" if reasons else "finished")
+        status = f"stopped early; {reasons[0]}" if reasons else "finished"
+        self._finish(trainer, run, status)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -138,9 +143,9 @@ class RunReport(Callback):
         """Report what there is of an interrupted run."""
         run = run_view(pl_module)
         if run.evaluations or self.history.steps:
-            self._finish(
-                trainer, run, f"interrupted by {type(exception).__name__}: {exception}".rstrip(": ")
-            )
+            # Some exceptions, such as KeyboardInterrupt, have no message.
+            reason = f"{type(exception).__name__}: {exception}".rstrip(": ")
+            self._finish(trainer, run, f"interrupted by {reason}")
 
     # --- the report
 
@@ -224,16 +229,23 @@ def _labels(report: dict[str, Any]) -> tuple[str, str]:
     return first, last
 
 
+def _results(report: dict[str, Any]) -> tuple[Results, Results | None]:
+    """The metrics before and after, by set."""
+    after = report["after"]
+    return report["before"]["results"], after["results"] if after else None
+
+
 def _title(report: dict[str, Any]) -> str:
-    return f"{report['algorithm']}, {report['command']}, RL step {report['rl_step']} of {report['num_steps']}"
+    progress = f"RL step {report['rl_step']} of {report['num_steps']}"
+    return f"{report['algorithm']}, {report['command']}, {progress}"
 
 
 def report_table(report: dict[str, Any]) -> str:
     """The metrics of every set, before and after; empty when nothing was evaluated."""
     if report["before"] is None:
         return ""
-    after = report["after"]["results"] if report["after"] else None
-    return metric_table(report["before"]["results"], after, _labels(report))
+    before, after = _results(report)
+    return metric_table(before, after, _labels(report))
 
 
 def _facts(facts: dict[str, Any]) -> str:
@@ -254,14 +266,15 @@ def report_text(report: dict[str, Any], images: dict[str, str]) -> str:
         parts += ["## Metrics", metric_note(report["before"]["results"]), f"```\n{table}\n```"]
     parts += [f"![{title}]({name})" for title, name in images.items()]
 
-    if report["judges"]:
+    judges = report["judges"]
+    if judges:
         parts += [
             "## Judges",
-            _facts({role.replace("_", " "): name for role, name in report["judges"].items()}),
+            _facts({role.replace("_", " "): name for role, name in judges.items()}),
         ]
 
     if report["recordings"]:
-        parts += ["## What is heard", recordings_markdown(report["recordings"], report["judges"])]
+        parts += ["## What is heard", recordings_markdown(report["recordings"], judges)]
     if report.get("memory_table"):
         parts += [
             "## Memory by phase",
@@ -275,14 +288,15 @@ def report_text(report: dict[str, Any], images: dict[str, str]) -> str:
     for title in ("model", "seeds", "machine", "versions"):
         parts += [f"## {title.capitalize()}", _facts(report[title])]
     if report["settings"]:
-        parts += ["## Settings", f"```json\n{json.dumps(plain(report['settings']), indent=1)}\n```"]
+        settings = json.dumps(plain(report["settings"]), indent=1)
+        parts += ["## Settings", f"```json\n{settings}\n```"]
     return "\n\n".join(parts) + "\n"
 
 
 def _time_lines(clock: dict[str, Any]) -> list[str]:
-    lines = [
-        f"Time: {_duration(clock['total_s'])}, of it evaluation {_duration(clock['evaluation_s'])}."
-    ]
+    total = _duration(clock["total_s"])
+    evaluation = _duration(clock["evaluation_s"])
+    lines = [f"Time: {total}, of it evaluation {evaluation}."]
     if clock["phases_s"]:
         phases = " | ".join(f"{name} {_duration(s)}" for name, s in clock["phases_s"].items())
         lines.append(f"Training by phase: {phases}.")
@@ -300,9 +314,8 @@ def write_report(report: dict[str, Any], folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     images = _write_plots(report, folder, name)
 
-    (folder / f"{name}.json").write_text(
-        json.dumps(plain(report), indent=1, allow_nan=False) + "\n"
-    )
+    data = json.dumps(plain(report), indent=1, allow_nan=False)
+    (folder / f"{name}.json").write_text(data + "\n")
     (folder / f"{name}.md").write_text(report_text(report, images))
 
     table = report_table(report)
@@ -318,9 +331,9 @@ def _write_plots(report: dict[str, Any], folder: Path, name: str) -> dict[str, s
     images: dict[str, str] = {}
 
     if report["before"] is not None:
-        after = report["after"]["results"] if report["after"] else None
+        before, after = _results(report)
         bars = folder / f"{name}_figures.png"
-        if plots.plot_metrics(report["before"]["results"], after, _labels(report), bars):
+        if plots.plot_metrics(before, after, _labels(report), bars):
             images["metrics"] = bars.name
 
     judges = folder / f"{name}_judges.png"

@@ -65,22 +65,12 @@ def group_table(
     for place in places:
         for label, prompt, sample in labelled(place):
             hypothesis = groups[prompt][sample]
+            texts = [hypothesis.row.id, hypothesis.row.text, label, hypothesis.text]
+            rewards = reward_cells(scores, prompt, sample)
+            rows.append([*texts, *rewards, length_text(hypothesis), rules_of(hypothesis)])
 
-            # One cell for each column of the header below.
-            rows.append(
-                [
-                    hypothesis.row.id,
-                    hypothesis.row.text,
-                    label,
-                    hypothesis.text,
-                    *reward_cells(scores, prompt, sample),
-                    length_text(hypothesis),
-                    rules_of(hypothesis),
-                ]
-            )
-    return markdown_table(
-        ["id", "reference", "", "hypothesis", "reward", *scores.parts, "tokens", "rules"], rows
-    )
+    header = ["id", "reference", "", "hypothesis", "reward", *scores.parts, "tokens", "rules"]
+    return markdown_table(header, rows)
 
 
 def hypothesis_table(groups: Iterable[list[Hypothesis]]) -> str:
@@ -131,7 +121,8 @@ class SampleLogger(Callback):
         """Write groups where they are due."""
         run = run_view(pl_module)
         rl_step = run.rl_step
-        is_due = self.every_n_steps > 0 and (rl_step == 1 or rl_step % self.every_n_steps == 0)
+        is_on = self.every_n_steps > 0
+        is_due = is_on and (rl_step == 1 or rl_step % self.every_n_steps == 0)
         writers = tensorboard_writers(trainer) if is_due else []
         step = run.last_step
         if step is None or not writers:

@@ -105,9 +105,8 @@ def transcript_table(groups: Iterable[Sequence[Hypothesis]]) -> str:
     rows = []
     for sample in samples:
         transcripts = [transcript(sample, judge) for judge in judges]
-        rows.append(
-            [sample.row.id, sample.row.text, *transcripts, _seconds(sample), length_text(sample)]
-        )
+        length = [_seconds(sample), length_text(sample)]
+        rows.append([sample.row.id, sample.row.text, *transcripts, *length])
     return markdown_table(["id", "text", *_headings(judges), "seconds", "tokens"], rows)
 
 

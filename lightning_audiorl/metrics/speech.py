@@ -259,8 +259,9 @@ def speech_rates(counts: SpeechCounts) -> dict[str, float]:
     held_out_cer = _ratio(c.held_out_errors, c.held_out_characters)
     similarity = _ratio(c.similarity, c.similarities)
     held_out_similarity = _ratio(c.held_out_similarity, c.held_out_similarities)
+
     return {
-        # What the judges hear: a gap that grows is the sign of a reward that is gamed.
+        # By the judges.
         "cer": cer,
         "held_out_cer": held_out_cer,
         "judge_gap": held_out_cer - cer,
@@ -268,7 +269,7 @@ def speech_rates(counts: SpeechCounts) -> dict[str, float]:
         "held_out_similarity": held_out_similarity,
         "similarity_gap": similarity - held_out_similarity,
         "judge_failure_rate": _ratio(c.failures, c.samples),
-        # Length: speech that slows down or never ends.
+        # Of the samples themselves; no judge is needed.
         "tokens_per_unit": _ratio(c.tokens, c.units),
         "duration_ratio": _ratio(c.speech_s, c.expected_s),
         "missing_stop_rate": _ratio(c.missing_stops, c.samples),
