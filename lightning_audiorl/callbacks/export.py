@@ -76,7 +76,10 @@ class Export(Callback):
             return
 
         # The module goes on with its last weights, whatever comes of the best ones.
-        last = {f"policy.{k}": v.detach().cpu().clone() for k, v in run.policy.trainable().items()}
+        # Checkpoints hold what trains, so both are loaded without the frozen weights.
+        last = {}
+        for name, value in run.policy.trainable().items():
+            last[f"policy.{name}"] = value.detach().cpu().clone()
         try:
             path = checkpoint.path(trainer, "best")
             best = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]

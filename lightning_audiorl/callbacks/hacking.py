@@ -34,14 +34,16 @@ def drift_alerts(history: Mapping[str, Sequence[float]], tolerance: float = 0.1)
     for key, values in history.items():
         spec = evaluation_spec(key)
         known = [value for value in values if not math.isnan(value)]
-        if spec.watch != "drift" or not known or not known[0] or math.isnan(values[-1]):
+
+        # No value can be a share of a start that is 0.
+        is_known = known and known[0] and not math.isnan(values[-1])
+        if spec.watch != "drift" or not is_known:
             continue
 
         drift = known[-1] / known[0] - 1
         if abs(drift) > tolerance:
-            alerts.append(
-                f"{key} drifted from {known[0]:.4g} to {known[-1]:.4g} ({100 * drift:+.0f} %): {spec.meaning}"
-            )
+            moved = f"from {known[0]:.4g} to {known[-1]:.4g} ({100 * drift:+.0f} %)"
+            alerts.append(f"{key} drifted {moved}: {spec.meaning}")
     return alerts
 
 
@@ -55,7 +57,9 @@ def _series(evaluations: Sequence[Mapping[str, float]]) -> dict[str, list[float]
 
 def _mean(values: list[float]) -> float:
     known = [value for value in values if not math.isnan(value)]
-    return sum(known) / len(known) if known else math.nan
+    if not known:
+        return math.nan
+    return sum(known) / len(known)
 
 
 class HackingWatch(Callback):

@@ -218,7 +218,9 @@ def plot_judges(evaluations: Sequence[Mapping[str, Any]], path: Path) -> bool:
     return True
 
 
-def _judge_panels(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[float]]]:
+def _judge_panels(
+    evaluations: Sequence[Mapping[str, Any]],
+) -> dict[str, dict[str, list[float]]]:
     """Curves by title of their panel: each group of metrics in each set in which all of them are known somewhere."""
     names_of_panel: dict[str, list[str]] = {}
     for spec in EVALUATION_METRICS:

@@ -27,7 +27,9 @@ def duration_text(seconds: float) -> str:
     """
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    if hours:
+        return f"{hours}:{minutes:02d}:{rest:02d}"
+    return f"{minutes}:{rest:02d}"
 
 
 def bar_text(done: int, total: int, width: int) -> str:
@@ -129,13 +131,19 @@ class PhaseProgressBar(ProgressBar):
         pieces += _metric_texts(self._metrics)
         if self._num_steps:
             step_s = self._steps_s / self._num_steps
-            pieces.append(f"{step_s:.2f} s/step, {duration_text(step_s * (total - done))} left")
+            left = duration_text(step_s * (total - done))
+            pieces.append(f"{step_s:.2f} s/step, {left} left")
         return "  ".join(pieces)
 
     def _held(self, phase: Phase) -> str:
         """What of the model is on the device, where a strategy keeps a ledger."""
-        ledger = None if self._trainer is None else rl_strategy(self._trainer.strategy).ledger
-        held = {} if ledger is None else ledger.resident_bytes.get(phase, {})
+        if self._trainer is None:
+            return ""
+        ledger = rl_strategy(self._trainer.strategy).ledger
+        if ledger is None:
+            return ""
+
+        held = ledger.resident_bytes.get(phase, {})
         if not held:
             return ""
         mib = sum(held.values()) / 2**20
@@ -143,6 +151,7 @@ class PhaseProgressBar(ProgressBar):
 
     def _draw(self) -> None:
         """Draw the line over the last one."""
+        # A line as wide as the terminal would wrap, and could not be drawn over.
         text = self.line()[: shutil.get_terminal_size().columns - 1]
         with self._lock:
             sys.stdout.write("\r" + text.ljust(self._drawn))
@@ -158,7 +167,8 @@ class PhaseProgressBar(ProgressBar):
         """One line that stays; it ends with the seconds of each phase of the last step."""
         self._last_line_s = time.monotonic()
         line = self.line()
-        phases = ", ".join(f"{name} {s:.2f} s" for name, s in _phase_seconds(self._metrics).items())
+        seconds = _phase_seconds(self._metrics)
+        phases = ", ".join(f"{name} {s:.2f} s" for name, s in seconds.items())
         if phases and not self._evaluating:
             line += f"  ({phases})"
         print(line, flush=True)
@@ -185,6 +195,8 @@ class PhaseProgressBar(ProgressBar):
         if self._enabled and self._thread is None:
             self._last_line_s = time.monotonic()
             self._stop.clear()
+
+            # A daemon: it must not keep alive a process whose training has failed.
             self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
             self._thread.start()
 
@@ -233,7 +245,9 @@ class PhaseProgressBar(ProgressBar):
         self, run: RunView, batch_idx: int, dataloader_idx: int, totals: Any
     ) -> None:
         names = list(run.last_hypotheses)
-        name = names[dataloader_idx] if dataloader_idx < len(names) else f"set {dataloader_idx}"
+        name = f"set {dataloader_idx}"
+        if dataloader_idx < len(names):
+            name = names[dataloader_idx]
         total = totals[dataloader_idx] if isinstance(totals, list) else totals
 
         first = not self._evaluating

@@ -63,6 +63,8 @@ class Recordings:
 
             samples = [sample for sample, *_ in groups[: self.num_texts]]
             judges = judge_names(samples)
+
+            # A set may have a name that no folder can have.
             set_folder = re.sub(r"[^\w.-]+", "_", set_name)
             for number, sample in enumerate(samples):
                 stem = f"{set_folder}/{number:02d}_{stage}"
@@ -154,9 +156,9 @@ def recordings_markdown(records: Sequence[Record], judges: Mapping[str, str]) ->
     rows = []
     for record in records:
         links = {"sound": record["wav"], "mel": record["mel"]}
-        files = " ".join(f"[{kind}]({link})" for kind, link in links.items() if link)
+        files = [f"[{kind}]({link})" for kind, link in links.items() if link]
         seconds = f"{record['duration_s']:.2f}"
-        rows.append([*_text_cells(record, columns), seconds, files])
+        rows.append([*_text_cells(record, columns), seconds, " ".join(files)])
     return markdown_table(["set", "text", "", *columns.values(), "seconds", "files"], rows)
 
 
@@ -221,4 +223,5 @@ def recordings_page(
 
 def _html_row(tag: str, cells: Iterable[str]) -> str:
     """A row of a table; the cells are HTML already."""
-    return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>"
+    tagged = [f"<{tag}>{cell}</{tag}>" for cell in cells]
+    return f"<tr>{''.join(tagged)}</tr>"

@@ -42,11 +42,15 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return str(value)
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min"
 
 
 class RunReport(Callback):
@@ -225,15 +229,17 @@ def _labels(report: dict[str, Any]) -> tuple[str, str]:
 
 
 def _title(report: dict[str, Any]) -> str:
-    return f"{report['algorithm']}, {report['command']}, RL step {report['rl_step']} of {report['num_steps']}"
+    done = f"RL step {report['rl_step']} of {report['num_steps']}"
+    return f"{report['algorithm']}, {report['command']}, {done}"
 
 
 def report_table(report: dict[str, Any]) -> str:
     """The metrics of every set, before and after; empty when nothing was evaluated."""
     if report["before"] is None:
         return ""
+    before = report["before"]["results"]
     after = report["after"]["results"] if report["after"] else None
-    return metric_table(report["before"]["results"], after, _labels(report))
+    return metric_table(before, after, _labels(report))
 
 
 def _facts(facts: dict[str, Any]) -> str:
@@ -247,7 +253,11 @@ def report_text(report: dict[str, Any], images: dict[str, str]) -> str:
         report: of `RunReport.collect`.
         images: file names, relative to the report, by title.
     """
-    parts = [f"# {_title(report)}", f"Status: {report['status']}.", *_time_lines(report["time"])]
+    parts = [
+        f"# {_title(report)}",
+        f"Status: {report['status']}.",
+        *_time_lines(report["time"]),
+    ]
 
     table = report_table(report)
     if table:
@@ -284,8 +294,8 @@ def _time_lines(clock: dict[str, Any]) -> list[str]:
         f"Time: {_duration(clock['total_s'])}, of it evaluation {_duration(clock['evaluation_s'])}."
     ]
     if clock["phases_s"]:
-        phases = " | ".join(f"{name} {_duration(s)}" for name, s in clock["phases_s"].items())
-        lines.append(f"Training by phase: {phases}.")
+        phases = [f"{name} {_duration(s)}" for name, s in clock["phases_s"].items()]
+        lines.append(f"Training by phase: {' | '.join(phases)}.")
     return lines
 
 
@@ -319,6 +329,8 @@ def _write_plots(report: dict[str, Any], folder: Path, name: str) -> dict[str, s
 
     if report["before"] is not None:
         after = report["after"]["results"] if report["after"] else None
+
+        # The file keeps its name of earlier versions, for those who link to it.
         bars = folder / f"{name}_figures.png"
         if plots.plot_metrics(report["before"]["results"], after, _labels(report), bars):
             images["metrics"] = bars.name

@@ -197,7 +197,8 @@ def aligned_keywords(alignment: Alignment, keywords: Iterable[list[str]]) -> tup
 def _occurrences(units: list[str], keyword: list[str]) -> list[int]:
     """Where ``keyword`` begins in ``units``."""
     n = len(keyword)
-    return [i for i in range(len(units) - n + 1) if units[i : i + n] == keyword]
+    starts = range(len(units) - n + 1)
+    return [i for i in starts if units[i : i + n] == keyword]
 
 
 @dataclass(frozen=True)

@@ -53,9 +53,11 @@ def reward_hacking_alerts(
         # Since its best, not since the validation before: a metric may get worse in steps too small to be seen.
         worse = spec.badness(values[-1]) - spec.badness(values[best])
         if worse > tolerance and rewards[-1] - rewards[best] > reward_tolerance:
+            gained = f"from {rewards[best]:.3f} to {rewards[-1]:.3f}"
+            lost = f"from {values[best]:.3f} to {values[-1]:.3f}"
             alerts.append(
-                f"reward rose from {rewards[best]:.3f} to {rewards[-1]:.3f} while {key} went from {values[best]:.3f} "
-                f"to {values[-1]:.3f} (validation {best} to {len(values) - 1})"
+                f"reward rose {gained} while {key} went {lost} "
+                f"(validation {best} to {len(values) - 1})"
             )
     return alerts
 
@@ -81,8 +83,9 @@ def gap_alerts(history: Mapping[str, Sequence[float]], tolerance: float = 0.05) 
             continue
 
         if known[-1] - known[0] > tolerance:
+            moved = f"from {known[0]:.3f} to {known[-1]:.3f}"
             alerts.append(
-                f"{key} opened from {known[0]:.3f} to {known[-1]:.3f}: the first judge {spec.meaning} than the judge "
+                f"{key} opened {moved}: the first judge {spec.meaning} than the judge "
                 "held out; where it rewards, the policy may be learning the judge and not the task"
             )
     return alerts
