@@ -115,7 +115,9 @@ class Shape(_Rule):
         # torch counts the sides to pad from the last dimension on.
         for at, name in reversed(list(enumerate(self.dims.split()))):
             size = tensor.shape[at]
-            longest = max(other.shape[at] for other in others) if name in padded else size
+            longest = size
+            if name in padded:
+                longest = max(other.shape[at] for other in others)
             sides += [0, longest - size]
         return torch.nn.functional.pad(tensor, sides, value=self.fill)
 

@@ -139,6 +139,7 @@ class RLCheckpoint(Checkpoint):
 
     def _save(self, trainer: Trainer, rl_step: int, is_best: bool = False) -> None:
         """Write one file, then give it its names; what is no longer kept goes last."""
+        # A dry run must not replace the checkpoints of a real one.
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
 

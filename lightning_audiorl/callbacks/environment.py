@@ -37,9 +37,13 @@ def versions() -> dict[str, str]:
 def _processor() -> str:
     """Its model name; `platform` knows none on Linux."""
     path = Path("/proc/cpuinfo")
-    lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+    lines = []
+    if path.is_file():
+        lines = path.read_text(errors="replace").splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    if names:
+        return names[0]
+    return platform.processor() or platform.machine()
 
 
 def machine(trainer: Trainer) -> dict[str, Any]:

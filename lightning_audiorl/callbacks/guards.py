@@ -38,7 +38,8 @@ class Guard:
     def __post_init__(self) -> None:
         given = [value for value in astuple(self) if value is not None]
         distances = [value for value in (self.fall, self.rise, self.drift) if value is not None]
-        if not given or not all(map(math.isfinite, given)) or min(distances, default=0) < 0:
+        are_fine = all(map(math.isfinite, given)) and min(distances, default=0) >= 0
+        if not given or not are_fine:
             raise ValueError(
                 f"want one or more of fall, rise, drift (each >= 0), low and high, all of them finite; got {self}"
             )
@@ -60,6 +61,8 @@ class Guard:
             lows.append(start - self.fall)
         if self.rise is not None:
             highs.append(start + self.rise)
+
+        # A metric may start below 0, and a share of it must still be a distance.
         if self.drift is not None:
             lows.append(start - self.drift * abs(start))
             highs.append(start + self.drift * abs(start))

@@ -34,7 +34,10 @@ def drift_alerts(history: Mapping[str, Sequence[float]], tolerance: float = 0.1)
     for key, values in history.items():
         spec = evaluation_spec(key)
         known = [value for value in values if not math.isnan(value)]
-        if spec.watch != "drift" or not known or not known[0] or math.isnan(values[-1]):
+
+        # No value can be a share of a start that is 0.
+        is_known = known and known[0] and not math.isnan(values[-1])
+        if spec.watch != "drift" or not is_known:
             continue
 
         start = known[0]
@@ -56,7 +59,9 @@ def _series(evaluations: Sequence[Mapping[str, float]]) -> dict[str, list[float]
 
 def _mean(values: list[float]) -> float:
     known = [value for value in values if not math.isnan(value)]
-    return sum(known) / len(known) if known else math.nan
+    if not known:
+        return math.nan
+    return sum(known) / len(known)
 
 
 class HackingWatch(Callback):

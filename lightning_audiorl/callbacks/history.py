@@ -79,5 +79,7 @@ class History:
         self.steps = list(state["steps"])
         self.columns = {name: list(column) for name, column in state["columns"].items()}
         self.evaluation_s = state["evaluation_s"]
+
+        # A monotonic clock means nothing in another process: only its total goes on.
         self._earlier_s = state["total_s"]
         self.start()

@@ -39,6 +39,7 @@ def is_speech(results: Results) -> bool:
         >>> is_speech({"dev": {"cer": 0.1, "missing_stop_rate": 0.0}}), is_speech({"dev": {"cer": 0.1}})
         (True, False)
     """
+    # Every evaluation of speech has it, whatever judges it asks; no other has.
     return any("missing_stop_rate" in metrics for metrics in results.values())
 
 

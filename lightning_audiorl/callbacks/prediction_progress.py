@@ -42,6 +42,7 @@ class PredictionProgress(PhaseProgressBar):
         return "  ".join(pieces)
 
     def _time_left(self) -> str:
+        # By audio: rows may differ a hundredfold in length.
         elapsed_s = time.monotonic() - self._start_s
         left_s = elapsed_s * (self._total_s / self._audio_s - 1)
         return f"{self._audio_s / elapsed_s:.1f} s of audio/s, {left_s:.0f} s left"

@@ -137,8 +137,13 @@ class PhaseProgressBar(ProgressBar):
 
     def _held(self, phase: Phase) -> str:
         """What of the model is on the device, where a strategy keeps a ledger."""
-        ledger = None if self._trainer is None else rl_strategy(self._trainer.strategy).ledger
-        held = {} if ledger is None else ledger.resident_bytes.get(phase, {})
+        if self._trainer is None:
+            return ""
+        ledger = rl_strategy(self._trainer.strategy).ledger
+        if ledger is None:
+            return ""
+
+        held = ledger.resident_bytes.get(phase, {})
         if not held:
             return ""
         mib = sum(held.values()) / 2**20
@@ -146,6 +151,7 @@ class PhaseProgressBar(ProgressBar):
 
     def _draw(self) -> None:
         """Draw the line over the last one."""
+        # A line as wide as the terminal would wrap, and could not be drawn over.
         text = self.line()[: shutil.get_terminal_size().columns - 1]
         with self._lock:
             sys.stdout.write("\r" + text.ljust(self._drawn))
@@ -189,6 +195,8 @@ class PhaseProgressBar(ProgressBar):
         if self._enabled and self._thread is None:
             self._last_line_s = time.monotonic()
             self._stop.clear()
+
+            # A daemon: it must not keep alive a process whose training has failed.
             self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
             self._thread.start()
 
@@ -237,7 +245,9 @@ class PhaseProgressBar(ProgressBar):
         self, run: RunView, batch_idx: int, dataloader_idx: int, totals: Any
     ) -> None:
         names = list(run.last_hypotheses)
-        name = names[dataloader_idx] if dataloader_idx < len(names) else f"set {dataloader_idx}"
+        name = f"set {dataloader_idx}"
+        if dataloader_idx < len(names):
+            name = names[dataloader_idx]
         total = totals[dataloader_idx] if isinstance(totals, list) else totals
 
         first = not self._evaluating

@@ -63,6 +63,8 @@ class Recordings:
 
             samples = [sample for sample, *_ in groups[: self.num_texts]]
             judges = judge_names(samples)
+
+            # A set may have a name that no folder can have.
             set_folder = re.sub(r"[^\w.-]+", "_", set_name)
 
             for number, sample in enumerate(samples):

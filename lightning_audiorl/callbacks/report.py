@@ -259,7 +259,11 @@ def report_text(report: dict[str, Any], images: dict[str, str]) -> str:
         report: of `RunReport.collect`.
         images: file names, relative to the report, by title.
     """
-    parts = [f"# {_title(report)}", f"Status: {report['status']}.", *_time_lines(report["time"])]
+    parts = [
+        f"# {_title(report)}",
+        f"Status: {report['status']}.",
+        *_time_lines(report["time"]),
+    ]
 
     table = report_table(report)
     if table:
@@ -298,8 +302,8 @@ def _time_lines(clock: dict[str, Any]) -> list[str]:
     evaluation = _duration(clock["evaluation_s"])
     lines = [f"Time: {total}, of it evaluation {evaluation}."]
     if clock["phases_s"]:
-        phases = " | ".join(f"{name} {_duration(s)}" for name, s in clock["phases_s"].items())
-        lines.append(f"Training by phase: {phases}.")
+        phases = [f"{name} {_duration(s)}" for name, s in clock["phases_s"].items()]
+        lines.append(f"Training by phase: {' | '.join(phases)}.")
     return lines
 
 

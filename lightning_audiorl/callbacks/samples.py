@@ -156,8 +156,9 @@ class SampleLogger(Callback):
         rate = batch.sample_rate_hz
         num_samples = min(int(batch.num_samples[prompt]), round(self.max_audio_s * rate))
         if num_samples > 0:
-            wave = batch.waveform[prompt, :num_samples].detach().float().cpu().clamp(-1, 1)
-            writer.add_audio(tag, wave[None], rl_step, sample_rate=rate)
+            # Augmented audio may leave full scale, which TensorBoard would warn of each time.
+            wave = batch.waveform[prompt, :num_samples].detach().float().cpu()
+            writer.add_audio(tag, wave.clamp(-1, 1)[None], rl_step, sample_rate=rate)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the first hypotheses of each set."""

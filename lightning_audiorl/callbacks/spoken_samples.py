@@ -152,7 +152,8 @@ def audible(waveform: Tensor, sample_rate_hz: int, max_s: float = math.inf) -> T
     num_samples = waveform.shape[0]
     if math.isfinite(max_s):
         num_samples = min(num_samples, round(max_s * sample_rate_hz))
-    return waveform[:num_samples].detach().float().cpu().nan_to_num(0.0).clamp(-1, 1)
+    cut = waveform[:num_samples].detach().float().cpu()
+    return cut.nan_to_num(0.0).clamp(-1, 1)
 
 
 def write_wav(path: Path, speech: Speech) -> None:

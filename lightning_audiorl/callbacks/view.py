@@ -142,5 +142,6 @@ def flat_metrics(results: Results, kind: str = "val") -> dict[str, float]:
     """
     flat: dict[str, float] = {}
     for set_name, metrics in results.items():
-        flat |= {f"{kind}/{set_name}/{name}": value for name, value in metrics.items()}
+        for name, value in metrics.items():
+            flat[f"{kind}/{set_name}/{name}"] = value
     return flat

@@ -319,7 +319,8 @@ class RLModule(EvaluationHooks, LightningModule):
 
     def show_progress(self, metrics: Mapping[str, float]) -> None:
         """The first loss's metrics on the progress bar."""
-        shown = {name: metrics.get(key, 0.0) for name, key in self.losses[0].progress_bar.items()}
+        keys = self.losses[0].progress_bar
+        shown = {name: metrics.get(key, 0.0) for name, key in keys.items()}
         self.log_dict(shown, prog_bar=True, logger=False, batch_size=1)
 
     def finish_step(self, metrics: Mapping[str, float | Tensor], weight: float = 1.0) -> None:

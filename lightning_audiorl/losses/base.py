@@ -57,7 +57,9 @@ class LossSettings:
         )
 
         shape = rollout.tokens.shape
-        entropy = None if scored.entropy is None else scored.entropy.detach().view(shape)
+        entropy = scored.entropy
+        if entropy is not None:
+            entropy = entropy.detach().view(shape)
         return ops.TokenLogProbs(scored.log_probs.view(shape), entropy)
 
 

@@ -223,7 +223,9 @@ def _add_similarities(
             continue
 
         # No voice, and no failure: the sample is empty, which is the worst that a voice can be.
-        similarity = -1.0 if voice is None else float(torch.dot(voice, prompt))
+        similarity = -1.0
+        if voice is not None:
+            similarity = float(torch.dot(voice, prompt))
         _add(counts, f"{prefix}similarity", similarity)
         _add(counts, f"{prefix}similarities", 1)
 

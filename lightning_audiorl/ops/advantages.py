@@ -79,6 +79,8 @@ def group_advantages(
 
     mean = masked_mean(rewards, valid, dim=-1).unsqueeze(-1)
     deviation = masked(rewards - mean, used & ~is_flat)
+
+    # A group of one sample is masked out above; without the clamp it would still be 0 / 0.
     num_others = (count - 1).clamp(min=1)
     if kind == "normalised":
         std = (deviation.square().sum(-1, keepdim=True) / num_others).sqrt()
@@ -106,6 +108,8 @@ def _check(rewards: Tensor, valid: Tensor, kind: str) -> None:
         raise ValueError(
             f"group_advantages: expected rewards and valid [B, G], got {list(rewards.shape)}, {list(valid.shape)}"
         )
+
+    # One NaN in the mean would reach every sample of its group.
     broken = valid & ~rewards.isfinite()
     if broken.any():
         raise ValueError(

@@ -142,7 +142,9 @@ class NoRepetition(DiffroFilter):
         longest = torch.zeros_like(codes[..., 0])
         # A loop of n codes is the sequence laid over itself n places on.
         for period in range(1, min(self.max_period, codes.shape[-1] - 1) + 1):
-            same = (codes[..., period:] == codes[..., :-period]) & (codes[..., period:] >= 0)
+            later = codes[..., period:]
+            earlier = codes[..., :-period]
+            same = (later == earlier) & (later >= 0)
             longest = torch.maximum(longest, _longest_run(same))
         return longest <= self.max_run
 

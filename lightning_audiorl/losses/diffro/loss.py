@@ -218,7 +218,10 @@ class DiffROLoss(Loss[PreparedDiffRO]):
         # The KL is the mean over a sample's tokens.
         num_tokens = positions.used.sum(-1)[positions.samples]
         kl = scatter(kl_of_tokens, positions.used)[positions.samples].sum(-1) / num_tokens
-        loss = -(rewards - self.beta * kl).sum() if self.beta else -rewards.sum()
+        if self.beta:
+            loss = -(rewards - self.beta * kl).sum()
+        else:
+            loss = -rewards.sum()
 
         sums = {
             "loss": loss,
@@ -253,7 +256,9 @@ class DiffROLoss(Loss[PreparedDiffRO]):
         used = rollout.keep.flatten(0, 1) & used_samples[:, None]
 
         classes = self.policy.token_to_code[rollout.tokens.flatten(0, 1)]
-        spoken = used & (classes >= 0) if self.relaxation.stop == "excluded" else used
+        spoken = used
+        if self.relaxation.stop == "excluded":
+            spoken = used & (classes >= 0)
         return _Positions(
             samples=used_samples.nonzero().squeeze(-1),
             used=used,

@@ -261,7 +261,9 @@ class FunAsrNanoPolicy(DecoderOnlyPolicy[FunAsrContext]):
             around = by_lang[row.lang]
             at = around.index(audio_id)
             frames_of_row = [audio_id] * num_frames
-            out.append([*around[:at], *frames_of_row, *around[at + 1 :]])
+            before = around[:at]
+            after = around[at + 1 :]
+            out.append([*before, *frames_of_row, *after])
         return out
 
     def _request(self, lang: str) -> list[int]:
