@@ -26,7 +26,12 @@ class Export(Callback):
         best: also writes ``<dirpath>_best`` from `RLCheckpoint`'s best checkpoint (its ``monitor`` must be set).
     """
 
-    def __init__(self, enabled: bool = True, dirpath: str | None = None, best: bool = False) -> None:
+    def __init__(
+        self,
+        enabled: bool = True,
+        dirpath: str | None = None,
+        best: bool = False,
+    ) -> None:
         self.enabled = enabled
         self.dirpath = dirpath
         self.best = best

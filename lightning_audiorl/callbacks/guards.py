@@ -95,7 +95,11 @@ def metric_at(evaluation: Mapping[str, Any], key: str, setting: str) -> float:
     return metrics[key]
 
 
-def broken_guards(evaluations: Sequence[Mapping[str, Any]], guards: Mapping[str, Guard], setting: str) -> list[str]:
+def broken_guards(
+    evaluations: Sequence[Mapping[str, Any]],
+    guards: Mapping[str, Guard],
+    setting: str,
+) -> list[str]:
     """One sentence for each metric that does not hold at the last evaluation; NaN does not.
 
     Args:

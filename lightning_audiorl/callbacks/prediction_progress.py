@@ -56,7 +56,12 @@ class PredictionProgress(PhaseProgressBar):
         self._start_s = time.monotonic()
         self._begin(phase_view(pl_module).clock)
 
-    def on_predict_batch_end(self, trainer: Any, pl_module: LightningModule, *arguments: Any) -> None:
+    def on_predict_batch_end(
+        self,
+        trainer: Any,
+        pl_module: LightningModule,
+        *arguments: Any,
+    ) -> None:
         """Count a batch; without a terminal each tenth of the rows leaves a line."""
         data = trainer.datamodule
         batch = arguments[2]

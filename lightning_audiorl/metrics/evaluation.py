@@ -54,7 +54,11 @@ class AsrEvaluation(SetEvaluation):
         ('york',)
     """
 
-    def __init__(self, keywords: list[str] | None = None, normalisers: dict[str, Normaliser] | None = None) -> None:
+    def __init__(
+        self,
+        keywords: list[str] | None = None,
+        normalisers: dict[str, Normaliser] | None = None,
+    ) -> None:
         self.keywords = keywords
         self.normalisers = normalisers
 
