@@ -95,7 +95,12 @@ class RLCheckpoint(Checkpoint):
     def _is_due(self, rl_step: int) -> bool:
         return self.every_n_steps > 0 and rl_step > 0 and rl_step % self.every_n_steps == 0
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        *_: Any,
+    ) -> None:
         """Save where a step is due; the last one waits for its evaluation."""
         run = run_view(pl_module)
         if self._is_due(run.rl_step) and not trainer.should_stop:

@@ -79,7 +79,7 @@ class EarlyStop(Callback):
         if is_off or run.rl_step >= run.num_steps:
             return
 
-        # A rank that stopped by itself would leave the others waiting for it.
+        # A rank that went on alone would wait for the others for ever.
         self.reason = trainer.strategy.broadcast(self._why(run))
         if self.reason is None:
             return

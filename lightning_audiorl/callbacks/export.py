@@ -27,7 +27,10 @@ class Export(Callback):
     """
 
     def __init__(
-        self, enabled: bool = True, dirpath: str | None = None, best: bool = False
+        self,
+        enabled: bool = True,
+        dirpath: str | None = None,
+        best: bool = False,
     ) -> None:
         self.enabled = enabled
         self.dirpath = dirpath

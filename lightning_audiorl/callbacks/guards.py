@@ -101,7 +101,9 @@ def metric_at(evaluation: Mapping[str, Any], key: str, setting: str) -> float:
 
 
 def broken_guards(
-    evaluations: Sequence[Mapping[str, Any]], guards: Mapping[str, Guard], setting: str
+    evaluations: Sequence[Mapping[str, Any]],
+    guards: Mapping[str, Guard],
+    setting: str,
 ) -> list[str]:
     """One sentence for each metric that does not hold at the last evaluation; NaN does not.
 

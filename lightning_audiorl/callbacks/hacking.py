@@ -17,6 +17,9 @@ from lightning_audiorl.metrics.specs import evaluation_spec
 
 _log = logging.getLogger(__name__)
 
+#: What a checkpoint keeps.
+_STATE = ("rewards", "alerts", "_first", "_recent", "_rewarded")
+
 
 def drift_alerts(history: Mapping[str, Sequence[float]], tolerance: float = 0.1) -> list[str]:
     """One sentence per metric that no reward should move, and that has left its start behind.
@@ -119,17 +122,19 @@ class HackingWatch(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Rewards and alerts so far."""
-        return {
-            name: getattr(self, name)
-            for name in ("rewards", "alerts", "_first", "_recent", "_rewarded")
-        }
+        return {name: getattr(self, name) for name in _STATE}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the `state_dict` of another process."""
         for name, value in state_dict.items():
             setattr(self, name, value)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        *_: Any,
+    ) -> None:
         """Note the reward of a step."""
         metrics = run_view(pl_module).step_metrics
         self._rewarded = self._rewarded or any(name.startswith("reward/") for name in metrics)
@@ -153,17 +158,16 @@ class HackingWatch(Callback):
         evaluations = validations(run)
 
         # A watch that joins a resumed run has missed the validations before.
-        rewards = ([math.nan] * len(evaluations) + self.rewards)[-len(evaluations) :]
+        missed = [math.nan] * max(0, len(evaluations) - len(self.rewards))
+        rewards = [*missed, *self.rewards][-len(evaluations) :]
         if evaluations[0]["rl_step"] == 0 and math.isnan(rewards[0]):
             rewards[0] = _mean(self._first)
 
         series = _series([flat_metrics(one["results"]) for one in evaluations])
         texts = reward_hacking_alerts(rewards, series, self.tolerance, self.reward_tolerance)
         if self._rewarded:
-            texts += [
-                *gap_alerts(series, self.gap_tolerance),
-                *drift_alerts(series, self.drift_tolerance),
-            ]
+            texts += gap_alerts(series, self.gap_tolerance)
+            texts += drift_alerts(series, self.drift_tolerance)
 
         for text in texts:
             self.alerts.append({"rl_step": run.rl_step, "text": text})

@@ -31,6 +31,7 @@ class History:
         self.columns: dict[str, list[float]] = {}
         self.evaluation_s = 0.0
         self._earlier_s = 0.0
+        # Monotonic: somebody may set the wall clock while a run lasts.
         self._start_s = time.monotonic()
 
     def start(self) -> None:

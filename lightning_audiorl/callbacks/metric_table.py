@@ -76,7 +76,9 @@ def metric_note(results: Results) -> str:
 
 
 def metric_table(
-    before: Results, after: Results | None = None, labels: tuple[str, str] = ("before", "after")
+    before: Results,
+    after: Results | None = None,
+    labels: tuple[str, str] = ("before", "after"),
 ) -> str:
     """One aligned text table: a line for each set (and each decoding of it); `metric_note` says what it shows.
 
@@ -101,6 +103,7 @@ def metric_table(
         return _aligned(lines, num_left=1)
 
     lines = [["set", "", *titles]]
+    # A set that only one of the two has is shown as well.
     for name in dict.fromkeys([*before, *after]):
         start = before.get(name, {})
         end = after.get(name, {})
@@ -116,7 +119,9 @@ def _cells(metrics: Mapping[str, float], columns: Sequence[Column]) -> list[str]
 
 
 def _changes(
-    start: Mapping[str, float], end: Mapping[str, float], columns: Sequence[Column]
+    start: Mapping[str, float],
+    end: Mapping[str, float],
+    columns: Sequence[Column],
 ) -> list[str]:
     changes = []
     for column in columns:
@@ -136,12 +141,11 @@ def _aligned(lines: list[list[str]], num_left: int) -> str:
 
     rows = []
     for line in lines:
-        left = [cell.ljust(width) for cell, width in zip(line[:num_left], widths, strict=False)]
-        right = [
-            cell.rjust(width)
-            for cell, width in zip(line[num_left:], widths[num_left:], strict=True)
-        ]
-        rows.append("  ".join(left + right).rstrip())
+        cells = []
+        for number, cell in enumerate(line):
+            width = widths[number]
+            cells.append(cell.ljust(width) if number < num_left else cell.rjust(width))
+        rows.append("  ".join(cells).rstrip())
 
     rule = "-" * max(map(len, rows))
     return "\n".join([rows[0], rule, *rows[1:]])

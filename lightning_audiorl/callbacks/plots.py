@@ -70,7 +70,11 @@ def panels(columns: Mapping[str, Sequence[float]]) -> dict[str, list[str]]:
     return grouped
 
 
-def plot_curves(steps: Sequence[int], columns: Mapping[str, Sequence[float]], path: Path) -> bool:
+def plot_curves(
+    steps: Sequence[int],
+    columns: Mapping[str, Sequence[float]],
+    path: Path,
+) -> bool:
     """Training curves over RL steps; False when there is nothing to draw.
 
     Args:
@@ -102,7 +106,11 @@ def plot_curves(steps: Sequence[int], columns: Mapping[str, Sequence[float]], pa
     return True
 
 
-def plot_seconds(steps: Sequence[int], columns: Mapping[str, Sequence[float]], path: Path) -> bool:
+def plot_seconds(
+    steps: Sequence[int],
+    columns: Mapping[str, Sequence[float]],
+    path: Path,
+) -> bool:
     """Seconds of each phase over RL steps, one on the other; False when there is nothing to draw.
 
     Args:
@@ -120,7 +128,8 @@ def plot_seconds(steps: Sequence[int], columns: Mapping[str, Sequence[float]], p
         stacked.append([0.0 if math.isnan(seconds) else seconds for seconds in columns[name]])
 
     figure, (axis,) = _figure(1)
-    axis.stackplot(steps, stacked, labels=[name.removeprefix("seconds/") for name in names])
+    phases = [name.removeprefix("seconds/") for name in names]
+    axis.stackplot(steps, stacked, labels=phases)
     axis.set_title("seconds per phase")
     axis.set_xlabel("RL step")
     axis.legend(fontsize=7)
@@ -149,7 +158,10 @@ def _bars(before: Results) -> list[tuple[MetricSpec, list[str]]]:
 
 
 def plot_metrics(
-    before: Results, after: Results | None, labels: tuple[str, str], path: Path
+    before: Results,
+    after: Results | None,
+    labels: tuple[str, str],
+    path: Path,
 ) -> bool:
     """Bars of the main metrics, before and after, of every set where they are defined; False without any.
 
@@ -172,15 +184,15 @@ def plot_metrics(
                 continue
             values = [results.get(name, {}).get(spec.name, math.nan) for name in names]
             heights = [spec.factor * value for value in values]
-            axis.bar(
-                [place + width * number for place in places], heights, width, label=labels[number]
-            )
+            lefts = [place + width * number for place in places]
+            axis.bar(lefts, heights, width, label=labels[number])
 
         # A set's name stands in the middle of its bars.
         middle = 0 if after is None else width / 2
         axis.set_xticks([place + middle for place in places])
         axis.set_xticklabels(names, rotation=30, ha="right", fontsize=8)
-        axis.set_title(spec.words + (" (%)" if spec.factor == 100 else ""))
+        unit = " (%)" if spec.factor == 100 else ""
+        axis.set_title(spec.words + unit)
 
     if after is not None:
         axes[0].legend(fontsize=7)

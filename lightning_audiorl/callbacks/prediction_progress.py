@@ -58,7 +58,10 @@ class PredictionProgress(PhaseProgressBar):
         self._begin(phase_view(pl_module).clock)
 
     def on_predict_batch_end(
-        self, trainer: Any, pl_module: LightningModule, *arguments: Any
+        self,
+        trainer: Any,
+        pl_module: LightningModule,
+        *arguments: Any,
     ) -> None:
         """Count a batch; without a terminal each tenth of the rows leaves a line."""
         data = trainer.datamodule

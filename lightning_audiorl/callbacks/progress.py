@@ -73,7 +73,12 @@ class PhaseProgressBar(ProgressBar):
         width: characters of the bar.
     """
 
-    def __init__(self, refresh_s: float = 0.5, line_every_s: float = 60.0, width: int = 20) -> None:
+    def __init__(
+        self,
+        refresh_s: float = 0.5,
+        line_every_s: float = 60.0,
+        width: int = 20,
+    ) -> None:
         super().__init__()
         self.refresh_s = refresh_s
         self.line_every_s = line_every_s
@@ -224,11 +229,21 @@ class PhaseProgressBar(ProgressBar):
         """Begin to draw."""
         self._follow(run_view(pl_module))
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        *_: Any,
+    ) -> None:
         """An RL step begins."""
         self._step_start_s = time.monotonic()
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        *_: Any,
+    ) -> None:
         """An RL step ends; without a terminal each tenth of the run leaves a line."""
         self._steps_s += time.monotonic() - self._step_start_s
         self._num_steps += 1
@@ -242,7 +257,11 @@ class PhaseProgressBar(ProgressBar):
             self._print_line()
 
     def _on_evaluation_start(
-        self, run: RunView, batch_idx: int, dataloader_idx: int, totals: Any
+        self,
+        run: RunView,
+        batch_idx: int,
+        dataloader_idx: int,
+        totals: Any,
     ) -> None:
         names = list(run.last_hypotheses)
         name = f"set {dataloader_idx}"
@@ -298,7 +317,10 @@ class PhaseProgressBar(ProgressBar):
         self._end(leave=True)
 
     def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        exception: BaseException,
     ) -> None:
         """Stop drawing, so that the message of the exception stays readable."""
         self._end()

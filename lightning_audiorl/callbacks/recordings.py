@@ -56,6 +56,7 @@ class Recordings:
             stage: such as "before" or "after".
             rl_step: RL steps done.
         """
+        # Only the last evaluation is the one "after" the run; its files take the place of the earlier ones'.
         self.records = [record for record in self.records if record["stage"] != stage]
         for set_name, groups in groups_of_set.items():
             if not has_speech(groups):
@@ -195,7 +196,11 @@ img {{ height: 9em; }}
 
 
 def recordings_page(
-    records: Sequence[Record], judges: Mapping[str, str], title: str, table: str, note: str
+    records: Sequence[Record],
+    judges: Mapping[str, str],
+    title: str,
+    table: str,
+    note: str,
 ) -> str:
     """A web page that plays the recordings beside their transcripts and spectrograms, under the table of metrics.
 

@@ -24,7 +24,7 @@ from lightning_audiorl.callbacks.recordings import (
     recordings_markdown,
     recordings_page,
 )
-from lightning_audiorl.callbacks.view import Results, RunView, run_view
+from lightning_audiorl.callbacks.view import Results, RunView, run_view, validations
 
 _NAMES = {"fit": "report", "validate": "validate", "test": "test"}
 
@@ -73,7 +73,10 @@ class RunReport(Callback):
     """
 
     def __init__(
-        self, enabled: bool = True, dirpath: str | None = None, num_spoken: int = 3
+        self,
+        enabled: bool = True,
+        dirpath: str | None = None,
+        num_spoken: int = 3,
     ) -> None:
         if num_spoken < 0:
             raise ValueError(f"RunReport.num_spoken must not be negative, got {num_spoken}")
@@ -98,7 +101,12 @@ class RunReport(Callback):
         """The clock begins."""
         self.history.start()
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        *_: Any,
+    ) -> None:
         """Keep the metrics of a step."""
         run = run_view(pl_module)
         self.history.append(run.rl_step, run.step_metrics)
@@ -119,8 +127,8 @@ class RunReport(Callback):
             self._record(trainer, run, "validate")
             self._finish(trainer, run, "finished")
         else:
-            before = sum(one["kind"] == "val" for one in run.evaluations) == 1
-            self._record(trainer, run, "before" if before else "after")
+            is_first = len(validations(run)) == 1
+            self._record(trainer, run, "before" if is_first else "after")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report a test."""
@@ -138,7 +146,10 @@ class RunReport(Callback):
         self._finish(trainer, run, status)
 
     def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        exception: BaseException,
     ) -> None:
         """Report what there is of an interrupted run."""
         run = run_view(pl_module)
@@ -172,6 +183,7 @@ class RunReport(Callback):
         kind = "test" if command == "test" else "val"
         evaluations = [one for one in run.evaluations if one["kind"] == kind]
         if command != "fit":
+            # A validation or a test reports itself, not what a checkpoint remembers of its run.
             evaluations = evaluations[-1:]
 
         stages = ("before", "after") if command == "fit" else (command,)
@@ -259,41 +271,42 @@ def report_text(report: dict[str, Any], images: dict[str, str]) -> str:
         report: of `RunReport.collect`.
         images: file names, relative to the report, by title.
     """
-    parts = [
-        f"# {_title(report)}",
-        f"Status: {report['status']}.",
-        *_time_lines(report["time"]),
-    ]
+    parts = [f"# {_title(report)}"]
+    parts.append(f"Status: {report['status']}.")
+    parts += _time_lines(report["time"])
 
     table = report_table(report)
     if table:
-        parts += ["## Metrics", metric_note(report["before"]["results"]), f"```\n{table}\n```"]
-    parts += [f"![{title}]({name})" for title, name in images.items()]
+        parts.append("## Metrics")
+        parts.append(metric_note(report["before"]["results"]))
+        parts.append(f"```\n{table}\n```")
+    for title, name in images.items():
+        parts.append(f"![{title}]({name})")
 
     judges = report["judges"]
     if judges:
-        parts += [
-            "## Judges",
-            _facts({role.replace("_", " "): name for role, name in judges.items()}),
-        ]
-
+        parts.append("## Judges")
+        parts.append(_facts({role.replace("_", " "): name for role, name in judges.items()}))
     if report["recordings"]:
-        parts += ["## What is heard", recordings_markdown(report["recordings"], judges)]
+        parts.append("## What is heard")
+        parts.append(recordings_markdown(report["recordings"], judges))
     if report.get("memory_table"):
-        parts += [
-            "## Memory by phase",
-            "On the device, in the last RL step.",
-            report["memory_table"],
-        ]
+        parts.append("## Memory by phase")
+        parts.append("On the device, in the last RL step.")
+        parts.append(report["memory_table"])
     if report["alerts"]:
         alerts = [f"- RL step {alert['rl_step']}: {alert['text']}" for alert in report["alerts"]]
-        parts += ["## Hacking watch", "\n".join(alerts)]
+        parts.append("## Hacking watch")
+        parts.append("\n".join(alerts))
 
+    # What someone needs to repeat the run.
     for title in ("model", "seeds", "machine", "versions"):
-        parts += [f"## {title.capitalize()}", _facts(report[title])]
+        parts.append(f"## {title.capitalize()}")
+        parts.append(_facts(report[title]))
     if report["settings"]:
         settings = json.dumps(plain(report["settings"]), indent=1)
-        parts += ["## Settings", f"```json\n{settings}\n```"]
+        parts.append("## Settings")
+        parts.append(f"```json\n{settings}\n```")
     return "\n\n".join(parts) + "\n"
 
 
@@ -325,7 +338,13 @@ def write_report(report: dict[str, Any], folder: Path) -> str:
     table = report_table(report)
     if report["recordings"]:
         note = metric_note(report["before"]["results"]) if table else ""
-        page = recordings_page(report["recordings"], report["judges"], _title(report), table, note)
+        page = recordings_page(
+            report["recordings"],
+            report["judges"],
+            title=_title(report),
+            table=table,
+            note=note,
+        )
         (folder / f"{name}.html").write_text(page)
     return table
 

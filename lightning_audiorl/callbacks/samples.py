@@ -58,7 +58,9 @@ def best_and_worst(scores: Scores, num_groups: int) -> list[tuple[int, int, int]
 
 
 def group_table(
-    groups: list[list[Hypothesis]], scores: Scores, places: Iterable[tuple[int, int, int]]
+    groups: list[list[Hypothesis]],
+    scores: Scores,
+    places: Iterable[tuple[int, int, int]],
 ) -> str:
     """Markdown: best and worst hypothesis of each place of `best_and_worst` with every component of the reward."""
     rows = []
@@ -77,7 +79,8 @@ def hypothesis_table(groups: Iterable[list[Hypothesis]]) -> str:
     """Markdown: the first hypothesis of each group beside its reference."""
     rows = []
     for first, *_ in groups:
-        rows.append([first.row.id, first.row.text, first.text, length_text(first), rules_of(first)])
+        texts = [first.row.id, first.row.text, first.text]
+        rows.append([*texts, length_text(first), rules_of(first)])
     return markdown_table(["id", "reference", "hypothesis", "tokens", "rules"], rows)
 
 
@@ -117,10 +120,16 @@ class SampleLogger(Callback):
         self.max_audio_s = max_audio_s
         self.num_spoken = num_spoken
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        *_: Any,
+    ) -> None:
         """Write groups where they are due."""
         run = run_view(pl_module)
         rl_step = run.rl_step
+        # The first step shows at once whether prompts and rewards are what they should be.
         is_on = self.every_n_steps > 0
         is_due = is_on and (rl_step == 1 or rl_step % self.every_n_steps == 0)
         writers = tensorboard_writers(trainer) if is_due else []
@@ -139,7 +148,11 @@ class SampleLogger(Callback):
             self._write_groups(writer, step, places, rl_step)
 
     def _write_groups(
-        self, writer: Any, step: StepView, places: list[tuple[int, int, int]], rl_step: int
+        self,
+        writer: Any,
+        step: StepView,
+        places: list[tuple[int, int, int]],
+        rl_step: int,
     ) -> None:
         """The audio of each place's prompt; of a policy that speaks that of its two samples, too."""
         for number, place in enumerate(places):
@@ -151,14 +164,20 @@ class SampleLogger(Callback):
                 write_speech(writer, f"groups/{number}/{label}", speech, rl_step, self.max_audio_s)
 
     def _write_prompt(
-        self, writer: Any, tag: str, batch: PromptBatch, prompt: int, rl_step: int
+        self,
+        writer: Any,
+        tag: str,
+        batch: PromptBatch,
+        prompt: int,
+        rl_step: int,
     ) -> None:
         rate = batch.sample_rate_hz
-        num_samples = min(int(batch.num_samples[prompt]), round(self.max_audio_s * rate))
+        longest = round(self.max_audio_s * rate)
+        num_samples = min(int(batch.num_samples[prompt]), longest)
         if num_samples > 0:
-            # Augmented audio may leave full scale, which TensorBoard would warn of each time.
-            wave = batch.waveform[prompt, :num_samples].detach().float().cpu()
-            writer.add_audio(tag, wave.clamp(-1, 1)[None], rl_step, sample_rate=rate)
+            wave = batch.waveform[prompt, :num_samples]
+            wave = wave.detach().float().cpu().clamp(-1, 1)
+            writer.add_audio(tag, wave[None], rl_step, sample_rate=rate)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the first hypotheses of each set."""
@@ -176,7 +195,11 @@ class SampleLogger(Callback):
                 self._write_set(writer, tag, groups[: self.num_rows], run.rl_step)
 
     def _write_set(
-        self, writer: Any, tag: str, groups: list[list[Hypothesis]], rl_step: int
+        self,
+        writer: Any,
+        tag: str,
+        groups: list[list[Hypothesis]],
+        rl_step: int,
     ) -> None:
         """The table of a set; of a policy that speaks the sound of its first rows, too."""
         if not has_speech(groups):

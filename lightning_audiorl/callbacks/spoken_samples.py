@@ -27,7 +27,10 @@ def has_speech(groups: Sequence[Sequence[Hypothesis]]) -> bool:
     Args:
         groups: of one step or one set.
     """
-    return bool(groups and groups[0] and groups[0][0].speech is not None)
+    if not groups or not groups[0]:
+        return False
+    first = groups[0][0]
+    return first.speech is not None
 
 
 def spoken(hypothesis: Hypothesis) -> Speech:
@@ -111,7 +114,9 @@ def transcript_table(groups: Iterable[Sequence[Hypothesis]]) -> str:
 
 
 def spoken_group_table(
-    groups: Sequence[Sequence[Hypothesis]], scores: Scores, places: Iterable[Sequence[int]]
+    groups: Sequence[Sequence[Hypothesis]],
+    scores: Scores,
+    places: Iterable[Sequence[int]],
 ) -> str:
     """Markdown: the two samples of each place (prompt, best, worst): transcripts, reward and its components."""
     shown = []
@@ -125,7 +130,8 @@ def spoken_group_table(
         transcripts = [transcript(sample, judge) for judge in judges]
         rewards = reward_cells(scores, prompt, number)
         length = [_seconds(sample), length_text(sample)]
-        rows.append([sample.row.id, sample.row.text, label, *transcripts, *rewards, *length])
+        texts = [sample.row.id, sample.row.text, label]
+        rows.append([*texts, *transcripts, *rewards, *length])
     header = ["id", "text", "", *_headings(judges), "reward", *scores.parts, "seconds", "tokens"]
     return markdown_table(header, rows)
 
@@ -152,19 +158,15 @@ def audible(waveform: Tensor, sample_rate_hz: int, max_s: float = math.inf) -> T
     num_samples = waveform.shape[0]
     if math.isfinite(max_s):
         num_samples = min(num_samples, round(max_s * sample_rate_hz))
-    cut = waveform[:num_samples].detach().float().cpu()
-    return cut.nan_to_num(0.0).clamp(-1, 1)
+    wave = waveform[:num_samples].detach().float().cpu()
+    return wave.nan_to_num(0.0).clamp(-1, 1)
 
 
 def write_wav(path: Path, speech: Speech) -> None:
     """Write 16 bits per sample; folders are made. An empty waveform makes an empty file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(
-        path,
-        audible(speech.waveform, speech.sample_rate_hz).numpy(),
-        speech.sample_rate_hz,
-        "PCM_16",
-    )
+    wave = audible(speech.waveform, speech.sample_rate_hz)
+    soundfile.write(path, wave.numpy(), speech.sample_rate_hz, "PCM_16")
 
 
 # --- mel spectrograms
@@ -192,19 +194,27 @@ def mel_db(waveform: Tensor, sample_rate_hz: int) -> Tensor:
         n_mels=_NUM_MELS,
         pad_mode="constant",
     )
-    decibels: Tensor = AmplitudeToDB("power", top_db=80)(mel(audible(waveform, sample_rate_hz)))
+    power = mel(audible(waveform, sample_rate_hz))
+    decibels: Tensor = AmplitudeToDB("power", top_db=80)(power)
     return decibels
 
 
 def mel_figure(speech: Speech, title: str = "") -> Figure:
     """A mel spectrogram with its axes in seconds and hertz. The waveform must not be empty."""
     decibels = mel_db(speech.waveform, speech.sample_rate_hz)
-    figure = Figure(figsize=(min(12.0, 2.5 + 2.0 * speech.duration_s), 2.4))
+    width = min(12.0, 2.5 + 2.0 * speech.duration_s)
+    figure = Figure(figsize=(width, 2.4))
     FigureCanvasAgg(figure)
     axis = figure.add_subplot()
 
     extent = (0.0, speech.duration_s, 0.0, float(_NUM_MELS))
-    axis.imshow(decibels.numpy(), origin="lower", aspect="auto", extent=extent, cmap="magma")
+    axis.imshow(
+        decibels.numpy(),
+        origin="lower",
+        aspect="auto",
+        extent=extent,
+        cmap="magma",
+    )
 
     # Rows are equal steps of mel; a tick stands where its frequency lies on that scale.
     half_hz = speech.sample_rate_hz / 2
@@ -248,4 +258,5 @@ def write_speech(writer: Any, tag: str, speech: Speech, step: int, max_audio_s: 
 
     writer.add_audio(tag, wave[None], step, sample_rate=rate_hz)
     cut = Speech(wave, rate_hz, speech.codes)
-    writer.add_image(f"{tag}/mel", picture(mel_figure(cut)), step, dataformats="HWC")
+    mel = picture(mel_figure(cut))
+    writer.add_image(f"{tag}/mel", mel, step, dataformats="HWC")

@@ -163,7 +163,10 @@ def is_hallucination(alignment: Alignment, min_invented: int = 3) -> bool:
     return runaway or unrelated or is_loop(alignment)
 
 
-def aligned_keywords(alignment: Alignment, keywords: Iterable[list[str]]) -> tuple[int, int, int]:
+def aligned_keywords(
+    alignment: Alignment,
+    keywords: Iterable[list[str]],
+) -> tuple[int, int, int]:
     """Keyword occurrences: (in the reference and hit in place, in the reference, in the hypothesis).
 
     Args:

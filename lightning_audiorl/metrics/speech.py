@@ -121,7 +121,11 @@ class SpeechCounts:
     compute_s: float = 0.0
 
 
-def character_errors(row: Utterance, transcript: str, normaliser: Normaliser) -> tuple[int, int]:
+def character_errors(
+    row: Utterance,
+    transcript: str,
+    normaliser: Normaliser,
+) -> tuple[int, int]:
     """(edits, reference characters) by jiwer's alignment of the normalised texts, spaces left out.
 
     Example:
