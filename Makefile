@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 IS_SUITABLE := import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart quickstart-tts test test-slow test-portable lint style format bench compare gpu-bench figures ablation little-data tts-figures docs notebook clean
+.PHONY: help install quickstart quickstart-tts test test-slow test-portable lint style format bench compare build-ratio gpu-bench figures ablation little-data tts-figures docs notebook clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.* ## ' Makefile | sed -E 's/:.* ## /\t/' | expand -t 14
@@ -62,10 +62,13 @@ format: $(INSTALLED) ## let ruff mend what it can
 	$(BIN)/ruff format .
 
 bench: $(INSTALLED) ## run benchmarks/
-	@for file in $(filter-out benchmarks/compare_builds.py,$(wildcard benchmarks/*.py)); do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+	@for file in $(filter-out benchmarks/compare_builds.py benchmarks/build_ratio.py,$(wildcard benchmarks/*.py)); do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
 
 compare: $(INSTALLED) ## this build against an earlier one on tiny runs: the same numbers, bit for bit; needs the git history
 	$(BIN)/python benchmarks/compare_builds.py
+
+build-ratio: $(INSTALLED) ## seconds of a step and of a start, this build beside an earlier one; twenty minutes; needs the git history
+	$(BIN)/python benchmarks/build_ratio.py
 
 gpu-bench: ## GPU tests and benchmarks in one command; without a registry bring build/wheels along
 	@[ -d build/wheels ] || benchmarks/gpu/prepare.sh

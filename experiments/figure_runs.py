@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from lightning_audiorl.callbacks.surroundings import versions
+from lightning_audiorl.callbacks.environment import versions
 
 Figures = dict[str, dict[str, float]]
 """By evaluation set and figure."""

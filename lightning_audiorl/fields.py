@@ -1,4 +1,4 @@
-"""What the fields of a dataclass hold, said once per field: shapes, and how prompts are selected, joined and moved.
+"""What the fields of a dataclass hold, written once per field: shapes, and how prompts are selected, joined and moved.
 
 A dataclass that derives from `Checked` compares the sizes of its tensors when it is made; one that derives from
 `Batched` can also be selected from by prompt, joined with others of its kind, and moved to a device.
@@ -16,19 +16,22 @@ from typing import Annotated, Any, Self, TypeVar, get_type_hints
 import torch
 from torch import Tensor
 
+_Device = torch.device | str
+_Lengths = Mapping[str, int]
+
 
 class _Rule(ABC):
     """How one field is selected from and joined."""
 
     @abstractmethod
-    def select(self, value: Any, index: list[int], longest: Mapping[str, int]) -> Any:
+    def select(self, value: Any, index: list[int], longest: _Lengths) -> Any:
         """The entries of the prompts at ``index``; ``longest`` has the lengths that remain, by name."""
 
     @abstractmethod
     def join(self, values: Sequence[Any]) -> Any:
         """The entries of several batches, one behind the other."""
 
-    def to(self, value: Any, device: torch.device | str, non_blocking: bool) -> Any:
+    def to(self, value: Any, device: _Device, non_blocking: bool) -> Any:
         return value
 
     def tensors(self, value: Any) -> dict[str, Tensor]:
@@ -82,7 +85,7 @@ class Shape(_Rule):
         if not fits:
             raise ValueError(f"{label}: expected shape [{expected}], got {list(tensor.shape)}")
 
-    def select(self, value: Any, index: list[int], longest: Mapping[str, int]) -> Any:
+    def select(self, value: Any, index: list[int], longest: _Lengths) -> Any:
         if isinstance(value, dict):
             return {key: self.select(tensor, index, longest) for key, tensor in value.items()}
         if self.lengths in longest:
@@ -112,11 +115,13 @@ class Shape(_Rule):
         # torch counts the sides to pad from the last dimension on.
         for at, name in reversed(list(enumerate(self.dims.split()))):
             size = tensor.shape[at]
-            longest = max(other.shape[at] for other in others) if name in padded else size
+            longest = size
+            if name in padded:
+                longest = max(other.shape[at] for other in others)
             sides += [0, longest - size]
         return torch.nn.functional.pad(tensor, sides, value=self.fill)
 
-    def to(self, value: Any, device: torch.device | str, non_blocking: bool) -> Any:
+    def to(self, value: Any, device: _Device, non_blocking: bool) -> Any:
         if self.on_host:
             return value
         if isinstance(value, dict):
@@ -130,7 +135,7 @@ class Shape(_Rule):
 
 
 class _PerPrompt(_Rule):
-    def select(self, value: Any, index: list[int], longest: Mapping[str, int]) -> Any:
+    def select(self, value: Any, index: list[int], longest: _Lengths) -> Any:
         return type(value)(value[i] for i in index)
 
     def join(self, values: Sequence[Any]) -> Any:
@@ -139,7 +144,7 @@ class _PerPrompt(_Rule):
 
 
 class _Shared(_Rule):
-    def select(self, value: Any, index: list[int], longest: Mapping[str, int]) -> Any:
+    def select(self, value: Any, index: list[int], longest: _Lengths) -> Any:
         return value
 
     def join(self, values: Sequence[Any]) -> Any:
@@ -158,13 +163,13 @@ class _Counts(_Shared):
 class _Nested(_Rule):
     """A field without an annotation: again a `Batched`."""
 
-    def select(self, value: Any, index: list[int], longest: Mapping[str, int]) -> Any:
+    def select(self, value: Any, index: list[int], longest: _Lengths) -> Any:
         return value.select(index)
 
     def join(self, values: Sequence[Any]) -> Any:
         return values[0].join(values[1:])
 
-    def to(self, value: Any, device: torch.device | str, non_blocking: bool) -> Any:
+    def to(self, value: Any, device: _Device, non_blocking: bool) -> Any:
         return value.to(device, non_blocking=non_blocking)
 
     def tensors(self, value: Any) -> dict[str, Tensor]:
@@ -192,12 +197,12 @@ def _rules_of(kind: Any) -> dict[str, _Rule]:
     hints = get_type_hints(kind, include_extras=True)
     rules: dict[str, _Rule] = {}
     for each in fields(kind):
-        said = [
+        given = [
             extra
             for extra in getattr(hints[each.name], "__metadata__", ())
             if isinstance(extra, _Rule)
         ]
-        rules[each.name] = said[0] if said else _Nested()
+        rules[each.name] = given[0] if given else _Nested()
     return rules
 
 
@@ -287,7 +292,7 @@ class Batched(Checked):
             changed[name] = None if num_missing else rule.join(values)
         return self._with(changed)
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+    def to(self, device: _Device, non_blocking: bool = False) -> Self:
         """A copy on ``device``; Lightning's batch transfer calls it."""
         changed: dict[str, Any] = {}
         for name, rule in _rules(self).items():

@@ -164,7 +164,7 @@ class Decoding:
         """Most tokens a completion for ``duration_s`` seconds of audio may have, stop token included.
 
         Args:
-            duration_s: of the audio, heard or to be spoken.
+            duration_s: of the audio, recorded or to be spoken.
             usual: the ``tokens_per_second`` where none is given.
         """
         per_second = usual if self.tokens_per_second is None else self.tokens_per_second
@@ -220,7 +220,7 @@ class Speech(Checked):
         0.5
 
     Args:
-        waveform: [num_samples] float32 on the CPU; no sample where nothing was said.
+        waveform: [num_samples] float32 on the CPU; empty where there is no code.
         sample_rate_hz: of the waveform.
         codes: [num_codes] int64 speech tokens that it was decoded from, without prompt and stop token.
         prompt: [num_samples] float32 on the CPU: the speaker prompt that the policy was given, which judges of the

@@ -29,8 +29,10 @@ _DIRECTIVE = re.compile(r"#\s*(noqa|type:|pragma|ruff:|fmt:|mypy:|!)")
 # As a word or as part of a name: figures, _figures_of, MyFigures.
 _FIGURES = re.compile(r"(?<![a-z])(?:figures|FIGURES)(?![a-z])|Figures(?![a-z])")
 _FIGURE = re.compile(r"(?<![A-Za-z])[Ff]igure(?![a-z])")
-# The old place of a module, in a table of what still can be imported.
-_MODULE_PATH = re.compile(r"""(?<=["'])[a-z_.]+\.figures(?=["'])""")
+# What others hold on to: old places of modules and old names that still can be imported, and what stands in files.
+_KEPT_NAME = re.compile(
+    r"""(?<=["'])[a-z_.]+\.figures(?=["'])|figure_table|speech_figures|_figures\.png|"figures":"""
+)
 # A file that draws has figures in the other sense.
 _DRAWS = re.compile(r"matplotlib|savefig")
 _LOOSELY_TYPED = re.compile(r"(^|_)(policy|strategy|codec)$")
@@ -241,7 +243,7 @@ def figures_for_metrics(file: SourceFile) -> list[Place]:
     draws = any(_DRAWS.search(line) for line in file.lines)
     found = []
     for number, line in enumerate(file.lines, start=1):
-        text = _MODULE_PATH.sub("", line)
+        text = _KEPT_NAME.sub("", line)
         count = len(_FIGURES.findall(text))
         if not draws:
             count += len(_FIGURE.findall(text))

@@ -49,7 +49,9 @@ ROOMS = {
     "types": Room("the dataclasses on the arrows", "fields", "torch"),
     "outline": Room("models made of their configuration alone, for plans", "", "torch"),
     "ops": Room(
-        "advantages, objectives, log-probs, KL, relaxation, masks, randomness", "types", "torch"
+        "advantages, objectives, log-probs, KL, relaxation, masks, randomness",
+        "fields types",
+        "torch",
     ),
     "text": Room(
         "normalisation, error counts, hallucination and keyword rules", "", "jiwer rapidfuzz"
@@ -156,7 +158,7 @@ ROOMS = {
     ),
     "losses.diffro": Room(
         "DiffRO: relaxation, unrolling, its sample filters",
-        "types ops rewards losses models.policy models.reference",
+        "fields types ops rewards losses models.policy models.reference",
         "torch",
     ),
     "engine": Room(

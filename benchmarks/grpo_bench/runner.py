@@ -15,7 +15,7 @@ from typing import Any
 
 from grpo_bench.case import Case, build_model
 
-_ENTRY = Path(__file__).resolve().parent.parent / "grpo_step.py"
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -37,29 +37,61 @@ class Contestant:
     placement: dict[str, Any] | None = None
 
 
+def environment(root: Path, threads: int = 0) -> dict[str, str]:
+    """Variables under which a process imports the package of ``root``, offline, with so many threads."""
+    inherited = os.environ.get("PYTHONPATH")
+    paths = [str(root)] + ([inherited] if inherited else [])
+    variables = {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+    }
+    if threads:
+        variables |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    return os.environ | variables
+
+
 @dataclass
 class Worker:
-    """The parent's side of a `worker` process."""
+    """The parent's side of a `worker` process.
+
+    Args:
+        system: of `worker.SYSTEMS`.
+        device: "cpu" or "cuda".
+        threads: of torch; 0 leaves its default.
+        root: the repository whose benchmarks and whose package run.
+        log: a file for what the process says beside its answers; None is our stderr.
+    """
 
     system: str
     device: str = "cpu"
     threads: int = 0
+    root: Path = _ROOT
+    log: Path | None = None
     process: subprocess.Popen[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        environment = dict(os.environ, TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1")
-        if self.threads:
-            environment["OMP_NUM_THREADS"] = str(self.threads)
-        command = [sys.executable, str(_ENTRY), "--worker", self.system, "--device", self.device]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
+        with ExitStack() as stack:
+            log = stack.enter_context(self.log.open("w")) if self.log else None
+            self.process = subprocess.Popen(
+                self.command(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=environment(self.root, self.threads),
+            )
+
+    def command(self) -> list[str]:
+        """What is started."""
+        entry = str(self.root / "benchmarks" / "grpo_step.py")
+        return [sys.executable, entry, "--worker", self.system, "--device", self.device]
 
     def ask(self, **command: Any) -> dict[str, Any]:
         """Send a command and wait for its answer.
 
         Raises:
-            RuntimeError: when the process has died; what it said is on stderr.
+            RuntimeError: when the process has died; what it said is on stderr or in the log.
         """
         assert self.process.stdin is not None
         assert self.process.stdout is not None

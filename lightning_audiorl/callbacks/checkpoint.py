@@ -11,8 +11,8 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from lightning_audiorl.callbacks.common import run_folder
-from lightning_audiorl.callbacks.guards import Guard, Mode, broken_guards, figure
+from lightning_audiorl.callbacks.guards import Guard, Mode, broken_guards, metric_at
+from lightning_audiorl.callbacks.outputs import run_folder
 from lightning_audiorl.callbacks.view import RunView, run_view, validations
 
 
@@ -37,9 +37,12 @@ class RLCheckpoint(Checkpoint):
         every_n_steps: RL steps between two checkpoints; 0 saves only at the end.
         keep: how many ``step-*.ckpt`` stay beside ``last.ckpt``.
         dirpath: default ``<default_root_dir>/checkpoints``.
-        monitor: figure that decides what is best, such as ``val/long/wer``; None keeps no best.
+        monitor: metric that decides what is best, such as ``val/long/wer``; None keeps no best.
         mode: whether the lowest or the highest value is best.
-        guards: figures by log key that must hold at the evaluation that is best.
+        guards: metrics by log key that must hold at the evaluation that is best.
+
+    Raises:
+        ValueError: for a negative number, another mode, or guards without a monitor.
     """
 
     def __init__(
@@ -61,8 +64,15 @@ class RLCheckpoint(Checkpoint):
             raise ValueError(
                 "RLCheckpoint.guards say which evaluation may be best; set monitor too, or leave them out"
             )
-        self.every_n_steps, self.keep, self.dirpath = every_n_steps, keep, dirpath
-        self.monitor, self.mode, self.guards = monitor, mode, guards or {}
+
+        self.every_n_steps = every_n_steps
+        self.keep = keep
+        self.dirpath = dirpath
+        self.monitor = monitor
+        self.mode = mode
+        self.guards = guards or {}
+
+        # What a resumed run has to know, see `state_dict`.
         self.kept: list[str] = []
         self.saved_step = -1
         self.best_value = math.nan
@@ -73,36 +83,51 @@ class RLCheckpoint(Checkpoint):
         return run_folder(trainer, self.dirpath, "checkpoints") / f"{name}.ckpt"
 
     def state_dict(self) -> dict[str, Any]:
+        """Which checkpoints are kept, and the best value so far."""
         names = ("kept", "saved_step", "best_value", "best_step")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the `state_dict` of another process."""
         for name, value in state_dict.items():
             setattr(self, name, value)
 
     def _is_due(self, rl_step: int) -> bool:
         return self.every_n_steps > 0 and rl_step > 0 and rl_step % self.every_n_steps == 0
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        *_: Any,
+    ) -> None:
+        """Save where a step is due; the last one waits for its evaluation."""
         run = run_view(pl_module)
         if self._is_due(run.rl_step) and not trainer.should_stop:
             self._save(trainer, run.rl_step)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the best, the last, and again where a step is due: the evaluation belongs to the checkpoint."""
         if trainer.state.fn != "fit":
             return
+
+        # Before the sanity check returns: a monitor that does not exist shall not cost the time until the first one.
         run = run_view(pl_module)
         value = self._monitored(run)
         if trainer.sanity_checking:
             return
+
+        # Written so that any value is better than the NaN that the run begins with.
         sign = 1 if self.mode == "min" else -1
         is_best = not math.isnan(value) and not sign * value >= sign * self.best_value
         if is_best:
-            self.best_value, self.best_step = value, run.rl_step
+            self.best_value = value
+            self.best_step = run.rl_step
         if is_best or trainer.should_stop or self._is_due(run.rl_step):
             self._save(trainer, run.rl_step, is_best)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the last step where no evaluation has."""
         run = run_view(pl_module)
         if self.saved_step != run.rl_step:
             self._save(trainer, run.rl_step)
@@ -111,30 +136,45 @@ class RLCheckpoint(Checkpoint):
         """NaN without a monitor, and where a guard does not hold."""
         if self.monitor is None:
             return math.nan
+
         evaluations = validations(run)
-        value = figure(evaluations[-1], self.monitor, "RLCheckpoint.monitor")
-        return math.nan if broken_guards(evaluations, self.guards, "RLCheckpoint.guards") else value
+        value = metric_at(evaluations[-1], self.monitor, "RLCheckpoint.monitor")
+        broken = broken_guards(evaluations, self.guards, "RLCheckpoint.guards")
+        return math.nan if broken else value
 
     def _save(self, trainer: Trainer, rl_step: int, is_best: bool = False) -> None:
         """Write one file, then give it its names; what is no longer kept goes last."""
+        # A dry run must not replace the checkpoints of a real one.
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
+
+        # Before writing: this object's own state goes into the file, too.
         name = f"step-{rl_step:06d}"
         known = [*(other for other in self.kept if other != name), name]
-        self.kept, outdated = (
-            known[len(known) - min(self.keep, len(known)) :],
-            known[: max(0, len(known) - self.keep)],
-        )
+        num_outdated = max(0, len(known) - self.keep)
+        outdated = known[:num_outdated]
+        self.kept = known[num_outdated:]
         self.saved_step = rl_step
+
+        # Every rank takes part: a sharded strategy gathers the weights here.
         written = self.path(trainer, ".saving")
         written.parent.mkdir(parents=True, exist_ok=True)
         trainer.save_checkpoint(written, weights_only=False)
         if not trainer.is_global_zero:
             return
+
+        # On the disk, before any name points to it: a machine that dies here leaves the old files whole.
         with written.open("rb") as file:
             os.fsync(file.fileno())
-        for target in ([name] if self.keep else []) + (["best"] if is_best else []) + ["last"]:
+
+        targets = ["last"]
+        if is_best:
+            targets.insert(0, "best")
+        if self.keep:
+            targets.insert(0, name)
+        for target in targets:
             publish(written, self.path(trainer, target))
+
         written.unlink()
         for other in outdated:
             self.path(trainer, other).unlink(missing_ok=True)

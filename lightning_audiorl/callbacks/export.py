@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_audiorl.callbacks.checkpoint import RLCheckpoint
-from lightning_audiorl.callbacks.common import run_folder
+from lightning_audiorl.callbacks.outputs import run_folder
 from lightning_audiorl.callbacks.view import run_view
 from lightning_audiorl.strategies import rl_strategy
 
@@ -27,11 +27,21 @@ class Export(Callback):
     """
 
     def __init__(
-        self, enabled: bool = True, dirpath: str | None = None, best: bool = False
+        self,
+        enabled: bool = True,
+        dirpath: str | None = None,
+        best: bool = False,
     ) -> None:
-        self.enabled, self.dirpath, self.best = enabled, dirpath, best
+        self.enabled = enabled
+        self.dirpath = dirpath
+        self.best = best
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """See at once that there will be a best checkpoint.
+
+        Raises:
+            ValueError: where none will be kept.
+        """
         if self.enabled and self.best and stage == "fit" and self._best_checkpoint(trainer) is None:
             raise ValueError(
                 "Export.best needs an RLCheckpoint with a monitor, such as monitor: val/long/wer"
@@ -44,28 +54,36 @@ class Export(Callback):
         return next(found, None)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the folders."""
         if not self.enabled:
             return
+
         # Every rank takes part in putting a sharded policy together.
         rl_strategy(trainer.strategy).gather_weights()
         if not trainer.is_global_zero:
             return
+
         run = run_view(pl_module)
         folder = run_folder(trainer, self.dirpath, "export")
         run.policy.export(str(folder))
         rank_zero_info(f"exported to {folder}")
+
         checkpoint = self._best_checkpoint(trainer) if self.best else None
         if checkpoint is None:
             return
-        path = checkpoint.path(trainer, "best")
         if checkpoint.best_step < 0:
             _log.warning(
                 "no best checkpoint to export: %s was never a number whose guards hold",
                 checkpoint.monitor,
             )
             return
-        last = {f"policy.{k}": v.detach().cpu().clone() for k, v in run.policy.trainable().items()}
+
+        # The module goes on with its last weights, whatever comes of the best ones.
+        last = {}
+        for name, parameter in run.policy.trainable().items():
+            last[f"policy.{name}"] = parameter.detach().cpu().clone()
         try:
+            path = checkpoint.path(trainer, "best")
             best = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
             run.load_state_dict(best, strict=False)
             run.policy.export(f"{folder}_best")

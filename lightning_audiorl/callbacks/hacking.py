@@ -1,4 +1,4 @@
-"""Says when the reward rises while figures that nobody rewarded get worse, and when speech drifts from its start."""
+"""Says when the reward rises while metrics that are not rewarded get worse, and when speech drifts from its start."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from lightning_audiorl.callbacks.common import tensorboard_writers
+from lightning_audiorl.callbacks.outputs import tensorboard_writers
 from lightning_audiorl.callbacks.view import flat_metrics, run_view, validations
 from lightning_audiorl.metrics import gap_alerts, reward_hacking_alerts
 from lightning_audiorl.metrics.specs import evaluation_spec
 
 _log = logging.getLogger(__name__)
+
+#: What a checkpoint keeps.
+_STATE = ("rewards", "alerts", "_first", "_recent", "_rewarded")
 
 
 def drift_alerts(history: Mapping[str, Sequence[float]], tolerance: float = 0.1) -> list[str]:
@@ -25,28 +28,47 @@ def drift_alerts(history: Mapping[str, Sequence[float]], tolerance: float = 0.1)
         history: value at each validation by log key, oldest first; metrics that are not watched for a drift (of the
             shipped ones mean F0, duration ratio and tokens per unit are) are ignored, NaN is passed over.
         tolerance: how far a value may be from that of the first validation, as a share of it.
+
+    Example:
+        >>> drift_alerts({"val/dev/f0_mean_hz": [120.0, 150.0], "val/dev/wer": [0.1, 0.9]})
+        ['val/dev/f0_mean_hz drifted from 120 to 150 (+25 %): the voice is another']
     """
     alerts = []
     for key, values in history.items():
         spec = evaluation_spec(key)
         known = [value for value in values if not math.isnan(value)]
-        if spec.watch != "drift" or not known or not known[0] or math.isnan(values[-1]):
+
+        # No value can be a share of a start that is 0.
+        is_known = known and known[0] and not math.isnan(values[-1])
+        if spec.watch != "drift" or not is_known:
             continue
-        drift = known[-1] / known[0] - 1
+
+        start = known[0]
+        now = known[-1]
+        drift = now / start - 1
         if abs(drift) > tolerance:
-            alerts.append(
-                f"{key} drifted from {known[0]:.4g} to {known[-1]:.4g} ({100 * drift:+.0f} %): {spec.meaning}"
-            )
+            share = f"{100 * drift:+.0f} %"
+            alerts.append(f"{key} drifted from {start:.4g} to {now:.4g} ({share}): {spec.meaning}")
     return alerts
+
+
+def _series(evaluations: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    """The metrics of the last evaluation, each with its values over all of them; NaN where one did not have it."""
+    series = {}
+    for key in evaluations[-1]:
+        series[key] = [metrics.get(key, math.nan) for metrics in evaluations]
+    return series
 
 
 def _mean(values: list[float]) -> float:
     known = [value for value in values if not math.isnan(value)]
-    return sum(known) / len(known) if known else math.nan
+    if not known:
+        return math.nan
+    return sum(known) / len(known)
 
 
 class HackingWatch(Callback):
-    """Compares, at each validation, the training reward with every figure of every set.
+    """Compares, at each validation, the training reward with every metric of every set.
 
     The reward of a validation is the mean over the RL steps just before it; that of the validation before the first
     step is the mean over the first steps, when the policy has hardly moved. Where no waveform is rewarded (DiffRO
@@ -54,14 +76,17 @@ class HackingWatch(Callback):
 
     Of a policy that speaks it also says when a gap between the judges that reward and those held out opens, and when
     pitch, pace or length drift from those of the first validation, whatever the reward does. Where nothing is rewarded
-    (supervised training) it says nothing: there is nobody to please, and to leave the start behind is the point.
+    (supervised training) it says nothing: no reward can be hacked, and to leave the start behind is the point.
 
     Args:
-        tolerance: how much worse than at its best a figure may be, absolute (0.02 is two points of WER).
+        tolerance: how much worse than at its best a metric may be, absolute (0.02 is two points of WER).
         reward_tolerance: how much the reward must have risen since then.
         window: RL steps averaged, at most; never over another validation.
         gap_tolerance: by how much a gap between judges may grow, absolute (0.05 is five points of CER).
         drift_tolerance: how far mean F0, duration ratio and tokens per unit may move, as a share of their start.
+
+    Raises:
+        ValueError: for a window without a step, or a negative tolerance.
     """
 
     def __init__(
@@ -79,55 +104,71 @@ class HackingWatch(Callback):
                 "HackingWatch: gap_tolerance and drift_tolerance must not be negative; got "
                 f"{gap_tolerance}, {drift_tolerance}"
             )
-        self.tolerance, self.reward_tolerance, self.window = tolerance, reward_tolerance, window
-        self.gap_tolerance, self.drift_tolerance = gap_tolerance, drift_tolerance
+
+        self.tolerance = tolerance
+        self.reward_tolerance = reward_tolerance
+        self.window = window
+        self.gap_tolerance = gap_tolerance
+        self.drift_tolerance = drift_tolerance
         #: Reward at each validation, oldest first.
         self.rewards: list[float] = []
         #: ``{"rl_step", "text"}`` of everything said so far.
         self.alerts: list[dict[str, Any]] = []
+
+        # Rewards of the first steps of the run, those since the last validation, and whether there is any reward.
         self._first: list[float] = []
         self._recent: list[float] = []
         self._rewarded = False
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            name: getattr(self, name)
-            for name in ("rewards", "alerts", "_first", "_recent", "_rewarded")
-        }
+        """Rewards and alerts so far."""
+        return {name: getattr(self, name) for name in _STATE}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the `state_dict` of another process."""
         for name, value in state_dict.items():
             setattr(self, name, value)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        *_: Any,
+    ) -> None:
+        """Note the reward of a step."""
         metrics = run_view(pl_module).step_metrics
         self._rewarded = self._rewarded or any(name.startswith("reward/") for name in metrics)
+
         reward = metrics.get("reward/mean", metrics.get("reward/diffro/total"))
         if reward is None or math.isnan(reward):
             return
+
         if len(self._first) < self.window:
             self._first.append(reward)
         self._recent = [*self._recent, reward][-self.window :]
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say what has got worse since an earlier validation."""
         if trainer.state.fn != "fit":
             return
+
         self.rewards.append(_mean(self._recent))
         self._recent = []
         run = run_view(pl_module)
         evaluations = validations(run)
+
         # A watch that joins a resumed run has missed the validations before.
-        rewards = ([math.nan] * len(evaluations) + self.rewards)[-len(evaluations) :]
+        missed = [math.nan] * max(0, len(evaluations) - len(self.rewards))
+        rewards = [*missed, *self.rewards][-len(evaluations) :]
         if evaluations[0]["rl_step"] == 0 and math.isnan(rewards[0]):
             rewards[0] = _mean(self._first)
-        flat = [flat_metrics(one["results"]) for one in evaluations]
-        series = {key: [figures.get(key, math.nan) for figures in flat] for key in flat[-1]}
+
+        series = _series([flat_metrics(one["results"]) for one in evaluations])
         texts = reward_hacking_alerts(rewards, series, self.tolerance, self.reward_tolerance)
         if self._rewarded:
-            texts += [
-                *gap_alerts(series, self.gap_tolerance),
-                *drift_alerts(series, self.drift_tolerance),
-            ]
+            texts += gap_alerts(series, self.gap_tolerance)
+            texts += drift_alerts(series, self.drift_tolerance)
+
         for text in texts:
             self.alerts.append({"rl_step": run.rl_step, "text": text})
             if trainer.is_global_zero:

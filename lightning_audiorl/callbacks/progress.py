@@ -18,20 +18,47 @@ from lightning_audiorl.strategies import Phase, PhaseClock, rl_strategy
 _SHOWN = {"reward/mean": "reward", "kl": "kl", "loss": "loss"}
 
 
-def _duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
+    """Hours, minutes and seconds.
+
+    Example:
+        >>> duration_text(75.2), duration_text(3675)
+        ('1:15', '1:01:15')
+    """
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    if hours:
+        return f"{hours}:{minutes:02d}:{rest:02d}"
+    return f"{minutes}:{rest:02d}"
 
 
-def _figures(metrics: dict[str, float]) -> list[str]:
+def bar_text(done: int, total: int, width: int) -> str:
+    """A bar of ``width`` characters.
+
+    Example:
+        >>> bar_text(1, 4, width=8)
+        '[==      ]'
+    """
+    filled = width * done // total
+    return f"[{'=' * filled}{' ' * (width - filled)}]"
+
+
+def _metric_texts(metrics: dict[str, float]) -> list[str]:
     """Reward and KL of an RL step; the loss where there is no reward."""
     names = ["reward/mean", "kl"] if "reward/mean" in metrics else ["loss"]
-    return [
-        f"{_SHOWN[name]} {metrics[name]:.4g}"
-        for name in names
-        if math.isfinite(metrics.get(name, math.nan))
-    ]
+    finite = [name for name in names if math.isfinite(metrics.get(name, math.nan))]
+    return [f"{_SHOWN[name]} {metrics[name]:.4g}" for name in finite]
+
+
+def _phase_seconds(metrics: dict[str, float]) -> dict[str, float]:
+    """Seconds of each phase of an RL step, and of moving parts where any were moved."""
+    seconds = {}
+    for name, value in metrics.items():
+        if name.startswith("seconds/"):
+            seconds[name.removeprefix("seconds/")] = value
+    if metrics.get("moving/mib"):
+        seconds["moving"] = metrics["moving/seconds"]
+    return seconds
 
 
 class PhaseProgressBar(ProgressBar):
@@ -46,25 +73,43 @@ class PhaseProgressBar(ProgressBar):
         width: characters of the bar.
     """
 
-    def __init__(self, refresh_s: float = 0.5, line_every_s: float = 60.0, width: int = 20) -> None:
+    def __init__(
+        self,
+        refresh_s: float = 0.5,
+        line_every_s: float = 60.0,
+        width: int = 20,
+    ) -> None:
         super().__init__()
-        self.refresh_s, self.line_every_s, self.width = refresh_s, line_every_s, width
+        self.refresh_s = refresh_s
+        self.line_every_s = line_every_s
+        self.width = width
         self._enabled = True
+
+        # What is shown: the run, its present phase, the set that is evaluated, and the metrics of the last step.
         self._run: RunView | None = None
         self._clock = PhaseClock()
         self._evaluating = ""
         self._metrics: dict[str, float] = {}
+
+        # Steps of this process, and the seconds that they took.
         self._num_steps = 0
-        self._steps_s = self._step_start_s = self._last_line_s = 0.0
+        self._steps_s = 0.0
+        self._step_start_s = 0.0
+
+        # Characters of the line on the terminal, and when one was printed last where there is none.
         self._drawn = 0
+        self._last_line_s = 0.0
+
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def disable(self) -> None:
+        """Show nothing; Lightning calls it on all ranks but the first."""
         self._enabled = False
 
     def enable(self) -> None:
+        """Show something again."""
         self._enabled = True
 
     # --- what is shown
@@ -73,29 +118,45 @@ class PhaseProgressBar(ProgressBar):
         """The present state in one line."""
         if self._run is None:
             return ""
-        done, total = self._run.rl_step, self._run.num_steps
+
+        done = self._run.rl_step
+        total = self._run.num_steps
         phase = self._clock.current
+
         if self._evaluating:
-            return "  ".join(
-                filter(None, [f"evaluating at RL step {done}: {self._evaluating}", phase])
-            )
-        filled = self.width * done // total
-        bar = f"[{'=' * filled}{' ' * (self.width - filled)}]"
-        pieces = [f"RL step {done}/{total} {bar}", *([phase + self._held(phase)] if phase else [])]
-        pieces += _figures(self._metrics)
+            pieces = [f"evaluating at RL step {done}: {self._evaluating}"]
+            if phase:
+                pieces.append(phase)
+            return "  ".join(pieces)
+
+        bar = bar_text(done, total, self.width)
+        pieces = [f"RL step {done}/{total} {bar}"]
+        if phase:
+            pieces.append(phase + self._held(phase))
+        pieces += _metric_texts(self._metrics)
         if self._num_steps:
             step_s = self._steps_s / self._num_steps
-            pieces.append(f"{step_s:.2f} s/step, {_duration(step_s * (total - done))} left")
+            left = duration_text(step_s * (total - done))
+            pieces.append(f"{step_s:.2f} s/step, {left} left")
         return "  ".join(pieces)
 
     def _held(self, phase: Phase) -> str:
         """What of the model is on the device, where a strategy keeps a ledger."""
-        ledger = None if self._trainer is None else rl_strategy(self._trainer.strategy).ledger
-        held = {} if ledger is None else ledger.resident_bytes.get(phase, {})
-        return f" ({sum(held.values()) / 2**20:.0f} MiB of parts on the device)" if held else ""
+        if self._trainer is None:
+            return ""
+        ledger = rl_strategy(self._trainer.strategy).ledger
+        if ledger is None:
+            return ""
+
+        held = ledger.resident_bytes.get(phase, {})
+        if not held:
+            return ""
+        mib = sum(held.values()) / 2**20
+        return f" ({mib:.0f} MiB of parts on the device)"
 
     def _draw(self) -> None:
         """Draw the line over the last one."""
+        # A line as wide as the terminal would wrap, and could not be drawn over.
         text = self.line()[: shutil.get_terminal_size().columns - 1]
         with self._lock:
             sys.stdout.write("\r" + text.ljust(self._drawn))
@@ -110,20 +171,15 @@ class PhaseProgressBar(ProgressBar):
     def _print_line(self) -> None:
         """One line that stays; it ends with the seconds of each phase of the last step."""
         self._last_line_s = time.monotonic()
-        seconds = {
-            name.removeprefix("seconds/"): s
-            for name, s in self._metrics.items()
-            if name.startswith("seconds/")
-        }
-        seconds |= (
-            {"moving": self._metrics["moving/seconds"]} if self._metrics.get("moving/mib") else {}
-        )
-        phases = ", ".join(f"{name} {s:.2f} s" for name, s in seconds.items())
-        print(
-            self.line() + (f"  ({phases})" if phases and not self._evaluating else ""), flush=True
-        )
+        line = self.line()
+        seconds = _phase_seconds(self._metrics)
+        if seconds and not self._evaluating:
+            phases = ", ".join(f"{name} {s:.2f} s" for name, s in seconds.items())
+            line += f"  ({phases})"
+        print(line, flush=True)
 
     def print(self, *args: Any, **kwargs: Any) -> None:
+        """Print above the line; Lightning prints through this."""
         with self._lock:
             self._clear()
             print(*args, **kwargs)
@@ -144,6 +200,8 @@ class PhaseProgressBar(ProgressBar):
         if self._enabled and self._thread is None:
             self._last_line_s = time.monotonic()
             self._stop.clear()
+
+            # A daemon: it must not keep alive a process whose training has failed.
             self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
             self._thread.start()
 
@@ -151,9 +209,12 @@ class PhaseProgressBar(ProgressBar):
         """Stop drawing; with ``leave`` the last line stays on a terminal."""
         if self._thread is None:
             return
+
+        # The thread first: it must not draw over what is left here.
         self._stop.set()
         self._thread.join()
         self._thread = None
+
         if leave and sys.stdout.isatty():
             self._draw()
             sys.stdout.write("\n")
@@ -165,27 +226,49 @@ class PhaseProgressBar(ProgressBar):
         self._begin(run.clock)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to draw."""
         self._follow(run_view(pl_module))
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        *_: Any,
+    ) -> None:
+        """An RL step begins."""
         self._step_start_s = time.monotonic()
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        *_: Any,
+    ) -> None:
+        """An RL step ends; without a terminal each tenth of the run leaves a line."""
         self._steps_s += time.monotonic() - self._step_start_s
         self._num_steps += 1
+
         run = run_view(pl_module)
         self._metrics = run.step_metrics
-        done, total = run.rl_step, run.num_steps
+        done = run.rl_step
+        total = run.num_steps
         is_tenth = 10 * done // total > 10 * (done - 1) // total
         if self._enabled and is_tenth and not sys.stdout.isatty():
             self._print_line()
 
     def _on_evaluation_start(
-        self, run: RunView, batch_idx: int, dataloader_idx: int, totals: Any
+        self,
+        run: RunView,
+        batch_idx: int,
+        dataloader_idx: int,
+        totals: Any,
     ) -> None:
         names = list(run.last_hypotheses)
-        name = names[dataloader_idx] if dataloader_idx < len(names) else f"set {dataloader_idx}"
+        name = f"set {dataloader_idx}"
+        if dataloader_idx < len(names):
+            name = names[dataloader_idx]
         total = totals[dataloader_idx] if isinstance(totals, list) else totals
+
         first = not self._evaluating
         self._evaluating = f"{name} {batch_idx + 1}/{total}"
         self._follow(run)
@@ -200,6 +283,7 @@ class PhaseProgressBar(ProgressBar):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        """Show which set is evaluated, and how far it is."""
         self._on_evaluation_start(
             run_view(pl_module), batch_idx, dataloader_idx, trainer.num_val_batches
         )
@@ -212,23 +296,31 @@ class PhaseProgressBar(ProgressBar):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        """Show which set is tested, and how far it is."""
         self._on_evaluation_start(
             run_view(pl_module), batch_idx, dataloader_idx, trainer.num_test_batches
         )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Back to the RL steps, if there are any."""
         self._evaluating = ""
         if trainer.state.fn != "fit":
             self._end()
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop drawing."""
         self._evaluating = ""
         self._end()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop drawing; the last line stays."""
         self._end(leave=True)
 
     def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        exception: BaseException,
     ) -> None:
+        """Stop drawing, so that the message of the exception stays readable."""
         self._end()

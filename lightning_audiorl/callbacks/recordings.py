@@ -5,13 +5,13 @@ from __future__ import annotations
 import html
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from lightning_audiorl.callbacks.common import markdown_table
-from lightning_audiorl.callbacks.speech import (
+from lightning_audiorl.callbacks.outputs import markdown_table
+from lightning_audiorl.callbacks.spoken_samples import (
     has_speech,
     judge_names,
     mel_figure,
@@ -34,7 +34,7 @@ class Recordings:
     Attributes:
         records: one plain record per file, for checkpoints and the report: ``set``, ``id``, ``text``, ``stage``,
             ``rl_step``, ``heard`` (transcripts by judge), ``duration_s``, ``wav`` (path below the folder) and ``mel``
-            (the picture's; "" where nothing was said).
+            (the picture's; "" where the sample is empty).
     """
 
     def __init__(self, num_texts: int) -> None:
@@ -56,68 +56,102 @@ class Recordings:
             stage: such as "before" or "after".
             rl_step: RL steps done.
         """
+        # Only the last evaluation is the one "after" the run; its files take the place of the earlier ones'.
         self.records = [record for record in self.records if record["stage"] != stage]
-        for name, groups in groups_of_set.items():
-            shown = [said for said, *_ in groups[: self.num_texts]] if has_speech(groups) else []
-            judges, of_set = judge_names(shown), re.sub(r"[^\w.-]+", "_", name)
-            for number, said in enumerate(shown):
-                speech, stem = spoken(said), f"{of_set}/{number:02d}_{stage}"
-                write_wav(folder / f"{stem}.wav", speech)
-                if speech.waveform.numel():
-                    mel_figure(speech, said.row.text).savefig(folder / f"{stem}.png", dpi=80)
+        for set_name, groups in groups_of_set.items():
+            if not has_speech(groups):
+                continue
+
+            samples = [sample for sample, *_ in groups[: self.num_texts]]
+            judges = judge_names(samples)
+
+            # A set may have a name that no folder can have.
+            set_folder = re.sub(r"[^\w.-]+", "_", set_name)
+
+            for number, sample in enumerate(samples):
+                stem = f"{set_folder}/{number:02d}_{stage}"
+                files = _write_files(sample, folder, stem)
+
+                # The keys are those of the report's JSON.
                 self.records.append(
                     {
-                        "set": name,
-                        "id": said.row.id,
-                        "text": said.row.text,
+                        "set": set_name,
+                        "id": sample.row.id,
+                        "text": sample.row.text,
                         "stage": stage,
                         "rl_step": rl_step,
-                        "heard": {judge: transcript(said, judge) for judge in judges},
-                        "duration_s": speech.duration_s,
-                        "wav": f"{stem}.wav",
-                        "mel": f"{stem}.png" if speech.waveform.numel() else "",
+                        "heard": {judge: transcript(sample, judge) for judge in judges},
+                        "duration_s": spoken(sample).duration_s,
+                        **files,
                     }
                 )
 
     def of(self, stages: Sequence[str], folder: Path, report_folder: Path) -> list[Record]:
-        """The records of some stages, a text's together, with files as links from the report's folder."""
+        """The records of some stages, a text's together, with files as links from the report's folder.
+
+        Args:
+            stages: in the order in which a text's records stand.
+            folder: where the files are; a file that is not there has no link.
+            report_folder: from where the links lead.
+        """
         chosen = [record for record in self.records if record["stage"] in stages]
-        order = {
-            (record["set"], record["id"]): number
-            for number, record in reversed(list(enumerate(chosen)))
-        }
 
-        def link(path: str) -> str:
-            there = path and (folder / path).is_file()  # a resumed run may stand in another folder
-            return (
-                quote(os.path.relpath(folder / path, report_folder).replace(os.sep, "/"))
-                if there
-                else ""
-            )
+        # Where each text came first: its later records follow it there.
+        order: dict[tuple[str, str], int] = {}
+        for number, record in enumerate(chosen):
+            order.setdefault((record["set"], record["id"]), number)
 
-        linked = [
-            {**record, "wav": link(record["wav"]), "mel": link(record["mel"])} for record in chosen
-        ]
-        return sorted(
-            linked, key=lambda one: (order[one["set"], one["id"]], stages.index(one["stage"]))
-        )
+        linked = []
+        for record in chosen:
+            links = {kind: _link(record[kind], folder, report_folder) for kind in ("wav", "mel")}
+            linked.append({**record, **links})
+
+        def place(record: Record) -> tuple[int, int]:
+            return order[record["set"], record["id"]], stages.index(record["stage"])
+
+        return sorted(linked, key=place)
+
+
+def _write_files(sample: Hypothesis, folder: Path, stem: str) -> dict[str, str]:
+    """Write a sample's sound and spectrogram; returns their paths below the folder."""
+    speech = spoken(sample)
+    write_wav(folder / f"{stem}.wav", speech)
+    if not speech.waveform.numel():
+        return {"wav": f"{stem}.wav", "mel": ""}
+
+    mel_figure(speech, sample.row.text).savefig(folder / f"{stem}.png", dpi=80)
+    return {"wav": f"{stem}.wav", "mel": f"{stem}.png"}
+
+
+def _link(path: str, folder: Path, report_folder: Path) -> str:
+    """A file below ``folder`` as a link; "" where it is not there, for a resumed run may stand in another folder."""
+    if not path or not (folder / path).is_file():
+        return ""
+    return quote(os.path.relpath(folder / path, report_folder).replace(os.sep, "/"))
 
 
 def judges_of(evaluation: SetEvaluation | None) -> dict[str, str]:
-    """Names of the listeners by their role in an evaluation of speech; empty for any other."""
-    if not isinstance(evaluation, SpeechEvaluation):
-        return {}
-    by_role = vars(evaluation.by_role)
-    return {role: judge.name for role, judge in by_role.items() if judge is not None}
+    """Names of the judges by their role in an evaluation of speech; empty for any other."""
+    return evaluation.by_role.names if isinstance(evaluation, SpeechEvaluation) else {}
 
 
 def heard_columns(records: Sequence[Record], judges: Mapping[str, str]) -> dict[str, str]:
-    """Headings by judge; the one held out is marked."""
-    held_out = judges.get("held_out_judge")
-    names = dict.fromkeys(name for record in records for name in record["heard"])
-    return {
-        name: f"heard by {name}" + (" (held out)" if name == held_out else "") for name in names
-    }
+    """Headings by judge; the one held out is marked.
+
+    Args:
+        records: of `Recordings`.
+        judges: names by role.
+
+    Example:
+        >>> heard_columns([{"heard": {"a": "one", "b": "won"}}], {"judge": "a", "held_out_judge": "b"})
+        {'a': 'heard by a', 'b': 'heard by b (held out)'}
+    """
+    headings = {}
+    for record in records:
+        for name in record["heard"]:
+            mark = " (held out)" if name == judges.get("held_out_judge") else ""
+            headings[name] = f"heard by {name}{mark}"
+    return headings
 
 
 def recordings_markdown(records: Sequence[Record], judges: Mapping[str, str]) -> str:
@@ -125,24 +159,22 @@ def recordings_markdown(records: Sequence[Record], judges: Mapping[str, str]) ->
     columns = heard_columns(records, judges)
     rows = []
     for record in records:
-        links = [
-            f"[{kind}]({record[key]})"
-            for kind, key in (("sound", "wav"), ("mel", "mel"))
-            if record[key]
-        ]
-        moment = f"{record['stage']} (step {record['rl_step']})"
-        heard = [record["heard"].get(name, "") for name in columns]
-        rows.append(
-            [
-                record["set"],
-                record["text"],
-                moment,
-                *heard,
-                f"{record['duration_s']:.2f}",
-                " ".join(links),
-            ]
-        )
+        files = []
+        if record["wav"]:
+            files.append(f"[sound]({record['wav']})")
+        if record["mel"]:
+            files.append(f"[mel]({record['mel']})")
+
+        seconds = f"{record['duration_s']:.2f}"
+        rows.append([*_text_cells(record, columns), seconds, " ".join(files)])
     return markdown_table(["set", "text", "", *columns.values(), "seconds", "files"], rows)
+
+
+def _text_cells(record: Record, columns: Mapping[str, str]) -> list[str]:
+    """Set, text, moment, and the transcript of each judge."""
+    moment = f"{record['stage']} (step {record['rl_step']})"
+    transcripts = [record["heard"].get(name, "") for name in columns]
+    return [record["set"], record["text"], moment, *transcripts]
 
 
 _PAGE = """<!doctype html>
@@ -164,27 +196,44 @@ img {{ height: 9em; }}
 
 
 def recordings_page(
-    records: Sequence[Record], judges: Mapping[str, str], title: str, table: str, note: str
+    records: Sequence[Record],
+    judges: Mapping[str, str],
+    title: str,
+    table: str,
+    note: str,
 ) -> str:
-    """A web page that plays the recordings beside their transcripts and spectrograms, under the table of figures."""
+    """A web page that plays the recordings beside their transcripts and spectrograms, under the table of metrics.
+
+    Args:
+        records: of `Recordings.of`.
+        judges: names by role.
+        title: of the page.
+        table: of metrics, as text.
+        note: what the table shows.
+    """
     columns = heard_columns(records, judges)
-    rows = [["set", "text", "", *columns.values(), "sound", "spectrogram"]]
+    header = ["set", "text", "", *columns.values(), "sound", "spectrogram"]
+    lines = [_html_row("th", map(html.escape, header))]
+
     for record in records:
-        said = [record["set"], record["text"], f"{record['stage']} (step {record['rl_step']})"]
-        said += [record["heard"].get(name, "") for name in columns]
+        texts = map(html.escape, _text_cells(record, columns))
         sound = (
             f'<audio controls preload="none" src="{record["wav"]}"></audio>'
             if record["wav"]
             else ""
         )
         mel = f'<img src="{record["mel"]}" alt="mel spectrogram">' if record["mel"] else ""
-        rows.append([*map(html.escape, said), sound, mel])
-    head, *body = rows
-    lines = ["<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in head) + "</tr>"]
-    lines += ["<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in body]
+        lines.append(_html_row("td", [*texts, sound, mel]))
+
     return _PAGE.format(
         title=html.escape(title),
         table=html.escape(table),
         note=html.escape(note),
         rows="\n".join(lines),
     )
+
+
+def _html_row(tag: str, cells: Iterable[str]) -> str:
+    """A row of a table; the cells are HTML already."""
+    inside = "".join(f"<{tag}>{cell}</{tag}>" for cell in cells)
+    return f"<tr>{inside}</tr>"

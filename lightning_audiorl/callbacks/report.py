@@ -12,116 +12,151 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from lightning_audiorl.callbacks import plots, surroundings
-from lightning_audiorl.callbacks.common import run_folder
+from lightning_audiorl.callbacks import environment, plots
 from lightning_audiorl.callbacks.early_stop import EarlyStop
-from lightning_audiorl.callbacks.figures import figure_note, figure_table
 from lightning_audiorl.callbacks.hacking import HackingWatch
 from lightning_audiorl.callbacks.history import History
+from lightning_audiorl.callbacks.metric_table import metric_note, metric_table
+from lightning_audiorl.callbacks.outputs import run_folder
 from lightning_audiorl.callbacks.recordings import (
     Recordings,
     judges_of,
     recordings_markdown,
     recordings_page,
 )
-from lightning_audiorl.callbacks.view import RunView, run_view
+from lightning_audiorl.callbacks.view import Results, RunView, run_view, validations
 
 _NAMES = {"fit": "report", "validate": "validate", "test": "test"}
 
 
 def plain(value: Any) -> Any:
-    """``value`` as strict JSON can hold it: NaN and infinity become null, what is unknown its text."""
+    """``value`` as strict JSON can hold it: NaN and infinity become null, what is unknown its text.
+
+    Example:
+        >>> plain({"wer": float("nan"), "path": Path("report")})
+        {'wer': None, 'path': 'report'}
+    """
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return str(value)
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min"
 
 
 class RunReport(Callback):
     """Writes ``report.json``, ``report.md`` and plots at the end of a fit, also of one that was interrupted.
 
     A validation writes ``validate.json`` and ``validate.md``, a test ``test.json`` and ``test.md``, beside it. The
-    table of figures is printed too.
+    table of metrics is printed too.
 
     Of a policy that speaks, ``<default_root_dir>/audio`` holds the first texts of each set as wav files with their mel
-    spectrograms, as they were said before the first step and after the last; ``report.html`` plays them beside what
+    spectrograms, as they were spoken before the first step and after the last; ``report.html`` plays them beside what
     the judges heard.
 
     Args:
         enabled: False writes and prints nothing.
         dirpath: default ``<default_root_dir>/report``.
         num_spoken: texts of each set that are kept as wav files.
+
+    Raises:
+        ValueError: for a negative number.
     """
 
     def __init__(
-        self, enabled: bool = True, dirpath: str | None = None, num_spoken: int = 3
+        self,
+        enabled: bool = True,
+        dirpath: str | None = None,
+        num_spoken: int = 3,
     ) -> None:
         if num_spoken < 0:
             raise ValueError(f"RunReport.num_spoken must not be negative, got {num_spoken}")
-        self.enabled, self.dirpath = enabled, dirpath
+        self.enabled = enabled
+        self.dirpath = dirpath
         self.history = History()
         self.recordings = Recordings(num_spoken)
         self._evaluation_start_s = 0.0
 
     def state_dict(self) -> dict[str, Any]:
+        """What the run has been through, for a report of the whole run after a resume."""
         return {**self.history.state_dict(), "recordings": self.recordings.records}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the `state_dict` of another process."""
         self.history.load_state_dict(state_dict)
         self.recordings.records = list(state_dict.get("recordings", []))
 
     # --- hooks
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """The clock begins."""
         self.history.start()
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        *_: Any,
+    ) -> None:
+        """Keep the metrics of a step."""
         run = run_view(pl_module)
         self.history.append(run.rl_step, run.step_metrics)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Time the evaluation."""
         self._evaluation_start_s = time.monotonic()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Time the test."""
         self._evaluation_start_s = time.monotonic()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the recordings of an evaluation; a validation without training is reported at once."""
         run = run_view(pl_module)
         self.history.evaluation_s += time.monotonic() - self._evaluation_start_s
         if trainer.state.fn == "validate":
             self._record(trainer, run, "validate")
             self._finish(trainer, run, "finished")
         else:
-            before = sum(one["kind"] == "val" for one in run.evaluations) == 1
-            self._record(trainer, run, "before" if before else "after")
+            is_first = len(validations(run)) == 1
+            self._record(trainer, run, "before" if is_first else "after")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Report a test."""
         run = run_view(pl_module)
         self.history.evaluation_s += time.monotonic() - self._evaluation_start_s
         self._record(trainer, run, "test")
         self._finish(trainer, run, "finished")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Report a run."""
         run = run_view(pl_module)
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         reasons = [c.reason for c in callbacks if isinstance(c, EarlyStop) and c.reason is not None]
-        self._finish(trainer, run, f"stopped early; {reasons[0]}" if reasons else "finished")
+        status = f"stopped early; {reasons[0]}" if reasons else "finished"
+        self._finish(trainer, run, status)
 
     def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        exception: BaseException,
     ) -> None:
+        """Report what there is of an interrupted run."""
         run = run_view(pl_module)
         if run.evaluations or self.history.steps:
-            self._finish(
-                trainer, run, f"interrupted by {type(exception).__name__}: {exception}".rstrip(": ")
-            )
+            # Some exceptions, such as KeyboardInterrupt, have no message.
+            reason = f"{type(exception).__name__}: {exception}".rstrip(": ")
+            self._finish(trainer, run, f"interrupted by {reason}")
 
     # --- the report
 
@@ -139,7 +174,7 @@ class RunReport(Callback):
         table = write_report(report, folder)
         if table:
             where = folder / f"{_NAMES[report['command']]}.md"
-            note = textwrap.fill(figure_note(report["before"]["results"]), 110)
+            note = textwrap.fill(metric_note(report["before"]["results"]), 110)
             print(f"\n{table}\n\n{note}\n{where}")
 
     def collect(self, trainer: Trainer, run: RunView, status: str) -> dict[str, Any]:
@@ -148,10 +183,23 @@ class RunReport(Callback):
         kind = "test" if command == "test" else "val"
         evaluations = [one for one in run.evaluations if one["kind"] == kind]
         if command != "fit":
+            # A validation or a test reports itself, not what a checkpoint remembers of its run.
             evaluations = evaluations[-1:]
-        watches = [c for c in trainer.callbacks if isinstance(c, HackingWatch)]  # type: ignore[attr-defined]
+
         stages = ("before", "after") if command == "fit" else (command,)
-        folders = run_folder(trainer, None, "audio"), run_folder(trainer, self.dirpath, "report")
+        audio_folder = run_folder(trainer, None, "audio")
+        report_folder = run_folder(trainer, self.dirpath, "report")
+        recordings = self.recordings.of(stages, audio_folder, report_folder)
+
+        time_spent = {
+            "total_s": self.history.total_s,
+            "evaluation_s": self.history.evaluation_s,
+            "phases_s": self.history.phases_s,
+        }
+        history = (
+            {"rl_step": self.history.steps, **self.history.columns} if command == "fit" else {}
+        )
+
         return {
             "command": command,
             "status": status,
@@ -160,42 +208,56 @@ class RunReport(Callback):
             "num_steps": run.num_steps,
             "before": evaluations[0] if evaluations else None,
             "after": evaluations[-1] if len(evaluations) > 1 else None,
-            "alerts": [alert for watch in watches for alert in watch.alerts],
+            "alerts": _alerts(trainer),
             "judges": judges_of(run.evaluation),
-            "recordings": self.recordings.of(stages, *folders),
-            "time": {
-                "total_s": self.history.total_s,
-                "evaluation_s": self.history.evaluation_s,
-                "phases_s": self.history.phases_s,
-            },
+            "recordings": recordings,
+            "time": time_spent,
             "memory_table": run.ledger_table,
-            "model": surroundings.model_facts(run),
-            "seeds": surroundings.seeds(run),
-            "machine": surroundings.machine(trainer),
-            "versions": surroundings.versions(),
-            "settings": surroundings.settings(trainer),
+            # What someone needs to repeat the run.
+            "model": environment.model_facts(run),
+            "seeds": environment.seeds(run),
+            "machine": environment.machine(trainer),
+            "versions": environment.versions(),
+            "settings": environment.settings(trainer),
+            # Every number that was measured.
             "evaluations": evaluations,
-            "history": {"rl_step": self.history.steps, **self.history.columns}
-            if command == "fit"
-            else {},
+            "history": history,
         }
 
 
+def _alerts(trainer: Trainer) -> list[dict[str, Any]]:
+    """What every hacking watch of the run has said."""
+    alerts: list[dict[str, Any]] = []
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, HackingWatch):
+            alerts += callback.alerts
+    return alerts
+
+
 def _labels(report: dict[str, Any]) -> tuple[str, str]:
-    before, after = report["before"], report["after"]
-    return f"step {before['rl_step']}", f"step {after['rl_step']}" if after else ""
+    after = report["after"]
+    first = f"step {report['before']['rl_step']}"
+    last = f"step {after['rl_step']}" if after else ""
+    return first, last
+
+
+def _results(report: dict[str, Any]) -> tuple[Results, Results | None]:
+    """The metrics before and after, by set."""
+    after = report["after"]
+    return report["before"]["results"], after["results"] if after else None
 
 
 def _title(report: dict[str, Any]) -> str:
-    return f"{report['algorithm']}, {report['command']}, RL step {report['rl_step']} of {report['num_steps']}"
+    progress = f"RL step {report['rl_step']} of {report['num_steps']}"
+    return f"{report['algorithm']}, {report['command']}, {progress}"
 
 
 def report_table(report: dict[str, Any]) -> str:
-    """The figures of every set, before and after; empty when nothing was evaluated."""
+    """The metrics of every set, before and after; empty when nothing was evaluated."""
     if report["before"] is None:
         return ""
-    after = report["after"]["results"] if report["after"] else None
-    return figure_table(report["before"]["results"], after, _labels(report))
+    before, after = _results(report)
+    return metric_table(before, after, _labels(report))
 
 
 def _facts(facts: dict[str, Any]) -> str:
@@ -209,71 +271,105 @@ def report_text(report: dict[str, Any], images: dict[str, str]) -> str:
         report: of `RunReport.collect`.
         images: file names, relative to the report, by title.
     """
-    clock = report["time"]
-    phases = " | ".join(f"{name} {_duration(s)}" for name, s in clock["phases_s"].items())
-    parts = [f"# {_title(report)}", f"Status: {report['status']}."]
-    parts.append(
-        f"Time: {_duration(clock['total_s'])}, of it evaluation {_duration(clock['evaluation_s'])}."
-    )
-    if phases:
-        parts.append(f"Training by phase: {phases}.")
+    parts = [f"# {_title(report)}"]
+    parts.append(f"Status: {report['status']}.")
+    parts += _time_lines(report["time"])
+
     table = report_table(report)
     if table:
-        parts += ["## Figures", figure_note(report["before"]["results"]), f"```\n{table}\n```"]
-    parts += [f"![{title}]({name})" for title, name in images.items()]
-    if report["judges"]:
-        parts += [
-            "## Judges",
-            _facts({role.replace("_", " "): name for role, name in report["judges"].items()}),
-        ]
+        parts.append("## Metrics")
+        parts.append(metric_note(report["before"]["results"]))
+        parts.append(f"```\n{table}\n```")
+    for title, name in images.items():
+        parts.append(f"![{title}]({name})")
+
+    judges = report["judges"]
+    if judges:
+        parts.append("## Judges")
+        parts.append(_facts({role.replace("_", " "): name for role, name in judges.items()}))
     if report["recordings"]:
-        parts += ["## What is heard", recordings_markdown(report["recordings"], report["judges"])]
+        parts.append("## What is heard")
+        parts.append(recordings_markdown(report["recordings"], judges))
     if report.get("memory_table"):
-        parts += [
-            "## Memory by phase",
-            "On the device, in the last RL step.",
-            report["memory_table"],
-        ]
+        parts.append("## Memory by phase")
+        parts.append("On the device, in the last RL step.")
+        parts.append(report["memory_table"])
     if report["alerts"]:
+        alerts = [f"- RL step {alert['rl_step']}: {alert['text']}" for alert in report["alerts"]]
         parts.append("## Hacking watch")
-        parts.append(
-            "\n".join(
-                f"- RL step {alert['rl_step']}: {alert['text']}" for alert in report["alerts"]
-            )
-        )
+        parts.append("\n".join(alerts))
+
+    # What someone needs to repeat the run.
     for title in ("model", "seeds", "machine", "versions"):
-        parts += [f"## {title.capitalize()}", _facts(report[title])]
+        parts.append(f"## {title.capitalize()}")
+        parts.append(_facts(report[title]))
     if report["settings"]:
-        parts += ["## Settings", f"```json\n{json.dumps(plain(report['settings']), indent=1)}\n```"]
+        settings = json.dumps(plain(report["settings"]), indent=1)
+        parts.append("## Settings")
+        parts.append(f"```json\n{settings}\n```")
     return "\n\n".join(parts) + "\n"
 
 
+def _time_lines(clock: dict[str, Any]) -> list[str]:
+    total = _duration(clock["total_s"])
+    evaluation = _duration(clock["evaluation_s"])
+    lines = [f"Time: {total}, of it evaluation {evaluation}."]
+    if clock["phases_s"]:
+        phases = [f"{name} {_duration(s)}" for name, s in clock["phases_s"].items()]
+        lines.append(f"Training by phase: {' | '.join(phases)}.")
+    return lines
+
+
 def write_report(report: dict[str, Any], folder: Path) -> str:
-    """Write the files of a report into ``folder``; returns the table of figures."""
+    """Write the files of a report into ``folder``; returns the table of metrics.
+
+    Args:
+        report: of `RunReport.collect`.
+        folder: is made where it is missing.
+    """
     name = _NAMES.get(report["command"], report["command"])
     folder.mkdir(parents=True, exist_ok=True)
-    images: dict[str, str] = {}
-    steps = report["history"].get("rl_step", [])
-    columns = {key: column for key, column in report["history"].items() if key != "rl_step"}
-    if report["before"] is not None:
-        after = report["after"]["results"] if report["after"] else None
-        if plots.plot_figures(
-            report["before"]["results"], after, _labels(report), folder / f"{name}_figures.png"
-        ):
-            images["figures"] = f"{name}_figures.png"
-    if plots.plot_judges(report["evaluations"], folder / f"{name}_judges.png"):
-        images["judges that reward, and judges held out"] = f"{name}_judges.png"
-    if plots.plot_curves(steps, columns, folder / f"{name}_curves.png"):
-        images["training curves"] = f"{name}_curves.png"
-    if plots.plot_seconds(steps, columns, folder / f"{name}_seconds.png"):
-        images["seconds per phase"] = f"{name}_seconds.png"
-    (folder / f"{name}.json").write_text(
-        json.dumps(plain(report), indent=1, allow_nan=False) + "\n"
-    )
+    images = _write_plots(report, folder, name)
+
+    data = json.dumps(plain(report), indent=1, allow_nan=False)
+    (folder / f"{name}.json").write_text(data + "\n")
     (folder / f"{name}.md").write_text(report_text(report, images))
+
     table = report_table(report)
     if report["recordings"]:
-        note = figure_note(report["before"]["results"]) if table else ""
-        page = recordings_page(report["recordings"], report["judges"], _title(report), table, note)
+        note = metric_note(report["before"]["results"]) if table else ""
+        page = recordings_page(
+            report["recordings"],
+            report["judges"],
+            title=_title(report),
+            table=table,
+            note=note,
+        )
         (folder / f"{name}.html").write_text(page)
     return table
+
+
+def _write_plots(report: dict[str, Any], folder: Path, name: str) -> dict[str, str]:
+    """Draw what there is to draw; returns file names by title."""
+    images: dict[str, str] = {}
+
+    if report["before"] is not None:
+        before, after = _results(report)
+        bars = folder / f"{name}_figures.png"
+        if plots.plot_metrics(before, after, _labels(report), bars):
+            images["metrics"] = bars.name
+
+    judges = folder / f"{name}_judges.png"
+    if plots.plot_judges(report["evaluations"], judges):
+        images["judges that reward, and judges held out"] = judges.name
+
+    steps = report["history"].get("rl_step", [])
+    columns = {key: column for key, column in report["history"].items() if key != "rl_step"}
+    curves = folder / f"{name}_curves.png"
+    if plots.plot_curves(steps, columns, curves):
+        images["training curves"] = curves.name
+
+    seconds = folder / f"{name}_seconds.png"
+    if plots.plot_seconds(steps, columns, seconds):
+        images["seconds per phase"] = seconds.name
+    return images

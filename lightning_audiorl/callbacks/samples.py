@@ -8,81 +8,79 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from lightning_audiorl.callbacks.common import markdown_table, tensorboard_writers
-from lightning_audiorl.callbacks.speech import (
+from lightning_audiorl.callbacks.outputs import markdown_table, tensorboard_writers
+from lightning_audiorl.callbacks.spoken_samples import (
     has_speech,
-    heard_table,
+    labelled,
+    length_text,
+    reward_cells,
     spoken,
     spoken_group_table,
+    transcript_table,
     write_speech,
 )
-from lightning_audiorl.callbacks.view import RunView, run_view
+from lightning_audiorl.callbacks.view import RunView, StepView, run_view
 from lightning_audiorl.text import fired_rules, normaliser_for
 from lightning_audiorl.types import Hypothesis, PromptBatch, Scores
 
 
 def rules_of(hypothesis: Hypothesis) -> str:
-    """Names of the hallucination rules that fire."""
+    """Names of the hallucination rules that fire.
+
+    Example:
+        >>> from lightning_audiorl.types import Utterance
+        >>> rules_of(Hypothesis(Utterance("a", (), text="", duration_s=1.0), "thank you"))
+        'text_for_silence'
+    """
     normaliser = normaliser_for(hypothesis.row.lang)
-    return ", ".join(
-        fired_rules(normaliser.units(hypothesis.row.text), normaliser.units(hypothesis.text))
-    )
+    reference = normaliser.units(hypothesis.row.text)
+    return ", ".join(fired_rules(reference, normaliser.units(hypothesis.text)))
 
 
 def best_and_worst(scores: Scores, num_groups: int) -> list[tuple[int, int, int]]:
-    """(prompt, best sample, worst sample) of the groups whose rewards lie furthest apart."""
+    """(prompt, best sample, worst sample) of the groups whose rewards lie furthest apart.
+
+    Args:
+        scores: [B, G]; samples that are not valid are passed over.
+        num_groups: at most so many.
+    """
     found = []
-    for prompt, (totals, valid) in enumerate(
-        zip(scores.total.tolist(), scores.valid.tolist(), strict=True)
-    ):
-        ranked = sorted(
-            (sample for sample, use in enumerate(valid) if use), key=lambda sample: totals[sample]
-        )
+    for prompt, totals in enumerate(scores.total.tolist()):
+        valid = scores.valid[prompt].nonzero().flatten().tolist()
+        ranked = sorted(valid, key=lambda sample: totals[sample])
         if len(ranked) > 1:
-            found.append((totals[ranked[0]] - totals[ranked[-1]], prompt, ranked[-1], ranked[0]))
-    return [place for _, *place in sorted(found)[:num_groups]]  # type: ignore[misc]
+            worst = ranked[0]
+            best = ranked[-1]
+            found.append((totals[worst] - totals[best], prompt, best, worst))
+
+    # The difference is negative: the widest group comes first, and of equal ones the first prompt.
+    return [(prompt, best, worst) for _, prompt, best, worst in sorted(found)[:num_groups]]
 
 
 def group_table(
-    groups: list[list[Hypothesis]], scores: Scores, places: Iterable[tuple[int, int, int]]
+    groups: list[list[Hypothesis]],
+    scores: Scores,
+    places: Iterable[tuple[int, int, int]],
 ) -> str:
-    """Markdown: best and worst hypothesis of each place of `best_and_worst` with every reward part."""
+    """Markdown: best and worst hypothesis of each place of `best_and_worst` with every component of the reward."""
     rows = []
-    for prompt, *samples in places:
-        for label, sample in zip(("best", "worst"), samples, strict=True):
-            said = groups[prompt][sample]
-            parts = [f"{part[prompt, sample]:.3f}" for part in scores.parts.values()]
-            length = f"{said.num_tokens}" + ("" if said.finished else " (cut)")
-            total = f"{scores.total[prompt, sample]:.3f}"
-            rows.append(
-                [
-                    said.row.id,
-                    said.row.text,
-                    label,
-                    said.text,
-                    total,
-                    *parts,
-                    length,
-                    rules_of(said),
-                ]
-            )
-    return markdown_table(
-        ["id", "reference", "", "hypothesis", "reward", *scores.parts, "tokens", "rules"], rows
-    )
+    for place in places:
+        for label, prompt, sample in labelled(place):
+            hypothesis = groups[prompt][sample]
+            texts = [hypothesis.row.id, hypothesis.row.text, label, hypothesis.text]
+            rewards = reward_cells(scores, prompt, sample)
+            rows.append([*texts, *rewards, length_text(hypothesis), rules_of(hypothesis)])
+
+    header = ["id", "reference", "", "hypothesis", "reward", *scores.parts, "tokens", "rules"]
+    return markdown_table(header, rows)
 
 
 def hypothesis_table(groups: Iterable[list[Hypothesis]]) -> str:
     """Markdown: the first hypothesis of each group beside its reference."""
-    rows = [
-        [
-            said.row.id,
-            said.row.text,
-            said.text,
-            f"{said.num_tokens}" + ("" if said.finished else " (cut)"),
-            rules_of(said),
-        ]
-        for said, *_ in groups
-    ]
+    rows = []
+    for first, *_ in groups:
+        texts = [first.row.id, first.row.text, first.text]
+        rows.append([*texts, length_text(first), rules_of(first)])
     return markdown_table(["id", "reference", "hypothesis", "tokens", "rules"], rows)
 
 
@@ -92,8 +90,8 @@ class SampleLogger(Callback):
     Every few RL steps: the best and the worst hypothesis of the groups whose rewards lie furthest apart, as text and
     with their audio. At each evaluation: the first hypotheses of each set, the same rows every time.
 
-    Of a policy that speaks: what the judges heard, with the sound and a mel spectrogram of each sample shown; the audio
-    of its prompts is that of the speaker prompts.
+    Of a policy that speaks: the transcripts of the judges, with the sound and a mel spectrogram of each sample shown;
+    the audio of its prompts is that of the speaker prompts.
 
     Args:
         every_n_steps: RL steps between two tables; 0 writes none. The first step is always shown.
@@ -101,6 +99,9 @@ class SampleLogger(Callback):
         num_rows: hypotheses shown of each evaluation set; 0 shows none.
         max_audio_s: audio is cut here, in seconds; 0 writes no audio.
         num_spoken: of these rows, how many are written as sound too where the policy speaks.
+
+    Raises:
+        ValueError: for a negative setting.
     """
 
     def __init__(
@@ -113,54 +114,98 @@ class SampleLogger(Callback):
     ) -> None:
         if min(every_n_steps, num_groups, num_rows, max_audio_s, num_spoken) < 0:
             raise ValueError("SampleLogger: no setting may be negative")
-        self.every_n_steps, self.num_groups, self.num_rows = every_n_steps, num_groups, num_rows
-        self.max_audio_s, self.num_spoken = max_audio_s, num_spoken
+        self.every_n_steps = every_n_steps
+        self.num_groups = num_groups
+        self.num_rows = num_rows
+        self.max_audio_s = max_audio_s
+        self.num_spoken = num_spoken
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        *_: Any,
+    ) -> None:
+        """Write groups where they are due."""
         run = run_view(pl_module)
-        rl_step, step = run.rl_step, run.last_step
-        is_due = self.every_n_steps > 0 and (rl_step == 1 or rl_step % self.every_n_steps == 0)
+        rl_step = run.rl_step
+        # The first step shows at once whether prompts and rewards are what they should be.
+        is_on = self.every_n_steps > 0
+        is_due = is_on and (rl_step == 1 or rl_step % self.every_n_steps == 0)
         writers = tensorboard_writers(trainer) if is_due else []
+        step = run.last_step
         if step is None or not writers:
             return
+
         places = best_and_worst(step.scores, self.num_groups)
         if not places:
             return
-        speaks = has_speech(step.groups)
-        table = (spoken_group_table if speaks else group_table)(step.groups, step.scores, places)
+
+        make_table = spoken_group_table if has_speech(step.groups) else group_table
+        table = make_table(step.groups, step.scores, places)
         for writer in writers:
             writer.add_text("groups", table, rl_step)
-            for number, (prompt, *samples) in enumerate(places):
-                self._write_audio(writer, f"groups/{number}", step.batch, prompt, rl_step)
-                if speaks:
-                    for label, sample in zip(("best", "worst"), samples, strict=True):
-                        said = spoken(step.groups[prompt][sample])
-                        write_speech(
-                            writer, f"groups/{number}/{label}", said, rl_step, self.max_audio_s
-                        )
+            self._write_groups(writer, step, places, rl_step)
 
-    def _write_audio(
-        self, writer: Any, tag: str, batch: PromptBatch, prompt: int, rl_step: int
+    def _write_groups(
+        self,
+        writer: Any,
+        step: StepView,
+        places: list[tuple[int, int, int]],
+        rl_step: int,
+    ) -> None:
+        """The audio of each place's prompt; of a policy that speaks that of its two samples, too."""
+        for number, place in enumerate(places):
+            self._write_prompt(writer, f"groups/{number}", step.batch, place[0], rl_step)
+            if not has_speech(step.groups):
+                continue
+            for label, prompt, sample in labelled(place):
+                speech = spoken(step.groups[prompt][sample])
+                write_speech(writer, f"groups/{number}/{label}", speech, rl_step, self.max_audio_s)
+
+    def _write_prompt(
+        self,
+        writer: Any,
+        tag: str,
+        batch: PromptBatch,
+        prompt: int,
+        rl_step: int,
     ) -> None:
         rate = batch.sample_rate_hz
-        num_samples = min(int(batch.num_samples[prompt]), round(self.max_audio_s * rate))
+        longest = round(self.max_audio_s * rate)
+        num_samples = min(int(batch.num_samples[prompt]), longest)
         if num_samples > 0:
-            wave = batch.waveform[prompt, :num_samples].detach().float().cpu().clamp(-1, 1)
+            wave = batch.waveform[prompt, :num_samples]
+            wave = wave.detach().float().cpu().clamp(-1, 1)
             writer.add_audio(tag, wave[None], rl_step, sample_rate=rate)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the first hypotheses of each set."""
         self._write_hypotheses(trainer, run_view(pl_module), "val")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the first hypotheses of each set."""
         self._write_hypotheses(trainer, run_view(pl_module), "test")
 
     def _write_hypotheses(self, trainer: Trainer, run: RunView, kind: str) -> None:
         writers = tensorboard_writers(trainer) if self.num_rows > 0 else []
         for writer in writers:
-            for name, groups in run.last_hypotheses.items():
-                shown, speaks = groups[: self.num_rows], has_speech(groups)
-                table = (heard_table if speaks else hypothesis_table)(shown)
-                writer.add_text(f"{kind}/{name}", table, run.rl_step)
-                for number, (said, *_) in enumerate(shown[: self.num_spoken] if speaks else ()):
-                    tag = f"{kind}/{name}/{number}"
-                    write_speech(writer, tag, spoken(said), run.rl_step, self.max_audio_s)
+            for set_name, groups in run.last_hypotheses.items():
+                tag = f"{kind}/{set_name}"
+                self._write_set(writer, tag, groups[: self.num_rows], run.rl_step)
+
+    def _write_set(
+        self,
+        writer: Any,
+        tag: str,
+        groups: list[list[Hypothesis]],
+        rl_step: int,
+    ) -> None:
+        """The table of a set; of a policy that speaks the sound of its first rows, too."""
+        if not has_speech(groups):
+            writer.add_text(tag, hypothesis_table(groups), rl_step)
+            return
+
+        writer.add_text(tag, transcript_table(groups), rl_step)
+        for number, (first, *_) in enumerate(groups[: self.num_spoken]):
+            write_speech(writer, f"{tag}/{number}", spoken(first), rl_step, self.max_audio_s)

@@ -117,14 +117,10 @@ def phase_view(pl_module: object) -> PhaseView:
 
 
 def _foreign(pl_module: object, wanted: type) -> TypeError:
-    members = [
-        name
-        for one in wanted.__mro__
-        if one is not object
-        for name in vars(one)
-        if not name.startswith("_")
-    ]
-    missing = [name for name in members if not hasattr(pl_module, name)]
+    missing: list[str] = []
+    for protocol in wanted.__mro__[:-1]:  # the last one is object
+        members = [name for name in vars(protocol) if not name.startswith("_")]
+        missing += [name for name in members if not hasattr(pl_module, name)]
     return TypeError(
         f"the callbacks of lightning_audiorl cannot follow a {type(pl_module).__name__}: it has no "
         f"{', '.join(missing)}; use a module of lightning_audiorl.algorithms, or give yours what "
@@ -146,5 +142,6 @@ def flat_metrics(results: Results, kind: str = "val") -> dict[str, float]:
     """
     flat: dict[str, float] = {}
     for set_name, metrics in results.items():
-        flat |= {f"{kind}/{set_name}/{name}": value for name, value in metrics.items()}
+        for name, value in metrics.items():
+            flat[f"{kind}/{set_name}/{name}"] = value
     return flat

@@ -189,11 +189,14 @@ class Codec(nn.Module, ABC):
             )
 
         codes = codes.masked_fill(~valid(lengths, codes.shape[1]), 0)
-        if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.cardinality:
-            raise CodecError(
-                f"{type(self).__name__}.decode: codes from {int(codes.min())} to {int(codes.max())}; this codec has 0 "
-                f"to {self.cardinality - 1}. Are the language model's speech tokens those of this codec?"
-            )
+        if codes.numel():
+            lowest = int(codes.min())
+            highest = int(codes.max())
+            if not 0 <= lowest <= highest < self.cardinality:
+                raise CodecError(
+                    f"{type(self).__name__}.decode: codes from {lowest} to {highest}; this codec has 0 "
+                    f"to {self.cardinality - 1}. Are the language model's speech tokens those of this codec?"
+                )
 
         waveform, num_samples = self._decode(codes, lengths, condition)
         longest = int(num_samples.max()) if len(num_samples) else 0

@@ -141,7 +141,10 @@ class AudioTokenizationCodec(Codec):
         rows = []
         for wave, num, length in zip(waveform, num_samples.tolist(), expected, strict=True):
             # A clip too short for a code is not shown to the model at all.
-            rows.append(self._codes(wave[:num]) if length else wave.new_zeros(0, dtype=torch.long))
+            if length:
+                rows.append(self._codes(wave[:num]))
+            else:
+                rows.append(wave.new_zeros(0, dtype=torch.long))
 
         if not rows:
             return waveform.new_zeros(0, 0, dtype=torch.long), num_samples.new_zeros(
@@ -183,8 +186,9 @@ class AudioTokenizationCodec(Codec):
             # Upstream may give some samples more or less than declared, but less than a code's worth.
             wanted = length * per_code
             if abs(values.shape[1] - wanted) >= per_code:
+                name = type(self).__name__
                 raise CodecError(
-                    f"{type(self).__name__}: {length} codes became {values.shape[1]} samples, but {self.frame_rate_hz} "
+                    f"{name}: {length} codes became {values.shape[1]} samples, but {self.frame_rate_hz} "
                     f"codes per second at {self.output_sample_rate_hz} Hz make {wanted}; correct the declared rates"
                 )
             num = min(wanted, values.shape[1])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from lightning_audiorl.callbacks.common import markdown_table
+from lightning_audiorl.callbacks.outputs import markdown_table
 from lightning_audiorl.callbacks.report import plain
 from lightning_audiorl.codecs.base import Codec
 from lightning_audiorl.data.datamodules.tts import TtsDataModule, speech_source

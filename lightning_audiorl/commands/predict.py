@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 from lightning_audiorl.callbacks.prediction_progress import PredictionProgress
-from lightning_audiorl.callbacks.speech import write_wav
+from lightning_audiorl.callbacks.spoken_samples import write_wav
 from lightning_audiorl.data.datamodules.asr import AsrDataModule
 from lightning_audiorl.data.datamodules.predict import PredictionData
 from lightning_audiorl.data.datamodules.tts import TtsDataModule, speech_source
@@ -159,8 +159,11 @@ def predict(
             max_eval_batch_size=max_batch_size,
             num_workers=num_workers,
         )
-        judges = None if speech is None else Judges(judge=speech.judge, encoder=speech.encoder)
-        folder = Path(f"{parts.out}.audio") if speech is not None and speech.save_audio else None
+        judges = None
+        folder = None
+        if speech is not None:
+            judges = Judges(judge=speech.judge, encoder=speech.encoder)
+            folder = Path(f"{parts.out}.audio") if speech.save_audio else None
 
         for number, (name, policy) in enumerate(models.items()):
             # The first model's run clears what another command had begun.
@@ -178,7 +181,8 @@ def _finish(parts: HypothesisParts, survey: RowsSurvey) -> None:
     """Join what all ranks wrote, and say what it holds."""
     if not parts.is_complete:
         parts.join()
-    print(f"{parts.out}: {survey.num_rows} rows, models: {', '.join(parts.models)}\n")
+    models = ", ".join(parts.models)
+    print(f"{parts.out}: {survey.num_rows} rows, models: {models}\n")
     print(summary(parts.out, survey.units))
 
 
@@ -264,9 +268,8 @@ class HypothesisWriter(Callback):
     def _write_audio(self, folder: Path, number: int, group: list[Decoded]) -> None:
         for one in group:
             if one.hypothesis.speech is not None:
-                write_wav(
-                    folder / f"{number:06d}_{one.decoding}_{one.sample}.wav", one.hypothesis.speech
-                )
+                name = f"{number:06d}_{one.decoding}_{one.sample}.wav"
+                write_wav(folder / name, one.hypothesis.speech)
 
 
 def predicted(

@@ -162,6 +162,7 @@ def gather_metrics(
     if strategy.world_size == 1:
         return dict(metrics)
 
-    ranks: list[tuple[float, dict[str, float]]] = [(0.0, {})] * strategy.world_size
+    nothing: tuple[float, dict[str, float]] = (0.0, {})
+    ranks = [nothing] * strategy.world_size
     torch.distributed.all_gather_object(ranks, (weight, dict(metrics)))
     return merge_metrics(ranks)

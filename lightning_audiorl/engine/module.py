@@ -91,7 +91,7 @@ class RLModule(EvaluationHooks, LightningModule):
 
     Attributes:
         last_step: what the last RL step learnt from; None before the first, and where nothing was rewarded.
-        last_prepared: what each loss took from it.
+        prepared: what each loss took from the step at hand; empty outside its update.
         context: the encoded prompts of the step at hand; None outside a step.
         rl_step: RL steps done.
         step_metrics: metrics of the last RL step by log key.
@@ -185,7 +185,7 @@ class RLModule(EvaluationHooks, LightningModule):
         self.ledger_table: str | None = None
         self.context: Context | None = None
         self.last_step: RLStep | None = None
-        self.last_prepared: list[Prepared] = []
+        self.prepared: list[Prepared] = []
         self._has_begun = False
         self._begins = False
         self._stage = ""
@@ -196,7 +196,6 @@ class RLModule(EvaluationHooks, LightningModule):
         """One RL step: encode, rollout, reward, reference, update."""
         # The last step's encoded prompts need not be held beside the new ones.
         self.last_step = None
-        self.last_prepared = []
 
         # Eval mode for rollout and update alike: with dropout in one of them the ratio would not be 1 on policy.
         with self.policy.evaluating():
@@ -205,14 +204,16 @@ class RLModule(EvaluationHooks, LightningModule):
             step = self.refilled_step(samples)
 
             with raise_on_all_ranks(self.strategy, "scoring"):
-                prepared = self.prepare(step)
+                self.prepared = self.prepare(step)
 
             metrics = rollout_metrics(step)
             if self.rewards is not None:
                 metrics |= reward_metrics(step)
                 self.last_step = step
-                self.last_prepared = prepared
-            metrics |= self.update(step, prepared)
+
+            metrics |= self.update(step, self.prepared)
+            # Hidden states of the reference may be among it: they need not be held until the next step.
+            self.prepared = []
 
         self.show_progress(metrics)
         self.finish_step(metrics, weight=len(batch))
@@ -318,7 +319,8 @@ class RLModule(EvaluationHooks, LightningModule):
 
     def show_progress(self, metrics: Mapping[str, float]) -> None:
         """The first loss's metrics on the progress bar."""
-        shown = {name: metrics.get(key, 0.0) for name, key in self.losses[0].progress_bar.items()}
+        keys = self.losses[0].progress_bar
+        shown = {name: metrics.get(key, 0.0) for name, key in keys.items()}
         self.log_dict(shown, prog_bar=True, logger=False, batch_size=1)
 
     def finish_step(self, metrics: Mapping[str, float | Tensor], weight: float = 1.0) -> None:

@@ -76,6 +76,7 @@ class Optim:
                 ("lr", "weight_decay", "betas"), "give it to the optimizer, in its init_args"
             )
 
+        # Each kind of schedule reads its own settings.
         if callable(self.schedule):
             self._refuse_unread(
                 ("warmup_steps", "min_lr_ratio", "schedule_args"),
@@ -105,7 +106,10 @@ class Optim:
             if self.schedule == "constant":
                 return 1.0
             done = min(1.0, (step - self.warmup_steps) / max(1, num_steps - self.warmup_steps))
-            decay = 1 - done if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+            if self.schedule == "linear":
+                decay = 1 - done
+            else:
+                decay = 0.5 * (1 + math.cos(math.pi * done))
             return self.min_lr_ratio + (1 - self.min_lr_ratio) * decay
 
         return at

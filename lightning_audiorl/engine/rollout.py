@@ -129,6 +129,8 @@ def reward_metrics(step: RLStep) -> dict[str, float]:
     for name, values in components.items():
         # A component of weight 0 may fail on a sample that is valid all the same.
         kept = values[scores.valid & ~values.isnan()]
-        metrics[f"reward/{name}mean"] = float(kept.mean()) if len(kept) else float("nan")
-        metrics[f"reward/{name}std"] = float(kept.std()) if len(kept) > 1 else 0.0
+        mean = float(kept.mean()) if len(kept) else float("nan")
+        std = float(kept.std()) if len(kept) > 1 else 0.0
+        metrics[f"reward/{name}mean"] = mean
+        metrics[f"reward/{name}std"] = std
     return metrics

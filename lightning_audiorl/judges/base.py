@@ -74,6 +74,7 @@ class Judge(nn.Module, Generic[AnswerT]):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
+        # A judge without weights, such as one that runs a program, hears on the CPU.
         return next((tensor.device for tensor in self.parameters()), torch.device("cpu"))
 
     def audible(self, waveform: Tensor, sample_rate_hz: int) -> Tensor:

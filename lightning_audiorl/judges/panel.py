@@ -15,6 +15,7 @@ from lightning_audiorl.types import Hypothesis, Speech
 AnswerT = TypeVar("AnswerT")
 JudgeT = TypeVar("JudgeT", bound="Judge[Any]")
 
+# What counts as a setting of a judge; its modules and tensors are compared as weights.
 _PLAIN = (str, bytes, bool, int, float, list, tuple, dict, set, frozenset, type(None))
 
 
@@ -93,7 +94,9 @@ class JudgePanel:
 
         known = self._answers.get(member.name, {})
         new = [i for i, speech in enumerate(speeches) if speech not in known]
-        answers = member.answers([hypotheses[i] for i in new]) if new else []
+        answers: list[AnswerT] = []
+        if new:
+            answers = member.answers([hypotheses[i] for i in new])
 
         # Only now: a judge that raises has not answered, and its name must not appear among the transcripts.
         known = self._answers.setdefault(member.name, known)

@@ -80,13 +80,16 @@ def _normalised_difference(frames: Tensor, window: int, num_lags: int) -> Tensor
     n_fft = 2 ** (frames.shape[-1] + window - 1).bit_length()
     head = torch.fft.rfft(frames[:, :window], n_fft)
     whole = torch.fft.rfft(frames, n_fft)
-    products = torch.fft.irfft(whole * head.conj(), n_fft)[:, : num_lags + 1]
+    products = torch.fft.irfft(whole * head.conj(), n_fft)
+    products = products[:, : num_lags + 1]
 
     power = frames.square().cumsum(-1)
     power = torch.nn.functional.pad(power, (1, 0))
     ends = power[:, window : window + num_lags + 1]
     starts = power[:, : num_lags + 1]
     energy = ends - starts
+
+    # A small difference of large sums: rounding may take it below 0.
     difference = (energy[:, :1] + energy - 2 * products).clamp(min=0.0)
 
     lags = torch.arange(1, num_lags + 1, dtype=frames.dtype, device=frames.device)

@@ -9,11 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Generic, Protocol, TypeVar
+from typing import Annotated, ClassVar, Generic, Protocol, TypeVar
 
 from torch import Tensor, nn
 
 from lightning_audiorl import ops
+from lightning_audiorl.fields import Checked, Shape
 from lightning_audiorl.losses.advantages import GroupAdvantages
 from lightning_audiorl.losses.step import MicroBatch, RLStep
 from lightning_audiorl.models.policy import Context, Policy
@@ -56,12 +57,14 @@ class LossSettings:
         )
 
         shape = rollout.tokens.shape
-        entropy = None if scored.entropy is None else scored.entropy.detach().view(shape)
+        entropy = scored.entropy
+        if entropy is not None:
+            entropy = entropy.detach().view(shape)
         return ops.TokenLogProbs(scored.log_probs.view(shape), entropy)
 
 
 @dataclass(frozen=True)
-class ReferenceStates:
+class ReferenceStates(Checked):
     """What a full-vocabulary KL asks of the reference; its logits are made of it a chunk at a time.
 
     Args:
@@ -69,7 +72,7 @@ class ReferenceStates:
         head: [n, D] -> [n, V] logits, forbidden tokens among them.
     """
 
-    hidden: Tensor
+    hidden: Annotated[Tensor, Shape("B G T D")]
     head: ops.Head
 
 
@@ -87,7 +90,7 @@ class Scorer(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
+class Prepared(Checked):
     """What a loss took from a step before its first update; a loss that needs more derives from it.
 
     The engine refuses a mask of another shape or dtype, and a count that is negative or not finite.
@@ -99,7 +102,7 @@ class Prepared:
         metrics: of this rank, to be logged.
     """
 
-    used: Tensor | None = None
+    used: Annotated[Tensor | None, Shape("B G")] = None
     count: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
 

@@ -147,7 +147,9 @@ class WeightedGradients:
             norms = compare(first, gradient)
             factor = weight
             if self.normalise:
-                factor = weight * norms.first / norms.second if norms.second else 0.0
+                factor = 0.0
+                if norms.second:
+                    factor = weight * norms.first / norms.second
 
             finite = math.isfinite(norms.second) and math.isfinite(factor)
             # The sum so far stands in the parameters; the next loss is added to it, and always measured by the first.

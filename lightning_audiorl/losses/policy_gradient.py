@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from lightning_audiorl import ops
+from lightning_audiorl.fields import Shape
 from lightning_audiorl.losses.advantages import GroupAdvantages
 from lightning_audiorl.losses.base import Loss, Prepared, Scorer
 from lightning_audiorl.losses.sample_filters import SampleFilter
@@ -23,16 +24,18 @@ class PreparedPolicyGradient(Prepared):
     """What the updates of one step need.
 
     Args:
+        used: [B, G] bool, the samples that enter the loss.
         advantages: [B, G].
         old_log_probs: [B, G, T] of the policy before the first inner update; None when that is not needed.
         reference_log_probs: [B, G, T]; None without a KL term.
         weights: [B, G, T] truncated importance weights; None when the sampler is the trainer.
     """
 
-    advantages: Tensor
-    old_log_probs: Tensor | None = None
-    reference_log_probs: Tensor | None = None
-    weights: Tensor | None = None
+    used: Annotated[Tensor, Shape("B G")]
+    advantages: Annotated[Tensor, Shape("B G")]
+    old_log_probs: Annotated[Tensor | None, Shape("B G T")] = None
+    reference_log_probs: Annotated[Tensor | None, Shape("B G T")] = None
+    weights: Annotated[Tensor | None, Shape("B G T")] = None
 
 
 class PolicyGradient(Loss[PreparedPolicyGradient]):
@@ -120,18 +123,15 @@ class PolicyGradient(Loss[PreparedPolicyGradient]):
         self, prepared: PreparedPolicyGradient, micro_batch: MicroBatch, divisor: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
         rollout = micro_batch.samples
-        assert prepared.used is not None
         used = prepared.used[micro_batch.index]
         mask = rollout.keep & used[..., None]
 
         # The ratio to the policy that sampled; without old log-probs it is 1, and only its gradient counts.
         scored = self.settings.token_log_probs(micro_batch.context, rollout, with_entropy=True)
-        old: Tensor | None = None
-        if prepared.old_log_probs is not None:
-            old = group_part(prepared.old_log_probs, micro_batch)
+        old = group_part(prepared.old_log_probs, micro_batch)
 
-        # An expectation over hypotheses counts each of them once, however often it was drawn.
-        unique: Tensor | None = None
+        # Comparing all samples of a group costs time that most objectives need not spend.
+        unique = None
         if self.objective.needs_unique:
             unique = ops.unique_samples(rollout.tokens, rollout.keep, used)
 
@@ -150,6 +150,7 @@ class PolicyGradient(Loss[PreparedPolicyGradient]):
         if prepared.weights is not None:
             terms = terms * group_part(prepared.weights, micro_batch)
 
+        # The penalty enters per token, so it shares the objective's reduction.
         if prepared.reference_log_probs is not None:
             reference = group_part(prepared.reference_log_probs, micro_batch)
             kl = ops.kl_estimate(scored.log_probs, reference, self.kl, rollout.keep)

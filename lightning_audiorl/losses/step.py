@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import overload
 
 from torch import Tensor
 
@@ -109,7 +110,13 @@ class MicroBatch:
         return self.rollout
 
 
-def group_part(values: Tensor, micro_batch: MicroBatch) -> Tensor:
-    """The part of [B, G, T, ...] values that belongs to a micro-batch, cut to its longest completion."""
+@overload
+def group_part(values: Tensor, micro_batch: MicroBatch) -> Tensor: ...
+@overload
+def group_part(values: None, micro_batch: MicroBatch) -> None: ...
+def group_part(values: Tensor | None, micro_batch: MicroBatch) -> Tensor | None:
+    """The part of [B, G, T, ...] values that belongs to a micro-batch, cut to its longest completion; None stays."""
+    if values is None:
+        return None
     width = micro_batch.samples.tokens.shape[-1]
     return values[micro_batch.index][:, :, :width]

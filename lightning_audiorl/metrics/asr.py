@@ -69,12 +69,15 @@ class AsrMetrics(RegistersSpecs, Metric):
                 "lightning_audiorl.metrics.SpeechEvaluation with the judges that shall listen"
             )
 
-        rows = [
-            utterance_counts(hypothesis, self.normalisers, self.keywords).values()
+        counts = [
+            utterance_counts(hypothesis, self.normalisers, self.keywords)
             for hypothesis in hypotheses
         ]
-        rows.append(UtteranceCounts(compute_s=compute_seconds).values())
-        self.sums += torch.tensor(rows, dtype=torch.float64).sum(0).to(self.sums.device)
+        counts.append(UtteranceCounts(compute_s=compute_seconds))
+
+        # float64 holds whole numbers exactly up to 2**53: the order of batches and ranks cannot change a count.
+        rows = torch.tensor([one.values() for one in counts], dtype=torch.float64)
+        self.sums += rows.sum(0).to(self.sums.device)
 
     def compute(self) -> dict[str, Tensor]:
         """The metrics of `asr_rates` as float32 scalars."""

@@ -55,7 +55,9 @@ class AsrEvaluation(SetEvaluation):
     """
 
     def __init__(
-        self, keywords: list[str] | None = None, normalisers: dict[str, Normaliser] | None = None
+        self,
+        keywords: list[str] | None = None,
+        normalisers: dict[str, Normaliser] | None = None,
     ) -> None:
         self.keywords = keywords
         self.normalisers = normalisers

@@ -122,8 +122,9 @@ def is_loop(alignment: Alignment, min_repeated: int = 4, max_period: int = 32) -
     longest_period = min(max_period, len(alignment.hypothesis) // 2)
 
     for period in range(1, longest_period + 1):
+        least = max(min_repeated, period)
         long = [
-            s for s in _repeats(alignment.hypothesis, period) if len(s) >= max(min_repeated, period)
+            stretch for stretch in _repeats(alignment.hypothesis, period) if len(stretch) >= least
         ]
         if not long:
             continue
@@ -162,7 +163,10 @@ def is_hallucination(alignment: Alignment, min_invented: int = 3) -> bool:
     return runaway or unrelated or is_loop(alignment)
 
 
-def aligned_keywords(alignment: Alignment, keywords: Iterable[list[str]]) -> tuple[int, int, int]:
+def aligned_keywords(
+    alignment: Alignment,
+    keywords: Iterable[list[str]],
+) -> tuple[int, int, int]:
     """Keyword occurrences: (in the reference and hit in place, in the reference, in the hypothesis).
 
     Args:
@@ -185,10 +189,9 @@ def aligned_keywords(alignment: Alignment, keywords: Iterable[list[str]]) -> tup
 
         # In place: all of its units are hits, and they stand side by side in the hypothesis too.
         for start in in_reference:
-            first = alignment.hit_at.get(start)
-            if first is not None and all(
-                alignment.hit_at.get(start + k) == first + k for k in range(len(keyword))
-            ):
+            places = [alignment.hit_at.get(start + k) for k in range(len(keyword))]
+            first = places[0]
+            if first is not None and places == list(range(first, first + len(keyword))):
                 num_hits += 1
 
     return num_hits, num_in_reference, num_in_hypothesis
@@ -196,8 +199,9 @@ def aligned_keywords(alignment: Alignment, keywords: Iterable[list[str]]) -> tup
 
 def _occurrences(units: list[str], keyword: list[str]) -> list[int]:
     """Where ``keyword`` begins in ``units``."""
-    n = len(keyword)
-    return [i for i in range(len(units) - n + 1) if units[i : i + n] == keyword]
+    num = len(keyword)
+    starts = range(len(units) - num + 1)
+    return [i for i in starts if units[i : i + num] == keyword]
 
 
 @dataclass(frozen=True)
@@ -273,21 +277,26 @@ def utterance_counts(
     nonspeech = not reference
     return UtteranceCounts(
         utterances=1,
+        # Alignment in the unit of the language.
         words=len(alignment.reference),
         hypothesis_words=len(alignment.hypothesis),
         hits=len(alignment.hit_at),
         substitutions=alignment.substitutions,
         deletions=alignment.deletions,
         insertions=alignment.insertions,
+        # Characters, whatever the unit.
         characters=len(reference),
         character_errors=characters.errors,
+        # The utterance as a whole.
         exact=reference == text,
         hallucinated=is_hallucination(alignment),
         loops=is_loop(alignment),
         unfinished=not hypothesis.finished,
+        # Keywords, as multisets.
         keyword_hits=keyword_hits,
         keywords=reference_keywords,
         hypothesis_keywords=hypothesis_keywords,
+        # Only where nothing is spoken; a rate over these alone.
         nonspeech=nonspeech,
         nonspeech_texts=nonspeech and bool(text),
         nonspeech_words=len(alignment.hypothesis) if nonspeech else 0,
@@ -317,24 +326,34 @@ def asr_rates(counts: UtteranceCounts) -> dict[str, float]:
     """
     c = counts
     errors = c.substitutions + c.deletions + c.insertions
+
+    # Without a time the ratio would be 0, which reads as infinitely fast.
+    real_time_factor = _ratio(c.compute_s, c.audio_s) if c.compute_s else math.nan
+
     return {
+        # Shares of the reference.
         "wer": _ratio(errors, c.words),
         "cer": _ratio(c.character_errors, c.characters),
         "substitution_rate": _ratio(c.substitutions, c.words),
         "insertion_rate": _ratio(c.insertions, c.words),
         "deletion_rate": _ratio(c.deletions, c.words),
         "correct_rate": _ratio(c.hits, c.words),
+        # Shares of the utterances.
         "exact_match": _ratio(c.exact, c.utterances),
         "hallucination_rate": _ratio(c.hallucinated, c.utterances),
         "loop_rate": _ratio(c.loops, c.utterances),
+        # Keywords by occurrence.
         "keyword_precision": _ratio(c.keyword_hits, c.hypothesis_keywords),
         "keyword_recall": _ratio(c.keyword_hits, c.keywords),
         "keyword_f1": _ratio(2 * c.keyword_hits, c.keywords + c.hypothesis_keywords),
+        # What runs on, or falls silent.
         "length_ratio": _ratio(c.hypothesis_words, c.words),
+        # Of utterances in which nothing is spoken.
         "nonspeech_text_rate": _ratio(c.nonspeech_texts, c.nonspeech),
         "nonspeech_words_per_minute": _ratio(60 * c.nonspeech_words, c.nonspeech_s),
+        # Of decoding.
         "unfinished_rate": _ratio(c.unfinished, c.utterances),
-        "real_time_factor": _ratio(c.compute_s, c.audio_s) if c.compute_s else math.nan,
+        "real_time_factor": real_time_factor,
         "num_utterances": c.utterances,
         "num_reference_words": c.words,
     }

@@ -51,16 +51,22 @@ class Format:
 
     def text(self, value: float) -> str:
         """A dash for NaN."""
-        return "-" if math.isnan(value) else f"{self.factor * value:.{self.digits}f}"
+        if math.isnan(value):
+            return "-"
+        return f"{self.factor * value:.{self.digits}f}"
 
     def change_text(self, before: float, after: float) -> str:
         """With its sign; a dash where one is NaN, or nothing can be divided by."""
         if self.change == "difference":
             change = self.factor * (after - before)
-            return "-" if math.isnan(change) else f"{change:+.{self.digits}f}"
+            if math.isnan(change):
+                return "-"
+            return f"{change:+.{self.digits}f}"
 
         change = 100 * (after / before - 1) if before else math.nan
-        return "-" if math.isnan(change) else f"{change:+.1f} %"
+        if math.isnan(change):
+            return "-"
+        return f"{change:+.1f} %"
 
 
 def percent(title: str = "") -> Format:
@@ -136,6 +142,11 @@ class MetricSpec:
     def words(self) -> str:
         """Its name with spaces."""
         return self.name.replace("_", " ")
+
+    @property
+    def factor(self) -> float:
+        """What a value is multiplied by where it is shown or drawn."""
+        return 1.0 if self.format is None else self.format.factor
 
     def badness(self, value: float) -> float:
         """``value`` on a scale on which lower is better.

@@ -50,6 +50,20 @@ class Judges:
         return [judge for judge in vars(self).values() if isinstance(judge, Judge)]
 
     @property
+    def names(self) -> dict[str, str]:
+        """Names by role; roles that are None are left out.
+
+        Example:
+            >>> Judges(judge="asr", held_out_encoder="ecapa").names
+            {'judge': 'asr', 'held_out_encoder': 'ecapa'}
+        """
+        names = {}
+        for role, judge in vars(self).items():
+            if judge is not None:
+                names[role] = judge if isinstance(judge, str) else judge.name
+        return names
+
+    @property
     def complete(self) -> bool:
         """Whether none of them is a mere name."""
         return not any(isinstance(judge, str) for judge in vars(self).values())
@@ -107,7 +121,11 @@ class SpeechCounts:
     compute_s: float = 0.0
 
 
-def character_errors(row: Utterance, transcript: str, normaliser: Normaliser) -> tuple[int, int]:
+def character_errors(
+    row: Utterance,
+    transcript: str,
+    normaliser: Normaliser,
+) -> tuple[int, int]:
     """(edits, reference characters) by jiwer's alignment of the normalised texts, spaces left out.
 
     Example:
@@ -209,7 +227,9 @@ def _add_similarities(
             continue
 
         # No voice, and no failure: the sample is empty, which is the worst that a voice can be.
-        similarity = -1.0 if voice is None else float(torch.dot(voice, prompt))
+        similarity = -1.0
+        if voice is not None:
+            similarity = float(torch.dot(voice, prompt))
         _add(counts, f"{prefix}similarity", similarity)
         _add(counts, f"{prefix}similarities", 1)
 
@@ -245,7 +265,9 @@ def speech_rates(counts: SpeechCounts) -> dict[str, float]:
     held_out_cer = _ratio(c.held_out_errors, c.held_out_characters)
     similarity = _ratio(c.similarity, c.similarities)
     held_out_similarity = _ratio(c.held_out_similarity, c.held_out_similarities)
+
     return {
+        # By the judges.
         "cer": cer,
         "held_out_cer": held_out_cer,
         "judge_gap": held_out_cer - cer,
@@ -253,12 +275,15 @@ def speech_rates(counts: SpeechCounts) -> dict[str, float]:
         "held_out_similarity": held_out_similarity,
         "similarity_gap": similarity - held_out_similarity,
         "judge_failure_rate": _ratio(c.failures, c.samples),
+        # Of the samples themselves; no judge is needed.
         "tokens_per_unit": _ratio(c.tokens, c.units),
         "duration_ratio": _ratio(c.speech_s, c.expected_s),
         "missing_stop_rate": _ratio(c.missing_stops, c.samples),
         "empty_rate": _ratio(c.empties, c.samples),
+        # The voice.
         "f0_mean_hz": _ratio(c.f0_hz, c.voiced),
         "f0_std_semitones": _ratio(c.f0_spread, c.voiced),
+        # Time and size.
         "rtf": _ratio(c.compute_s, c.speech_s),
         "num_samples": c.samples,
     }

@@ -43,19 +43,20 @@ def reward_hacking_alerts(
         if not values or math.isnan(values[-1]) or math.isnan(rewards[-1]):
             continue
 
-        known = [
-            i
-            for i, value in enumerate(values)
-            if not math.isnan(value) and not math.isnan(rewards[i])
-        ]
+        known = []
+        for i, value in enumerate(values):
+            if not math.isnan(value) and not math.isnan(rewards[i]):
+                known.append(i)
         best = min(known, key=lambda i: spec.badness(values[i]))
 
         # Since its best, not since the validation before: a metric may get worse in steps too small to be seen.
         worse = spec.badness(values[-1]) - spec.badness(values[best])
-        if worse > tolerance and rewards[-1] - rewards[best] > reward_tolerance:
+        gained = rewards[-1] - rewards[best]
+        if worse > tolerance and gained > reward_tolerance:
             alerts.append(
-                f"reward rose from {rewards[best]:.3f} to {rewards[-1]:.3f} while {key} went from {values[best]:.3f} "
-                f"to {values[-1]:.3f} (validation {best} to {len(values) - 1})"
+                f"reward rose from {rewards[best]:.3f} to {rewards[-1]:.3f} "
+                f"while {key} went from {values[best]:.3f} to {values[-1]:.3f} "
+                f"(validation {best} to {len(values) - 1})"
             )
     return alerts
 
@@ -80,9 +81,13 @@ def gap_alerts(history: Mapping[str, Sequence[float]], tolerance: float = 0.05) 
         if spec.watch != "gap" or not known or math.isnan(values[-1]):
             continue
 
-        if known[-1] - known[0] > tolerance:
+        # A gap that the start already had is the judges' difference, not the policy's doing.
+        start = known[0]
+        now = known[-1]
+        if now - start > tolerance:
             alerts.append(
-                f"{key} opened from {known[0]:.3f} to {known[-1]:.3f}: the first judge {spec.meaning} than the judge "
-                "held out; where it rewards, the policy may be learning the judge and not the task"
+                f"{key} opened from {start:.3f} to {now:.3f}: "
+                f"the first judge {spec.meaning} than the judge held out; "
+                "where it rewards, the policy may be learning the judge and not the task"
             )
     return alerts

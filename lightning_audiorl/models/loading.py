@@ -253,4 +253,6 @@ def stop_token_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     ids = model.generation_config.eos_token_id
     if ids is None:
         ids = tokenizer.eos_token_id
-    return list(ids) if isinstance(ids, list | tuple) else [int(ids)]
+    if isinstance(ids, list | tuple):
+        return list(ids)
+    return [int(ids)]

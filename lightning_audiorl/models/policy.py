@@ -111,7 +111,7 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
 
         Args:
             num_prompts: B.
-            seconds: of each clip, or of the speech that a prompt asks for.
+            seconds: of each clip, or of the speech to be made.
             text_tokens: tokens of a prompt beside its audio frames; by default a usual number.
 
         Raises:
@@ -134,7 +134,7 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def train(self, mode: bool = True) -> Self:
-        """As in torch, but a module of which nothing trains stays in eval mode: no dropout in a frozen encoder."""
+        """Train mode but for modules of which nothing trains: no dropout in a frozen encoder."""
         super().train(mode)
         for module in self.modules() if mode else ():
             parameters = list(module.parameters())

@@ -43,7 +43,8 @@ class Reference:
         trainable = policy.trainable()
         only_adapters = bool(trainable) and all("lora_" in name for name in trainable)
         # The product of a fresh adapter's two matrices is zero, since the second one is.
-        fresh = all(not local(p).any() for name, p in trainable.items() if "lora_B" in name)
+        second = [local(p) for name, p in trainable.items() if "lora_B" in name]
+        fresh = not any(values.any() for values in second)
         self.adapters_only = only_adapters and fresh
 
         self._values: dict[str, Tensor] = {}

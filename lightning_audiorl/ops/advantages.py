@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from torch import Tensor
 
+from lightning_audiorl.fields import Checked, Shape
 from lightning_audiorl.ops.masks import masked, masked_mean
 
 AdvantageKind = Literal["normalised", "centred", "leave_one_out"]
 
 
 @dataclass(frozen=True)
-class Advantages:
+class Advantages(Checked):
     """Advantages of B groups of G samples, and what was left out.
 
     Args:
@@ -23,8 +24,8 @@ class Advantages:
         num_dropped: groups with fewer than two valid samples; none of their samples is used.
     """
 
-    values: Tensor
-    used: Tensor
+    values: Annotated[Tensor, Shape("B G")]
+    used: Annotated[Tensor, Shape("B G")]
     num_zero_variance: int
     num_dropped: int
 
@@ -78,6 +79,8 @@ def group_advantages(
 
     mean = masked_mean(rewards, valid, dim=-1).unsqueeze(-1)
     deviation = masked(rewards - mean, used & ~is_flat)
+
+    # A group of one sample is masked out above; without the clamp it would still be 0 / 0.
     num_others = (count - 1).clamp(min=1)
     if kind == "normalised":
         std = (deviation.square().sum(-1, keepdim=True) / num_others).sqrt()
@@ -105,6 +108,8 @@ def _check(rewards: Tensor, valid: Tensor, kind: str) -> None:
         raise ValueError(
             f"group_advantages: expected rewards and valid [B, G], got {list(rewards.shape)}, {list(valid.shape)}"
         )
+
+    # One NaN in the mean would reach every sample of its group.
     broken = valid & ~rewards.isfinite()
     if broken.any():
         raise ValueError(

@@ -41,5 +41,7 @@ def truncated_importance_weights(
             "truncated_importance_weights: log_probs, sampler_log_probs and keep must have one shape, got "
             f"{list(log_probs.shape)}, {list(sampler_log_probs.shape)}, {list(keep.shape)}"
         )
+
+    # Masked before the exponential: what stands at padded places may be infinite, or overflow.
     log_weight = masked(log_probs - sampler_log_probs, keep)
     return torch.where(keep, log_weight.exp().clamp(max=cap), 1.0)

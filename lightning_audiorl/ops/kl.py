@@ -80,6 +80,8 @@ def full_vocabulary_kl(logits: Tensor, ref_logits: Tensor, temperature: float = 
     """
     log_p = scaled_logits(logits, temperature).log_softmax(-1)
     log_q = scaled_logits(ref_logits, temperature).log_softmax(-1)
+
+    # 0 * -inf is NaN, in the gradient too: forbidden tokens are left out before they meet 0.
     allowed = ~log_p.isneginf()
     log_ratio = masked(log_p, allowed) - masked(log_q, allowed)
     return masked(log_p.exp() * log_ratio, allowed).sum(-1)
@@ -126,6 +128,7 @@ def chunked_full_kl(
         ref_head = head
 
     def divergence(hidden: Tensor, ref_hidden: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        # Within the chunk: the reference's logits are as large as the policy's, and go with them.
         with torch.no_grad():
             ref_logits = ref_head(ref_hidden)
         return full_vocabulary_kl(head(hidden), ref_logits, temperature), index

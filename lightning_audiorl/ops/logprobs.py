@@ -76,13 +76,17 @@ def token_log_probs(
             its support.
     """
     _check(hidden, tokens, keep, support, temperature, chunk_size)
+
+    # The head is as wide as the vocabulary: padding is not worth its logits.
     flat_hidden = hidden[keep]
     flat_tokens = tokens[keep]
     flat_support = None if support is None else support[keep]
-    if flat_support is not None and not (flat_support == flat_tokens.unsqueeze(-1)).any(-1).all():
-        raise ValueError(
-            "token_log_probs: a kept token is not in its support; pass the support of the same rollout"
-        )
+    if flat_support is not None:
+        is_supported = (flat_support == flat_tokens.unsqueeze(-1)).any(-1)
+        if not is_supported.all():
+            raise ValueError(
+                "token_log_probs: a kept token is not in its support; pass the support of the same rollout"
+            )
 
     def score(hidden: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         logits = head(hidden)
@@ -90,7 +94,8 @@ def token_log_probs(
         if flat_support is not None:
             # The distribution is over the K tokens of the support; the target is its own place among them.
             allowed = flat_support[index]
-            logits = logits.gather(-1, allowed.clamp(min=0)).masked_fill(allowed < 0, -float("inf"))
+            logits = logits.gather(-1, allowed.clamp(min=0))
+            logits = logits.masked_fill(allowed < 0, -float("inf"))
             target = (allowed == target.unsqueeze(-1)).int().argmax(-1)
         return _Score.apply(logits, target, temperature, with_entropy)
 
@@ -131,6 +136,7 @@ class _Score(torch.autograd.Function):
             log_p.clamp_(min=_FLOOR)
             entropy = log_p.exp().mul_(log_p).sum(-1).neg_()
 
+        # Temperature 0 is scored at 1, as in `scaled_logits`.
         ctx.save_for_backward(log_p, target, entropy)
         ctx.temperature = temperature or 1.0
         ctx.dtype = logits.dtype
@@ -172,6 +178,7 @@ def scaled_logits(logits: Tensor, temperature: float) -> Tensor:
         >>> scaled_logits(torch.tensor([1.0, 2.0], dtype=torch.bfloat16), temperature=0.5)
         tensor([2., 4.])
     """
+    # Two policies differ by less than bfloat16 can tell; float64 stays, for gradient checks.
     if logits.dtype != torch.float64:
         logits = logits.float()
     return logits if temperature in (0.0, 1.0) else logits / temperature
@@ -197,6 +204,8 @@ def over_chunks(
         return [function(*states, index)]
 
     chunks = zip(*(tensor.split(chunk_size) for tensor in (*states, index)), strict=True)
+
+    # Reentrant checkpoints give no gradient at all where only the head's weights want one.
     if torch.is_grad_enabled():
         return [checkpoint(function, *chunk, use_reentrant=False) for chunk in chunks]
     return [function(*chunk) for chunk in chunks]

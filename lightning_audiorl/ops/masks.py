@@ -17,6 +17,7 @@ def masked(values: Tensor, keep: Tensor) -> Tensor:
         values: any shape.
         keep: bool, broadcastable to ``values``.
     """
+    # In the dtype of the values: a Python 0.0 would turn whole numbers into floats.
     zero = torch.zeros((), dtype=values.dtype, device=values.device)
     return torch.where(keep, values, zero)
 

@@ -105,6 +105,8 @@ def _inputs(
     unique: Tensor | None,
 ) -> _Inputs:
     shape = log_probs.shape
+
+    # Where this very policy sampled, the ratio is 1 and its gradient the policy gradient.
     old = log_probs.detach() if old_log_probs is None else old_log_probs.detach()
     unique = used if unique is None else unique
     per_token = (log_probs, old, keep)
@@ -219,6 +221,7 @@ class GSPO(GRPO):
         tensor([[[2., 2.]]])
     """
 
+    # The paper's: the mean over a completion moves far less than the ratio of one token.
     clip_low: float = 3e-4
     clip_high: float = 4e-4
 
@@ -298,6 +301,7 @@ class MWER(Objective):
     drop_zero_variance: bool = False
 
     def __post_init__(self) -> None:
+        # The terms are scaled for this reduction; another would divide by another number.
         if self.reduction != "group_mean":
             raise ValueError(f"MWER: reduction must be 'group_mean', got {self.reduction!r}")
 
@@ -332,6 +336,7 @@ def unique_samples(tokens: Tensor, keep: Tensor, used: Tensor | None = None) -> 
     if used is None:
         used = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
 
+    # No token is -1: completions of different lengths differ there.
     kept_tokens = tokens.masked_fill(~keep, -1)
     same = (kept_tokens.unsqueeze(2) == kept_tokens.unsqueeze(1)).all(-1)
     # same[b, g, h]: below the diagonal stand the samples h before g.

@@ -20,6 +20,8 @@ def key_to_seed(*key: int | str) -> int:
         False
     """
     text = "".join(f"{len(str(part))}:{part}" for part in key)
+
+    # Python's own `hash` of a text differs from process to process.
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     # torch takes seeds of a signed 64-bit integer.
     return int.from_bytes(digest, "big") >> 1
@@ -33,6 +35,7 @@ def keyed_generator(*key: int | str) -> torch.Generator:
         >>> torch.equal(first, second)
         True
     """
+    # Always the CPU's: a GPU draws other numbers from the same seed.
     return torch.Generator().manual_seed(key_to_seed(*key))
 
 
@@ -43,4 +46,5 @@ def keyed_uniform(num: int, *key: int | str) -> Tensor:
         >>> bool((keyed_uniform(3, "tempo", "utterance-1") == keyed_uniform(5, "tempo", "utterance-1")[:3]).all())
         True
     """
+    # Draws in steps of float32 would never hit the rarest tokens of a large vocabulary.
     return torch.rand(num, generator=keyed_generator(*key), dtype=torch.float64)

@@ -41,6 +41,8 @@ def loss_divisor(
         ValueError: for an unknown reduction, shapes that do not fit, or ``fixed_length`` without ``max_length``.
     """
     _check(keep, used, reduction)
+
+    # Whole numbers: ranks add them up without rounding, in whatever order.
     if reduction == "sample_mean":
         return used.sum()
     if reduction == "token_mean":

@@ -78,6 +78,8 @@ class Schedule:
             0.5
         """
         first, last = self.ends
+
+        # A run without steps stays at the start.
         num_steps = max(1, self.steps or num_steps)
         done = min(1.0, step / num_steps)
         if self.kind == "exponential":

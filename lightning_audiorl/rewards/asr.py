@@ -327,6 +327,8 @@ class Hallucination(TextReward):
         normalisers: dict[str, Normaliser] | None = None,
     ) -> None:
         super().__init__(weight, name, normalisers)
+
+        # Without a rule every sample would get 0: a reward that never tells samples apart.
         if rules is not None and not rules:
             raise ValueError(
                 "Hallucination.rules: expected at least one rule, or None for the defaults; got []"

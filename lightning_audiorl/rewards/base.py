@@ -123,6 +123,7 @@ class TextReward(Reward):
         """The value of one hypothesis."""
 
     def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
+        # Its text is empty: every sample would silently count as an empty hypothesis.
         if any(hypothesis.speech is not None for hypothesis in hypotheses):
             raise RewardError(
                 f"reward '{self.name}' ({type(self).__name__}) reads text, but the policy speaks; take a reward that "

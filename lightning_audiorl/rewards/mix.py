@@ -247,7 +247,10 @@ def _without_failing(
     if 0 < len(sound) < len(group):
         again = _attempt(reward, [group[i] for i in sound], panel)
         for place, i in enumerate(sound):
-            answers[i] = again if isinstance(again, Exception) else again[place]
+            if isinstance(again, Exception):
+                answers[i] = again
+            else:
+                answers[i] = again[place]
     return answers
 
 
@@ -262,4 +265,5 @@ def _number(answer: object) -> float:
     if not isinstance(answer, Real):
         return math.nan
     value = float(answer)
-    return value if abs(value) <= torch.finfo(torch.float32).max else math.nan
+    largest = torch.finfo(torch.float32).max
+    return value if abs(value) <= largest else math.nan

@@ -150,6 +150,8 @@ class SpeechAccuracy(JudgedReward):
             raise ValueError(
                 f"SpeechAccuracy.scale: expected a positive number or None, got {scale}"
             )
+
+        # The other forms have a bound of their own, and never fall below 0.
         if not floor < 1 or (form != "linear" and floor != 0):
             raise ValueError(
                 f"SpeechAccuracy.floor: below 1 for the linear form, 0 for the others; got {floor}"
@@ -253,6 +255,7 @@ class SpeakerSimilarity(JudgedReward):
             elif voice is None or prompt is None:
                 values.append(math.nan)
             else:
+                # Rounding may take the cosine of two equal voices beyond 1.
                 cosine = torch.dot(voice, prompt)
                 values.append(float(cosine.clamp(-1.0, 1.0)))
         return judged(values, self.encoder)

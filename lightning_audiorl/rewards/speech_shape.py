@@ -39,6 +39,8 @@ def duration_consistency(lengths: Sequence[int], floor: float = -1.0) -> list[fl
     """
     # Silence must not pull the median down: a group that mostly says nothing would reward it.
     spoken = [length for length in lengths if length]
+
+    # Where nothing is spoken all get the floor: any number above 0 serves as the median.
     middle = median(spoken) if spoken else 1.0
 
     values = []
@@ -178,7 +180,9 @@ class Diversity(Reward):
         # Without a weight F0 is not even measured: 0 times a melody that cannot be measured is NaN.
         values = []
         for distance, speech in zip(distances, group, strict=True):
-            melody = self.melody_weight * self._melody(speech) if self.melody_weight else 0.0
+            melody = 0.0
+            if self.melody_weight:
+                melody = self.melody_weight * self._melody(speech)
             values.append(self.distance_weight * distance + melody)
         return values
 

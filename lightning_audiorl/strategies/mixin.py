@@ -181,4 +181,6 @@ def _detached(state: Any) -> Any:
         return state.detach()
     if isinstance(state, dict):
         return {key: _detached(value) for key, value in state.items()}
-    return [_detached(item) for item in state] if isinstance(state, list) else state
+    if isinstance(state, list):
+        return [_detached(item) for item in state]
+    return state

@@ -94,6 +94,7 @@ class Loop(HallucinationRule):
 
     def fires(self, reference: list[str], hypothesis: list[str]) -> bool:
         """Whether any n-gram is repeated beyond the slack."""
+        # What is longer than half of the text cannot stand in it twice.
         longest_n = min(self.max_n, len(hypothesis) // 2)
         return any(self._loops(reference, hypothesis, n) for n in range(1, longest_n + 1))
 
@@ -185,6 +186,7 @@ def script_of(char: str) -> str:
         >>> script_of("a"), script_of("我"), script_of("7")
         ('LATIN', 'CJK', '')
     """
+    # The names of modifier letters (Lm), such as 々 and ー, do not begin with a script.
     if unicodedata.category(char) not in ("Lu", "Ll", "Lt", "Lo"):
         return ""
     return unicodedata.name(char, "").partition(" ")[0]

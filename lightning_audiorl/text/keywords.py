@@ -108,5 +108,6 @@ def count_keywords(
         in_reference[index] = count_occurrences(reference_units, keyword)
         in_hypothesis[index] = count_occurrences(hypothesis_units, keyword)
 
+    # Keyword by keyword: one said too often does not make up for another that is missing.
     matched = in_reference & in_hypothesis
     return KeywordCounts(matched.total(), in_reference.total(), in_hypothesis.total())

@@ -32,6 +32,7 @@ def split_units(text: str, unit: Unit) -> list[str]:
 
 def _fold(text: str) -> str:
     """Special tokens out, one width (NFKC), one apostrophe, lower case."""
+    # Before lower case: [UNK] is told from a word in brackets by its capitals.
     text = _SPECIAL_TOKENS.sub(" ", text).translate(_APOSTROPHES)
     folded = unicodedata.normalize("NFKC", text).lower()
     # Lower case can take a letter apart: that of İ is an i and a dot.
@@ -110,6 +111,8 @@ class EnglishNormaliser(WordNormaliser):
     def normalise(self, text: str) -> str:
         """Lower case, words alone, no accents."""
         decomposed = unicodedata.normalize("NFKD", _fold(text))
+
+        # NFKD puts an accent behind its letter, as a character of this block.
         unaccented = "".join(char for char in decomposed if not "\u0300" <= char <= "\u036f")
         return _only_words(unicodedata.normalize("NFKC", unaccented))
 
@@ -144,10 +147,13 @@ class MixedNormaliser(Normaliser):
     def normalise(self, text: str) -> str:
         """Lower case, characters and words with spaces between them."""
         spaced = _UNSPACED.sub(r" \1 ", _only_words(_fold(text)))
+
+        # Once more: an apostrophe may stand at the edge of a word only now.
         return _only_words(spaced)
 
 
 _WORDS = WordNormaliser()
+# Korean has spaces, but writers disagree where: its errors are counted in characters, too.
 _WITHOUT_SPACES = ("zh", "cmn", "yue", "wuu", "nan", "ja", "ko", "th", "lo", "my", "km")
 _BY_LANGUAGE: dict[str, Normaliser] = {
     "en": EnglishNormaliser(),
@@ -171,6 +177,8 @@ def normaliser_for(lang: str, overrides: Mapping[str, Normaliser] | None = None)
         overrides: normalisers by language code that take precedence over the built-in table.
     """
     code = lang.strip().lower().replace("_", "-")
+
+    # The whole code first: zh-en is mixed text, not zh.
     for key in (code, code.partition("-")[0]):
         for table in (overrides or {}, _BY_LANGUAGE):
             if key in table:

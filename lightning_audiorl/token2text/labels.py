@@ -15,7 +15,9 @@ def label_of(row: Utterance, head: str) -> str:
         >>> label_of(row, "speaker"), label_of(row, "emotion"), label_of(row, "accent")
         ('george', 'calm', '')
     """
-    return row.speaker if head == "speaker" else str(row.extra.get(head, ""))
+    if head == "speaker":
+        return row.speaker
+    return str(row.extra.get(head, ""))
 
 
 def class_ids(

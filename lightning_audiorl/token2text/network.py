@@ -47,6 +47,7 @@ class _GatedConv(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, keep: Tensor) -> Tensor:
+        # A LayerNorm makes noise of padding, which the convolution would mix into the last codes.
         inner = torch.where(keep, self.norm(x), 0.0).transpose(1, 2)
         gated = nn.functional.glu(self.conv(inner), dim=1).transpose(1, 2)
         return x + self.dropout(self.mix(gated))
@@ -214,6 +215,7 @@ class Token2Text(JudgeNetwork):
         for conv in self.convs:
             x = conv(x, keep)
 
+        # Convolutions know their neighbours; only attention has to be told positions.
         if len(self.encoder):
             x = x + sinusoids(x.shape[1], x.shape[2], x.device)
         for layer in self.encoder:
@@ -288,7 +290,8 @@ class Token2Text(JudgeNetwork):
         longest = int((lengths * factor).max())
         place = torch.arange(longest, device=lengths.device) // factor[:, None]
         place = place.clamp(max=log_probs.shape[1] - 1)
-        repeated = log_probs.gather(1, place[..., None].expand(-1, -1, log_probs.shape[2]))
+        index = place[..., None].expand(-1, -1, log_probs.shape[2])
+        repeated = log_probs.gather(1, index)
 
         flat = torch.cat([torch.tensor(ids, dtype=torch.long) for ids in targets]).to(
             log_probs.device

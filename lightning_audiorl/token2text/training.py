@@ -173,6 +173,8 @@ class Token2TextTraining(JudgeTraining):
     def _disturbed(self, codes: Tensor, rows: Sequence[Utterance]) -> Tensor:
         """[B, T, width] embeddings; see ``replaced`` and ``mixed``. The end of speech stays as it is."""
         num_codes = codes.shape[1]
+
+        # Keyed by row: what happens to a row does not depend on its batch.
         draws = [torch.rand(num_codes, 3, generator=self._generator("noise", row)) for row in rows]
         chance, size, other = torch.stack(draws).to(codes.device).unbind(-1)
 

@@ -52,7 +52,8 @@ class Calibration:
         for form, parts in self.quantiles.items():
             for number, (likelihood, rate, num) in enumerate(parts, start=1):
                 part = f"{number} of {len(parts)}"
-                lines.append(f"| {form} | {part} | {likelihood:.3f} | {100 * rate:.1f} | {num} |")
+                percent = f"{100 * rate:.1f}"
+                lines.append(f"| {form} | {part} | {likelihood:.3f} | {percent} | {num} |")
         return "\n".join(lines)
 
 
@@ -143,7 +144,9 @@ def _read(
 
 
 def _num_codes(hypothesis: Hypothesis) -> int:
-    return 0 if hypothesis.speech is None else len(hypothesis.speech.codes)
+    if hypothesis.speech is None:
+        return 0
+    return len(hypothesis.speech.codes)
 
 
 def _codes(network: Token2Text, samples: Sequence[Hypothesis]) -> tuple[Tensor, Tensor]:
@@ -192,5 +195,7 @@ def spearman(one: Tensor, other: Tensor) -> float:
 def _mean_ranks(values: Tensor) -> Tensor:
     """[n] ranks from 1; equal values share the mean of theirs."""
     _, inverse, counts = values.double().unique(return_inverse=True, return_counts=True)
+
+    # The last of n equal values has this rank; their mean lies (n - 1) / 2 below it.
     last = counts.cumsum(0).double()
     return (last - (counts - 1) / 2)[inverse]

@@ -71,7 +71,7 @@ def test_rollout_and_update_score_alike(decoding: Decoding) -> None:
     )
     recorder = fit(module)
     step = module.last_step
-    (prepared,) = module.last_prepared
+    (prepared,) = recorder.prepared
     assert step is not None
     assert prepared.old_log_probs is not None
     assert prepared.weights is not None
@@ -122,7 +122,7 @@ def test_inner_updates() -> None:
     recorder = fit(module)
     single = fit(make_grpo(**settings))
     step = module.last_step
-    (prepared,) = module.last_prepared
+    (prepared,) = recorder.prepared
     assert step is not None
     assert prepared.old_log_probs is not None
     keep = step.rollout.keep
@@ -193,7 +193,7 @@ def test_dropout_is_off_in_rl() -> None:
     module = make_grpo(policy.train(), sampler_cap=2.0)
     recorder = fit(module)
     step = module.last_step
-    (prepared,) = module.last_prepared
+    (prepared,) = recorder.prepared
     assert step is not None
     assert prepared.old_log_probs is not None
     keep = step.rollout.keep

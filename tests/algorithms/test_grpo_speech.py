@@ -167,7 +167,7 @@ def test_rollout_and_update_score_alike(judges: Path, changes: dict[str, float])
     )
     recorder = run(module)
     step = module.last_step
-    (prepared,) = module.last_prepared
+    (prepared,) = recorder.prepared
     assert step is not None
     assert prepared.old_log_probs is not None
     assert prepared.weights is not None

@@ -81,6 +81,7 @@ class Recorder(Callback):
         gradients: by parameter name, one dict per optimiser step.
         before: trainable tensors that those gradients are of.
         lrs: learning rate of every optimiser step.
+        prepared: what each loss took from the last step.
         metrics: one dict per RL step.
         weights: trainable tensors, one dict per RL step.
     """
@@ -89,6 +90,7 @@ class Recorder(Callback):
         self.gradients: list[dict[str, Tensor]] = []
         self.before: list[dict[str, Tensor]] = []
         self.lrs: list[float] = []
+        self.prepared: list[Any] = []
         self.metrics: list[dict[str, float]] = []
         self.weights: list[dict[str, Tensor]] = []
 
@@ -97,6 +99,7 @@ class Recorder(Callback):
         self.gradients.append({name: p.grad.clone() for name, p in named if p.grad is not None})
         self.before.append(trainable(pl_module.policy))
         self.lrs.append(optimizer.param_groups[0]["lr"])
+        self.prepared = list(pl_module.prepared)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         self.metrics.append(dict(pl_module.step_metrics))

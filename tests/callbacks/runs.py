@@ -95,14 +95,14 @@ def view(**shown: Any) -> Any:
     return SimpleNamespace(**nothing | {"ledger_table": None, "load_state_dict": print} | shown)
 
 
-class Figures(Callback):
-    """Puts numbers of its own in place of two figures of the set "digits", evaluation by evaluation."""
+class PutMetrics(Callback):
+    """Puts numbers of its own in place of two metrics of the set "digits", evaluation by evaluation."""
 
     def __init__(self, wer: list[float], length: list[float] | None = None) -> None:
-        self.figures = {"wer": wer, "length_ratio": length or [1.0] * len(wer)}
+        self.values = {"wer": wer, "length_ratio": length or [1.0] * len(wer)}
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
-        for name, values in self.figures.items():
+        for name, values in self.values.items():
             pl_module.evaluations[-1]["results"]["digits"][name] = values[
                 len(pl_module.evaluations) - 1
             ]

@@ -12,7 +12,7 @@ from lightning import Callback, Trainer
 from lightning_audiorl.callbacks import Export, HackingWatch, RLCheckpoint, RunReport
 from lightning_audiorl.engine import RLModule
 from tests.callbacks import runs
-from tests.callbacks.runs import Figures
+from tests.callbacks.runs import PutMetrics
 from tests.helpers import assert_close
 
 
@@ -91,8 +91,8 @@ def test_a_resumed_run_is_the_run(
     for name, weight in expected.policy.trainable().items():
         assert_close(resumed.policy.trainable()[name], weight, "exact")
     assert [one["rl_step"] for one in resumed.evaluations] == [0, 2, 4]
-    figures = [module.evaluations[-1]["results"]["digits"]["wer"] for module in (resumed, expected)]
-    assert figures[0] == figures[1]
+    metrics = [module.evaluations[-1]["results"]["digits"]["wer"] for module in (resumed, expected)]
+    assert metrics[0] == metrics[1]
     assert new_watch.rewards[1:] == watch.rewards[1:]
     assert len(new_watch.rewards) == 3
     assert new_report.history.total_s > new_report.history.evaluation_s > 0
@@ -183,7 +183,7 @@ def test_best_by_a_figure(
     module = runs.fit(
         tmp_path,
         root,
-        Figures(values),
+        PutMetrics(values),
         export,
         saving,
         module=runs.grpo(num_steps=3),
@@ -205,7 +205,7 @@ def test_best_by_a_figure(
 
 def test_a_misspelt_monitor_is_found_before_the_first_step(root: str, tmp_path: Path) -> None:
     module = runs.grpo()
-    with pytest.raises(ValueError, match=r"no figure 'val/digit/wer' among .*val/digits/wer"):
+    with pytest.raises(ValueError, match=r"no metric 'val/digit/wer' among .*val/digits/wer"):
         runs.fit(tmp_path, root, RLCheckpoint(monitor="val/digit/wer"), module=module)
     assert module.rl_step == 0
 

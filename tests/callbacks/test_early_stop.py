@@ -16,7 +16,7 @@ from lightning import Callback
 from lightning_audiorl.callbacks import EarlyStop, Export, Guard, RLCheckpoint, RunReport
 from lightning_audiorl.callbacks.guards import broken_guards, since_best
 from tests.callbacks import runs
-from tests.callbacks.runs import Figures
+from tests.callbacks.runs import PutMetrics
 
 WER, LENGTH = "val/digits/wer", "val/digits/length_ratio"
 
@@ -94,7 +94,7 @@ def test_a_run_that_stands_still_ends_and_says_why(
 ) -> None:
     """Two evaluations without a gain; the end is saved, reported and exported as ever."""
     stop, report = EarlyStop(WER, patience=2, min_delta=0.01), RunReport()
-    values = Figures([0.5, 0.4, 0.395, 0.42, 0.1])
+    values = PutMetrics([0.5, 0.4, 0.395, 0.42, 0.1])
     with caplog.at_level(logging.WARNING):
         module = fit(tmp_path, root, values, stop, Export(), report, RLCheckpoint())
     why = "val/digits/wer has not improved for 2 evaluations, now 0.42"
@@ -116,7 +116,7 @@ def test_a_run_that_stands_still_ends_and_says_why(
 def test_a_guard_ends_a_run_that_still_gains(root: str, tmp_path: Path) -> None:
     stop = EarlyStop(WER, guards={LENGTH: Guard(drift=0.1)})
     module = fit(
-        tmp_path, root, Figures([0.5, 0.4, 0.3, 0.2, 0.1], [1.0, 1.05, 0.85, 1.0, 1.0]), stop
+        tmp_path, root, PutMetrics([0.5, 0.4, 0.3, 0.2, 0.1], [1.0, 1.05, 0.85, 1.0, 1.0]), stop
     )
     assert module.rl_step == 2
     assert (
@@ -127,7 +127,7 @@ def test_a_guard_ends_a_run_that_still_gains(root: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("stop", [EarlyStop(), EarlyStop(WER, patience=2)])
 def test_the_last_step_is_no_early_stop(root: str, tmp_path: Path, stop: EarlyStop) -> None:
     """Nor is anything without a monitor and guards."""
-    module = fit(tmp_path, root, Figures([0.5, 0.6, 0.7]), stop, num_steps=2)
+    module = fit(tmp_path, root, PutMetrics([0.5, 0.6, 0.7]), stop, num_steps=2)
     assert (module.rl_step, stop.reason) == (2, None)
 
 
@@ -135,9 +135,9 @@ def test_a_resumed_run_decides_as_the_whole_one(root: str, tmp_path: Path) -> No
     """From the checkpoint before, it stops where the whole run stopped; from the last, it takes no further step."""
     values = [0.4, 0.5, 0.45, 0.41, 0.41]
 
-    def settings(patience: int = 3) -> tuple[Figures, EarlyStop, RLCheckpoint]:
+    def settings(patience: int = 3) -> tuple[PutMetrics, EarlyStop, RLCheckpoint]:
         return (
-            Figures(values),
+            PutMetrics(values),
             EarlyStop(WER, patience=patience),
             RLCheckpoint(every_n_steps=1, keep=9),
         )
@@ -159,7 +159,7 @@ def test_a_resumed_run_decides_as_the_whole_one(root: str, tmp_path: Path) -> No
 
 
 def test_all_ranks_do_what_the_first_says() -> None:
-    """Whatever a rank would have made of its own figures."""
+    """Whatever a rank would have made of its own metrics."""
     module = runs.view(evaluations=evaluations(wer=[0.5, 0.4]), rl_step=1, num_steps=9)
     for said in ("rank 0 says so", None):
         strategy = SimpleNamespace(broadcast=lambda own, said=said: said)
@@ -178,7 +178,7 @@ def test_the_best_is_the_best_whose_guards_hold(root: str, tmp_path: Path) -> No
     """Steps 2 and 3 have lower errors, and the wrong length."""
     guards = {LENGTH: Guard(drift=0.1)}
     saving = RLCheckpoint(every_n_steps=0, keep=0, monitor=WER, guards=guards)
-    values = Figures([0.5, 0.4, 0.2, 0.1, 0.3], [1.0, 1.0, 0.8, math.nan, 1.1])
+    values = PutMetrics([0.5, 0.4, 0.2, 0.1, 0.3], [1.0, 1.0, 0.8, math.nan, 1.1])
     fit(tmp_path, root, values, saving)
     assert (saving.best_step, saving.best_value) == (4, 0.3)
     best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
@@ -189,7 +189,7 @@ def test_without_a_best_none_is_exported(
     root: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     saving = RLCheckpoint(monitor=WER, guards={LENGTH: Guard(low=0.9)})
-    fit(tmp_path, root, Figures([0.5, 0.4], [1.0, 0.8]), Export(best=True), saving, num_steps=1)
+    fit(tmp_path, root, PutMetrics([0.5, 0.4], [1.0, 0.8]), Export(best=True), saving, num_steps=1)
     assert not (tmp_path / "export_best").exists()
     assert (
         "no best checkpoint to export: val/digits/wer was never a number whose guards hold"
@@ -205,19 +205,19 @@ def test_without_a_best_none_is_exported(
     [
         (
             lambda: EarlyStop("val/digit/wer"),
-            r"EarlyStop\.monitor: no figure 'val/digit/wer' among .*val/digits/wer",
+            r"EarlyStop\.monitor: no metric 'val/digit/wer' among .*val/digits/wer",
         ),
         (
             lambda: EarlyStop(guards={"wer": Guard(rise=0.1)}),
-            r"EarlyStop\.guards: no figure 'wer' among",
+            r"EarlyStop\.guards: no metric 'wer' among",
         ),
         (
             lambda: RLCheckpoint(monitor=WER, guards={"x": Guard(rise=0.1)}),
-            r"RLCheckpoint\.guards: no figure 'x'",
+            r"RLCheckpoint\.guards: no metric 'x'",
         ),
         (
             lambda: EarlyStop(guards={"val/noise/wer": Guard(rise=0.1)}),
-            r"EarlyStop\.guards: val/noise/wer is NaN at the run's first evaluation; a guard wants a figure that",
+            r"EarlyStop\.guards: val/noise/wer is NaN at the run's first evaluation; a guard wants a metric that",
         ),
     ],
 )

@@ -113,8 +113,8 @@ def test_the_gap_of_two_judges_opens(caplog: pytest.LogCaptureFixture) -> None:
     for rl_step, (cer, held_out_cer) in enumerate([(0.30, 0.31), (0.25, 0.28), (0.15, 0.29)]):
         module.rl_step = rl_step
         watch.on_train_batch_end(trainer, module)
-        figures = {"cer": cer, "held_out_cer": held_out_cer, "judge_gap": held_out_cer - cer}
-        module.evaluations.append({"rl_step": rl_step, "kind": "val", "results": {"dev": figures}})
+        metrics = {"cer": cer, "held_out_cer": held_out_cer, "judge_gap": held_out_cer - cer}
+        module.evaluations.append({"rl_step": rl_step, "kind": "val", "results": {"dev": metrics}})
         with caplog.at_level(logging.WARNING):
             watch.on_validation_end(trainer, module)
     assert [alert["rl_step"] for alert in watch.alerts] == [2]

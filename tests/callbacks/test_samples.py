@@ -95,7 +95,7 @@ def test_groups_with_the_widest_rewards_and_no_invalid_sample() -> None:
     total = torch.tensor([[0.0, 0.1, 0.2], [0.5, -9.0, 0.9], [1.0, 3.0, 2.0], [0.0, 9.0, 9.0]])
     valid = torch.tensor([[1, 1, 1], [1, 0, 1], [1, 1, 1], [1, 0, 0]]).bool()
     scores = Scores(total, valid, {"a": total})
-    assert best_and_worst(scores, 2) == [[2, 1, 0], [1, 2, 0]]
+    assert best_and_worst(scores, 2) == [(2, 1, 0), (1, 2, 0)]
     assert len(best_and_worst(scores, 9)) == 3
 
 

@@ -15,17 +15,17 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_audiorl.algorithms import GRPO
-from lightning_audiorl.callbacks import HackingWatch, RunReport, SampleLogger, figure_table
-from lightning_audiorl.callbacks.figures import columns_of
+from lightning_audiorl.callbacks import HackingWatch, RunReport, SampleLogger, metric_table
 from lightning_audiorl.callbacks.hacking import drift_alerts
+from lightning_audiorl.callbacks.metric_table import columns_of
 from lightning_audiorl.callbacks.recordings import Recordings, recordings_page
-from lightning_audiorl.callbacks.speech import (
+from lightning_audiorl.callbacks.spoken_samples import (
     audible,
-    heard_table,
     mel_db,
     mel_figure,
     picture,
     spoken_group_table,
+    transcript_table,
     write_wav,
 )
 from lightning_audiorl.judges import JudgePanel
@@ -130,7 +130,7 @@ def test_the_table_of_the_report_has_the_figures_of_both_judges(
     folder, module, _ = finished
     text, page = ((folder / "report" / f"report.{kind}").read_text() for kind in ("md", "html"))
     results = [one["results"] for one in module.evaluations]
-    table = figure_table(*results, ("step 0", "step 2"))
+    table = metric_table(*results, ("step 0", "step 2"))
     assert table in text
     assert html.escape(table) in page
     for column in (
@@ -205,7 +205,7 @@ def test_what_no_judge_heard_is_said() -> None:
     panel = JudgePanel()
     for judge in (FakeJudge(["", None]), FakeJudge(["won", "too"], "other"), FakeEncoder()):
         panel.ask(judge, [group[0] for group in samples])
-    header, _, first, second = heard_table(panel.with_transcripts(samples)).splitlines()
+    header, _, first, second = transcript_table(panel.with_transcripts(samples)).splitlines()
     assert header == "| id | text | heard by fake | heard by other | seconds | tokens |"
     assert first == "| row | one | (nothing) | won | 0.40 | 11 |"
     assert second == "| b | two | (failed) | too | 0.12 | 3 (cut) |"
@@ -274,14 +274,12 @@ def test_silent_samples_have_a_file_and_no_picture(tmp_path: Path) -> None:
     assert [one["mel"] for one in recordings.records] == ["", "a_b/01_before.png"]
 
 
-# --- figures of speech
+# --- metrics of speech
 
 
 COLUMNS = columns_of({"all": {"missing_stop_rate": 0.5}})
-START = {
-    "all": dict.fromkeys(COLUMNS, 0.5)
-    | {"f0_mean_hz": 120.0, "tokens_per_unit": 10.0, "similarity": 0.9}
-}
+HALVES = dict.fromkeys([column.name for column in COLUMNS], 0.5)
+START = {"all": HALVES | {"f0_mean_hz": 120.0, "tokens_per_unit": 10.0, "similarity": 0.9}}
 END = {
     "all": START["all"]
     | {"cer": 0.44, "f0_mean_hz": 126.0, "tokens_per_unit": 9.5, "similarity": math.nan}
@@ -289,8 +287,8 @@ END = {
 
 
 def test_speech_has_columns_and_a_line_of_changes() -> None:
-    header, _, *lines = figure_table(START, END, ("step 0", "step 9")).splitlines()
-    titles = [title for title, _ in COLUMNS.values()]
+    header, _, *lines = metric_table(START, END, ("step 0", "step 9")).splitlines()
+    titles = [column.title for column in COLUMNS]
     assert re.split(r"\s{2,}", header) == ["set", *titles]
     first, second, changes = (re.split(r"\s{2,}", line.strip()) for line in lines)
     assert first == [
@@ -319,8 +317,8 @@ def test_speech_has_columns_and_a_line_of_changes() -> None:
         "+5.0 %",
         "+0.0 %",
     ]
-    assert "change" not in figure_table(START)
-    assert "change" not in figure_table({"a": {"wer": 0.5}}, {"a": {"wer": 0.4}})
+    assert "change" not in metric_table(START)
+    assert "change" not in metric_table({"a": {"wer": 0.5}}, {"a": {"wer": 0.4}})
 
 
 def series(**values: list[float]) -> dict[str, list[float]]:
@@ -357,9 +355,9 @@ def watched(watch: HackingWatch, results: list[dict[str, float]]) -> list[dict[s
 
     trainer: Any = SimpleNamespace(state=SimpleNamespace(fn="fit"), loggers=[], is_global_zero=True)
     module = runs.view(step_metrics={"reward/mean": 0.5})
-    for figures in results:
+    for metrics in results:
         module.evaluations.append(
-            {"rl_step": module.rl_step, "kind": "val", "results": {"digits": figures}}
+            {"rl_step": module.rl_step, "kind": "val", "results": {"digits": metrics}}
         )
         watch.on_validation_end(trainer, module)
         module.rl_step += 1

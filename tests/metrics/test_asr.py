@@ -38,7 +38,7 @@ KEYS = {
 }
 
 
-def figures(
+def metrics(
     hypotheses: list[Hypothesis], compute_seconds: float = 0.0, **arguments: object
 ) -> dict[str, float]:
     metric = AsrMetrics(**arguments)  # type: ignore[arg-type]
@@ -62,7 +62,7 @@ def test_worked_numbers() -> None:
         hypothesis("", "", duration_s=10.0),
         hypothesis("", "thank you", duration_s=20.0),
     ]
-    assert figures(batch, compute_seconds=21.0) == pytest.approx(
+    assert metrics(batch, compute_seconds=21.0) == pytest.approx(
         {
             "wer": 5 / 6,
             "cer": (3 + 4 + 9) / (7 + 7),
@@ -91,7 +91,7 @@ def test_worked_numbers() -> None:
 def test_agrees_with_jiwer_and_torchmetrics() -> None:
     pairs = random_pairs(60)
     references, texts = [p[0] for p in pairs], [p[1] for p in pairs]
-    ours = figures([hypothesis(*pair) for pair in pairs])
+    ours = metrics([hypothesis(*pair) for pair in pairs])
     theirs = jiwer.process_words(references, texts)
     words = sum(len(reference.split()) for reference in references)
     assert ours["wer"] == pytest.approx(theirs.wer)
@@ -105,9 +105,9 @@ def test_agrees_with_jiwer_and_torchmetrics() -> None:
 
 
 def test_chinese_counts_characters() -> None:
-    ours = figures([hypothesis("你好，世界", "你好 世间了", lang="zh")])
+    ours = metrics([hypothesis("你好，世界", "你好 世间了", lang="zh")])
     assert (ours["wer"], ours["cer"], ours["num_reference_words"]) == (0.5, 0.5, 4)
-    assert figures([hypothesis("我要 go home", "我要 go", lang="zh-en")])["deletion_rate"] == 0.25
+    assert metrics([hypothesis("我要 go home", "我要 go", lang="zh-en")])["deletion_rate"] == 0.25
 
 
 @pytest.mark.parametrize(
@@ -122,13 +122,13 @@ def test_chinese_counts_characters() -> None:
     ],
 )
 def test_never_infinite(batch: list[Hypothesis]) -> None:
-    values = figures(batch)
+    values = metrics(batch)
     assert set(values) == KEYS
     assert not any(math.isinf(value) for value in values.values())
 
 
 def test_undefined_is_nan() -> None:
-    silence = figures([hypothesis("", "a b")])
+    silence = metrics([hypothesis("", "a b")])
     undefined = {name for name, value in silence.items() if math.isnan(value)}
     errors = {
         name
@@ -137,8 +137,8 @@ def test_undefined_is_nan() -> None:
     }
     keywords = {name for name in KEYS if name.startswith("keyword")}
     assert undefined == errors - {"hallucination_rate"} | keywords | {"real_time_factor"}
-    assert math.isnan(figures([hypothesis("a", "a")])["nonspeech_text_rate"])
-    assert math.isnan(figures([hypothesis("a", "a")])["nonspeech_words_per_minute"])
+    assert math.isnan(metrics([hypothesis("a", "a")])["nonspeech_text_rate"])
+    assert math.isnan(metrics([hypothesis("a", "a")])["nonspeech_words_per_minute"])
 
 
 def test_keywords_by_place() -> None:
@@ -146,15 +146,15 @@ def test_keywords_by_place() -> None:
         hypothesis("call anna in new york", "call anna in york new", keywords=("Anna", "New York")),
         hypothesis("hello", "hello bob"),
     ]
-    ours = figures(batch, keywords=["bob"])
+    ours = metrics(batch, keywords=["bob"])
     assert ours["keyword_recall"] == 1 / 2
     assert ours["keyword_precision"] == 1 / 2
     assert ours["keyword_f1"] == 1 / 2
     split = hypothesis("in new york", "in new old york", keywords=("new york",))
-    assert figures([split])["keyword_recall"] == 0
+    assert metrics([split])["keyword_recall"] == 0
     moved = hypothesis("anna one two three", "one two three anna", keywords=("anna",))
-    assert figures([moved])["keyword_recall"] == 0, "said, but not where it was spoken"
-    invented = figures([hypothesis("hello", "bob")], keywords=["bob"])
+    assert metrics([moved])["keyword_recall"] == 0, "said, but not where it was spoken"
+    invented = metrics([hypothesis("hello", "bob")], keywords=["bob"])
     assert (invented["keyword_precision"], invented["keyword_f1"]) == (0, 0)
     assert math.isnan(invented["keyword_recall"])
 
@@ -183,7 +183,7 @@ def aligned(reference: str, text: str) -> Alignment:
 )
 def test_loop(reference: str, text: str, loops: bool) -> None:
     assert is_loop(aligned(reference, text)) is loops
-    assert figures([hypothesis(reference, text)])["loop_rate"] == loops
+    assert metrics([hypothesis(reference, text)])["loop_rate"] == loops
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_loop(reference: str, text: str, loops: bool) -> None:
 )
 def test_hallucination(reference: str, text: str, invented: bool) -> None:
     assert is_hallucination(aligned(reference, text)) is invented
-    assert figures([hypothesis(reference, text)])["hallucination_rate"] == invented
+    assert metrics([hypothesis(reference, text)])["hallucination_rate"] == invented
 
 
 def test_random_guesses_are_no_loops() -> None:

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_audiorl.callbacks import figure_table
-from lightning_audiorl.callbacks.figures import columns_of, shown_metrics
+from lightning_audiorl.callbacks import metric_table
 from lightning_audiorl.callbacks.hacking import drift_alerts
+from lightning_audiorl.callbacks.metric_table import columns_of, shown_metrics
 from lightning_audiorl.callbacks.plots import panels
 from lightning_audiorl.engine.distributed import merge_metrics
 from lightning_audiorl.metrics import (
@@ -31,7 +31,7 @@ from lightning_audiorl.metrics.specs import (
     is_monitored,
     reduction_over_ranks,
 )
-from lightning_audiorl.metrics.speech import SpeechCounts, speech_rates
+from lightning_audiorl.metrics.speech import SpeechCounts, SpeechMetrics, speech_rates
 from lightning_audiorl.metrics.watch import gap_alerts, reward_hacking_alerts
 from tests.text.cases import hypothesis
 
@@ -54,7 +54,7 @@ def test_every_metric_of_the_shipped_evaluations_has_a_spec(name: str) -> None:
 
 
 def test_no_spec_is_of_a_metric_that_nothing_computes() -> None:
-    assert {spec.name for spec in (*AsrMetrics.specs, *EVALUATION_METRICS)} <= set(SHIPPED)
+    assert {spec.name for spec in (*AsrMetrics.specs, *SpeechMetrics.specs)} == set(SHIPPED)
 
 
 def test_what_is_monitored() -> None:
@@ -130,8 +130,9 @@ def test_what_the_table_of_each_task_shows() -> None:
     }
     for names, titles in ((RECOGNITION, recognition), (SYNTHESIS, synthesis)):
         columns = columns_of({"all": dict.fromkeys(names, 0.5)})
-        assert [(name, title) for name, (title, _) in columns.items()] == list(titles.items())
-    texts = {name: form.text(0.5) for name, (_, form) in columns.items()}
+        assert {column.name: column.title for column in columns} == titles
+        assert [column.name for column in columns] == list(titles)
+    texts = {column.name: column.format.text(0.5) for column in columns}
     assert texts == dict.fromkeys(synthesis, "50.0") | {
         **dict.fromkeys(("similarity", "held_out_similarity"), "0.500"),
         "tokens_per_unit": "0.5",
@@ -151,7 +152,9 @@ def test_which_bars_are_drawn_and_in_which_order() -> None:
 
     errors = ["wer", "insertion_rate", "hallucination_rate", "nonspeech_text_rate"]
     assert bars(RECOGNITION) == [*errors, "correct_rate", "length_ratio"]
-    assert bars(SYNTHESIS) == list(columns_of({"all": dict.fromkeys(SYNTHESIS, 0.5)}))
+    assert bars(SYNTHESIS) == [
+        column.name for column in columns_of({"all": dict.fromkeys(SYNTHESIS, 0.5)})
+    ]
 
 
 def test_which_training_curves_share_a_panel() -> None:
@@ -231,10 +234,10 @@ def test_a_metric_registers_itself(specs: SpecTable) -> None:
     assert [spec.name for spec in shown_metrics(start) if spec.bars is not None][
         -1
     ] == "comma_recall"
-    header, _, line = figure_table(start).splitlines()
+    header, _, line = metric_table(start).splitlines()
     assert header.split()[-1] == "commas"
     assert line.split()[-1] == "25.0"
-    assert "commas" not in figure_table({"all": {"wer": 0.5}})
+    assert "commas" not in metric_table({"all": {"wer": 0.5}})
 
 
 def test_an_evaluation_may_speak_for_its_metrics(specs: SpecTable) -> None:
@@ -249,7 +252,7 @@ def test_an_evaluation_may_speak_for_its_metrics(specs: SpecTable) -> None:
 
 def test_a_name_without_a_spec_is_shown_and_monitored_but_not_watched() -> None:
     results = {"all": {"wer": 0.1, "mean_pause_s": 0.5}}
-    header, _, line = figure_table(results).splitlines()
+    header, _, line = metric_table(results).splitlines()
     assert header.endswith("mean pause s")
     assert line.split()[-1] == "0.500"
     assert is_monitored("mean_pause_s")

@@ -16,7 +16,7 @@ from tests import speech
 from tests.judges.fakes import FakeEncoder, FakeJudge, heard, said, tone
 
 
-def figures(
+def metrics(
     hypotheses: Sequence[Hypothesis], seconds: float = 0.0, **judges: Any
 ) -> dict[str, float]:
     metric = SpeechEvaluation(**judges).new()
@@ -28,7 +28,7 @@ def test_error_rates_of_both_judges_and_their_gap() -> None:
     """12 characters to hear: the reward's judge hears one wrong, the other four."""
     samples = [said("one two", value=heard(0)), said("six ten", value=heard(1))]
     kind, strict = FakeJudge(["one twx", "sixten"]), FakeJudge(["on to", "sx tn"], name="held-out")
-    found = figures(samples, judge=kind, held_out_judge=strict)
+    found = metrics(samples, judge=kind, held_out_judge=strict)
     assert found["cer"] == pytest.approx(1 / 12)
     assert found["held_out_cer"] == pytest.approx(4 / 12)
     assert found["judge_gap"] == pytest.approx(3 / 12)
@@ -47,12 +47,12 @@ def test_errors_agree_with_the_rewards_count() -> None:
         judge = FakeJudge([transcript])
         (value,) = SpeechAccuracy(judge, floor=-9.0).score([said(text)])
         expected = 1.0 if not transcript else 1.0 - value
-        assert figures([said(text)], judge=judge)["cer"] == pytest.approx(expected)
+        assert metrics([said(text)], judge=judge)["cer"] == pytest.approx(expected)
 
 
 def test_silence_is_wrong_in_every_figure() -> None:
     prompt = torch.full((400,), 0.5)
-    found = figures(
+    found = metrics(
         [said("one", num_codes=0, prompt=prompt)], judge=FakeJudge([]), encoder=FakeEncoder()
     )
     assert found["cer"] == 1.0
@@ -66,7 +66,7 @@ def test_similarities_and_their_gap() -> None:
     prompt = torch.full((400,), 0.5)
     samples = [said(value=0.5, prompt=prompt), said(value=1.0, prompt=prompt), said(value=0.1)]
     held_out = FakeEncoder("held-out", broken_at=1.0)
-    found = figures(samples, encoder=FakeEncoder(), held_out_encoder=held_out)
+    found = metrics(samples, encoder=FakeEncoder(), held_out_encoder=held_out)
     assert found["similarity"] == pytest.approx((1 + math.cos(0.5)) / 2), (
         "the one without a prompt is left out"
     )
@@ -79,21 +79,21 @@ def test_similarities_and_their_gap() -> None:
 
 def test_a_failed_judgement_is_left_out_and_counted() -> None:
     judge = FakeJudge(["onx", None])
-    found = figures([said("one", value=heard(0)), said("one", value=heard(1))], judge=judge)
+    found = metrics([said("one", value=heard(0)), said("one", value=heard(1))], judge=judge)
     assert found["cer"] == pytest.approx(1 / 3)
     assert found["judge_failure_rate"] == 0.5
     assert math.isnan(found["held_out_cer"])
     assert math.isnan(found["judge_gap"])
-    assert math.isnan(figures([said("one", value=heard(1))], judge=judge)["cer"])
+    assert math.isnan(metrics([said("one", value=heard(1))], judge=judge)["cer"])
 
 
 def test_a_sample_that_is_not_finite_ends_no_evaluation() -> None:
     broken = said("one", value=math.nan)
-    assert figures([said("one", waveform=tone(200.0)), broken])["f0_mean_hz"] == pytest.approx(
+    assert metrics([said("one", waveform=tone(200.0)), broken])["f0_mean_hz"] == pytest.approx(
         200.0, rel=0.01
     )
     assert (
-        figures([said("one", value=heard(0)), broken], judge=FakeJudge(["one"]))[
+        metrics([said("one", value=heard(0)), broken], judge=FakeJudge(["one"]))[
             "judge_failure_rate"
         ]
         == 0.5
@@ -107,7 +107,7 @@ def test_shape_figures() -> None:
         said("你好", waveform=high, num_codes=30, duration_s=0.5, lang="zh", finished=False),
         said("", num_codes=2, value=0.0, duration_s=0.2),
     ]
-    found = figures(samples, seconds=2.56)
+    found = metrics(samples, seconds=2.56)
     assert found["tokens_per_unit"] == pytest.approx(42 / 4)
     assert found["duration_ratio"] == pytest.approx(1.28 / 1.2)
     assert found["rtf"] == pytest.approx(2.0)
@@ -119,13 +119,13 @@ def test_shape_figures() -> None:
 
 def test_inserted_text_counts_where_nothing_was_to_be_said() -> None:
     samples = [said("", value=heard(0)), said("one", value=heard(1))]
-    assert figures(samples, judge=FakeJudge(["no", "one"]))["cer"] == pytest.approx(2 / 3)
+    assert metrics(samples, judge=FakeJudge(["no", "one"]))["cer"] == pytest.approx(2 / 3)
 
 
 def test_batches_add_up_and_reset() -> None:
     judge = FakeJudge(["one twx", "one"])
     samples = [said(value=heard(i % 2), id=str(i)) for i in range(5)]
-    whole = figures(samples, 3.0, judge=judge)
+    whole = metrics(samples, 3.0, judge=judge)
     metric = SpeechEvaluation(judge=judge).new()
     metric.update(samples[:2], 1.0)
     metric.update(samples[2:], 2.0)
@@ -181,7 +181,7 @@ def test_a_judge_held_out_is_another_one(tmp_path: Path) -> None:
 
 def test_text_is_refused() -> None:
     with pytest.raises(JudgeError, match="row 'r1' is text"):
-        figures([Hypothesis(Utterance("r1", (), "one", 1.0), "one")])
+        metrics([Hypothesis(Utterance("r1", (), "one", 1.0), "one")])
 
 
 def test_speech_is_refused_where_text_is_compared() -> None:

@@ -76,7 +76,9 @@ def plan(
 
 def _configs(config: str) -> list[Path]:
     path = Path(config).expanduser()
-    found = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
+    found = [path]
+    if path.is_dir():
+        found = sorted(path.glob("*.yaml"))
     if not found:
         raise FileNotFoundError(f"plan: no YAML file in {path}")
     return found
@@ -85,7 +87,9 @@ def _configs(config: str) -> list[Path]:
 def _plans(
     settings: Settings, working: Working, ranks: int, limit: float | None, budget_gb: float | None
 ) -> list[Plan]:
-    shardings: tuple[Sharding, ...] = ("single",) if ranks == 1 else ("ddp", "fsdp")
+    shardings: tuple[Sharding, ...] = ("ddp", "fsdp")
+    if ranks == 1:
+        shardings = ("single",)
     keep = settings.keep_context
     out: list[Plan] = []
     for sharding in shardings:
@@ -106,6 +110,8 @@ def _budget(resident: Plan, limit: float | None, budget_gb: float | None) -> int
         return int(budget_gb * report.GIB)
     if limit is None:
         return None
+
+    # A budget of nothing is refused; of one byte it parks every part that it can.
     return max(1, int(limit - max(resident.working_bytes.values())))
 
 

@@ -50,6 +50,8 @@ class Meter(TorchDispatchMode):
 
     def __init__(self, gradient_shares: Iterable[float] = ()) -> None:
         super().__init__()
+
+        # Masks and positions keep their values, and enter as plain tensors.
         self.fake = _FakeMode(allow_non_fake_inputs=True)
         self.live_bytes = 0
         self._gradient_bytes = 0
@@ -117,6 +119,8 @@ class Meter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation, and count the storages that come out of it."""
         kwargs = kwargs or {}
+
+        # The tensor behind a fake one is on the meta device; the fake one knows which it stands for.
         if func is torch.ops.prim.device.default:
             return args[0].fake_device
 

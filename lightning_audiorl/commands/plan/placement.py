@@ -174,7 +174,9 @@ def plan(
     sizes = {piece.name: piece.num_bytes for piece in placed}
     resident: dict[Phase, int] = {}
     for phase in phases:
-        held = names[phase] - {"context"} if phase == "encode" else names[phase]
+        held = names[phase]
+        if phase == "encode":
+            held = held - {"context"}
         resident[phase] = sum(sizes[name] for name in held)
 
     made = {phase: working.phases[phase] for phase in phases}

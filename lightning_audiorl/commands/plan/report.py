@@ -38,7 +38,9 @@ def where(plan: Plan) -> str:
         >>> where(Plan("single", 1, "offload", **none)), where(Plan("fsdp", 8, "offload", **none))
         ('single', 'fsdp x 8')
     """
-    return plan.sharding if plan.num_ranks == 1 else f"{plan.sharding} x {plan.num_ranks}"
+    if plan.num_ranks == 1:
+        return plan.sharding
+    return f"{plan.sharding} x {plan.num_ranks}"
 
 
 def parts_table(placed: Sequence[Piece]) -> str:

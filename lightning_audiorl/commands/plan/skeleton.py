@@ -62,4 +62,9 @@ def unique_bytes(tensors: list[Tensor]) -> int:
         >>> unique_bytes([whole, whole[:5]])
         40
     """
-    return sum({t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}.values())
+    # By address: torch makes a new Python object each time a storage is asked for.
+    sizes: dict[int, int] = {}
+    for tensor in tensors:
+        storage = tensor.untyped_storage()
+        sizes[storage._cdata] = storage.nbytes()
+    return sum(sizes.values())

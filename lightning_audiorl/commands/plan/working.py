@@ -84,6 +84,8 @@ class Trace:
         self.settings = settings
         self.audio_s = audio_s
         self.text_tokens = text_tokens
+
+        # Rounded up: the plan is that of the rank with the most prompts.
         self.num_prompts = -(-settings.batch_size // num_ranks)
         self.share = 1 / num_ranks
         self.meter = Meter((self.share,))

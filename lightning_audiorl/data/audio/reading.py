@@ -128,7 +128,9 @@ def _read_frames(file: soundfile.SoundFile, segment: Segment) -> Tensor:
         )
 
     # -1 reads to the end of the file.
-    wanted = -1 if segment.duration_s is None else round(segment.duration_s * rate_hz)
+    wanted = -1
+    if segment.duration_s is not None:
+        wanted = round(segment.duration_s * rate_hz)
     if wanted == 0:
         raise AudioError(
             f"{path}: a duration of {segment.duration_s} s is less than one sample at {rate_hz} Hz"

@@ -274,7 +274,9 @@ def _pick_speakers(
             f"FsddDigits: unknown speaker {unknown[0]!r}; this folder has {', '.join(known)}"
         )
 
-    chosen = known if only is None else [name for name in known if name in only]
+    chosen = known
+    if only is not None:
+        chosen = [name for name in known if name in only]
     speakers = tuple(name for name in chosen if name not in exclude)
     if not speakers:
         raise ValueError(

@@ -47,7 +47,10 @@ def _check_mix(mix: TrainMix) -> None:
     if not mix:
         raise ValueError("the training mix is empty; give at least one source")
     for number, entry in enumerate(mix):
-        shares = list(entry.share.values()) if isinstance(entry.share, Mapping) else [entry.share]
+        if isinstance(entry.share, Mapping):
+            shares = list(entry.share.values())
+        else:
+            shares = [entry.share]
         are_fine = [0 <= share < float("inf") for share in shares]
         if not shares or not all(are_fine):
             raise ValueError(

@@ -67,7 +67,9 @@ def row_fingerprint(row: Utterance) -> str:
 
 def _segment_fields(segment: Segment) -> str:
     name = segment.audio_filepath.rpartition("/")[2]
-    length = "end" if segment.duration_s is None else f"{segment.duration_s:.6f}"
+    length = "end"
+    if segment.duration_s is not None:
+        length = f"{segment.duration_s:.6f}"
     return f"{name}|{segment.offset_s:.6f}|{segment.gap_s:.6f}|{length}"
 
 

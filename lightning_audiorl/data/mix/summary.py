@@ -18,7 +18,8 @@ from lightning_audiorl.types import Utterance
 
 #: Upper edges of the length histogram's bars, in seconds; one more bar holds what is longer.
 EDGES_S = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 30.0, 60.0, 120.0)
-BARS = tuple(f"{low:g}-{high:g} s" for low, high in pairwise((0.0, *EDGES_S)))
+_BETWEEN = pairwise((0.0, *EDGES_S))
+BARS = tuple(f"{low:g}-{high:g} s" for low, high in _BETWEEN)
 BARS += (f"over {EDGES_S[-1]:g} s",)
 #: Refused rows named in the summary, of each subset.
 NUM_NAMED = 5
@@ -142,8 +143,9 @@ def short_text(summary: Mapping[str, Any], folder: str) -> str:
     lines = [f"RL training mix in {folder}:"]
     for name, subset in summary["subsets"].items():
         removed = sum(subset["removed"].values())
+        share = _share(subset["share"])
         lines.append(
-            f"  {name} (share {_share(subset['share'])}): "
+            f"  {name} (share {share}): "
             f"{subset['kept']:,} of {subset['seen']:,} rows, {subset['hours']:.2f} h; "
             f"removed by rules {removed:,}, "
             f"refused as evaluation audio {subset['refused']:,}{_shortfall(subset)}"
@@ -160,7 +162,8 @@ def _shortfall(subset: Mapping[str, Any]) -> str:
 
 def _share(share: Share | Mapping[str, float]) -> str:
     if isinstance(share, Mapping):
-        return ", ".join(f"{value:g} from step {step}" for step, value in share.items())
+        changes = [f"{value:g} from step {step}" for step, value in share.items()]
+        return ", ".join(changes)
     return f"{share:g}"
 
 
@@ -168,10 +171,11 @@ def markdown(summary: Mapping[str, Any]) -> str:
     """The summary as a page: a table, then each subset's lengths, rules and refusals, then the overlap."""
     subsets = summary["subsets"]
     kept_out = [f"{name} ({rows:,} rows)" for name, rows in summary["kept_out"].items()]
+    names = ", ".join(kept_out) or "none"
     lines = [
         "# RL training mix",
         "",
-        f"Key `{summary['key']}`, seed {summary['seed']}. Kept out by audio content: {', '.join(kept_out) or 'none'}.",
+        f"Key `{summary['key']}`, seed {summary['seed']}. Kept out by audio content: {names}.",
         "",
         "| subset | share | rule | seen | removed | refused | kept | hours |",
         "|---|---|---|---|---|---|---|---|",
@@ -209,9 +213,16 @@ def _overlap_table(
     shared: Mapping[str, Mapping[str, int]],
 ) -> list[str]:
     """A row and a column per subset."""
-    lines = ["", f"## {title}", "", f"| {_table_row(names)}", "|---" * (len(names) + 1) + "|"]
+    lines = [
+        "",
+        f"## {title}",
+        "",
+        f"| {_table_row(names)}",
+        "|---" * (len(names) + 1) + "|",
+    ]
     for name, counts in shared.items():
-        lines.append(_table_row([name, *(f"{counts[other]:,}" for other in names)]))
+        cells = [f"{counts[other]:,}" for other in names]
+        lines.append(_table_row([name, *cells]))
     return lines
 
 

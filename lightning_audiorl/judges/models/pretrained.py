@@ -193,7 +193,9 @@ def _features(
 ) -> dict[str, Tensor]:
     """The model's inputs, on its device and in its precision."""
     # Whisper's pads to its 30 s by default, which is what its encoder takes.
-    how: dict[str, Any] = {} if hasattr(extractor, "chunk_length") else {"padding": True}
+    how: dict[str, Any] = {}
+    if not hasattr(extractor, "chunk_length"):
+        how["padding"] = True
     audio = [wave.cpu().numpy() for wave in waveforms]
     inputs = extractor(audio, sampling_rate=sample_rate_hz, return_tensors="pt", **how)
 

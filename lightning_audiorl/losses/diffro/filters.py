@@ -8,17 +8,18 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from lightning_audiorl.fields import Checked, Shape
 from lightning_audiorl.ops import Advantages, masked_mean
 from lightning_audiorl.types import Rollout, Scores, Utterance
 
 
 @dataclass(frozen=True)
-class Candidates:
+class Candidates(Checked):
     """The samples of a step.
 
     Args:
@@ -30,7 +31,7 @@ class Candidates:
 
     rows: tuple[Utterance, ...]
     rollout: Rollout
-    codes: Tensor
+    codes: Annotated[Tensor, Shape("B G T")]
     scores: Scores
     advantages: Advantages
 
@@ -141,7 +142,9 @@ class NoRepetition(DiffroFilter):
         longest = torch.zeros_like(codes[..., 0])
         # A loop of n codes is the sequence laid over itself n places on.
         for period in range(1, min(self.max_period, codes.shape[-1] - 1) + 1):
-            same = (codes[..., period:] == codes[..., :-period]) & (codes[..., period:] >= 0)
+            later = codes[..., period:]
+            earlier = codes[..., :-period]
+            same = (later == earlier) & (later >= 0)
             longest = torch.maximum(longest, _longest_run(same))
         return longest <= self.max_run
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from lightning_audiorl import ops
+from lightning_audiorl.fields import Shape
 from lightning_audiorl.losses.base import Loss, LossSettings, Prepared, ReferenceStates, Scorer
 from lightning_audiorl.losses.diffro.filters import Candidates, DiffroFilter
 from lightning_audiorl.losses.diffro.relaxation import Relaxation, RelaxedChunk
@@ -34,11 +35,13 @@ class PreparedDiffRO(Prepared):
     """What the updates of one step need.
 
     Args:
+        used: [B, G] bool, the samples that are learnt from.
         key: of the step's draws.
         tau: temperature of the relaxation in this step.
         reference: hidden states and head of the reference; None without a KL term.
     """
 
+    used: Annotated[Tensor, Shape("B G")]
     key: SampleKey
     tau: float
     reference: ReferenceStates | None = None
@@ -215,7 +218,10 @@ class DiffROLoss(Loss[PreparedDiffRO]):
         # The KL is the mean over a sample's tokens.
         num_tokens = positions.used.sum(-1)[positions.samples]
         kl = scatter(kl_of_tokens, positions.used)[positions.samples].sum(-1) / num_tokens
-        loss = -(rewards - self.beta * kl).sum() if self.beta else -rewards.sum()
+        if self.beta:
+            loss = -(rewards - self.beta * kl).sum()
+        else:
+            loss = -rewards.sum()
 
         sums = {
             "loss": loss,
@@ -246,12 +252,13 @@ class DiffROLoss(Loss[PreparedDiffRO]):
 
     def _positions(self, prepared: PreparedDiffRO, micro_batch: MicroBatch) -> _Positions:
         rollout = micro_batch.samples
-        assert prepared.used is not None
         used_samples = prepared.used[micro_batch.index].flatten()
         used = rollout.keep.flatten(0, 1) & used_samples[:, None]
 
         classes = self.policy.token_to_code[rollout.tokens.flatten(0, 1)]
-        spoken = used & (classes >= 0) if self.relaxation.stop == "excluded" else used
+        spoken = used
+        if self.relaxation.stop == "excluded":
+            spoken = used & (classes >= 0)
         return _Positions(
             samples=used_samples.nonzero().squeeze(-1),
             used=used,
@@ -269,6 +276,7 @@ class DiffROLoss(Loss[PreparedDiffRO]):
         used = positions.used
         reference = prepared.reference
 
+        # Positions go through head and relaxation in chunks: the logits of all never stand in memory together.
         chunk = RelaxedChunk(
             policy=policy,
             temperature=self.settings.decoding.temperature,

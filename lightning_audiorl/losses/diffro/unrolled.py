@@ -53,7 +53,8 @@ def unrolled_states(
         return of_model(states, places)
 
     place = scatter(torch.arange(len(chunk.own), device=used.device), used)
-    is_followed = scatter(chunk.spoken, used)[:, :-1] & used[:, 1:]
+    is_spoken = scatter(chunk.spoken, used)
+    is_followed = is_spoken[:, :-1] & used[:, 1:]
     inputs = policy.embedded(tokens[:, :, :-1])
 
     for t in range(min(how.unrolled, is_followed.shape[1])):

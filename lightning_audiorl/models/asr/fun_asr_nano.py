@@ -18,7 +18,7 @@ from transformers import (
 
 from lightning_audiorl.fields import PerPrompt, Shape
 from lightning_audiorl.models.decoding.cached_prompt import PrefixContext
-from lightning_audiorl.models.decoding.clips import check_clips
+from lightning_audiorl.models.decoding.clips import check_clips, clips_of, durations_of
 from lightning_audiorl.models.decoding.decoder_only import DecoderOnlyPolicy, Side
 from lightning_audiorl.models.decoding.tokens import padded
 from lightning_audiorl.models.finetune import Finetune, Parts
@@ -209,8 +209,7 @@ class FunAsrNanoPolicy(DecoderOnlyPolicy[FunAsrContext]):
             batch, "FunAsrNanoPolicy", rate, _MIN_SAMPLES, int(self.max_frames * 0.06 * rate)
         )
 
-        lengths = batch.num_samples.tolist()
-        audio = [wave[:n].cpu() for wave, n in zip(batch.waveform, lengths, strict=True)]
+        audio = clips_of(batch)
         with torch.autocast("cpu", enabled=False):  # it goes through numpy, which has no bfloat16
             features = self.processor.feature_extractor(audio, sampling_rate=batch.sample_rate_hz)
         keep = features["input_features_mask"].bool().to(batch.waveform.device)
@@ -223,9 +222,8 @@ class FunAsrNanoPolicy(DecoderOnlyPolicy[FunAsrContext]):
             ).last_hidden_state
         self.num_encoded += len(batch)
 
-        durations = [n / batch.sample_rate_hz for n in lengths]
         prompts = self._prompts(batch, keep.sum(-1).tolist())
-        return FunAsrContext(batch.ids, durations, encoded, keep, prompts)
+        return FunAsrContext(batch.ids, durations_of(batch), encoded, keep, prompts)
 
     def example_context(
         self, num_prompts: int, seconds: float, text_tokens: int | None = None
@@ -262,7 +260,10 @@ class FunAsrNanoPolicy(DecoderOnlyPolicy[FunAsrContext]):
 
             around = by_lang[row.lang]
             at = around.index(audio_id)
-            out.append(around[:at] + [audio_id] * num_frames + around[at + 1 :])
+            frames_of_row = [audio_id] * num_frames
+            before = around[:at]
+            after = around[at + 1 :]
+            out.append([*before, *frames_of_row, *after])
         return out
 
     def _request(self, lang: str) -> list[int]:

@@ -16,7 +16,7 @@ from transformers import (
     WhisperProcessor,
 )
 
-from lightning_audiorl.models.decoding.clips import check_clips
+from lightning_audiorl.models.decoding.clips import check_clips, clips_of, durations_of
 from lightning_audiorl.models.decoding.encoder_decoder import EncodedContext, EncoderDecoderPolicy
 from lightning_audiorl.models.finetune import Finetune, Parts
 from lightning_audiorl.models.loading import Family
@@ -166,8 +166,7 @@ class WhisperPolicy(EncoderDecoderPolicy):
         tokens = torch.tensor([self._prompt(row) for row in batch.rows], device=device)
 
         # The extractor pads every clip to one length, on the CPU, in numpy, which has no bfloat16.
-        lengths = batch.num_samples.tolist()
-        audio = [wave[:n].cpu().numpy() for wave, n in zip(batch.waveform, lengths, strict=True)]
+        audio = [clip.numpy() for clip in clips_of(batch)]
         with torch.autocast("cpu", enabled=False):
             features = extractor(audio, sampling_rate=batch.sample_rate_hz, return_tensors="pt")[
                 "input_features"
@@ -178,8 +177,7 @@ class WhisperPolicy(EncoderDecoderPolicy):
             encoded = encoder(features.to(device, encoder.conv1.weight.dtype)).last_hidden_state
         self.num_encoded += len(batch)
 
-        durations = [n / batch.sample_rate_hz for n in lengths]
-        return EncodedContext(batch.ids, durations, encoded, tokens)
+        return EncodedContext(batch.ids, durations_of(batch), encoded, tokens)
 
     def example_context(
         self, num_prompts: int, seconds: float, text_tokens: int | None = None
@@ -216,6 +214,6 @@ class WhisperPolicy(EncoderDecoderPolicy):
         return super().targets(context, [f" {text}" if text else "" for text in texts])
 
     def export(self, folder: str) -> None:
-        # What may not be said first is the answer to a clip without speech.
+        # The stop token among them, which is the answer to a clip without speech.
         self.model.generation_config.begin_suppress_tokens = None
         super().export(folder)

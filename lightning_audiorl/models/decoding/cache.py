@@ -33,7 +33,8 @@ class _RoomyLayer(DynamicLayer):
         length = keys.shape[-2]
         # In proportion to what is there, so that a long completion is not copied at every few tokens.
         spare = max(_SPARE, length // 4)
-        shape = (*keys.shape[:-2], length + num_new + spare, keys.shape[-1])
+        *rows, _, width = keys.shape
+        shape = (*rows, length + num_new + spare, width)
         self._keys = keys.new_empty(shape)
         self._values = values.new_empty(shape)
         self._put(keys, values, 0)

@@ -29,7 +29,12 @@ from lightning_audiorl.types import Decoding, Rollout
 
 @dataclass(frozen=True)
 class PrefixContext(Context):
-    """A context that knows its prompts' ids and the length of what they ask for."""
+    """A context of prompts with ids.
+
+    Args:
+        ids: of the prompts; they key the draws.
+        durations_s: of each clip, or of the speech to be made, in seconds; the length cap goes by it.
+    """
 
     ids: PerPrompt[list[str]]
     durations_s: PerPrompt[list[float]]
@@ -86,11 +91,9 @@ class CachedPromptPolicy(Policy[PrefixT]):
         # A wrong path or a foreign checkpoint fails here, before minutes of loading.
         self.start = read_start(init_from)
         self.model, self.processor = build(self.start, self.family, dtype, revision)
-        self.tokenizer = (
-            self.processor.tokenizer
-            if isinstance(self.processor, ProcessorMixin)
-            else self.processor
-        )
+        self.tokenizer = self.processor
+        if isinstance(self.processor, ProcessorMixin):
+            self.tokenizer = self.processor.tokenizer
 
     def _make_ready(self, finetune: Finetune | None) -> None:
         """The last call in a family's constructor: what may be sampled, the start's checkpoints, what trains."""
@@ -116,13 +119,11 @@ class CachedPromptPolicy(Policy[PrefixT]):
         return stop_ids, allowed_tokens(self.tokenizer, vocab_size, stop_ids)
 
     def export(self, folder: str) -> None:
-        # What generates from the folder may say no more than what trained.
-        self.model.generation_config.suppress_tokens = (
-            (~self.allowed).nonzero().squeeze(-1).tolist()
-        )
-        self.model.save_pretrained(
-            folder, state_dict=merged_state_dict(self.model), safe_serialization=True
-        )
+        # `generate` of the exported folder draws from the same tokens as training did.
+        forbidden = (~self.allowed).nonzero().squeeze(-1)
+        self.model.generation_config.suppress_tokens = forbidden.tolist()
+        weights = merged_state_dict(self.model)
+        self.model.save_pretrained(folder, state_dict=weights, safe_serialization=True)
         self.processor.save_pretrained(folder)
 
     # --- its modules
@@ -167,9 +168,8 @@ class CachedPromptPolicy(Policy[PrefixT]):
 
     def caps(self, context: PrefixT, decoding: Decoding) -> list[int]:
         """Most tokens that each prompt's completions may have."""
-        return [
-            decoding.cap(seconds, self.usual_tokens_per_second) for seconds in context.durations_s
-        ]
+        usual = self.usual_tokens_per_second
+        return [decoding.cap(seconds, usual) for seconds in context.durations_s]
 
     @torch.no_grad()
     def sample(
@@ -184,20 +184,20 @@ class CachedPromptPolicy(Policy[PrefixT]):
             )
 
     def hidden(self, context: PrefixT, rollout: Rollout) -> Tensor:
-        return self._predicting(*self.packed(context, rollout.tokens[:, :, :-1]))
+        # The last token predicts nothing.
+        layout, inputs = self.packed(context, rollout.tokens[:, :, :-1])
+        return self._predicting(layout, inputs)
 
     def _predicting(self, layout: Layout, inputs: dict[str, Tensor]) -> Tensor:
         """[B*G, T + 1, D] states of packed rows."""
         layout = replace(layout, fused=self.fused_attention)
-        return layout.predicting(
-            self.backbone(**inputs, **packed_arguments(layout)).last_hidden_state
-        )
+        out = self.backbone(**inputs, **packed_arguments(layout))
+        return layout.predicting(out.last_hidden_state)
 
     def head(self, hidden: Tensor) -> Tensor:
         logits = self.output(hidden)
-        forbidden = torch.zeros_like(self.allowed, dtype=logits.dtype).masked_fill_(
-            ~self.allowed, -torch.inf
-        )
+        forbidden = torch.zeros_like(self.allowed, dtype=logits.dtype)
+        forbidden.masked_fill_(~self.allowed, -torch.inf)
         # Added rather than filled in: nothing is copied, and the gradient passes (where -inf stands it is 0 anyway).
         return logits.add_(forbidden)
 

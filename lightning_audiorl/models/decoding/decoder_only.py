@@ -38,7 +38,7 @@ class _CachedPrefix:
     def advance(self, tokens: Tensor) -> None:
         # Not in the prefill, which fills the cache with one call.
         make_room(self.cache)
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=1)
+        self._keep_more(1)
         out = self.backbone(
             inputs_embeds=self.embed(tokens[:, None]),
             attention_mask=self.mask,
@@ -51,8 +51,13 @@ class _CachedPrefix:
 
     def lengthen(self, num: int) -> None:
         lengthen(self.cache, num)
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), num)], dim=1)
+        self._keep_more(num)
         self.positions = self.positions + num
+
+    def _keep_more(self, num: int) -> None:
+        """``num`` further tokens of each row are attended to."""
+        more = self.mask.new_ones(len(self.mask), num)
+        self.mask = torch.cat([self.mask, more], dim=1)
 
     def select(self, rows: Tensor) -> None:
         self.cache.batch_select_indices(rows)
@@ -77,6 +82,7 @@ class DecoderOnlyPolicy(CachedPromptPolicy[PrefixT]):
         # On the left, so that the last column is every prompt's last token; padding is at position 0, unseen.
         embeds, mask = self.prompt(context, "left")
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
+
         cache = DynamicCache()
         out = self.backbone(
             inputs_embeds=embeds,
@@ -85,15 +91,22 @@ class DecoderOnlyPolicy(CachedPromptPolicy[PrefixT]):
             past_key_values=cache,
             use_cache=True,
         )
+
+        # The next token of a prompt is at the position that its length is.
         return _CachedPrefix(
-            self.backbone, self.embed, out.last_hidden_state[:, -1], mask, mask.sum(-1), cache
+            self.backbone,
+            self.embed,
+            hidden=out.last_hidden_state[:, -1],
+            mask=mask,
+            positions=mask.sum(-1),
+            cache=cache,
         )
 
     def packed(self, context: PrefixT, completions: Tensor) -> tuple[Layout, dict[str, Tensor]]:
-        prompt = self.prompt(
-            context, "right"
-        )  # before the completions: gradients add up in that order
-        return _joined(*prompt, self.embed(completions.flatten(1)), completions.shape[1])
+        # The prompt before the completions: gradients add up in that order.
+        embeds, mask = self.prompt(context, "right")
+        group_size = completions.shape[1]
+        return _joined(embeds, mask, self.embed(completions.flatten(1)), group_size)
 
     # --- completions that are points between tokens
 
@@ -103,8 +116,10 @@ class DecoderOnlyPolicy(CachedPromptPolicy[PrefixT]):
 
     def hidden_of(self, context: PrefixT, embedded: Tensor) -> Tensor:
         """Hidden states [B*G, T + 1, D] of completions [B, G, T, D] that are given as the language model reads them."""
-        prompt = self.prompt(context, "right")
-        return self._predicting(*_joined(*prompt, embedded.flatten(1, 2), embedded.shape[1]))
+        embeds, mask = self.prompt(context, "right")
+        group_size = embedded.shape[1]
+        layout, inputs = _joined(embeds, mask, embedded.flatten(1, 2), group_size)
+        return self._predicting(layout, inputs)
 
 
 def _joined(

@@ -55,7 +55,8 @@ def _kept(logits: Tensor, decoding: Decoding) -> Tensor | None:
     if decoding.top_k:
         keep[:, decoding.top_k :] = False
     if decoding.top_p < 1.0:
-        probs = torch.softmax(ranked.masked_fill(~keep, -torch.inf).double(), dim=-1)
+        remaining = ranked.masked_fill(~keep, -torch.inf)
+        probs = torch.softmax(remaining.double(), dim=-1)
         # The mass before a token, so that the one that reaches top_p is still kept.
         keep &= (probs.cumsum(-1) - probs) < decoding.top_p
 
@@ -65,7 +66,9 @@ def _kept(logits: Tensor, decoding: Decoding) -> Tensor | None:
 def _padded_indices(kept: Tensor) -> Tensor:
     """[rows, V] bool -> [rows, K] indices of the True places, padded with -1."""
     width = int(kept.sum(-1).max())
-    index = torch.argsort((~kept).to(torch.uint8), dim=-1, stable=True)[:, :width]
+    # Kept ones first, in their own order.
+    order = torch.argsort((~kept).to(torch.uint8), dim=-1, stable=True)
+    index = order[:, :width]
     return torch.where(kept.gather(-1, index), index, -1)
 
 
@@ -133,7 +136,8 @@ def keyed_uniforms(
 def _stack_support(steps: list[tuple[Tensor, Tensor]], rows: int) -> Tensor:
     """[rows, T, K] of T steps' (rows drawn for, their support), padded with -1."""
     width = max(index.shape[-1] for _, index in steps)
-    out = torch.full((rows, len(steps), width), -1, dtype=torch.long, device=steps[0][1].device)
+    shape = (rows, len(steps), width)
+    out = torch.full(shape, -1, dtype=torch.long, device=steps[0][1].device)
     for t, (at, index) in enumerate(steps):
         out[at, t, : index.shape[-1]] = index
     return out
@@ -171,7 +175,8 @@ class _Completions:
         shape = (num_prompts, group_size, width)
         support = None
         if self.supports:
-            support = _stack_support(self.supports, len(self.tokens))[:, :width].reshape(*shape, -1)
+            stacked = _stack_support(self.supports, len(self.tokens))
+            support = stacked[:, :width].reshape(*shape, -1)
         return Rollout(
             self.tokens[:, :width].reshape(shape),
             self.keep[:, :width].reshape(shape),

@@ -55,7 +55,7 @@ class Layout(Checked):
 
     @property
     def is_fused(self) -> bool:
-        """``fused``, decided by the device where nobody else did."""
+        """``fused``, or by the device where it is None."""
         return self.keep.device.type == "cpu" if self.fused is None else self.fused
 
     @property
@@ -75,7 +75,8 @@ class Layout(Checked):
         """States [B, P + G*T, D] -> [B*G, T + 1, D]: the state of a prompt's last token, then its completion's."""
         rows = torch.arange(len(states), device=states.device)
         last_places = self.keep.sum(-1) - 1
-        last = states[rows, last_places][:, None, None].expand(-1, self.group_size, -1, -1)
+        last = states[rows, last_places]
+        last = last[:, None, None].expand(-1, self.group_size, -1, -1)
         own = states[:, self.num_prompt :].unflatten(1, (self.group_size, self.length))
         return torch.cat([last, own], dim=2).flatten(0, 1)
 
@@ -308,17 +309,20 @@ def _over_itself(
     """Completions each over itself, as `_over_prompt`."""
     query_s, key_s, value_s = (_by_sample(x, layout) for x in (query, key, value))
     out, norm = _attend(query_s, key_s, value_s, None, True, scaling, layout.is_fused)
-    return _by_prompt(out, layout), _by_prompt(norm[..., None], layout).squeeze(-1)
+    norm = _by_prompt(norm[..., None], layout).squeeze(-1)
+    return _by_prompt(out, layout), norm
 
 
 def _by_sample(x: Tensor, layout: Layout) -> Tensor:
     """[B, heads, G*T, n] -> [B*G, heads, T, n]."""
-    return x.unflatten(2, (layout.group_size, layout.length)).transpose(1, 2).flatten(0, 1)
+    by_sample = x.unflatten(2, (layout.group_size, layout.length))
+    return by_sample.transpose(1, 2).flatten(0, 1)
 
 
 def _by_prompt(x: Tensor, layout: Layout) -> Tensor:
     """[B*G, heads, T, n] -> [B, heads, G*T, n]."""
-    return x.unflatten(0, (-1, layout.group_size)).transpose(1, 2).flatten(2, 3)
+    by_group = x.unflatten(0, (-1, layout.group_size))
+    return by_group.transpose(1, 2).flatten(2, 3)
 
 
 def _by_key_head(x: Tensor, key: Tensor) -> Tensor:
@@ -346,7 +350,8 @@ def _attend(
 ) -> tuple[Tensor, Tensor]:
     """[N, heads, Q, D] over [N, heads, K, D] -> the result, and the log-sum-exp of the scores [N, heads, Q]."""
     if fused:
-        bias = None if bias is None else bias.expand(-1, -1, query.shape[2], -1)
+        if bias is not None:
+            bias = bias.expand(-1, -1, query.shape[2], -1)
         return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             query, key, value, 0.0, causal, attn_mask=bias, scale=scaling
         )
@@ -367,8 +372,10 @@ def _attend_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and value, given [gradient of the result, query, result, log-sum-exp[..., None]]."""
     grad, query, out, norm = states
+
     if fused:
-        bias = None if bias is None else bias.expand(-1, -1, query.shape[2], -1)
+        if bias is not None:
+            bias = bias.expand(-1, -1, query.shape[2], -1)
         return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
             grad,
             query,
@@ -400,7 +407,8 @@ def _scores(
     if scores.dtype != torch.float64:
         scores = scores.float()
     if causal:
-        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device)
+        later = later.triu(1)
         scores = scores.masked_fill(later, -torch.inf)
     return scores if bias is None else scores + bias
 

@@ -24,7 +24,7 @@ class Qwen2WithHeadBias(Qwen2ForCausalLM):
 
 
 class AnyCausalLM:
-    """As `AutoModelForCausalLM`; a Qwen2 folder whose config says ``use_bias`` keeps the bias of its head."""
+    """Loads any causal language model; a Qwen2 folder whose config has ``use_bias`` keeps the bias of its head."""
 
     @staticmethod
     def from_pretrained(source: str, revision: str | None = None, **how: Any) -> Any:

@@ -63,7 +63,8 @@ def decode_rows(
         batch_size: most rows at once.
     """
     rate_hz = codec.output_sample_rate_hz
-    out = [Speech(torch.zeros(0), rate_hz, torch.zeros(0, dtype=torch.long)) for _ in rows]
+    no_codes = torch.zeros(0, dtype=torch.long)
+    out = [Speech(torch.zeros(0), rate_hz, no_codes) for _ in rows]
     for index in batches_by_length([len(row) for row in rows], batch_size):
         codes, keep = padded([rows[i] for i in index], 0, device, "right")
         wanted = None if condition is None else condition.select(index).to(device)

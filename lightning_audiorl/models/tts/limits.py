@@ -91,7 +91,9 @@ class SpeechLimits:
 
         # Compared so that a level that is not a number is refused, too.
         power = float(clip.float().square().mean())
-        level = -math.inf if power == 0 else 10 * math.log10(power)
+        level = -math.inf
+        if power != 0:
+            level = 10 * math.log10(power)
         if not self.min_prompt_dbfs <= level < math.inf:
             raise ValueError(
                 f"row {row.id!r}: its speaker prompt is silent or not finite ({level:.0f} dBFS; at least "

@@ -73,7 +73,7 @@ class SpeakerPrompt(Checked):
     Args:
         waveform: [S] float32.
         sample_rate_hz: of the waveform.
-        text: what it says.
+        text: its transcript.
     """
 
     waveform: Annotated[Tensor, Shape("S")]
@@ -166,7 +166,7 @@ class SpeechLMPolicy(CausalLMPolicy[SpeechContext], SpeechPolicy[SpeechContext])
     def example_context(
         self, num_prompts: int, seconds: float, text_tokens: int | None = None
     ) -> SpeechContext:
-        """As `Policy.example_context`: ``seconds`` of speech each; the speaker prompts' audio is left out."""
+        """Prompts for ``seconds`` of speech each, as `encode` makes them; the speaker prompts' audio is left out."""
         if text_tokens is None:
             text_tokens = _USUAL_TEXT_TOKENS + round(_USUAL_PROMPT_S * self.codec.frame_rate_hz)
         return SpeechContext(
@@ -207,7 +207,7 @@ class SpeechLMPolicy(CausalLMPolicy[SpeechContext], SpeechPolicy[SpeechContext])
 
     @property
     def usual_tokens_per_second(self) -> float:  # type: ignore[override]
-        """Twice as slow as the rows say is still heard to its end."""
+        """Speech may take twice the time that the rows give before it is cut."""
         return 2 * self.codec.frame_rate_hz
 
     def caps(self, context: SpeechContext, decoding: Decoding) -> list[int]:
@@ -240,7 +240,7 @@ class SpeechLMPolicy(CausalLMPolicy[SpeechContext], SpeechPolicy[SpeechContext])
 
     @torch.no_grad()
     def decode(self, rollout: Rollout, context: SpeechContext) -> list[list[Speech]]:  # type: ignore[override]
-        """Speech of each sample; an empty waveform where the model said nothing."""
+        """Speech of each sample; an empty waveform where the model gave no code."""
         group_size = rollout.tokens.shape[1]
         # -1 where there is no code: behind the end, and the stop token itself.
         spoken = torch.where(rollout.keep, self.token_to_code[rollout.tokens], -1).flatten(0, 1)

@@ -66,7 +66,7 @@ class SpeechTemplate(ABC):
         Args:
             tokenizer: of the language model.
             text: to be spoken.
-            prompt_text: what the speaker prompt says.
+            prompt_text: transcript of the speaker prompt.
             prompt_codes: the speaker prompt in codes; without any the model chooses the voice.
 
         Raises:
@@ -87,7 +87,8 @@ class SpeechTemplate(ABC):
     def _prompt_ids(
         self, tokenizer: PreTrainedTokenizerBase, text: str, prompt_text: str, prompt_ids: list[int]
     ) -> list[int]:
-        """As `prompt_ids`, the speaker prompt's codes as tokens; without a speaker prompt both parts are empty."""
+        """Token ids up to where speech begins, the speaker prompt's codes given as tokens; without a speaker prompt
+        ``prompt_text`` and ``prompt_ids`` are empty."""
 
     def _code_ids(self, tokenizer: PreTrainedTokenizerBase, codes: Sequence[int]) -> list[int]:
         return [token_id(tokenizer, self.speech_token.format(code)) for code in codes]
@@ -127,7 +128,7 @@ class SpeechTemplate(ABC):
         return _speech_tokens(ids, stop_ids, vocab_size)
 
     def outline(self, cardinality: int, vocab_size: int) -> SpeechTokens:
-        """A speech vocabulary of the right size, where no tokenizer tells the ids: they are taken from the end.
+        """A speech vocabulary of the right size, where there is no tokenizer: the ids are taken from the end.
 
         Raises:
             ValueError: where the model has fewer tokens than that takes.
@@ -182,7 +183,7 @@ def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     )
     ids: list[int] = list(encoded["input_ids"])
 
-    # Only a fast tokenizer says which part of the text a token is of.
+    # Only a fast tokenizer knows which part of the text a token is of.
     unknown = [i for i, token in enumerate(ids) if token == tokenizer.unk_token_id]
     if unknown or not ids:
         spans = encoded["offset_mapping"] if tokenizer.is_fast else []
@@ -280,7 +281,8 @@ class NeuTTSTemplate(SpeechTemplate):
         self.phonemise = phonemise
 
     def _phonemes(self, text: str) -> str:
-        return " ".join((self.phonemise(text) if self.phonemise else text).split())
+        phonemes = self.phonemise(text) if self.phonemise else text
+        return " ".join(phonemes.split())
 
     def _prompt_ids(
         self, tokenizer: PreTrainedTokenizerBase, text: str, prompt_text: str, prompt_ids: list[int]

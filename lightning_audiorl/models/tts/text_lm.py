@@ -100,7 +100,9 @@ class TextLMPolicy(CausalLMPolicy[TextContext]):
     def example_context(
         self, num_prompts: int, seconds: float, text_tokens: int | None = None
     ) -> TextContext:
-        tokens = [self.stop_ids[0]] * (_USUAL_TEXT_TOKENS if text_tokens is None else text_tokens)
+        if text_tokens is None:
+            text_tokens = _USUAL_TEXT_TOKENS
+        tokens = [self.stop_ids[0]] * text_tokens
         ids = [str(number) for number in range(num_prompts)]
         return TextContext(ids, [seconds] * num_prompts, [tokens] * num_prompts)
 
@@ -110,6 +112,7 @@ class TextLMPolicy(CausalLMPolicy[TextContext]):
             raise ValueError(
                 f"row {row.id!r}: the prompt is {text!r}; expected text in 'prompt' or 'text'"
             )
+
         tokens = self.tokenizer.encode(text, add_special_tokens=False)
         if self.tokenizer.unk_token_id is not None and self.tokenizer.unk_token_id in tokens:
             raise ValueError(

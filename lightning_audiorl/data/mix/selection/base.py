@@ -182,7 +182,9 @@ class _Selection:
 
         if verdict.cell not in self.cells:
             places = self.builder.places(verdict.cell)
-            most = None if places is None else math.ceil(places * (1 + self.reserve))
+            most = None
+            if places is not None:
+                most = math.ceil(places * (1 + self.reserve))
             self.cells[verdict.cell] = _Cell(most)
         self.cells[verdict.cell].offer(verdict, candidate, ("choose", self.seed, self.name))
 

@@ -61,7 +61,8 @@ def phrase_said_again(units: list[str], n: int) -> tuple[Phrase, int]:
         # A run of `same` units, each equal to the one `size` before it, holds same // size further copies of a phrase.
         same = 0
         for i in range(len(units) - size):
-            same = same + 1 if units[i] == units[i + size] else 0
+            is_same = units[i] == units[i + size]
+            same = same + 1 if is_same else 0
             repeated = same - same % size
             if repeated > most:
                 most = repeated
@@ -124,7 +125,8 @@ class RepeatedPhrases(SubsetBuilder):
         if times < 2:
             return Verdict(False, "no repeated phrase")
 
-        reason = f'"{_joined(phrase, row.lang)}" said {times} times in {len(units)} words'
+        quoted = _joined(phrase, row.lang)
+        reason = f'"{quoted}" said {times} times in {len(units)} words'
         num_repeated = len(phrase) * (times - 1)
         return Verdict(True, reason, priority=num_repeated / len(units))
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from math import nan
 
-from lightning_audiorl.callbacks import figure_table
-from lightning_audiorl.callbacks.common import markdown_table
+from lightning_audiorl.callbacks import metric_table
+from lightning_audiorl.callbacks.outputs import markdown_table
 from lightning_audiorl.callbacks.view import flat_metrics
 
 START = {
@@ -21,7 +21,7 @@ def cells(line: str) -> list[str]:
 
 
 def test_one_evaluation_has_one_line_per_set() -> None:
-    header, rule, *rows = figure_table(START).splitlines()
+    header, rule, *rows = metric_table(START).splitlines()
     assert cells(header) == [
         "set",
         "WER",
@@ -42,7 +42,7 @@ def test_one_evaluation_has_one_line_per_set() -> None:
 
 
 def test_two_evaluations_stand_one_below_the_other() -> None:
-    lines = figure_table(START, END, ("step 0", "step 9")).splitlines()
+    lines = metric_table(START, END, ("step 0", "step 9")).splitlines()
     assert [line.split() for line in lines[2:]] == [
         ["short", "step", "0", "12.3", *"-------", "1.00"],
         ["step", "9", "10.0", *"-------", "0.97"],
@@ -57,7 +57,7 @@ def test_two_evaluations_stand_one_below_the_other() -> None:
 
 
 def test_a_set_that_only_the_second_evaluation_has_is_shown() -> None:
-    assert "new" in figure_table(START, {**END, "new": {"wer": 0.5}})
+    assert "new" in metric_table(START, {**END, "new": {"wer": 0.5}})
 
 
 def test_flat_metrics_are_log_keys() -> None:

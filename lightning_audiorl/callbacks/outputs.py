@@ -1,4 +1,4 @@
-"""What the callbacks share: where a run's files go, its TensorBoard writers, Markdown tables."""
+"""Where what callbacks write goes: a run's folders, its TensorBoard, Markdown tables in either."""
 
 from __future__ import annotations
 
@@ -23,11 +23,18 @@ def tensorboard_writers(trainer: Trainer) -> list[Any]:
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; cells are made safe against its syntax."""
+    r"""A Markdown table; cells are made safe against its syntax.
+
+    Example:
+        >>> print(markdown_table(["id", "text"], [["a", "one|two"]]))
+        | id | text |
+        |---|---|
+        | a | one\|two |
+    """
 
     def line(cells: Sequence[str]) -> str:
-        return (
-            "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
-        )
+        safe = [cell.replace("|", "\\|").replace("\n", " ") for cell in cells]
+        return f"| {' | '.join(safe)} |"
 
-    return "\n".join([line(header), "|" + "---|" * len(header), *map(line, rows)])
+    rule = "|" + "---|" * len(header)
+    return "\n".join([line(header), rule, *map(line, rows)])

@@ -19,7 +19,12 @@ _PACKAGES = ("torch", "torchaudio", "lightning", "transformers", "torchmetrics",
 
 
 def versions() -> dict[str, str]:
-    """Versions of this library, of Python and of what the numbers depend on."""
+    """Versions of this library, of Python and of what the numbers depend on.
+
+    Example:
+        >>> list(versions())[:3]
+        ['lightning_audiorl', 'python', 'torch']
+    """
     found = {"lightning_audiorl": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -30,10 +35,15 @@ def versions() -> dict[str, str]:
 
 
 def _processor() -> str:
+    """Its model name; `platform` knows none on Linux."""
     path = Path("/proc/cpuinfo")
-    lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+    lines = []
+    if path.is_file():
+        lines = path.read_text(errors="replace").splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    if names:
+        return names[0]
+    return platform.processor() or platform.machine()
 
 
 def machine(trainer: Trainer) -> dict[str, Any]:
@@ -58,7 +68,9 @@ def seeds(run: RunView) -> dict[str, Any]:
 def settings(trainer: Trainer) -> dict[str, Any]:
     """The resolved settings of the command line, from the callback that saves them; empty in a plain script."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        parser, config = getattr(callback, "parser", None), getattr(callback, "config", None)
+        # Lightning's SaveConfigCallback, or any that keeps the same two.
+        parser = getattr(callback, "parser", None)
+        config = getattr(callback, "config", None)
         if parser is not None and config is not None:
             return json.loads(parser.dump(config, format="json", skip_validation=True))
     return {}
