@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 IS_SUITABLE := import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart quickstart-tts test test-slow lint format bench gpu-bench figures ablation little-data tts-figures docs notebook clean
+.PHONY: help install quickstart quickstart-tts test test-slow test-portable lint style format bench compare build-ratio gpu-bench figures ablation little-data tts-figures docs notebook clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.* ## ' Makefile | sed -E 's/:.* ## /\t/' | expand -t 14
@@ -46,17 +46,29 @@ test: $(INSTALLED) ## all tests but the slow ones, offline, in as many processes
 test-slow: $(INSTALLED) ## the tests that take minutes
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow --timeout=1800 --durations=10
 
+test-portable: $(INSTALLED) ## all tests under default, AVX2 and AVX-512 kernels, with one thread and two; six times as long as `make test`
+	$(BIN)/python tools/portable_tests.py
+
 lint: $(INSTALLED) ## ruff (rules and format) and mypy, changing nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+style: $(INSTALLED) ## how openly the package is written, beside other codebases; `.venv/bin/python tools/style.py --help`
+	$(BIN)/python tools/style.py
 
 format: $(INSTALLED) ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 bench: $(INSTALLED) ## run benchmarks/
-	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+	@for file in $(filter-out benchmarks/compare_builds.py benchmarks/build_ratio.py,$(wildcard benchmarks/*.py)); do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+
+compare: $(INSTALLED) ## this build against an earlier one on tiny runs: the same numbers, bit for bit; needs the git history
+	$(BIN)/python benchmarks/compare_builds.py
+
+build-ratio: $(INSTALLED) ## seconds of a step and of a start, this build beside an earlier one; a quarter of an hour; needs the git history
+	$(BIN)/python benchmarks/build_ratio.py
 
 gpu-bench: ## GPU tests and benchmarks in one command; without a registry bring build/wheels along
 	@[ -d build/wheels ] || benchmarks/gpu/prepare.sh

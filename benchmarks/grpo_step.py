@@ -41,12 +41,17 @@ def _processor() -> str:
 
 def machine(device: str) -> dict[str, Any]:
     """What the figures depend on."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=_ROOT, capture_output=True, text=True)
-    changed = subprocess.run(["git", "status", "--porcelain", "lightning_audiorl"], cwd=_ROOT, capture_output=True)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=_ROOT, capture_output=True, text=True
+    )
+    changed = subprocess.run(
+        ["git", "status", "--porcelain", "lightning_audiorl"], cwd=_ROOT, capture_output=True
+    )
     return {
         "processor": torch.cuda.get_device_name() if device == "cuda" else _processor(),
         "device": device,
-        "commit": (commit.stdout.strip() or "unknown") + (" with changes" if changed.stdout else ""),
+        "commit": (commit.stdout.strip() or "unknown")
+        + (" with changes" if changed.stdout else ""),
         "versions": {name: version(name) for name in _PACKAGES if importlib.util.find_spec(name)},
     }
 
@@ -59,41 +64,73 @@ def _trl_options() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sections", nargs="+", default=["case"], choices=[*SECTIONS, "all", "none"])
-    parser.add_argument("--sweep", action="store_true", help="the same as adding the section growth")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--sections", nargs="+", default=["case"], choices=[*SECTIONS, "all", "none"]
+    )
+    parser.add_argument(
+        "--sweep", action="store_true", help="the same as adding the section growth"
+    )
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0: its default")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--warmup", type=int, default=2)
-    parser.add_argument("--tiny", action="store_true", help="shapes that end in seconds; the figures mean nothing")
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/grpo_step.json"), help="added to")
-    parser.add_argument("--write-docs", nargs="?", type=Path, const=_ROOT / "docs", help="folder; default docs/")
+    parser.add_argument(
+        "--tiny", action="store_true", help="shapes that end in seconds; the figures mean nothing"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/benchmarks/grpo_step.json"), help="added to"
+    )
+    parser.add_argument(
+        "--write-docs", nargs="?", type=Path, const=_ROOT / "docs", help="folder; default docs/"
+    )
     parser.add_argument("--worker", choices=worker.SYSTEMS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
         worker.main(args.worker, args.device)
         return
+
     threads = args.threads or torch.get_num_threads()
     models = args.out.parent / "models"
-    settings = {"threads": threads, "max_threads": threads, "warmup": args.warmup, "steps": args.steps}
+    settings = {
+        "threads": threads,
+        "max_threads": threads,
+        "warmup": args.warmup,
+        "steps": args.steps,
+    }
     plan = tiny_plan(models, args.device) if args.tiny else Plan(models, args.device, **settings)
+
     args.out.parent.mkdir(parents=True, exist_ok=True)
     stored: dict[str, Any] = json.loads(args.out.read_text()) if args.out.is_file() else {}
+
     names = [name for name in args.sections if name in SECTIONS] + ["growth"] * args.sweep
     for name in SECTIONS if "all" in args.sections else dict.fromkeys(names):
         print(f"== {name}", file=sys.stderr, flush=True)
         date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
         results = SECTIONS[name](plan)
-        stored[name] = {"date": date, "machine": machine(args.device), "threads": plan.threads, "results": results}
+        stored[name] = {
+            "date": date,
+            "machine": machine(args.device),
+            "threads": plan.threads,
+            "results": results,
+        }
         args.out.write_text(json.dumps(stored, indent=1) + "\n")
         if "ours" in results:
             print(comparison(stored[name], audio=name == "audio"))
+
     for bar in bars(stored):
         print(bar)
+
     if args.write_docs:
         remarks = _ROOT / "benchmarks" / "remarks.md"
-        write(stored, _trl_options(), args.write_docs, remarks.read_text() if remarks.is_file() else "")
+        write(
+            stored,
+            _trl_options(),
+            args.write_docs,
+            remarks.read_text() if remarks.is_file() else "",
+        )
 
 
 if __name__ == "__main__":

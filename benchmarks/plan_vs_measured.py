@@ -29,17 +29,21 @@ from lightning_audiorl.types import Decoding, Rollout
 MIB = 2**20
 WORDS = tuple(f"w{i}" for i in range(32_000))
 # Freed memory goes back to the system at once, so that the resident set is what is held.
-MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+MALLOC = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": "65536",
+    "MALLOC_TRIM_THRESHOLD_": "65536",
+}
 
 
 def case(args: argparse.Namespace) -> Settings:
     """The run that is planned and measured."""
+    sizes = TinyCausalLM(
+        words=WORDS, width=args.width, layers=args.layers, heads=16, max_positions=4096
+    )
+    finetune = Finetune(gradient_checkpointing=args.gradient_checkpointing)
     return Settings(
-        policy_class=TextLMPolicy,
-        init_from=TinyCausalLM(words=WORDS, width=args.width, layers=args.layers, heads=16, max_positions=4096),
-        finetune=Finetune(gradient_checkpointing=args.gradient_checkpointing),
-        revision=None,
-        dtype="float32",
+        make_policy=lambda: TextLMPolicy(sizes, finetune),
         autocast=None,
         group_size=args.group_size,
         needs_rollout=True,
@@ -49,13 +53,17 @@ def case(args: argparse.Namespace) -> Settings:
         micro_batch_size=args.micro_batch_size,
         max_tokens=0,
         chunk_size=None,
-        decoding=Decoding(max_new_tokens=args.new_tokens, tokens_per_second=0.0, min_cap=args.new_tokens),
+        decoding=Decoding(
+            max_new_tokens=args.new_tokens, tokens_per_second=0.0, min_cap=args.new_tokens
+        ),
         keep_context=False,
         accelerator=args.device,
     )
 
 
-def update(policy: TextLMPolicy, settings: Settings, context: TextContext, rollout: Rollout, optimizer: Any) -> None:
+def update(
+    policy: TextLMPolicy, settings: Settings, context: TextContext, rollout: Rollout, optimizer: Any
+) -> None:
     """One update as `GRPO` makes it, with a loss of the log-probs alone."""
     size = settings.micro_batch_size or len(context)
     for start in range(0, len(context), size):
@@ -80,7 +88,8 @@ def measure(args: argparse.Namespace) -> dict[str, dict[str, int]]:
     small.sample(warm, 2, Decoding(max_new_tokens=4), SampleKey(0, 0))
     del small
     before = in_use(device)
-    policy = TextLMPolicy(settings.init_from, settings.finetune).to(device).eval()
+    policy = settings.make_policy().to(device).eval()
+    assert isinstance(policy, TextLMPolicy)
     reference = Reference(policy)
     for name, value in reference._values.items():
         reference._values[name] = value.to(device)  # the placement "resident"
@@ -90,7 +99,10 @@ def measure(args: argparse.Namespace) -> dict[str, dict[str, int]]:
     optimizer = torch.optim.AdamW(list(policy.trainable().values()), foreach=device.type == "cuda")
     shape = (settings.batch_size, settings.group_size, args.new_tokens)
     tokens = torch.randint(5, 1000, shape, device=device)
-    keep, finished = torch.ones(shape, dtype=torch.bool, device=device), torch.ones(shape[:2], dtype=torch.bool)
+    keep, finished = (
+        torch.ones(shape, dtype=torch.bool, device=device),
+        torch.ones(shape[:2], dtype=torch.bool),
+    )
     rollout = Rollout(tokens, keep, torch.zeros(shape, device=device), finished.to(device))
 
     def scored() -> None:
@@ -100,11 +112,15 @@ def measure(args: argparse.Namespace) -> dict[str, dict[str, int]]:
                 index = list(range(start, min(start + size, len(context))))
                 part = rollout.select(index)
                 hidden = policy.hidden(context.select(index), part)
-                ops.token_log_probs(hidden, policy.head, part.tokens.flatten(0, 1), part.keep.flatten(0, 1))
+                ops.token_log_probs(
+                    hidden, policy.head, part.tokens.flatten(0, 1), part.keep.flatten(0, 1)
+                )
 
     update(policy, settings, context, rollout, optimizer)
     phases = {
-        "rollout": lambda: policy.sample(context, settings.group_size, settings.decoding, SampleKey(0, 0)),
+        "rollout": lambda: policy.sample(
+            context, settings.group_size, settings.decoding, SampleKey(0, 0)
+        ),
         "reference": scored,
         "update": lambda: update(policy, settings, context, rollout, optimizer),
     }
@@ -140,16 +156,24 @@ def main() -> None:
     if args.child:
         print(json.dumps(measure(args)))
         return
+
     settings = case(args)
     working = trace(replace(settings), audio_s=1.0, text_tokens=args.prompt_tokens)
     planned = plan(working, "resident")
+
+    # A process of its own: what the plan held must not be in its resident set.
     command = [sys.executable, __file__, *sys.argv[1:], "--child"]
-    run = subprocess.run(command, env=os.environ | MALLOC, capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        command, env=os.environ | MALLOC, capture_output=True, text=True, check=False
+    )
     if run.returncode:
         raise SystemExit(run.stderr)
     measured = json.loads(run.stdout.splitlines()[-1])
+
     weights = sum(p.nbytes for p in working.policy.parameters())
-    print(f"weights {weights / MIB:.0f} MiB on {args.device}; MiB over the process before the model\n")
+    print(
+        f"weights {weights / MIB:.0f} MiB on {args.device}; MiB over the process before the model\n"
+    )
     print("| phase | planned peak | measured | apart | planned working memory | measured | apart |")
     print("|---|---|---|---|---|---|---|")
     for name, found in measured.items():

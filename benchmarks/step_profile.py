@@ -40,7 +40,12 @@ def table(seconds: float, made: profile, num_rows: int) -> str:
     """Share of the operators' own time, heaviest first."""
     events = sorted(made.key_averages(), key=lambda event: -event.self_cpu_time_total)
     total = sum(event.self_cpu_time_total for event in events)
-    lines = [f"{seconds:.2f} s under the profiler", "", "| operator | share | calls |", "|---|---|---|"]
+    lines = [
+        f"{seconds:.2f} s under the profiler",
+        "",
+        "| operator | share | calls |",
+        "|---|---|---|",
+    ]
     lines += [
         f"| {event.key} | {100 * event.self_cpu_time_total / total:.0f} % | {event.count} |"
         for event in events[:num_rows]
@@ -49,8 +54,12 @@ def table(seconds: float, made: profile, num_rows: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tiny", action="store_true", help="shapes that end in seconds; the figures mean nothing")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--tiny", action="store_true", help="shapes that end in seconds; the figures mean nothing"
+    )
     parser.add_argument("--rows", type=int, default=8)
     args = parser.parse_args()
     models = Path("runs/benchmarks/models")
@@ -61,8 +70,14 @@ def main() -> None:
     module.num_steps = 2
     module.policy.sample = profiled(module.policy.sample, rollouts)  # type: ignore[method-assign]
     module.update = profiled(module.update, updates)  # type: ignore[method-assign]
-    quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
-    trainer = Trainer(accelerator="cpu", devices=1, max_epochs=1, enable_checkpointing=False, **quiet)
+    quiet: dict[str, Any] = {
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "logger": False,
+    }
+    trainer = Trainer(
+        accelerator="cpu", devices=1, max_epochs=1, enable_checkpointing=False, **quiet
+    )
     trainer.fit(module, DataLoader(Batches(case), batch_size=None))
     for name, kept in (("rollout", rollouts), ("update", updates)):
         print(f"\n**{name}**, {torch.get_num_threads()} threads: {table(*kept[-1], args.rows)}")

@@ -27,10 +27,23 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from lightning_audiorl.data.hypotheses.reader import HypothesisFiles, Predicted, Sample, row_fingerprint, to_line
+from lightning_audiorl.data.hypotheses.reader import (
+    HypothesisFiles,
+    Predicted,
+    Sample,
+    row_fingerprint,
+    to_line,
+)
 from lightning_audiorl.data.manifest.files import IndexedManifest, write_manifest
 from lightning_audiorl.data.mix import selection
-from lightning_audiorl.data.mix.selection import Candidate, Choice, Chosen, SubsetBuilder, choose_many, fill
+from lightning_audiorl.data.mix.selection import (
+    Candidate,
+    Choice,
+    Chosen,
+    SubsetBuilder,
+    choose_many,
+    fill,
+)
 from lightning_audiorl.text import KeywordCounts, count_errors
 from lightning_audiorl.types import Segment, Utterance
 
@@ -82,12 +95,25 @@ class Corpus:
     def _sample(self, reference: str, skill: float, number: int) -> Sample:
         words, rules = reference.split(), ()
         if self._draw.random() > skill:
-            words = [self._draw.choice(self._words) if self._draw.random() < 0.1 else word for word in words]
+            words = [
+                self._draw.choice(self._words) if self._draw.random() < 0.1 else word
+                for word in words
+            ]
         if words and self._draw.random() < 0.03:
             words, rules = words + words[-1:] * 9, ("loop",)
         text = " ".join(words)
         errors = count_errors(reference, text)
-        return Sample(text, "sampled", number, -1.5 * len(words), len(words) + 1, True, errors, rules, KeywordCounts())
+        return Sample(
+            text,
+            "sampled",
+            number,
+            -1.5 * len(words),
+            len(words) + 1,
+            True,
+            errors,
+            rules,
+            KeywordCounts(),
+        )
 
 
 def make(folder: Path, num_rows: int) -> None:
@@ -144,14 +170,18 @@ class Clock:
     def watch(self, name: str, builder: SubsetBuilder) -> None:
         """Clock what the builder surveys and judges, in copies of it too."""
         kind = type(builder)
-        methods = {method: self.timed(name, getattr(kind, method)) for method in ("survey", "judge")}
+        methods = {
+            method: self.timed(name, getattr(kind, method)) for method in ("survey", "judge")
+        }
         builder.__class__ = type(kind.__name__, (kind,), methods)
 
 
 def measure(folder: Path) -> dict[str, Any]:
     """Choose every subset; what took how long."""
     start, clock = time.perf_counter(), Clock()
-    rows = clock.timed("index of the manifest", IndexedManifest)(str(folder / "manifest.jsonl"), True, False)
+    rows = clock.timed("index of the manifest", IndexedManifest)(
+        str(folder / "manifest.jsonl"), True, False
+    )
     every = builders(len(rows))
     for name, builder in every.items():
         clock.watch(name, builder)
@@ -164,7 +194,9 @@ def measure(folder: Path) -> dict[str, Any]:
 
     chosen: dict[str, Chosen] = {}
 
-    def choose_those(which: Callable[[SubsetBuilder], bool], candidates: Callable[[], Iterator[Candidate]]) -> None:
+    def choose_those(
+        which: Callable[[SubsetBuilder], bool], candidates: Callable[[], Iterator[Candidate]]
+    ) -> None:
         group = {name: builder for name, builder in every.items() if which(builder)}
         chosen.update(choose_many(group, candidates, 0))
 
@@ -173,7 +205,9 @@ def measure(folder: Path) -> dict[str, Any]:
 
     choose_those(lambda builder: not builder.needs_hypotheses and builder.like is None, plain)
     rows_alone_s = time.perf_counter() - start
-    files = clock.timed("index of the hypotheses", HypothesisFiles)([str(folder / "hypotheses.jsonl")])
+    files = clock.timed("index of the hypotheses", HypothesisFiles)(
+        [str(folder / "hypotheses.jsonl")]
+    )
     hypotheses_of = clock.timed("hypotheses read", files.of)
     choose_those(lambda builder: builder.needs_hypotheses, decoded)
     every["control"].matches([rows[choice.number] for choice in kept("hallucinating")])
@@ -196,46 +230,75 @@ def report(found: dict[str, Any]) -> str:
     lines = [f"{'':32}{'s':>8}{'rows/s':>12}{'rows kept':>12}"]
     for name, builder in found["builders"].items():
         rate = num_rows / seconds[name]
-        lines.append(f"{name + ' (' + builder + ')':32}{seconds[name]:8.1f}{rate:12,.0f}{found['kept'][name]:12,}")
+        lines.append(
+            f"{name + ' (' + builder + ')':32}{seconds[name]:8.1f}{rate:12,.0f}{found['kept'][name]:12,}"
+        )
+
     rest = {name: seconds[name] for name in seconds if name not in found["builders"]}
     rest |= {"rows read, places drawn": found["work_s"] - sum(seconds.values())}
     rest |= {"imports": found["total_s"] - found["work_s"], "all": found["total_s"]}
     lines += [f"{name:32}{rest_s:8.1f}{num_rows / rest_s:12,.0f}" for name, rest_s in rest.items()]
-    lines.append(f"processor time: {found['cpu_s']:.0f} s; where that is far less than the time, others used the cores")
+    lines.append(
+        f"processor time: {found['cpu_s']:.0f} s; where that is far less than the time, others used the cores"
+    )
+
     imports_s = found["total_s"] - found["work_s"]
     reached = (
         ("time, builders of rows alone", imports_s + found["rows_alone_s"], BAR_S, "s"),
         ("time, those of hypotheses and a control too", found["total_s"], BAR_S, "s"),
         ("memory", found["peak_bytes"] / 1e6, BAR_BYTES / 1e6, "MB"),
     )
+
     for what, value, bar, unit in reached:
-        verdict = "no verdict on fewer rows" if num_rows < BAR_ROWS else "met" if value <= bar else "MISSED"
-        lines.append(f"{what}: {value:,.0f} {unit} for {num_rows:,} rows; bar {bar:,.0f} {unit}: {verdict}")
+        verdict = (
+            "no verdict on fewer rows"
+            if num_rows < BAR_ROWS
+            else "met"
+            if value <= bar
+            else "MISSED"
+        )
+        lines.append(
+            f"{what}: {value:,.0f} {unit} for {num_rows:,} rows; bar {bar:,.0f} {unit}: {verdict}"
+        )
     return "\n".join(lines)
 
 
 def _fresh(step: str, args: argparse.Namespace, folder: Path) -> str:
-    command = [sys.executable, __file__, "--step", step, "--folder", str(folder), "--rows", str(args.rows)]
+    command = [
+        sys.executable,
+        __file__,
+        "--step",
+        step,
+        "--folder",
+        str(folder),
+        "--rows",
+        str(args.rows),
+    ]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
     parser.add_argument("--step", choices=["make", "measure"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
+
     if args.step == "make":
         make(args.folder, args.rows)
     elif args.step == "measure":
         print(json.dumps(measure(args.folder)))
     else:
+        # Each step in a process of its own: peak memory is that of the measured one alone.
         with tempfile.TemporaryDirectory() as folder:
             _fresh("make", args, Path(folder))
             start = time.perf_counter()
             found = json.loads(_fresh("measure", args, Path(folder)).splitlines()[-1])
             found["total_s"] = time.perf_counter() - start
+
         found["cores"] = len(os.sched_getaffinity(0))
         print(report(found))
         if args.out:

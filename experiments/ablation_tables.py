@@ -27,7 +27,11 @@ decoding. In brackets: in how many seeds the row beats the start. Made by `pytho
 
 def values(by_seed: BySeed, row: str, place: tuple[str, str]) -> list[float]:
     """The figure of every seed, in percent."""
-    return [100 * figures[row][place[0]][place[1]] for _, figures in sorted(by_seed.items()) if row in figures]
+    return [
+        100 * figures[row][place[0]][place[1]]
+        for _, figures in sorted(by_seed.items())
+        if row in figures
+    ]
 
 
 def better(by_seed: BySeed, row: str, place: tuple[str, str]) -> int:
@@ -60,7 +64,10 @@ def table(ground: Ground, by_seed: BySeed) -> str:
 
 def mined_table(rates: dict[str, dict[int, Any]]) -> str:
     """Hallucination rates of mined subsets and their controls on fresh samples."""
-    lines = ["| ground | chosen among | seed | rows | mined, % | control, % | ratio |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| ground | chosen among | seed | rows | mined, % | control, % | ratio |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for name, by_seed in rates.items():
         for seed, pools in sorted(by_seed.items()):
             for pool, rate in pools.items():
@@ -84,7 +91,11 @@ def page(
         parts.append("## Reading\n\n" + reading.read_text())
     for name, by_seed in results.items():
         seeds = ", ".join(str(seed) for seed in sorted(by_seed))
-        parts += [f"## {name}, seeds {seeds}", table(grounds[name], by_seed), f"![{name}](images/ablation_{name}.png)"]
+        parts += [
+            f"## {name}, seeds {seeds}",
+            table(grounds[name], by_seed),
+            f"![{name}](images/ablation_{name}.png)",
+        ]
     parts += [
         "## The hallucination subset, on fresh samples",
         "Chosen by the start's hypotheses over the pool (rules fired in at least half of 5), decoded again with other "
@@ -98,24 +109,33 @@ def page(
 def plot(ground: Ground, by_seed: BySeed, path: Path) -> None:
     """One panel per column: a bar for each row, a point for each seed."""
     rows = list(dict.fromkeys(row for figures in by_seed.values() for row in figures))
+
     columns = 4
     num_lines = math.ceil(len(ground.columns) / columns)
     figure = Figure(figsize=(4.0 * columns, (0.24 * len(rows) + 0.7) * num_lines))
     FigureCanvasAgg(figure)
     for number, (title, place) in enumerate(ground.columns.items()):
         axis = figure.add_subplot(num_lines, columns, number + 1)
+
         for height, row in enumerate(reversed(rows)):
             points = [value for value in values(by_seed, row, place) if not math.isnan(value)]
             if points:
                 axis.barh(
-                    height, statistics.mean(points), color="tab:gray" if row == "start" else "tab:blue", alpha=0.5
+                    height,
+                    statistics.mean(points),
+                    color="tab:gray" if row == "start" else "tab:blue",
+                    alpha=0.5,
                 )
                 axis.plot(points, [height] * len(points), "k.", markersize=4)
+
         axis.set_title(f"{title}, %", fontsize=9)
         axis.set_yticks(
-            range(len(rows)), list(reversed(rows)) if number % columns == 0 else [""] * len(rows), fontsize=7
+            range(len(rows)),
+            list(reversed(rows)) if number % columns == 0 else [""] * len(rows),
+            fontsize=7,
         )
         axis.tick_params(axis="x", labelsize=7)
         axis.grid(alpha=0.3, axis="x")
+
     figure.tight_layout()
     figure.savefig(path, dpi=90)

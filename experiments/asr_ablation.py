@@ -26,7 +26,11 @@ def predict(ground: Ground, start: str, folder: Path, seed: int) -> Path:
     """Greedy and sampled hypotheses of the start over the pool: the JSONL file."""
     out = folder / "hypotheses.jsonl"
     decodings = ground.greedy() | {"sampled": {"decoding": ground.sampling(), "num_samples": 4}}
-    settings: Spec = {"models": {"start": ground.policy(start)}, "rows": ground.pool, "out": str(out)}
+    settings: Spec = {
+        "models": {"start": ground.policy(start)},
+        "rows": ground.pool,
+        "out": str(out),
+    }
     audiorl("predict", settings | {"decodings": decodings, "seed": seed}, folder)
     return out
 
@@ -65,8 +69,14 @@ def chain(
     """The start and every run of one seed."""
     folder = out / ground.name / f"seed{seed}"
     hypotheses = predict(ground, start, folder / "predict", seed)
-    still = spec("algorithms.SFT", policy=ground.policy(start), num_steps=1, eval_decodings=ground.greedy())
-    results = {"start": validate(folder / "start", seed, still, spec("data.AsrDataModule", val=ground.evaluation))}
+    still = spec(
+        "algorithms.SFT", policy=ground.policy(start), num_steps=1, eval_decodings=ground.greedy()
+    )
+    results = {
+        "start": validate(
+            folder / "start", seed, still, spec("data.AsrDataModule", val=ground.evaluation)
+        )
+    }
     for data in ground.data:
         for reward in ground.rewards:
             name = f"{data} {reward}"
@@ -78,9 +88,13 @@ def chain(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/asr_ablation"))
-    parser.add_argument("--starts", type=Path, help="--out of experiments/fsdd_asr.py; default runs/fsdd_figures")
+    parser.add_argument(
+        "--starts", type=Path, help="--out of experiments/fsdd_asr.py; default runs/fsdd_figures"
+    )
     parser.add_argument("--grounds", nargs="+", default=list(GROUNDS), choices=list(GROUNDS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--num-steps", type=int, default=40)
@@ -89,7 +103,9 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, default=Path(__file__).parents[1] / "docs")
     args = parser.parse_args()
     if "fsdd" in args.grounds and not os.environ.get("FSDD_ROOT"):
-        parser.error("set FSDD_ROOT to the folder that holds recordings/, or choose --grounds espeak")
+        parser.error(
+            "set FSDD_ROOT to the folder that holds recordings/, or choose --grounds espeak"
+        )
     starts = args.starts or Path("runs/fsdd_figures")
     todo = [(GROUNDS[name], seed) for name in args.grounds for seed in args.seeds]
     only = set(args.only) if args.only else None
@@ -115,13 +131,20 @@ def main() -> None:
     for (ground, seed), figures, rate in zip(todo, done, fresh, strict=True):
         results[ground.name][seed] = figures
         rates[ground.name][seed] = rate
-    kept = {"figures": results, "mined": rates, "num_steps": args.num_steps, "made_with": made_with()}
+    kept = {
+        "figures": results,
+        "mined": rates,
+        "num_steps": args.num_steps,
+        "made_with": made_with(),
+    }
     (args.out / "ablation.json").write_text(json.dumps(kept, indent=1))
     images = args.docs / "images"
     images.mkdir(parents=True, exist_ok=True)
     for name, by_seed in results.items():
         plot(GROUNDS[name], by_seed, images / f"ablation_{name}.png")
-    (args.docs / "ablation.md").write_text(page(results, rates, kept, GROUNDS, args.docs / "ablation_reading.md"))
+    (args.docs / "ablation.md").write_text(
+        page(results, rates, kept, GROUNDS, args.docs / "ablation_reading.md")
+    )
     print(args.docs / "ablation.md")
 
 

@@ -39,7 +39,10 @@ class Ground:
     def speech(self) -> Spec:
         """The rows of the pool that have words."""
         sources = self.pool["init_args"]["sources"]
-        return spec("data.JoinedRows", sources=[s for s in sources if not s["class_path"].endswith("NonSpeech")])
+        return spec(
+            "data.JoinedRows",
+            sources=[s for s in sources if not s["class_path"].endswith("NonSpeech")],
+        )
 
     def policy(self, start: str) -> Spec:
         """The model that trains, from an exported folder."""
@@ -48,7 +51,11 @@ class Ground:
 
     def greedy(self) -> Spec:
         """How the evaluation sets are decoded."""
-        decoding = {"temperature": 0.0, "tokens_per_second": 2 * self.tokens_per_second, "min_cap": 16}
+        decoding = {
+            "temperature": 0.0,
+            "tokens_per_second": 2 * self.tokens_per_second,
+            "min_cap": 16,
+        }
         return {"greedy": {"decoding": decoding}}
 
     def sampling(self) -> Spec:
@@ -62,9 +69,13 @@ R3 = spec("rewards.Keyword", weight=0.5)
 REWARDS = {"R1": [R1], "R1+R2": [R1, R2], "R1+R2+R3": [R1, R2, R3]}
 
 
-def _digits(part: str, words: tuple[int, int], rows: int, seed: int = 0, only: str | None = None) -> Spec:
+def _digits(
+    part: str, words: tuple[int, int], rows: int, seed: int = 0, only: str | None = None
+) -> Spec:
     speakers = {"only_speakers": [only]} if only else {"exclude_speakers": ["theo"]}
-    return spec("data.FsddDigits", part=part, num_words=list(words), num_rows=rows, seed=seed, **speakers)
+    return spec(
+        "data.FsddDigits", part=part, num_words=list(words), num_rows=rows, seed=seed, **speakers
+    )
 
 
 def degraded(source: Spec, *effects: str) -> Spec:

@@ -37,18 +37,25 @@ def audiorl(command: str, settings: Spec, folder: Path) -> float:
     """
     done, config = folder / f"{command}.seconds.json", folder / f"{command}.yaml"
     text = yaml.safe_dump(settings, sort_keys=False)
+
+    # A finished run is not repeated.
     if done.is_file():
         if yaml.safe_load(config.read_text()) != yaml.safe_load(text):
-            raise ValueError(f"{config}: was run with other settings; remove {folder} or choose another --out")
+            raise ValueError(
+                f"{config}: was run with other settings; remove {folder} or choose another --out"
+            )
         return float(json.loads(done.read_text()))
+
     folder.mkdir(parents=True, exist_ok=True)
     config.write_text(text)
     log = folder / f"{command}.log"
+
     start = time.perf_counter()
     with log.open("w") as out:
         args = [sys.executable, "-m", "lightning_audiorl", command, "--config", str(config)]
         environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
         code = subprocess.run(args, stdout=out, stderr=out, check=False, env=environment).returncode
+
     if code != 0:
         raise RuntimeError(f"audiorl {command} failed; see {log}:\n{log.read_text()[-2000:]}")
     seconds = time.perf_counter() - start
@@ -62,7 +69,12 @@ def trainer(folder: Path) -> Spec:
         "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
         "init_args": {"save_dir": str(folder), "name": "", "version": ""},
     }
-    return {"accelerator": "cpu", "default_root_dir": str(folder), "logger": logger, "num_sanity_val_steps": 0}
+    return {
+        "accelerator": "cpu",
+        "default_root_dir": str(folder),
+        "logger": logger,
+        "num_sanity_val_steps": 0,
+    }
 
 
 def fit(folder: Path, seed: int, model: Spec, data: Spec) -> tuple[Path, Figures]:
@@ -74,7 +86,12 @@ def fit(folder: Path, seed: int, model: Spec, data: Spec) -> tuple[Path, Figures
 
 def validate(folder: Path, seed: int, model: Spec, data: Spec) -> Figures:
     """The figures of a model that is not trained."""
-    settings = {"seed_everything": seed, "trainer": trainer(folder) | {"logger": False}, "model": model, "data": data}
+    settings = {
+        "seed_everything": seed,
+        "trainer": trainer(folder) | {"logger": False},
+        "model": model,
+        "data": data,
+    }
     audiorl("validate", settings, folder)
     return last_figures(folder / "report" / "validate.json")
 
@@ -83,7 +100,9 @@ def last_figures(report: Path) -> Figures:
     """The last evaluation of a run report; NaN where it has none."""
     results = json.loads(report.read_text())["evaluations"][-1]["results"]
     return {
-        name: {key: float("nan") if value is None else float(value) for key, value in figures.items()}
+        name: {
+            key: float("nan") if value is None else float(value) for key, value in figures.items()
+        }
         for name, figures in results.items()
     }
 
@@ -97,11 +116,21 @@ def side_by_side(jobs: Sequence[Callable[[], Any]], num_jobs: int) -> list[Any]:
 def made_with() -> dict[str, str]:
     """Commit, machine and versions, for the foot of a page."""
     root = Path(__file__).parents[1]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True)
-    changed = subprocess.run(["git", "status", "--porcelain", "lightning_audiorl"], cwd=root, capture_output=True)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True
+    )
+    changed = subprocess.run(
+        ["git", "status", "--porcelain", "lightning_audiorl"], cwd=root, capture_output=True
+    )
     state = (commit.stdout.strip() or "unknown") + (" with changes" if changed.stdout else "")
-    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    machine = f"{os.cpu_count()} x {names[0].partition(':')[2].strip() if names else platform.machine()}"
+    names = [
+        line
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    machine = (
+        f"{os.cpu_count()} x {names[0].partition(':')[2].strip() if names else platform.machine()}"
+    )
     return {
         "commit": state,
         "machine": machine,

@@ -33,7 +33,9 @@ def audiorl(log: Path, *args: str) -> float:
     """Run one command; returns its wall-clock seconds."""
     start = time.perf_counter()
     with log.open("w") as out:
-        subprocess.run([sys.executable, "-m", "lightning_audiorl", *args], stdout=out, stderr=out, check=True)
+        subprocess.run(
+            [sys.executable, "-m", "lightning_audiorl", *args], stdout=out, stderr=out, check=True
+        )
     return time.perf_counter() - start
 
 
@@ -45,7 +47,7 @@ def fit(out: Path, seed: int, configs: list[str], start: Path | None, extra: lis
     out.mkdir(parents=True, exist_ok=True)
     args = [arg for name in configs for arg in ("--config", str(CONFIGS / name))]
     args += ["--seed_everything", str(seed), "--trainer.default_root_dir", str(out)]
-    args += ["--trainer.logger.init_args.save_dir", str(out), "--trainer.num_sanity_val_steps", "0", *extra]
+    args += ["--trainer.num_sanity_val_steps", "0", *extra]
     if start is not None:
         args += ["--model.init_args.policy.init_args.init_from", str(start)]
     else:
@@ -74,7 +76,9 @@ def floor() -> dict[str, dict[str, float]]:
         metric = AsrMetrics()
         for row in rows:
             words = row.text.split()
-            draws = torch.randint(10, (len(words),), generator=keyed_generator("floor", row.id)).tolist()
+            draws = torch.randint(
+                10, (len(words),), generator=keyed_generator("floor", row.id)
+            ).tolist()
             metric.update([Hypothesis(row, " ".join(DIGIT_WORDS[i] for i in draws))])
         results[name] = {key: float(value) for key, value in metric.compute().items()}
     return results
@@ -95,22 +99,29 @@ def chain(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/fsdd_figures"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--control-steps", type=int, help="steps of the SFT control; default: its config's")
+    parser.add_argument(
+        "--control-steps", type=int, help="steps of the SFT control; default: its config's"
+    )
     parser.add_argument("warm", nargs="*", help="further arguments of the warm start")
     args = parser.parse_args()
     if not os.environ.get("FSDD_ROOT"):
         parser.error("set FSDD_ROOT to the folder that holds recordings/")
+
     figures = {seed: chain(args.out, seed, args.control_steps, args.warm) for seed in args.seeds}
     floors = floor()
     seconds = {
         str(path.parent.relative_to(args.out)): json.loads(path.read_text())
         for path in sorted(args.out.glob("seed*/*/seconds.json"))
     }
+
     result = {"figures": figures, "floor": floors, "seconds": seconds}
     (args.out / "table.json").write_text(json.dumps(result, indent=1))
+
     parts = [
         ("Greedy", summary(figures, floors)),
         ("Sampled at temperature 1, mean of 4", summary(figures, floors, "sampled")),

@@ -9,7 +9,15 @@ Figures = dict[int, dict[str, dict[str, dict[str, float]]]]
 """By seed, system, set and figure."""
 
 SYSTEMS = ("start", "grpo", "control", "mwer")
-FIGURES = ("wer", "insertion_rate", "deletion_rate", "correct_rate", "loop_rate", "hallucination_rate", "length_ratio")
+FIGURES = (
+    "wer",
+    "insertion_rate",
+    "deletion_rate",
+    "correct_rate",
+    "loop_rate",
+    "hallucination_rate",
+    "length_ratio",
+)
 NONSPEECH = ("nonspeech_text_rate", "nonspeech_words_per_minute")
 SUMMARY = {
     "short WER": ("short", "wer"),
@@ -57,9 +65,18 @@ def by_set(figures: Figures, floors: dict[str, dict[str, float]]) -> str:
         shown = NONSPEECH if name.startswith("nonspeech") else FIGURES
         lines += ["", f"**{name}**", "", _row(["system", *shown]), "|---" * (len(shown) + 1) + "|"]
         for system in SYSTEMS:
-            lines.append(_row([system, *(cell(f, [by[system][name][f] for by in figures.values()]) for f in shown)]))
+            lines.append(
+                _row(
+                    [
+                        system,
+                        *(cell(f, [by[system][name][f] for by in figures.values()]) for f in shown),
+                    ]
+                )
+            )
         if name in floors:
-            lines.append(_row(["floor", *(cell(figure, [floors[name][figure]]) for figure in shown)]))
+            lines.append(
+                _row(["floor", *(cell(figure, [floors[name][figure]]) for figure in shown)])
+            )
     return "\n".join(lines)
 
 
@@ -74,7 +91,10 @@ def summary(figures: Figures, floors: dict[str, dict[str, float]], decoding: str
     lines = [_row(["", *SUMMARY]), "|---" * (len(SUMMARY) + 1) + "|"]
     suffix = f"/{decoding}" if decoding else ""
     for system in SYSTEMS:
-        cells = [cell(f, [by[system][s + suffix][f] for by in figures.values()]) for s, f in SUMMARY.values()]
+        cells = [
+            cell(f, [by[system][s + suffix][f] for by in figures.values()])
+            for s, f in SUMMARY.values()
+        ]
         lines.append(_row([LABELS[system], *cells]))
     if not decoding:
         nothing = {"wer": math.nan}
@@ -89,7 +109,12 @@ def by_seed(figures: Figures) -> str:
     for seed, systems in sorted(figures.items()):
         cells = []
         for name, figure in SUMMARY.values():
-            values = [_scaled(figure, systems[system][name][figure]) for system in ("start", "grpo", "control")]
-            cells.append(" → ".join(f"{value:.{2 if figure == 'length_ratio' else 1}f}" for value in values))
+            values = [
+                _scaled(figure, systems[system][name][figure])
+                for system in ("start", "grpo", "control")
+            ]
+            cells.append(
+                " → ".join(f"{value:.{2 if figure == 'length_ratio' else 1}f}" for value in values)
+            )
         lines.append(_row([str(seed), *cells]))
     return "\n".join(lines)

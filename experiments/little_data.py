@@ -45,7 +45,9 @@ def labelled(share: float) -> Spec:
     new = {"part": "train", "only_speakers": [NEW], "seed": 4}
     source = spec("data.FsddDigits", num_words=[1, 16], num_rows=NUM_LABELLED, **new)
     rows = round(share * NUM_LABELLED)
-    return {"labelled": {"source": source, "builder": spec("data.subsets.RandomControl", num_rows=rows)}}
+    return {
+        "labelled": {"source": source, "builder": spec("data.subsets.RandomControl", num_rows=rows)}
+    }
 
 
 def sft(ground: Ground, start: str, num_steps: int) -> Spec:
@@ -73,7 +75,9 @@ def model(kind: str, start: str, num_steps: int) -> Spec:
 
 def still(folder: Path, seed: int, start: str, sets: dict[str, Spec]) -> Figures:
     """The figures of a start."""
-    module = spec("algorithms.SFT", policy=FSDD.policy(start), num_steps=1, eval_decodings=FSDD.greedy())
+    module = spec(
+        "algorithms.SFT", policy=FSDD.policy(start), num_steps=1, eval_decodings=FSDD.greedy()
+    )
     return validate(folder / "start", seed, module, spec("data.AsrDataModule", val=sets))
 
 
@@ -83,7 +87,9 @@ def few_labels(folder: Path, seed: int, start: str) -> dict[str, Callable[[], Fi
 
     def run(share: float, kind: str, steps: int) -> Figures:
         rows = data(labelled(share), folder / "rl_data", sets)
-        return fit(folder / f"{kind}_{100 * share:g}_{steps}", seed, model(kind, start, steps), rows)[1]
+        return fit(
+            folder / f"{kind}_{100 * share:g}_{steps}", seed, model(kind, start, steps), rows
+        )[1]
 
     return {"start": lambda: still(folder, seed, start, sets)} | {
         f"{kind} {100 * share:g} % {steps}": partial(run, share, kind, steps)
@@ -103,12 +109,16 @@ def rounds(folder: Path, seed: int, start: str) -> list[dict[str, Any]]:
     """RL and SFT in turn on the random control of the known speakers; each goes on from the other's export."""
     sets = {name: FSDD.evaluation[name] for name in ("short", "medium", "long", "nonspeech")}
     subsets = {"D0": {"source": FSDD.pool, "builder": builders(FSDD)["D0"]}}
-    out: list[dict[str, Any]] = [{"stage": "start", "reward": None, "figures": still(folder, seed, start, sets)}]
+    out: list[dict[str, Any]] = [
+        {"stage": "start", "reward": None, "figures": still(folder, seed, start, sets)}
+    ]
     for number in range(1, ROUNDS + 1):
         for kind in ("GRPO", "SFT"):
             run = folder / f"round{number}_{kind}"
             settings = model(kind, start, ROUND_STEPS)
-            exported, figures = fit(run, seed + number, settings, data(subsets, folder / "rl_data", sets))
+            exported, figures = fit(
+                run, seed + number, settings, data(subsets, folder / "rl_data", sets)
+            )
             reward = last_reward(run / "report" / "report.json") if kind == "GRPO" else None
             out.append({"stage": f"round {number}: {kind}", "reward": reward, "figures": figures})
             start = str(exported)
@@ -116,10 +126,15 @@ def rounds(folder: Path, seed: int, start: str) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/little_data"))
     parser.add_argument(
-        "--starts", type=Path, default=Path("runs/fsdd_figures"), help="--out of experiments/fsdd_asr.py"
+        "--starts",
+        type=Path,
+        default=Path("runs/fsdd_figures"),
+        help="--out of experiments/fsdd_asr.py",
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, one thread each")
@@ -127,19 +142,30 @@ def main() -> None:
     args = parser.parse_args()
     if not os.environ.get("FSDD_ROOT"):
         parser.error("set FSDD_ROOT to the folder that holds recordings/")
+
     jobs: dict[tuple[int, str], Callable[[], Any]] = {}
     for seed in args.seeds:
         start, folder = warm_start("fsdd", seed, args.starts), args.out / f"seed{seed}"
         jobs[seed, "rounds"] = partial(rounds, folder / "rounds", seed, start)
-        jobs |= {(seed, name): job for name, job in few_labels(folder / "labels", seed, start).items()}
+        jobs |= {
+            (seed, name): job for name, job in few_labels(folder / "labels", seed, start).items()
+        }
+
     done = dict(zip(jobs, side_by_side(list(jobs.values()), args.jobs), strict=True))
     turns = {seed: done[seed, "rounds"] for seed in args.seeds}
-    labels = {seed: {name: done[s, name] for s, name in done if s == seed and name != "rounds"} for seed in args.seeds}
+    labels = {
+        seed: {name: done[s, name] for s, name in done if s == seed and name != "rounds"}
+        for seed in args.seeds
+    }
+
     kept = {"labels": labels, "rounds": turns, "made_with": made_with()}
     (args.out / "little_data.json").write_text(json.dumps(kept, indent=1))
+
     (args.docs / "images").mkdir(parents=True, exist_ok=True)
     plot(labels, SHARES, STEPS, args.docs / "images" / "little_data.png")
-    text = page(labels, turns, SHARES, STEPS, kept["made_with"], args.docs / "little_data_reading.md")
+    text = page(
+        labels, turns, SHARES, STEPS, kept["made_with"], args.docs / "little_data_reading.md"
+    )
     (args.docs / "little_data.md").write_text(text)
     print(args.docs / "little_data.md")
 

@@ -36,15 +36,22 @@ def cell(values: Sequence[float]) -> str:
     known = [100 * value for value in values if not math.isnan(value)]
     if not known:
         return "-"
-    return f"{statistics.mean(known):.1f}" + (f" ± {statistics.stdev(known):.1f}" if len(known) > 1 else "")
+    return f"{statistics.mean(known):.1f}" + (
+        f" ± {statistics.stdev(known):.1f}" if len(known) > 1 else ""
+    )
 
 
 def labels_table(labels: BySeed) -> str:
     """One row per method, share of labels and steps."""
     names = list(next(iter(labels.values())))
-    lines = ["| run (labels, steps) | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    lines = [
+        "| run (labels, steps) | " + " | ".join(COLUMNS) + " |",
+        "|---" * (len(COLUMNS) + 1) + "|",
+    ]
     for name in names:
-        cells = [cell([figures[name][s][f] for figures in labels.values()]) for s, f in COLUMNS.values()]
+        cells = [
+            cell([figures[name][s][f] for figures in labels.values()]) for s, f in COLUMNS.values()
+        ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -92,24 +99,38 @@ def plot(labels: BySeed, shares: Sequence[float], steps: Sequence[int], path: Pa
     shown = list(COLUMNS.items())[:2] + [
         (name, COLUMNS[name]) for name in ("known speakers, medium WER", "text on non-speech")
     ]
+
     figure = Figure(figsize=(4.2 * len(shown), 3.4))
     FigureCanvasAgg(figure)
     for number, (title, (name, key)) in enumerate(shown):
         axis = figure.add_subplot(1, len(shown), number + 1)
+
         start = statistics.mean(figures["start"][name][key] for figures in labels.values())
         axis.axhline(100 * start, color="gray", linestyle=":", label="start")
+
         for colour, kind in (("tab:blue", "GRPO"), ("tab:orange", "SFT")):
             for style, share in zip((":", "--", "-"), shares, strict=True):
                 runs = [f"{kind} {100 * share:g} % {step}" for step in steps]
-                means = [100 * statistics.mean(by[run][name][key] for by in labels.values()) for run in runs]
+                means = [
+                    100 * statistics.mean(by[run][name][key] for by in labels.values())
+                    for run in runs
+                ]
                 axis.plot(
-                    steps, means, style, color=colour, marker="o", markersize=3, label=f"{kind} {100 * share:g} %"
+                    steps,
+                    means,
+                    style,
+                    color=colour,
+                    marker="o",
+                    markersize=3,
+                    label=f"{kind} {100 * share:g} %",
                 )
+
         axis.set_xscale("log")
         axis.set_xticks(steps, [str(step) for step in steps])
         axis.set_xlabel("steps")
         axis.set_title(f"{title}, %", fontsize=9)
         axis.grid(alpha=0.3)
+
     figure.axes[0].legend(fontsize=6)
     figure.tight_layout()
     figure.savefig(path, dpi=90)

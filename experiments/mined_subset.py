@@ -31,7 +31,13 @@ def rate(hypotheses: Path) -> float:
 
 
 def mined(
-    ground: Ground, start: str, folder: Path, hypotheses: Path, seed: int, speech_only: bool, num_rows: int = 40
+    ground: Ground,
+    start: str,
+    folder: Path,
+    hypotheses: Path,
+    seed: int,
+    speech_only: bool,
+    num_rows: int = 40,
 ) -> dict[str, Any]:
     """Choose both subsets, decode them anew with other draws, and compare.
 
@@ -47,21 +53,37 @@ def mined(
         "mined": spec("data.subsets.Hallucinating", num_rows=num_rows, min_rate=0.5),
         "control": spec("data.subsets.RandomControl", like="mined", bin_s=2.0),
     }
+
     source = ground.speech if speech_only else ground.pool
-    subsets = {name: spec("data.RLSubset", source=source, builder=made_of) for name, made_of in builders.items()}
+    subsets = {
+        name: spec("data.RLSubset", source=source, builder=made_of)
+        for name, made_of in builders.items()
+    }
     subsets["mined"]["init_args"]["hypotheses"] = [str(hypotheses)]
+
     data = AsrRLDataModule(
-        subsets=made(subsets), cache_dir=str(folder / "rl_data"), val=made(ground.evaluation), seed=seed
+        subsets=made(subsets),
+        cache_dir=str(folder / "rl_data"),
+        val=made(ground.evaluation),
+        seed=seed,
     )
     data.prepare_data()
+
     out: dict[str, Any] = {"rows": {}}
     for name in builders:
         manifest = data.folder / f"{name}.jsonl"
         rows = spec("data.ManifestRows", path=str(manifest), allow_empty_text=True)
         fresh = folder / name / "fresh.jsonl"
+
+        # With draws of another seed than those that the subset was chosen by: it would look worse than it is.
         sampled = {"sampled": {"decoding": ground.sampling(), "num_samples": 8}}
-        settings: Spec = {"models": {"start": ground.policy(start)}, "rows": rows, "out": str(fresh)}
+        settings: Spec = {
+            "models": {"start": ground.policy(start)},
+            "rows": rows,
+            "out": str(fresh),
+        }
         audiorl("predict", settings | {"decodings": sampled, "seed": seed + 1000}, folder / name)
+
         out[name] = rate(fresh)
         out["rows"][name] = len(manifest.read_text().splitlines())
     return out

@@ -38,7 +38,9 @@ R3 = spec("rewards.Diversity", weight=0.1)
 SIM = spec(
     "rewards.SpeakerSimilarity",
     weight=0.5,
-    encoder=spec("judges.EcapaEncoder", source="runs/tts/fsdd/speaker_encoder/export", name="speaker"),
+    encoder=spec(
+        "judges.EcapaEncoder", source="runs/tts/fsdd/speaker_encoder/export", name="speaker"
+    ),
 )
 
 
@@ -71,13 +73,17 @@ LONG = ("both + filter, R1+R2", "GRPO R1+R2", "DiffRO")
 
 def folder_name(row: str) -> str:
     """A row as a folder: lower case, without spaces and signs."""
-    return "_".join("".join(c if c.isalnum() else " " for c in row.lower().replace("+", " ")).split())
+    return "_".join(
+        "".join(c if c.isalnum() else " " for c in row.lower().replace("+", " ")).split()
+    )
 
 
 def short(out: Path, seed: int, row: str) -> dict[str, Any]:
     """One row of one seed: figures on the evaluation set, seconds of training, and what the log says on average."""
     config, changes = ROWS[row]
-    folder = tts_runs.run(out, seed, folder_name(row), config, changes | {"data.init_args.val": tts_runs.TEST})
+    folder = tts_runs.run(
+        out, seed, folder_name(row), config, changes | {"data.init_args.val": tts_runs.TEST}
+    )
     figures = last_figures(folder / "report" / "report.json")["test"]
     return {"figures": figures, "budget": tts_runs.budget(folder), **tts_runs.log_means(folder)}
 
@@ -88,7 +94,10 @@ def once_more(out: Path, seed: int, row: str) -> dict[str, Any]:
         name, model, log = "start", tts_runs.started(out, seed)[-1] / "export", {}
     else:
         name = folder_name(row)
-        model, log = out / f"seed{seed}" / name / "export", tts_runs.log_means(out / f"seed{seed}" / name)
+        model, log = (
+            out / f"seed{seed}" / name / "export",
+            tts_runs.log_means(out / f"seed{seed}" / name),
+        )
     figures = tts_runs.evaluated(out, seed, f"{name}/more_test", model, tts_runs.MORE_TEST)["test"]
     return {"figures": figures, **log}
 
@@ -109,21 +118,29 @@ def long(out: Path, row: str, num_steps: int) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/tts_figures"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", choices=list(ROWS), help="rows to run; default all")
     parser.add_argument("--long-steps", type=int, default=320, help="0 leaves the long runs out")
-    parser.add_argument("--more", action="store_true", help="compare combinations and halves on a second draw, too")
+    parser.add_argument(
+        "--more", action="store_true", help="compare combinations and halves on a second draw, too"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, one thread each")
     parser.add_argument("--docs", type=Path, default=Path(__file__).parents[1] / "docs")
     args = parser.parse_args()
     if not os.environ.get("FSDD_ROOT"):
         parser.error("set FSDD_ROOT to the folder that holds recordings/")
+
     out = args.out.absolute()
     rows = args.only or list(ROWS)
     tts_runs.part("codec", out)
-    side_by_side([lambda n=n: tts_runs.part(n, out) for n in tts_runs.PARTS if n != "codec"], args.jobs)
+    side_by_side(
+        [lambda n=n: tts_runs.part(n, out) for n in tts_runs.PARTS if n != "codec"], args.jobs
+    )
+
     starts = side_by_side([lambda s=s: tts_runs.start(out, s) for s in args.seeds], args.jobs)
     base = side_by_side(
         [
@@ -132,23 +149,37 @@ def main() -> None:
         ],
         args.jobs,
     )
+
     todo = [(seed, row) for row in rows for seed in args.seeds]
     done = side_by_side([lambda s=s, r=r: short(out, s, r) for s, r in todo], args.jobs)
     results: dict[int, dict[str, Any]] = {
-        seed: {"start": {"figures": figures["test"]}} for seed, figures in zip(args.seeds, base, strict=True)
+        seed: {"start": {"figures": figures["test"]}}
+        for seed, figures in zip(args.seeds, base, strict=True)
     }
     for (seed, row), result in zip(todo, done, strict=True):
         results[seed][row] = result
+
     halves = {"start", *HALVES, *HALVES.values(), *DIFFRO}
-    todo = [(seed, row) for row in ["start", *rows] if args.more and row in halves for seed in args.seeds]
+    todo = [
+        (seed, row)
+        for row in ["start", *rows]
+        if args.more and row in halves
+        for seed in args.seeds
+    ]
     done = side_by_side([lambda s=s, r=r: once_more(out, s, r) for s, r in todo], args.jobs)
     more: dict[int, dict[str, Any]] = {seed: {} for seed in args.seeds}
     for (seed, row), result in zip(todo, done, strict=True):
         more[seed][row] = result
+
     watched = [row for row in LONG if row in rows] if args.long_steps else []
     long_runs = dict(
-        zip(watched, side_by_side([lambda r=r: long(out, r, args.long_steps) for r in watched], args.jobs), strict=True)
+        zip(
+            watched,
+            side_by_side([lambda r=r: long(out, r, args.long_steps) for r in watched], args.jobs),
+            strict=True,
+        )
     )
+
     plateau = {seed: fell for seed, (_, fell) in zip(args.seeds, starts, strict=True)}
     kept = {
         "results": results,
@@ -159,6 +190,7 @@ def main() -> None:
         "made_with": made_with(),
     }
     (out / "tts.json").write_text(json.dumps(kept, indent=1))
+
     images = args.docs / "images"
     images.mkdir(parents=True, exist_ok=True)
     plot(results, images / "tts_rows.png")

@@ -57,26 +57,38 @@ def tried(out: Path, seed: int, name: str) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/tts_figures"))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, one thread each")
     parser.add_argument("--docs", type=Path, default=Path(__file__).parents[1] / "docs")
     args = parser.parse_args()
+
     out = args.out.absolute()
     model, _ = tts_runs.start(out, args.seed)
     rows = {"dev": tts_runs.dev(NUM_TEXTS)}
     start = tts_runs.evaluated(out, args.seed, "start/dev", model, rows)["dev"]
     found = side_by_side([lambda n=n: tried(out, args.seed, n) for n in SETTINGS], args.jobs)
+
     titles = [title for title in COLUMNS if title != "F0 Hz"]
     lines = ["| | " + " | ".join(titles) + " |", "|---" * (len(titles) + 1) + "|"]
-    named = {"start": start} | {SETTINGS[name][0]: figures for name, figures in zip(SETTINGS, found, strict=True)}
+    named = {"start": start} | {
+        SETTINGS[name][0]: figures for name, figures in zip(SETTINGS, found, strict=True)
+    }
     for name, figures in named.items():
-        cells = [f"{factor * figures[key]:.{digits}f}" for key, factor, digits in (COLUMNS[title] for title in titles)]
+        cells = [
+            f"{factor * figures[key]:.{digits}f}"
+            for key, factor, digits in (COLUMNS[title] for title in titles)
+        ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
+
     head = f"# Settings tried on dev\n\nSeed {args.seed}, {NUM_TEXTS} texts of the dev part, one run each; "
     head += "see [the figures](tts_figures.md). Made by `python experiments/tts_dev.py`."
-    (args.docs / "tts_dev.md").write_text("\n\n".join([head, "\n".join(lines), foot(made_with())]) + "\n")
+    (args.docs / "tts_dev.md").write_text(
+        "\n\n".join([head, "\n".join(lines), foot(made_with())]) + "\n"
+    )
     print(args.docs / "tts_dev.md")
 
 

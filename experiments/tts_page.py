@@ -49,12 +49,18 @@ def spread(values: list[float], digits: int) -> str:
     return f"{statistics.fmean(known):.{digits}f}{deviation}"
 
 
-def change(results: Results, row: str, figure: str, relative: bool, factor: float, digits: int) -> str:
+def change(
+    results: Results, row: str, figure: str, relative: bool, factor: float, digits: int
+) -> str:
     """Mean (lowest to highest) change against the start, seed by seed."""
-    changes = [(100 if relative else factor) * each for each in moved(results, row, figure, relative)]
+    changes = [
+        (100 if relative else factor) * each for each in moved(results, row, figure, relative)
+    ]
     unit = " %" if relative else ""
     low, high = min(changes), max(changes)
-    return f"{statistics.fmean(changes):+.{digits}f}{unit} ({low:+.{digits}f} to {high:+.{digits}f})"
+    return (
+        f"{statistics.fmean(changes):+.{digits}f}{unit} ({low:+.{digits}f} to {high:+.{digits}f})"
+    )
 
 
 def table(results: Results) -> str:
@@ -80,13 +86,21 @@ def against_control(results: Results) -> str:
         return ""
     lines = []
     for row in trained(results):
-        pairs = list(zip(of(results, row, "held_out_cer"), of(results, "SFT control", "held_out_cer"), strict=True))
+        pairs = list(
+            zip(
+                of(results, row, "held_out_cer"),
+                of(results, "SFT control", "held_out_cer"),
+                strict=True,
+            )
+        )
         better = sum(mine < control for mine, control in pairs)
         verdict = {0: "worse in every seed", len(pairs): "better in every seed"}.get(
             better, "the seeds do not separate"
         )
         difference = paired(results, row, "SFT control")
-        lines.append(f"- {row}: {difference} points; below the control in {better} of {len(pairs)} seeds: {verdict}.")
+        lines.append(
+            f"- {row}: {difference} points; below the control in {better} of {len(pairs)} seeds: {verdict}."
+        )
     return "\n".join(lines)
 
 
@@ -124,7 +138,13 @@ DIFFRO = ("DiffRO", "DiffRO + speaker head")
 def against_halves(results: Results) -> str:
     """Every combination against the methods that it is made of: CER and similarity; empty without one."""
     here = set(trained(results))
-    titles = ["", "CER, points, less GRPO", *(f"less {row}" for row in DIFFRO), "similarity lost", "by GRPO"]
+    titles = [
+        "",
+        "CER, points, less GRPO",
+        *(f"less {row}" for row in DIFFRO),
+        "similarity lost",
+        "by GRPO",
+    ]
     titles += [*(f"by {row}" for row in DIFFRO), "DiffRO's share"]
     lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
     for row, grpo in HALVES.items():
@@ -158,7 +178,11 @@ def halves(results: Results, more: Results) -> list[str]:
             drawn = [each for each in (results, more) if any(each.values())]
             cells = [", ".join(f"{d:+.1f}" for d in differences(each, row, half)) for each in drawn]
             seeds.append(f"| {row}, less {half} | " + " | ".join([*cells, ""][:2]) + " |")
-    return [*parts, "Held-out CER of a combination less that of its half by GRPO, points:", "\n".join(seeds)]
+    return [
+        *parts,
+        "Held-out CER of a combination less that of its half by GRPO, points:",
+        "\n".join(seeds),
+    ]
 
 
 def moved(results: Results, row: str, figure: str, relative: bool = False) -> list[float]:
@@ -169,16 +193,28 @@ def moved(results: Results, row: str, figure: str, relative: bool = False) -> li
 
 def seed_table(results: Results) -> str:
     """What each seed changed against its start: what the bars speak of."""
-    titles = ["", "held-out CER %", "change, %", "held-out similarity, change", "tokens per digit, change, %"]
+    titles = [
+        "",
+        "held-out CER %",
+        "change, %",
+        "held-out similarity, change",
+        "tokens per digit, change, %",
+    ]
     lines = ["| " + " | ".join([*titles, "missing stops %"]) + " |", "|---" * 6 + "|"]
     start = ", ".join(f"{100 * value:.1f}" for value in of(results, "start", "held_out_cer"))
     lines.append(f"| start | {start} | | | | |")
-    for row in [*(["SFT control"] if "SFT control" in next(iter(results.values())) else []), *trained(results)]:
+    for row in [
+        *(["SFT control"] if "SFT control" in next(iter(results.values())) else []),
+        *trained(results),
+    ]:
         cells = [
             [f"{100 * value:.1f}" for value in of(results, row, "held_out_cer")],
             [f"{100 * value:+.1f}" for value in moved(results, row, "held_out_cer", relative=True)],
             [f"{value:+.3f}" for value in moved(results, row, "held_out_similarity")],
-            [f"{100 * value:+.1f}" for value in moved(results, row, "tokens_per_unit", relative=True)],
+            [
+                f"{100 * value:+.1f}"
+                for value in moved(results, row, "tokens_per_unit", relative=True)
+            ],
             [f"{100 * value:.1f}" for value in of(results, row, "missing_stop_rate")],
         ]
         lines.append(f"| {row} | " + " | ".join(", ".join(cell) for cell in cells) + " |")
@@ -193,11 +229,22 @@ def budgets(results: Results) -> str:
 
 def shares(results: Results) -> str:
     """What the logs of the runs say on average."""
-    names = ("seconds", "kl", "diffro_share", "grad_cosine", "grad_norm/grpo", "grad_norm/diffro", "diffro/used_share")
+    names = (
+        "seconds",
+        "kl",
+        "diffro_share",
+        "grad_cosine",
+        "grad_norm/grpo",
+        "grad_norm/diffro",
+        "diffro/used_share",
+    )
     lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for row in dict.fromkeys(row for each in results.values() for row in each):
         of_row = [each[row] for each in results.values() if row in each]
-        cells = [spread([run[name] for run in of_row if name in run], 0 if name == "seconds" else 3) for name in names]
+        cells = [
+            spread([run[name] for run in of_row if name in run], 0 if name == "seconds" else 3)
+            for name in names
+        ]
         if row != "start":
             lines.append(f"| {row} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -220,7 +267,10 @@ def token2text_table(validation: dict[str, Any]) -> str:
 def page(kept: dict[str, Any], reading: Path) -> str:
     """docs/tts_figures.md; ``reading`` is a human's text that stands behind the head where it exists."""
     results: Results = kept["results"]
-    plateau = ", ".join(f"seed {seed}: {100 * fell:.1f} %" for seed, fell in sorted(kept["plateau"].items()))
+    plateau = ", ".join(
+        f"seed {seed}: {100 * fell:.1f} %" for seed, fell in sorted(kept["plateau"].items())
+    )
+
     parts = [HEAD]
     if reading.is_file():
         parts.append("## Reading\n\n" + reading.read_text())
@@ -243,8 +293,14 @@ def page(kept: dict[str, Any], reading: Path) -> str:
         "## Token2Text beside a judge of waveforms (dev part)",
         token2text_table(kept["token2text"]),
     ]
+
     if kept["long"]:
-        parts += ["## Long runs (seed 0, dev set)", "![long](images/tts_long.png)", long_table(kept["long"])]
+        parts += [
+            "## Long runs (seed 0, dev set)",
+            "![long](images/tts_long.png)",
+            long_table(kept["long"]),
+        ]
+
     parts = [part for part in parts if part]
     parts.append(foot(kept["made_with"]))
     return "\n\n".join(parts) + "\n"

@@ -15,15 +15,25 @@ def plot(results: Results, path: Path) -> None:
     rows = list(dict.fromkeys(row for each in results.values() for row in each))
     figure = Figure(figsize=(11, 0.32 * len(rows) + 1.2))
     FigureCanvasAgg(figure)
-    panels = {"held-out CER, %": ("held_out_cer", 100), "held-out speaker similarity": ("held_out_similarity", 1)}
+    panels = {
+        "held-out CER, %": ("held_out_cer", 100),
+        "held-out speaker similarity": ("held_out_similarity", 1),
+    }
     for number, (title, (name, factor)) in enumerate(panels.items(), start=1):
         axis = figure.add_subplot(1, 2, number)
         for height, row in enumerate(reversed(rows)):
             points = [factor * value for value in of(results, row, name)]
-            axis.barh(height, statistics.fmean(points), color="tab:gray" if row == "start" else "tab:blue", alpha=0.5)
+            axis.barh(
+                height,
+                statistics.fmean(points),
+                color="tab:gray" if row == "start" else "tab:blue",
+                alpha=0.5,
+            )
             axis.plot(points, [height] * len(points), "k.", markersize=5)
         axis.set_title(title, fontsize=10)
-        axis.set_yticks(range(len(rows)), list(reversed(rows)) if number == 1 else [""] * len(rows), fontsize=8)
+        axis.set_yticks(
+            range(len(rows)), list(reversed(rows)) if number == 1 else [""] * len(rows), fontsize=8
+        )
         axis.grid(alpha=0.3, axis="x")
     if panels:
         low = min(min(of(results, row, "held_out_similarity")) for row in rows)
@@ -34,7 +44,11 @@ def plot(results: Results, path: Path) -> None:
 
 def curves(runs: dict[str, dict[str, list[float]]], path: Path) -> None:
     """Figures of dev along the long runs."""
-    names = {"held_out_cer": "held-out CER", "cer": "reward judge's CER", "held_out_similarity": "held-out similarity"}
+    names = {
+        "held_out_cer": "held-out CER",
+        "cer": "reward judge's CER",
+        "held_out_similarity": "held-out similarity",
+    }
     names |= {"tokens_per_unit": "tokens per digit"}
     figure = Figure(figsize=(13, 3.2))
     FigureCanvasAgg(figure)

@@ -93,13 +93,18 @@ def part(name: str, out: Path) -> Path:
     export = parts(out)[name]
     if export.parent != SHIPPED:
         settings = placed(shipped(name), parts(out))
-        audiorl("fit", in_folder(settings, export.parent, settings["seed_everything"]), export.parent)
+        audiorl(
+            "fit", in_folder(settings, export.parent, settings["seed_everything"]), export.parent
+        )
     return export
 
 
 def parts(out: Path) -> dict[str, Path]:
     """Where the parts are: as shipped, or as trained here."""
-    return {name: SHIPPED / name if (SHIPPED / name).is_dir() else out / "parts" / name / "export" for name in PARTS}
+    return {
+        name: SHIPPED / name if (SHIPPED / name).is_dir() else out / "parts" / name / "export"
+        for name in PARTS
+    }
 
 
 def parts_and_start(out: Path, seed: int) -> dict[str, Path]:
@@ -130,19 +135,28 @@ def start(out: Path, seed: int) -> tuple[Path, float]:
             "data.init_args.train": [
                 with_seed(subset, 100 + seed) for subset in settings["data"]["init_args"]["train"]
             ],
-            "model.init_args.evaluation": held_out_alone(settings["model"]["init_args"]["evaluation"]),
+            "model.init_args.evaluation": held_out_alone(
+                settings["model"]["init_args"]["evaluation"]
+            ),
             "data.init_args.val": {"dev": dev(1200)},
         },
     )
+
+    # The last tenth of the run is watched: one evaluation at its beginning, one at its end.
     watched = changed(settings, {"trainer.val_check_interval": num_steps - num_steps // 10})
     audiorl("fit", in_folder(watched, folder, seed), folder)
     before, after = dev_errors(folder)[-2:]
     for number in range(1, 6):
         if before - after <= AT_REST * before:
             break
-        model, folder = folder / "export", folder.parent / f"start_more_{number}"
-        audiorl("fit", in_folder(one_more_tenth(settings, model), folder, seed + 100 * number), folder)
-        before, after = after, dev_errors(folder)[-1]
+        model = folder / "export"
+        folder = folder.parent / f"start_more_{number}"
+        audiorl(
+            "fit", in_folder(one_more_tenth(settings, model), folder, seed + 100 * number), folder
+        )
+        before = after
+        after = dev_errors(folder)[-1]
+
     return folder / "export", (before - after) / before
 
 
@@ -150,9 +164,13 @@ def one_more_tenth(settings: Spec, model: Path) -> Spec:
     """SFT of ``settings`` from where it ended: its last mix and learning rate, a tenth of its steps."""
     init = settings["model"]["init_args"]
     last_mix = [
-        subset | {"share": list(subset["share"].values())[-1]} for subset in settings["data"]["init_args"]["train"]
+        subset | {"share": list(subset["share"].values())[-1]}
+        for subset in settings["data"]["init_args"]["train"]
     ]
-    optim = {"lr": init["optim"]["lr"] * init["optim"]["min_lr_ratio"], "weight_decay": init["optim"]["weight_decay"]}
+    optim = {
+        "lr": init["optim"]["lr"] * init["optim"]["min_lr_ratio"],
+        "weight_decay": init["optim"]["weight_decay"],
+    }
     return changed(
         settings,
         {
@@ -190,7 +208,9 @@ def with_seed(subset: Spec, seed: int) -> Spec:
 
 def labelled(seed: int) -> list[Spec]:
     """The recordings that the start of one seed has learnt from: those with a prompt, as every evaluation has."""
-    return [with_seed(shipped("sft")["data"]["init_args"]["train"][-1] | {"share": 1.0}, 100 + seed)]
+    return [
+        with_seed(shipped("sft")["data"]["init_args"]["train"][-1] | {"share": 1.0}, 100 + seed)
+    ]
 
 
 def run(out: Path, seed: int, name: str, config: str, changes: Mapping[str, Any]) -> Path:
@@ -221,7 +241,14 @@ def evaluated(out: Path, seed: int, name: str, model: Path, rows: Spec = TEST) -
 def log_means(folder: Path) -> dict[str, float]:
     """Means over the steps of a run: what says whether its parts did their share; and its seconds."""
     history = json.loads((folder / "report" / "report.json").read_text())["history"]
-    wanted = ("diffro_share", "grad_cosine", "grad_norm/grpo", "grad_norm/diffro", "diffro/used_share", "kl")
+    wanted = (
+        "diffro_share",
+        "grad_cosine",
+        "grad_norm/grpo",
+        "grad_norm/diffro",
+        "diffro/used_share",
+        "kl",
+    )
     means = {
         name: statistics.fmean(v for v in history[name] if v is not None)
         for name in wanted
@@ -242,6 +269,13 @@ def budget(folder: Path) -> str:
 def dev_curve(folder: Path) -> dict[str, list[float]]:
     """Figures of the dev set at each evaluation of a run."""
     evaluations = json.loads((folder / "report" / "report.json").read_text())["evaluations"]
-    names = ("cer", "held_out_cer", "similarity", "held_out_similarity", "tokens_per_unit", "missing_stop_rate")
+    names = (
+        "cer",
+        "held_out_cer",
+        "similarity",
+        "held_out_similarity",
+        "tokens_per_unit",
+        "missing_stop_rate",
+    )
     curve = {name: [e["results"]["dev"][name] for e in evaluations] for name in names}
     return curve | {"rl_step": [e["rl_step"] for e in evaluations]}

@@ -26,5 +26,9 @@ def validated(out: Path, seed: int) -> dict[str, Any]:
     policy = SpeechLMPolicy(str(parts_and_start(out, seed)["sft"]), TinyCodec(folders["codec"]))
     rows = FsddSpeech(part="dev", num_words=(1, 4), prompt_words=(1, 2), num_rows=NUM_ROWS, seed=21)
     decoding = Decoding(**SAMPLED["sampled"]["decoding"])
-    found = calibrations(DifferentiableMix(folders["token2text"]), judge, rows, policy, decoding=decoding)
-    return {name.replace(SAMPLES, "samples of the start"): asdict(one) for name, one in found.items()}
+    found = calibrations(
+        DifferentiableMix(folders["token2text"]), judge, rows, policy, decoding=decoding
+    )
+    return {
+        name.replace(SAMPLES, "samples of the start"): asdict(one) for name, one in found.items()
+    }

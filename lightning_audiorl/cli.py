@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
 import sys
 import warnings
 from typing import Any
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -49,12 +50,35 @@ _CALLBACKS: dict[str, type[Callback]] = {
 }
 
 
+# What YAML may name by the class alone (``class_path: EspeakCorpus``); jsonargparse finds what is imported.
+_NAMED_ALONE = ("codecs", "data", "judges", "metrics", "models", "rewards", "token2text")
+
+
+def import_named_classes() -> None:
+    """Have every class in memory that a YAML file may name without its module."""
+    for package in _NAMED_ALONE:
+        importlib.import_module(f"lightning_audiorl.{package}")
+
+
+def give_logger(trainer: Namespace) -> None:
+    """TensorBoard in the run's folder, beside its checkpoints and report, where the settings say nothing of a logger.
+
+    Args:
+        trainer: the section of the settings; ``logger: false``, or a logger of the user's, stays.
+    """
+    if trainer.get("logger") is None:
+        arguments = Namespace(save_dir=trainer.default_root_dir, name="", version="")
+        trainer.logger = Namespace(
+            class_path="lightning.pytorch.loggers.TensorBoardLogger", init_args=arguments
+        )
+
+
 def _as_int(seed: Any) -> int:
     return 0 if isinstance(seed, bool) else int(seed)
 
 
 class AudioRLCLI(LightningCLI):
-    """One seed for everything, callbacks that are always there, figures as one table (`RunReport` prints it)."""
+    """One seed for everything, callbacks that are always there, results as one table (`RunReport` prints it)."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for key, callback in _CALLBACKS.items():
@@ -71,27 +95,42 @@ class AudioRLCLI(LightningCLI):
             if name not in COMMANDS
         }
 
+    def before_instantiate_classes(self) -> None:
+        """What depends on other settings; the saved settings name it, too."""
+        give_logger(self.config[self.subcommand].trainer)
+
     def instantiate_classes(self) -> None:
         """As Lightning does it, but what a constructor says of its arguments comes out by itself."""
         try:
             super().instantiate_classes()
         except ValueError as error:
-            said: BaseException = error
-            while said.__cause__ is not None and str(said).startswith("Does not validate against any of the Union"):
-                said = said.__cause__
-            raise said from None
+            cause: BaseException = error
+            while cause.__cause__ is not None and str(cause).startswith(
+                "Does not validate against any of the Union"
+            ):
+                cause = cause.__cause__
+            raise cause from None
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         """A callback of the user's takes the place of ours of its kind; a Trainer switch leaves ours out."""
         users = config.get("callbacks") or []
         users = users if isinstance(users, list) else [users]
         unwanted = {type(callback) for callback in users}
+
+        # The training of a part: ours want an RL run.
         if not isinstance(self.model, AudioRLModule):
             unwanted |= set(_CALLBACKS.values())
-        for kind, switch in ((ProgressBar, "enable_progress_bar"), (Checkpoint, "enable_checkpointing")):
-            if config.get(switch) is False or any(isinstance(callback, kind) for callback in users):
+
+        for kind, switch in (
+            (ProgressBar, "enable_progress_bar"),
+            (Checkpoint, "enable_checkpointing"),
+        ):
+            is_off = config.get(switch) is False
+            if is_off or any(isinstance(callback, kind) for callback in users):
                 unwanted |= {ours for ours in _CALLBACKS.values() if issubclass(ours, kind)}
-        return super()._instantiate_trainer(config, [c for c in callbacks if type(c) not in unwanted])
+        return super()._instantiate_trainer(
+            config, [c for c in callbacks if type(c) not in unwanted]
+        )
 
     def fit(self, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """``Trainer.fit``, where ``--ckpt_path last`` goes on from the last checkpoint, or begins without one."""
@@ -102,11 +141,11 @@ class AudioRLCLI(LightningCLI):
         self.trainer.fit(ckpt_path=ckpt_path, **kwargs)
 
     def validate(self, **kwargs: Any) -> None:
-        """``Trainer.validate`` without its list of every figure."""
+        """``Trainer.validate`` without its list of every metric."""
         self.trainer.validate(verbose=False, **kwargs)
 
     def test(self, **kwargs: Any) -> None:
-        """``Trainer.test`` without its list of every figure."""
+        """``Trainer.test`` without its list of every metric."""
         self.trainer.test(verbose=False, **kwargs)
 
 
@@ -125,8 +164,16 @@ def trainer_defaults() -> dict[str, Any]:
 
 def run(args: ArgsType = None) -> AudioRLCLI:
     """Parse and run one Lightning command; returns the CLI with its model and trainer."""
+    import_named_classes()
     for message in _NOT_SO:
         warnings.filterwarnings("ignore", message=message)
+
+    help_texts = {
+        "description": "Reinforcement learning for speech models.",
+        "epilog": _others(),
+    }
+
+    # Model and data module are whatever the YAML file names by class path.
     return AudioRLCLI(
         LightningModule,
         LightningDataModule,
@@ -136,19 +183,23 @@ def run(args: ArgsType = None) -> AudioRLCLI:
         auto_configure_optimizers=False,
         trainer_defaults=trainer_defaults(),
         save_config_kwargs={"overwrite": True},
-        parser_kwargs={"description": "Reinforcement learning for speech models.", "epilog": _others()},
+        parser_kwargs=help_texts,
         args=args,
     )
 
 
 def _others() -> str:
     """`COMMANDS` in a line each, for the help."""
-    lines = (f"{name}: {(inspect.getdoc(command) or '').splitlines()[0]}" for name, command in COMMANDS.items())
+    lines = []
+    for name, command in COMMANDS.items():
+        first, _, _ = (inspect.getdoc(command) or "").partition("\n")
+        lines.append(f"{name}: {first}")
     return "Further commands, each with its --help. " + " ".join(lines)
 
 
 def command_parser(name: str) -> ArgumentParser:
     """The parser of one of `COMMANDS`; ``--config`` is a file of its arguments, unless it has one of that name."""
+    import_named_classes()
     command = COMMANDS[name]
     parser = ArgumentParser(prog=f"audiorl {name}", description=inspect.getdoc(command))
     if "config" not in inspect.signature(command).parameters:
@@ -159,7 +210,8 @@ def command_parser(name: str) -> ArgumentParser:
 
 def run_command(name: str, args: list[str]) -> None:
     """Run one of `COMMANDS`."""
-    command, parser = COMMANDS[name], command_parser(name)
+    command = COMMANDS[name]
+    parser = command_parser(name)
     given = parser.instantiate(parser.parse_args(args))
     if "config" not in inspect.signature(command).parameters:
         given.pop("config")

@@ -2,7 +2,7 @@
 
 An import of an old name gives the module itself, not a second copy of it, so that its classes are the same under both
 names. Old names that are the names of packages now (``data.audio``, ``data.manifest``, ``data.hypotheses``,
-``models.tiny``, ``commands``) are not in the table: those packages export what the modules held.
+``judges.training``, ``commands``) are not in the table: those packages export what the modules held.
 """
 
 from __future__ import annotations
@@ -17,6 +17,22 @@ from typing import Any
 
 # Old name -> new name, both below this package.
 MOVED = {
+    "algorithms.base": "algorithms",
+    "algorithms.diffro_filters": "losses.diffro.filters",
+    "algorithms.evaluated": "engine.evaluation_hooks",
+    "algorithms.evaluation": "engine.evaluator",
+    "algorithms.filters": "losses.sample_filters",
+    "algorithms.gradients": "losses.combine",
+    "algorithms.micro_batches": "engine.micro_batches",
+    "algorithms.optim": "engine.optim",
+    "algorithms.prediction": "engine.predict_module",
+    "algorithms.ranks": "engine.distributed",
+    "algorithms.refill": "engine.dynamic_sampling",
+    "algorithms.relaxation": "losses.diffro.relaxation",
+    "algorithms.relaxed": "losses.diffro.loss",
+    "algorithms.sampled": "engine.rollout",
+    "algorithms.step": "losses.step",
+    "algorithms.unrolled": "losses.diffro.unrolled",
     "calibration": "commands.calibrate",
     "callbacks.common": "callbacks.outputs",
     "callbacks.figures": "callbacks.metric_table",
@@ -27,7 +43,6 @@ MOVED = {
     "data.construct": "data.transforms.concatenate",
     "data.content": "data.audio.content_hash",
     "data.datamodule": "data.datamodules.asr",
-    "data.draws": "data.transforms.draws",
     "data.effects": "data.audio.effects",
     "data.espeak": "data.corpora.espeak",
     "data.espeak_digits": "data.corpora.espeak_digits",
@@ -64,7 +79,15 @@ MOVED = {
     "data.subsets.samples": "data.mix.selection.hypothesis_choice",
     "data.subsets.texts": "data.mix.selection.by_text",
     "data.targets": "data.manifest.targets",
+    "judges.ctc": "judges.models.ctc",
+    "judges.ctc_training": "judges.training.ctc",
+    "judges.networks": "judges.models.networks",
+    "judges.pretrained": "judges.models.pretrained",
+    "judges.quality": "judges.models.quality",
     "judges.sharing": "judges.panel",
+    "judges.speaker_training": "judges.training.speaker",
+    "judges.speakers": "judges.models.speakers",
+    "judges.vocoded": "judges.training.vocoded",
     "models.biased_head": "models.tts.biased_head",
     "models.cache": "models.decoding.cache",
     "models.cached_prompt": "models.decoding.cached_prompt",
@@ -80,7 +103,7 @@ MOVED = {
     "models.speech_lm": "models.tts.speech_lm",
     "models.speech_templates": "models.tts.templates",
     "models.text_lm": "models.tts.text_lm",
-    "models.tiny_speech": "models.tiny.tts",
+    "models.tiny_speech": "models.tiny",
     "models.tokens": "models.decoding.tokens",
     "models.whisper": "models.asr.whisper",
     "planner": "commands.plan",
@@ -150,7 +173,9 @@ class _Finder(MetaPathFinder):
             return None
 
         is_package = any(name.startswith(f"{old}.") for name in MOVED)
-        return ModuleSpec(fullname, _OldName(f"{_ROOT}.{MOVED[old]}", is_package), is_package=is_package)
+        return ModuleSpec(
+            fullname, _OldName(f"{_ROOT}.{MOVED[old]}", is_package), is_package=is_package
+        )
 
 
 def install() -> None:

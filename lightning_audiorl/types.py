@@ -8,39 +8,20 @@ A group (the G samples of one prompt) is always contiguous: ``[B, G, ...]``, nev
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Self
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
-import torch
 from torch import Tensor
 
-
-class _Movable:
-    """Moves every tensor field (also inside dicts) to a device; Lightning's batch transfer calls ``to``."""
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """A copy with every tensor on ``device``."""
-
-        def move(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                return value.to(device, non_blocking=non_blocking)
-            if isinstance(value, dict):
-                return {key: move(item) for key, item in value.items()}
-            return value
-
-        own: Any = self  # a dataclass, as every subclass is
-        return replace(own, **{f.name: move(getattr(self, f.name)) for f in fields(own)})
-
-
-def _expect(name: str, value: Tensor, shape: tuple[int | None, ...], kind: type) -> None:
-    fits = value.ndim == len(shape) and all(w is None or w == g for w, g in zip(shape, value.shape, strict=False))
-    if not fits:
-        raise ValueError(f"{kind.__name__}.{name}: expected shape {list(shape)}, got {list(value.shape)}")
+from lightning_audiorl.fields import Batched, Checked, Counts, PerPrompt, Shape, Shared
 
 
 @dataclass(frozen=True)
 class Segment:
     """A stretch of one audio source, one piece of a constructed utterance.
+
+    Example:
+        >>> half_a_second = Segment("clip.wav", duration_s=0.5, offset_s=2.0)
 
     Args:
         audio_filepath: absolute path, or a ``synthetic:`` URI (see ``data/audio/nonspeech.py``).
@@ -58,6 +39,11 @@ class Segment:
 @dataclass(frozen=True)
 class Utterance:
     """One manifest row: what is spoken in a stretch of audio. No audio in it yet.
+
+    Example:
+        >>> row = Utterance("clip-1", (Segment("clip.wav"),), text="one two", duration_s=1.2)
+        >>> row.lang
+        'en'
 
     Args:
         id: unique within a manifest; keys every random draw made for this row.
@@ -83,32 +69,43 @@ class Utterance:
 
 
 @dataclass(frozen=True)
-class PromptBatch(_Movable):
+class PromptBatch(Batched):
     """Audio and reference text of B prompts.
 
-    Example: two clips of 1.0 s and 0.5 s at 16 kHz -> ``waveform`` [2, 16000] (zeros after a clip's end),
-    ``num_samples`` [16000, 8000], two ``rows``. ``rows[i].id`` keys every random draw made for clip i.
-
     In speech synthesis the rows' texts are to be spoken and the audio is that of the speaker prompts (0 samples where a
-    row has none); ``target_waveform`` and ``target_num_samples``, shaped alike, hold recordings of the texts where
-    there are any, for supervised training.
+    row has none).
+
+    Example: two clips of 1.0 s and 0.5 s at 16 kHz.
+        >>> import torch
+        >>> rows = (Utterance("a", (), "one two", 1.0), Utterance("b", (), "three", 0.5))
+        >>> batch = PromptBatch(torch.zeros(2, 16000), torch.tensor([16000, 8000]), 16000, rows)
+        >>> batch.texts
+        ['one two', 'three']
+        >>> batch.select([1]).waveform.shape
+        torch.Size([1, 8000])
+
+    Args:
+        waveform: [B, S] float32, zeros after a clip's end.
+        num_samples: [B] samples of each clip.
+        sample_rate_hz: of the waveform.
+        rows: B manifest rows; ``rows[i].id`` keys every random draw made for clip i.
+        target_waveform, target_num_samples: shaped alike, recordings of the texts where there are any, for supervised
+            training of speech synthesis.
     """
 
-    waveform: Tensor
-    num_samples: Tensor
-    sample_rate_hz: int
-    rows: tuple[Utterance, ...]
-    target_waveform: Tensor | None = None
-    target_num_samples: Tensor | None = None
+    waveform: Annotated[Tensor, Shape("B S", pad="S", lengths="num_samples")]
+    num_samples: Annotated[Tensor, Shape("B")]
+    sample_rate_hz: Shared[int]
+    rows: PerPrompt[tuple[Utterance, ...]]
+    target_waveform: Annotated[
+        Tensor | None, Shape("B S_target", pad="S_target", lengths="target_num_samples")
+    ] = None
+    target_num_samples: Annotated[Tensor | None, Shape("B")] = None
 
     def __post_init__(self) -> None:
-        _expect("waveform", self.waveform, (len(self.rows), None), PromptBatch)
-        _expect("num_samples", self.num_samples, (len(self.rows),), PromptBatch)
+        super().__post_init__()
         if (self.target_waveform is None) != (self.target_num_samples is None):
             raise ValueError("PromptBatch: target_waveform and target_num_samples come together")
-        if self.target_waveform is not None and self.target_num_samples is not None:
-            _expect("target_waveform", self.target_waveform, (len(self.rows), None), PromptBatch)
-            _expect("target_num_samples", self.target_num_samples, (len(self.rows),), PromptBatch)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -123,22 +120,16 @@ class PromptBatch(_Movable):
         """B reference texts."""
         return [row.text for row in self.rows]
 
-    def select(self, index: list[int]) -> PromptBatch:
-        """The prompts at ``index``, trimmed to their longest clip."""
-        num_samples = self.num_samples[index]
-        longest = int(num_samples.max())
-        rows = tuple(self.rows[i] for i in index)
-        target, target_num_samples = self.target_waveform, self.target_num_samples
-        if target is not None and target_num_samples is not None:
-            target_num_samples = target_num_samples[index]
-            target = target[index, : int(target_num_samples.max())]
-        waveform = self.waveform[index, :longest]
-        return PromptBatch(waveform, num_samples, self.sample_rate_hz, rows, target, target_num_samples)
-
 
 @dataclass(frozen=True)
 class Decoding:
     """How continuations are drawn. Training leaves truncation off (top_k 0, top_p 1).
+
+    Example:
+        >>> Decoding(temperature=0).cap(duration_s=2.0)  # 16 + 15 * 2
+        46
+        >>> Decoding(tokens_per_second=4, min_cap=10, max_new_tokens=20).cap(duration_s=2.0)
+        18
 
     Args:
         temperature: 0 is greedy; log-probs are then taken at temperature 1.
@@ -158,31 +149,44 @@ class Decoding:
     min_cap: int = 16
 
     def __post_init__(self) -> None:
-        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
+        draws = self.temperature >= 0 and 0 < self.top_p <= 1 and self.top_k >= 0
+        if not draws:
             raise ValueError(
                 f"Decoding: want temperature >= 0, 0 < top_p <= 1, top_k >= 0; got temperature={self.temperature}, "
                 f"top_p={self.top_p}, top_k={self.top_k}"
             )
         if self.max_new_tokens < 1 or self.min_cap < 1 or (self.tokens_per_second or 0) < 0:
-            raise ValueError("Decoding: max_new_tokens and min_cap must be >= 1, tokens_per_second >= 0")
+            raise ValueError(
+                "Decoding: max_new_tokens and min_cap must be >= 1, tokens_per_second >= 0"
+            )
 
     def cap(self, duration_s: float, usual: float = 15.0) -> int:
         """Most tokens a completion for ``duration_s`` seconds of audio may have, stop token included.
 
         Args:
-            duration_s: of the audio, heard or to be spoken.
+            duration_s: of the audio, recorded or to be spoken.
             usual: the ``tokens_per_second`` where none is given.
         """
         per_second = usual if self.tokens_per_second is None else self.tokens_per_second
-        return max(1, min(self.max_new_tokens, self.min_cap + int(per_second * duration_s)))
+        by_duration = self.min_cap + int(per_second * duration_s)
+        return max(1, min(self.max_new_tokens, by_duration))
+
+
+#: Of tensors with an entry for each token of each sample; a completion has one token at least.
+_PER_TOKEN = Shape("B G T", pad="T", lengths="lengths", least=1)
 
 
 @dataclass(frozen=True)
-class Rollout(_Movable):
+class Rollout(Batched):
     """G completions of each of B prompts, without the prompts.
 
-    Example: B=1, G=2, completions "a stop" and "b c stop" -> ``tokens`` [1, 2, 3], ``keep``
-    [[[1, 1, 0], [1, 1, 1]]], ``finished`` [[True, True]].
+    Example: one prompt, the completions "a stop" and "b c stop", where a, b, c are 1, 2, 3 and stop is 0.
+        >>> import torch
+        >>> tokens = torch.tensor([[[1, 0, 0], [2, 3, 0]]])
+        >>> keep = torch.tensor([[[True, True, False], [True, True, True]]])
+        >>> rollout = Rollout(tokens, keep, log_probs=torch.zeros(1, 2, 3), finished=torch.tensor([[True, True]]))
+        >>> rollout.lengths
+        tensor([[2, 3]])
 
     Args:
         tokens: [B, G, T] int64; anything valid where ``keep`` is False.
@@ -192,46 +196,31 @@ class Rollout(_Movable):
         support: [B, G, T, K] int64, -1 padded: the tokens that truncation kept at each step; None without truncation.
     """
 
-    tokens: Tensor
-    keep: Tensor
-    log_probs: Tensor
-    finished: Tensor
-    support: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        shape = tuple(self.tokens.shape)
-        if len(shape) != 3:
-            raise ValueError(f"Rollout.tokens: expected [B, G, T], got {list(shape)}")
-        _expect("keep", self.keep, shape, Rollout)
-        _expect("log_probs", self.log_probs, shape, Rollout)
-        _expect("finished", self.finished, shape[:2], Rollout)
-        if self.support is not None:
-            _expect("support", self.support, (*shape, None), Rollout)
+    tokens: Annotated[Tensor, _PER_TOKEN]
+    keep: Annotated[Tensor, _PER_TOKEN]
+    log_probs: Annotated[Tensor, _PER_TOKEN]
+    finished: Annotated[Tensor, Shape("B G")]
+    support: Annotated[
+        Tensor | None, Shape("B G T K", pad="T K", lengths="lengths", least=1, fill=-1)
+    ] = None
 
     @property
     def lengths(self) -> Tensor:
         """[B, G] number of kept tokens, stop token included."""
         return self.keep.sum(-1)
 
-    def select(self, index: list[int]) -> Rollout:
-        """The groups of the prompts at ``index``, trimmed to their longest completion."""
-        longest = max(1, int(self.lengths[index].max()))
-        support = None if self.support is None else self.support[index][:, :, :longest]
-        return Rollout(
-            self.tokens[index][:, :, :longest],
-            self.keep[index][:, :, :longest],
-            self.log_probs[index][:, :, :longest],
-            self.finished[index],
-            support,
-        )
-
 
 @dataclass(frozen=True)
-class Speech:
+class Speech(Checked):
     """One synthesised sample.
 
+    Example:
+        >>> import torch
+        >>> Speech(torch.zeros(8000), 16000, codes=torch.tensor([3, 1, 4])).duration_s
+        0.5
+
     Args:
-        waveform: [num_samples] float32 on the CPU; no sample where nothing was said.
+        waveform: [num_samples] float32 on the CPU; empty where there is no code.
         sample_rate_hz: of the waveform.
         codes: [num_codes] int64 speech tokens that it was decoded from, without prompt and stop token.
         prompt: [num_samples] float32 on the CPU: the speaker prompt that the policy was given, which judges of the
@@ -239,10 +228,10 @@ class Speech:
         prompt_sample_rate_hz: of the prompt; 0 without one.
     """
 
-    waveform: Tensor
+    waveform: Annotated[Tensor, Shape("num_samples")]
     sample_rate_hz: int
-    codes: Tensor
-    prompt: Tensor | None = None
+    codes: Annotated[Tensor, Shape("num_codes")]
+    prompt: Annotated[Tensor | None, Shape("num_prompt_samples")] = None
     prompt_sample_rate_hz: int = 0
 
     @property
@@ -254,6 +243,11 @@ class Speech:
 @dataclass(frozen=True)
 class Hypothesis:
     """One decoded sample, as rewards and metrics see it.
+
+    Example:
+        >>> row = Utterance("clip-1", (), text="one two", duration_s=1.2)
+        >>> Hypothesis(row, text="one tool", num_tokens=3).finished
+        True
 
     Args:
         row: the manifest row that it is a hypothesis for.
@@ -273,8 +267,15 @@ class Hypothesis:
 
 
 @dataclass(frozen=True)
-class Scores(_Movable):
+class Scores(Batched):
     """Rewards of B x G samples. Higher is better.
+
+    Example: a prompt with two samples, of which one could not be judged.
+        >>> import torch
+        >>> total = torch.tensor([[0.5, float("nan")]])
+        >>> scores = Scores(total, ~total.isnan(), {"accuracy": total}, failures={"accuracy": 1})
+        >>> scores.valid
+        tensor([[ True, False]])
 
     Args:
         total: [B, G] float32 weighted sum; anything where ``valid`` is False.
@@ -283,13 +284,7 @@ class Scores(_Movable):
         failures: how many samples each part failed on.
     """
 
-    total: Tensor
-    valid: Tensor
-    parts: dict[str, Tensor]
-    failures: dict[str, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        shape = tuple(self.total.shape)
-        _expect("valid", self.valid, shape, Scores)
-        for name, part in self.parts.items():
-            _expect(f"parts[{name}]", part, shape, Scores)
+    total: Annotated[Tensor, Shape("B G")]
+    valid: Annotated[Tensor, Shape("B G")]
+    parts: Annotated[dict[str, Tensor], Shape("B G")]
+    failures: Counts = field(default_factory=dict)

@@ -26,9 +26,9 @@ class AllocationWatch(TorchDispatchMode):
         self._ignored: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self._ignored |= {x.untyped_storage()._cdata for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)} - {
-            *self._held
-        }
+        self._ignored |= {
+            x.untyped_storage()._cdata for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)
+        } - {*self._held}
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata not in self._ignored:
@@ -41,4 +41,6 @@ class AllocationWatch(TorchDispatchMode):
     @property
     def held_bytes(self) -> int:
         """Bytes allocated inside that something still holds: a variable, or a graph for its backward pass."""
-        return sum(num_bytes for reference, num_bytes in self._held.values() if not reference.expired())
+        return sum(
+            num_bytes for reference, num_bytes in self._held.values() if not reference.expired()
+        )

@@ -30,7 +30,9 @@ def write_manifest(folder: Path, name: str = "train.jsonl") -> Path:
     rows = []
     for number, text in enumerate(TEXTS):
         write_tone(folder / f"{number}.wav", 0.2 + 0.1 * number, hz=200.0 + 100 * number)
-        rows.append({"audio_filepath": f"{number}.wav", "text": text, "duration": 0.2 + 0.1 * number})
+        rows.append(
+            {"audio_filepath": f"{number}.wav", "text": text, "duration": 0.2 + 0.1 * number}
+        )
     return write_rows(folder / name, rows)
 
 
@@ -42,7 +44,9 @@ def class_of(path: str, **init_args: Any) -> dict[str, Any]:
 
 def tiny_config(folder: Path, algorithm: str = "GRPO", **model: Any) -> dict[str, Any]:
     """Settings of a run in ``folder``, which holds ``train.jsonl``; ``model`` goes to the algorithm."""
-    policy = class_of("models.FunAsrNanoPolicy", init_from=class_of("models.TinyFunAsrNano", **TINY))
+    policy = class_of(
+        "models.FunAsrNanoPolicy", init_from=class_of("models.TinyFunAsrNano", **TINY)
+    )
     settings: dict[str, Any] = {
         "policy": policy,
         "num_steps": 2,

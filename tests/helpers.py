@@ -21,7 +21,9 @@ TOLERANCES: dict[Tolerance, tuple[float, float]] = {
 GRADIENT_RELATIVE_NORM = 1e-5
 
 
-def assert_close(actual: Tensor | float, expected: Tensor | float | list, tolerance: Tolerance = "float32") -> None:
+def assert_close(
+    actual: Tensor | float, expected: Tensor | float | list, tolerance: Tolerance = "float32"
+) -> None:
     """Equal within the named tolerance; -inf equals -inf, NaN equals nothing. Shapes must agree."""
     actual = torch.as_tensor(actual)
     expected = torch.as_tensor(expected, dtype=actual.dtype, device=actual.device)
@@ -29,8 +31,12 @@ def assert_close(actual: Tensor | float, expected: Tensor | float | list, tolera
     torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol, equal_nan=False)
 
 
-def assert_gradients_close(actual: Tensor, expected: Tensor, relative_norm: float = GRADIENT_RELATIVE_NORM) -> None:
+def assert_gradients_close(
+    actual: Tensor, expected: Tensor, relative_norm: float = GRADIENT_RELATIVE_NORM
+) -> None:
     """The difference's norm is at most ``relative_norm`` of the expected gradient's, which is not zero."""
     norm = expected.norm()
     assert norm > 0, "the expected gradient is zero: this compares nothing"
-    assert (actual - expected).norm() <= relative_norm * norm, f"{(actual - expected).norm() / norm:.3g} apart"
+    assert (actual - expected).norm() <= relative_norm * norm, (
+        f"{(actual - expected).norm() / norm:.3g} apart"
+    )

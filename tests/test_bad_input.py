@@ -41,7 +41,11 @@ def folder(tmp_path: Path) -> Path:
 def train(train: Any, module: AudioRLModule | None = None, **data: Any) -> AudioRLModule:
     """Two steps of SFT (or of ``module``) on the training data."""
     module = module or SFT(make_policy(), 2)
-    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    quiet: dict[str, Any] = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+    }
     data_module = AsrDataModule(train=train, batch_size=2, **data)
     Trainer(accelerator="cpu", max_epochs=1, **quiet).fit(module, datamodule=data_module)
     return module
@@ -56,7 +60,11 @@ def manifest(folder: Path, bad: dict[str, Any]) -> str:
     ("bad", "field", "problem"),
     [
         (GOOD | {"audio_filepath": "gone.wav"}, "audio_filepath", "no such file: .*gone.wav"),
-        (NO_DURATION | {"audio_filepath": "noise.wav"}, "audio_filepath", "noise.wav is not readable as audio"),
+        (
+            NO_DURATION | {"audio_filepath": "noise.wav"},
+            "audio_filepath",
+            "noise.wav is not readable as audio",
+        ),
         (NO_DURATION | {"audio_filepath": "empty.wav"}, "audio_filepath", "holds no samples"),
         ({"audio_filepath": "good.wav"}, "text", "is missing"),
         ({"text": "one"}, "audio_filepath", "is missing"),
@@ -73,7 +81,8 @@ def test_manifest_rows(folder: Path, bad: dict[str, Any], field: str, problem: s
 
 
 @pytest.mark.parametrize(
-    ("name", "problem"), [("noise", "not readable as audio"), ("empty", "holds no samples"), ("nan", "holds NaN")]
+    ("name", "problem"),
+    [("noise", "not readable as audio"), ("empty", "holds no samples"), ("nan", "holds NaN")],
 )
 def test_audio_that_is_found_bad_when_read(folder: Path, name: str, problem: str) -> None:
     path = manifest(folder, GOOD | {"audio_filepath": f"{name}.wav"})
@@ -82,7 +91,11 @@ def test_audio_that_is_found_bad_when_read(folder: Path, name: str, problem: str
 
 
 def test_bad_rows_may_be_skipped_and_are_counted(folder: Path) -> None:
-    bad = [GOOD | {"audio_filepath": "gone.wav"}, {"audio_filepath": "good.wav"}, GOOD | {"text": ""}]
+    bad = [
+        GOOD | {"audio_filepath": "gone.wav"},
+        {"audio_filepath": "good.wav"},
+        GOOD | {"text": ""},
+    ]
     rows = ManifestRows(str(write_rows(folder / "rows.jsonl", [GOOD, *bad])), on_bad_row="skip")
     assert train([Subset(rows)]).rl_step == 2
     assert rows.skipped == {"missing file": 1, "missing text": 1, "empty text": 1}
@@ -90,7 +103,9 @@ def test_bad_rows_may_be_skipped_and_are_counted(folder: Path) -> None:
 
 def test_text_outside_the_vocabulary(folder: Path) -> None:
     path = manifest(folder, GOOD | {"text": "one pear"})
-    with pytest.raises(ValueError, match=r"row 'rows:2.*text 'one pear' is outside the tokenizer's vocabulary"):
+    with pytest.raises(
+        ValueError, match=r"row 'rows:2.*text 'one pear' is outside the tokenizer's vocabulary"
+    ):
         train(path)
 
 
@@ -105,9 +120,14 @@ def test_clip_longer_than_the_model_takes(folder: Path) -> None:
     tiny = TinyFunAsrNano(width=32, encoder_layers=1, lm_layers=1, heads=2, max_frames=8)
     with pytest.raises(ValueError, match=r"row 'rows:2.*1\.000 s of audio.*max_duration_s"):
         train(path, SFT(FunAsrNanoPolicy(tiny), 2))
-    with pytest.raises(ValueError, match=r"row 'rows:2' lasts 1\.00 s, more than max_duration_s=0\.5"):
+    with pytest.raises(
+        ValueError, match=r"row 'rows:2' lasts 1\.00 s, more than max_duration_s=0\.5"
+    ):
         train(path, max_duration_s=0.5)
-    assert train(path, SFT(FunAsrNanoPolicy(tiny), 2), max_duration_s=0.48, on_too_long="skip").rl_step == 2
+    assert (
+        train(path, SFT(FunAsrNanoPolicy(tiny), 2), max_duration_s=0.48, on_too_long="skip").rl_step
+        == 2
+    )
 
 
 class Broken(Reward):
@@ -131,8 +151,14 @@ class Broken(Reward):
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("raise", r"reward 'broken' \(Broken\) failed on all 8 samples of a step; .*KeyError\('no judge'\).*rows:1"),
-        ("nan", r"reward 'broken' \(Broken\) failed on all 8 samples of a step; it gave nan for row 'rows:1"),
+        (
+            "raise",
+            r"reward 'broken' \(Broken\) failed on all 8 samples of a step; .*KeyError\('no judge'\).*rows:1",
+        ),
+        (
+            "nan",
+            r"reward 'broken' \(Broken\) failed on all 8 samples of a step; it gave nan for row 'rows:1",
+        ),
         ("short", r"reward 'broken' \(Broken\) returned 7 values for 8 hypotheses"),
     ],
 )
@@ -175,13 +201,17 @@ class Same(Reward):
 def test_through_the_command_line(folder: Path) -> None:
     config = tiny_config(folder)
     write_rows(folder / "train.jsonl", [GOOD, GOOD | {"audio_filepath": "gone.wav"}])
-    with pytest.raises(ManifestError, match=r"train\.jsonl, line 2, field `audio_filepath`: no such file"):
+    with pytest.raises(
+        ManifestError, match=r"train\.jsonl, line 2, field `audio_filepath`: no such file"
+    ):
         run(folder, config)
     write_manifest(folder)
     config["model"]["init_args"]["rewards"]["init_args"]["rewards"] = [
         class_of("tests.test_bad_input.Broken", how="short")
     ]
-    with pytest.raises(RewardError, match=r"reward 'broken' \(Broken\) returned 7 values for 8 hypotheses"):
+    with pytest.raises(
+        RewardError, match=r"reward 'broken' \(Broken\) returned 7 values for 8 hypotheses"
+    ):
         run(folder, config)
     (folder / "train.jsonl").unlink()
     with pytest.raises(FileNotFoundError, match=r"train\.jsonl: no such manifest"):

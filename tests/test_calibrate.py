@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from lightning_audiorl import cli
-from lightning_audiorl.algorithms.evaluation import hypotheses
 from lightning_audiorl.codecs import TinyCodec
 from lightning_audiorl.commands.calibrate import RECORDINGS, SAMPLES, calibrate
 from lightning_audiorl.data import TtsDataModule
+from lightning_audiorl.engine.rollout import hypotheses
 from lightning_audiorl.models import SampleKey
 from lightning_audiorl.models.reference import content_hash
 from lightning_audiorl.token2text import Token2Text, calibration
@@ -71,7 +71,9 @@ def by_hand(folder: Path, num_samples: int) -> dict[str, list[Hypothesis]]:
         said[SAMPLES] += hypotheses(policy, batch, rollout, context)[0]
         codes, lengths = policy.codec.encode(batch.target_waveform, batch.target_num_samples)
         waveform, _ = policy.codec.decode(codes, lengths)
-        said[RECORDINGS].append(Hypothesis(row, "", speech=Speech(waveform[0], speech.RATE_HZ, codes[0])))
+        said[RECORDINGS].append(
+            Hypothesis(row, "", speech=Speech(waveform[0], speech.RATE_HZ, codes[0]))
+        )
     return said
 
 
@@ -96,8 +98,16 @@ def test_the_command_writes_and_prints_a_table(folder: Path, tmp_path: Path, cap
     settings = {
         "token2text": str(folder / "token2text"),
         "judge": class_of("judges.CtcJudge", folder=str(folder / "judge"), name="held_out"),
-        "policy": class_of("models.SpeechLMPolicy", init_from=lm, codec=codec, limits={"min_prompt_s": 0.05}),
-        "rows": class_of("data.speech.FsddSpeech", root=str(folder), num_rows=9, gap_s=[0, 0.02], edge_s=[0, 0.02]),
+        "policy": class_of(
+            "models.SpeechLMPolicy", init_from=lm, codec=codec, limits={"min_prompt_s": 0.05}
+        ),
+        "rows": class_of(
+            "data.speech.FsddSpeech",
+            root=str(folder),
+            num_rows=9,
+            gap_s=[0, 0.02],
+            edge_s=[0, 0.02],
+        ),
         "prompt_s": [0.05, 5.0],
         "decoding": {"max_new_tokens": 8, "min_cap": 8},
         "limit_rows": 5,
@@ -155,7 +165,9 @@ def test_what_does_not_go_together_is_refused(folder: Path, tmp_path: Path) -> N
     out = tmp_path / "c.json"
     with pytest.raises(ValueError, match="give a policy, which has a codec, or a codec alone"):
         run(folder, out, codec=TinyCodec(speech.CODEC))
-    with pytest.raises(ValueError, match="calibrate wants a policy that speaks in the codes of a codec"):
+    with pytest.raises(
+        ValueError, match="calibrate wants a policy that speaks in the codes of a codec"
+    ):
         run(folder, out, policy=test_predict.policy())
     with pytest.raises(ValueError, match="Token2Text reads 12 codes, the policy speaks 16"):
         run(folder, out, token2text=str(folder / "other"))
@@ -166,5 +178,13 @@ def test_what_does_not_go_together_is_refused(folder: Path, tmp_path: Path) -> N
     with pytest.raises(ValueError, match="characters, Token2Text knows texts of up to 3"):
         run(folder, out, token2text=str(folder / "short"), policy=policy)
     assert policy.num_encoded == 0
-    with pytest.raises(ValueError, match="no row has a recording of its text, and there is no policy"):
-        run(folder, out, policy=None, codec=TinyCodec(speech.CODEC), rows=rows(folder, with_target=False))
+    with pytest.raises(
+        ValueError, match="no row has a recording of its text, and there is no policy"
+    ):
+        run(
+            folder,
+            out,
+            policy=None,
+            codec=TinyCodec(speech.CODEC),
+            rows=rows(folder, with_target=False),
+        )

@@ -14,7 +14,7 @@ from transformers import FunAsrNanoForConditionalGeneration
 
 from lightning_audiorl import cli, ops
 from lightning_audiorl.algorithms import SFT, Optim
-from lightning_audiorl.algorithms.filters import MinRewardSpread
+from lightning_audiorl.losses.sample_filters import MinRewardSpread
 from tests.command import class_of, run, tiny_config, write_manifest
 
 
@@ -44,7 +44,7 @@ def test_every_objective_trains_from_yaml(name: str, folder: Path) -> None:
     config["data"]["init_args"].pop("val")
     config["trainer"] |= {"enable_checkpointing": False}
     model: Any = run(folder, config).model
-    assert model.objective == getattr(ops, name)(**OBJECTIVES[name])
+    assert model.losses[0].objective == getattr(ops, name)(**OBJECTIVES[name])
     assert model.rl_step == 1
     assert model.step_metrics["grad_norm"] > 0
     assert model.step_metrics["skipped_updates"] == 0
@@ -59,12 +59,15 @@ def test_nested_settings_arrive(folder: Path) -> None:
     )
     command = run(folder, config, "--seed_everything", "11", "--model.init_args.beta", "0.5")
     model: Any = command.model
-    assert model.filters == [MinRewardSpread(0.25)]
+    assert list(model.losses[0].advantages.filters) == [MinRewardSpread(0.25)]
     assert model.optim == Optim(0.02, "linear", 3)
-    assert model.beta == 0.5
+    assert model.losses[0].beta == 0.5
     assert model.seed == command.datamodule.seed == 11
-    assert model.decoding.max_new_tokens == 5
-    assert [(r.name, r.weight) for r in model.rewards.rewards] == [("accuracy", 1.0), ("hallucination", 0.5)]
+    assert model.sampler.decoding.max_new_tokens == 5
+    assert [(r.name, r.weight) for r in model.rewards.rewards] == [
+        ("accuracy", 1.0),
+        ("hallucination", 0.5),
+    ]
     assert (folder / "run" / "config.yaml").exists()
 
 
@@ -80,13 +83,20 @@ def test_trained_validated_exported_and_loaded(folder: Path, tmp_path: Path) -> 
     config["trainer"]["default_root_dir"] = str(tmp_path / "run")
     trained: Any = run(tmp_path, config).model
     checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    arguments = ["--policy", "lightning_audiorl.models.FunAsrNanoPolicy", "--policy.init_from", str(checkpoint)]
+    arguments = [
+        "--policy",
+        "lightning_audiorl.models.FunAsrNanoPolicy",
+        "--policy.init_from",
+        str(checkpoint),
+    ]
     cli.main(["export", *arguments, "--folder", str(tmp_path / "out")])
 
     config["model"]["init_args"]["policy"]["init_args"]["init_from"] = str(tmp_path / "out")
     evaluated: Any = run(tmp_path, config, command="validate").model
     assert isinstance(evaluated, SFT)
-    first, second = (model.evaluations[-1]["results"]["tones"]["wer"] for model in (trained, evaluated))
+    first, second = (
+        model.evaluations[-1]["results"]["tones"]["wer"] for model in (trained, evaluated)
+    )
     assert first == second
     assert trained.last_hypotheses == evaluated.last_hypotheses
 

@@ -17,7 +17,9 @@ from tests.command import parser, tiny_config
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 DOCUMENTS = [*CONFIGS, *ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "Makefile"]
-COMMAND = re.compile(r"audiorl (fit|validate|test|predict|calibrate) (.+?)[ \t]*(?:#.*|`.*)?$", re.MULTILINE)
+COMMAND = re.compile(
+    r"audiorl (fit|validate|test|predict|calibrate) (.+?)[ \t]*(?:#.*|`.*)?$", re.MULTILINE
+)
 
 
 def commands() -> dict[str, list[str]]:
@@ -31,7 +33,10 @@ def commands() -> dict[str, list[str]]:
         text = text.replace("--config my.yaml", "--config configs/fun_asr_nano.yaml")
         for subcommand, rest in COMMAND.findall(text):
             if "--config configs/" in rest:
-                found[f"{document.relative_to(ROOT)}: {subcommand} {rest}"] = [subcommand, *shlex.split(rest)]
+                found[f"{document.relative_to(ROOT)}: {subcommand} {rest}"] = [
+                    subcommand,
+                    *shlex.split(rest),
+                ]
     return found
 
 
@@ -42,11 +47,15 @@ def test_configs_and_their_commands_are_found() -> None:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_command_uses_it(path: Path) -> None:
-    assert [name for name, arguments in commands().items() if str(path.relative_to(ROOT)) in arguments]
+    assert [
+        name for name, arguments in commands().items() if str(path.relative_to(ROOT)) in arguments
+    ]
 
 
 @pytest.mark.parametrize("name", commands())
-def test_command_parses(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_parses(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(ROOT)
     subcommand, *arguments = commands()[name]
     try:
@@ -58,7 +67,9 @@ def test_command_parses(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pyte
         pytest.fail(capsys.readouterr().err)
     settings = parsed[parsed.subcommand]
     trains = settings.model.class_path.removeprefix("lightning_audiorl.")
-    assert trains.startswith("algorithms.") or trains.endswith("Training")  # a policy, or a part of the system
+    assert trains.startswith("algorithms.") or trains.endswith(
+        "Training"
+    )  # a policy, or a part of the system
     assert settings.model.init_args.seed == settings.data.init_args.seed == settings.seed_everything
     assert settings.data.init_args.val
 
@@ -116,7 +127,9 @@ CLASS_PATHS = {
 
 
 @pytest.mark.parametrize("place", CLASS_PATHS, ids=lambda place: ".".join(map(str, place)))
-def test_a_misspelt_class_is_named(place: tuple[str | int, ...], tmp_path: Path, capsys: Any) -> None:
+def test_a_misspelt_class_is_named(
+    place: tuple[str | int, ...], tmp_path: Path, capsys: Any
+) -> None:
     config = tiny_config(tmp_path)
     at(config, *place)["class_path"] = CLASS_PATHS[place]
     assert CLASS_PATHS[place] in refusal(config, tmp_path, capsys)

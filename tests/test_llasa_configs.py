@@ -24,7 +24,7 @@ from transformers import (
 
 from lightning_audiorl import cli
 from lightning_audiorl.judges import EcapaNetwork
-from lightning_audiorl.models.tiny.asr import TinyWhisper, build_whisper
+from lightning_audiorl.models.tiny import TinyWhisper, build_whisper
 from tests.codecs.test_hf import SIZES
 from tests.command import run, write_rows
 from tests.data.fakes import write_tone
@@ -38,9 +38,20 @@ NUM_CODES = 64
 
 def llasa(folder: Path) -> str:
     """A Llama over bytes and Xcodec2's codes."""
-    parts = [f"<|{part}_{end}|>" for part in ("TEXT_UNDERSTANDING", "SPEECH_GENERATION") for end in ("START", "END")]
-    tokenizer = byte_tokenizer([*LLAMA_CONTROL, *parts, *(f"<|s_{i}|>" for i in range(NUM_CODES))], LLAMA_CHAT)
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    parts = [
+        f"<|{part}_{end}|>"
+        for part in ("TEXT_UNDERSTANDING", "SPEECH_GENERATION")
+        for end in ("START", "END")
+    ]
+    tokenizer = byte_tokenizer(
+        [*LLAMA_CONTROL, *parts, *(f"<|s_{i}|>" for i in range(NUM_CODES))], LLAMA_CHAT
+    )
+    sizes = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     with torch.random.fork_rng():
         torch.manual_seed(0)
         LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder)
@@ -57,21 +68,31 @@ def xcodec2(folder: Path) -> str:
 
 
 def whisper(folder: Path) -> str:
-    model, processor = build_whisper(TinyWhisper(words=("one", "two"), width=16, encoder_layers=1, decoder_layers=1))
+    model, processor = build_whisper(
+        TinyWhisper(words=("one", "two"), width=16, encoder_layers=1, decoder_layers=1)
+    )
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return str(folder)
 
 
 def wavlm(folder: Path) -> str:
-    config = WavLMConfig(**SMALL_WAVE, tdnn_dim=(8, 8), tdnn_kernel=(3, 1), tdnn_dilation=(1, 1), xvector_output_dim=6)
+    config = WavLMConfig(
+        **SMALL_WAVE,
+        tdnn_dim=(8, 8),
+        tdnn_kernel=(3, 1),
+        tdnn_dilation=(1, 1),
+        xvector_output_dim=6,
+    )
     WavLMForXVector(config).save_pretrained(folder)
     Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True).save_pretrained(folder)
     return str(folder)
 
 
 def ecapa(folder: Path) -> str:
-    EcapaNetwork(16000, num_mels=20, width=16, attention_width=8, se_width=8, dim=6).save(str(folder))
+    EcapaNetwork(16000, num_mels=20, width=16, attention_width=8, se_width=8, dim=6).save(
+        str(folder)
+    )
     return str(folder)
 
 
@@ -150,17 +171,26 @@ def test_token2text_calibration_and_both_ways_of_rl(folder: Path) -> None:
         figures = model.evaluations[-1]["results"]["dev"]
         assert figures["judge_failure_rate"] == 0
         assert all(
-            math.isfinite(figures[f"{kind}{name}"]) for kind in ("", "held_out_") for name in ("cer", "similarity")
+            math.isfinite(figures[f"{kind}{name}"])
+            for kind in ("", "held_out_")
+            for name in ("cer", "similarity")
         )
     assert both.step_metrics["grad_norm/diffro"] >= 0
-    assert AutoModelForCausalLM.from_pretrained(folder / "runs" / "grpo_diffro" / "export").config.hidden_size == 16
+    assert (
+        AutoModelForCausalLM.from_pretrained(
+            folder / "runs" / "grpo_diffro" / "export"
+        ).config.hidden_size
+        == 16
+    )
 
 
 def test_a_checkpoint_with_adapters_is_exported_as_the_run_does(folder: Path) -> None:
     fit(folder, "grpo", **RL)
     policy = shipped(folder, "grpo")["model"]["init_args"]["policy"]
     policy["init_args"]["init_from"] = str(folder / "runs" / "grpo" / "checkpoints" / "last.ckpt")
-    (folder / "export.yaml").write_text(yaml.safe_dump({"policy": policy, "folder": str(folder / "again")}))
+    (folder / "export.yaml").write_text(
+        yaml.safe_dump({"policy": policy, "folder": str(folder / "again")})
+    )
     cli.main(["export", "--config", str(folder / "export.yaml")])
     of_run = AutoModelForCausalLM.from_pretrained(folder / "runs" / "grpo" / "export").state_dict()
     again = AutoModelForCausalLM.from_pretrained(folder / "again").state_dict()

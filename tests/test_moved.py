@@ -190,7 +190,9 @@ def test_pickles_of_the_old_names() -> None:
 
 
 def test_a_name_that_never_was() -> None:
-    with pytest.raises(ModuleNotFoundError, match=r"No module named 'lightning_audiorl.data.speech.melodies'"):
+    with pytest.raises(
+        ModuleNotFoundError, match=r"No module named 'lightning_audiorl.data.speech.melodies'"
+    ):
         importlib.import_module(old("data.speech.melodies"))
     with pytest.raises(AttributeError, match="Melodies"):
         importlib.import_module(old("data.speech")).Melodies  # noqa: B018

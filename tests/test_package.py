@@ -32,7 +32,9 @@ def distribution(requirement: str) -> str:
 def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
     command = ["make", "--no-print-directory", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=kept | environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        command, cwd=ROOT, env=kept | environment, capture_output=True, text=True, timeout=60
+    )
 
 
 def test_versions_agree() -> None:
@@ -41,7 +43,11 @@ def test_versions_agree() -> None:
 
 
 def test_torch_and_torchaudio_are_a_pair() -> None:
-    pins = {d: r.removeprefix(d) for r in PROJECT["dependencies"] if (d := distribution(r)) in {"torch", "torchaudio"}}
+    pins = {
+        d: r.removeprefix(d)
+        for r in PROJECT["dependencies"]
+        if (d := distribution(r)) in {"torch", "torchaudio"}
+    }
     assert pins["torch"] == pins["torchaudio"]
     series = [importlib.metadata.version(name).split(".")[:2] for name in pins]
     assert series[0] == series[1]
@@ -65,9 +71,14 @@ def test_imports_are_declared() -> None:
                 names.add(str(node.module).split(".")[0])
     outside = names - set(sys.stdlib_module_names) - {"lightning_audiorl"}
     assert {"torch", "transformers", "lightning"} <= outside
-    declared = {distribution(r) for r in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["synth"]]}
+    declared = {
+        distribution(r)
+        for r in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["synth"]]
+    }
     owners = importlib.metadata.packages_distributions()
-    missing = [n for n in sorted(outside) if not {distribution(o) for o in owners.get(n, [])} & declared]
+    missing = [
+        n for n in sorted(outside) if not {distribution(o) for o in owners.get(n, [])} & declared
+    ]
     assert missing == [], "imported, but not among the dependencies of pyproject.toml"
 
 
@@ -106,12 +117,27 @@ def test_documents_link_to_files_that_exist() -> None:
 
 def test_make_lists_its_targets() -> None:
     targets = {line.split()[0] for line in make("help").stdout.splitlines()}
-    assert targets >= {"quickstart", "test", "test-slow", "lint", "format", "bench", "docs", "notebook", "clean"}
+    assert targets >= {
+        "quickstart",
+        "test",
+        "test-slow",
+        "lint",
+        "format",
+        "bench",
+        "docs",
+        "notebook",
+        "clean",
+    }
 
 
 def test_make_installs_before_it_tests(tmp_path: Path) -> None:
     lines = make("--dry-run", "test", f"VENV={tmp_path}/env").stdout
-    steps = [f"-m venv {tmp_path}/env", "pip install", f"touch {tmp_path}/env/.installed", "-m pytest"]
+    steps = [
+        f"-m venv {tmp_path}/env",
+        "pip install",
+        f"touch {tmp_path}/env/.installed",
+        "-m pytest",
+    ]
     places = [lines.find(step) for step in steps]
     assert -1 not in places
     assert places == sorted(places)
@@ -119,14 +145,18 @@ def test_make_installs_before_it_tests(tmp_path: Path) -> None:
 
 def fake_python(path: Path, exit_code: int) -> Path:
     """A `python` that answers the version check with ``exit_code`` and, asked for anything else, says its name."""
-    path.write_text(f'#!/bin/sh\n[ "$1" = -c ] && exit {exit_code}\necho "ran $(basename "$0") $*"\n')
+    path.write_text(
+        f'#!/bin/sh\n[ "$1" = -c ] && exit {exit_code}\necho "ran $(basename "$0") $*"\n'
+    )
     path.chmod(0o755)
     return path
 
 
 def test_make_takes_the_first_python_that_is_new_enough(tmp_path: Path) -> None:
     old, new = fake_python(tmp_path / "old", 1), fake_python(tmp_path / "new", 0)
-    result = make(f"{tmp_path}/env/bin/pip", f"VENV={tmp_path}/env", f"PYTHON={tmp_path}/none {old} {new}")
+    result = make(
+        f"{tmp_path}/env/bin/pip", f"VENV={tmp_path}/env", f"PYTHON={tmp_path}/none {old} {new}"
+    )
     assert result.returncode == 0
     assert f"ran new -m venv {tmp_path}/env" in result.stdout
 

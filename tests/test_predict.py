@@ -18,8 +18,6 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from lightning_audiorl import cli
-from lightning_audiorl.algorithms.evaluation import EvalDecoding
-from lightning_audiorl.algorithms.prediction import Prediction
 from lightning_audiorl.callbacks.prediction_progress import PredictionProgress
 from lightning_audiorl.commands.predict import predict
 from lightning_audiorl.data import NonSpeech, RowSource
@@ -31,6 +29,8 @@ from lightning_audiorl.data.hypotheses.reader import (
     read_hypotheses,
     row_fingerprint,
 )
+from lightning_audiorl.engine.evaluator import EvalDecoding
+from lightning_audiorl.engine.predict_module import Prediction
 from lightning_audiorl.models import FunAsrNanoPolicy, TinyFunAsrNano
 from lightning_audiorl.models.policy import SampleKey
 from lightning_audiorl.text import DEFAULT_RULES, count_errors, normaliser_for
@@ -64,7 +64,9 @@ class Listed(RowSource):
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Listed:
     """Nine rows of different lengths: digits, and two without speech."""
-    digits = FsddDigits(fake_fsdd(tmp_path_factory.mktemp("fsdd")), "dev", num_words=(1, 4), num_rows=7)
+    digits = FsddDigits(
+        fake_fsdd(tmp_path_factory.mktemp("fsdd")), "dev", num_words=(1, 4), num_rows=7
+    )
     return Listed([*digits, *NonSpeech(2, min_s=0.2, max_s=0.5)])
 
 
@@ -108,7 +110,9 @@ def test_lines_stand_in_the_order_of_rows(whole: list[Predicted], rows: Listed) 
         (row.id, row.text, row_fingerprint(row)) for row in rows
     ]
     labels = [("greedy", 0), ("sampled", 0), ("sampled", 1), ("sampled", 2)]
-    assert {tuple((s.decoding, s.sample) for s in line.samples) for line in whole} == {tuple(labels)}
+    assert {tuple((s.decoding, s.sample) for s in line.samples) for line in whole} == {
+        tuple(labels)
+    }
     assert len({s.text for line in whole for s in line.samples}) > 10
 
 
@@ -131,7 +135,10 @@ def test_log_probs_are_sums_over_kept_tokens(whole: list[Predicted], rows: Liste
             tokens = rollout.tokens[0, g].tolist()
             naive = sum(float(scores[g, t, tokens[t]]) for t in range(num_tokens))
             assert sample.log_prob == pytest.approx(naive, abs=1e-3)
-            assert (sample.num_tokens, sample.text) == (num_tokens, model.decode(rollout, context)[0][g])
+            assert (sample.num_tokens, sample.text) == (
+                num_tokens,
+                model.decode(rollout, context)[0][g],
+            )
             assert sample.finished == bool(rollout.finished[0, g])
 
 
@@ -140,7 +147,11 @@ def test_errors_and_rules_are_those_of_the_text(whole: list[Predicted], rows: Li
     for line, row in zip(whole, rows, strict=True):
         for sample in line.samples:
             assert sample.errors == count_errors(row.text, english.normalise(sample.text))
-            fires = [r.name for r in DEFAULT_RULES if r.fires(row.text.split(), english.units(sample.text))]
+            fires = [
+                r.name
+                for r in DEFAULT_RULES
+                if r.fires(row.text.split(), english.units(sample.text))
+            ]
             assert list(sample.rules) == fires
     fired = {rule for line in whole for sample in line.samples for rule in sample.rules}
     assert "text_for_silence" in fired
@@ -150,16 +161,22 @@ def test_errors_and_rules_are_those_of_the_text(whole: list[Predicted], rows: Li
 def test_an_empty_reference_has_insertions_only(whole: list[Predicted]) -> None:
     silent = [sample for line in whole if line.reference == "" for sample in line.samples]
     assert len(silent) == 8
-    assert all(s.errors.reference_length == 0 and s.errors.errors == len(s.text.split()) for s in silent)
+    assert all(
+        s.errors.reference_length == 0 and s.errors.errors == len(s.text.split()) for s in silent
+    )
     assert any(s.errors.insertions for s in silent)
 
 
 def test_keywords_of_the_command_and_of_the_row(tmp_path: Path, rows: Listed) -> None:
     row = replace(rows[0], text="one two one", keywords=("two",), lang="en")
-    both = run(tmp_path / "h.jsonl", Listed([row, replace(row, id="b", keywords=())]), keywords=["one"])
+    both = run(
+        tmp_path / "h.jsonl", Listed([row, replace(row, id="b", keywords=())]), keywords=["one"]
+    )
     assert [line.samples[0].keywords.in_reference for line in both] == [3, 2]
     for sample, words in ((both[0].samples[1], ("one", "two")), (both[1].samples[1], ("one",))):
-        assert sample.keywords.in_hypothesis == sum(sample.text.split().count(word) for word in words)
+        assert sample.keywords.in_hypothesis == sum(
+            sample.text.split().count(word) for word in words
+        )
 
 
 def test_errors_are_counted_in_the_unit_of_the_language(tmp_path: Path, rows: Listed) -> None:
@@ -178,10 +195,14 @@ def test_seconds_add_up_to_those_of_the_run(tmp_path: Path, rows: Listed) -> Non
     lines = list(read_hypotheses(tmp_path / "h.jsonl"))
     assert 0 < sum(line.seconds for line in lines) < wall_s
     shares = [line.seconds / row.duration_s for line, row in zip(lines, rows, strict=True)]
-    assert max(shares) == pytest.approx(min(shares), rel=0.1)  # one batch: seconds go by duration, to four decimals
+    assert max(shares) == pytest.approx(
+        min(shares), rel=0.1
+    )  # one batch: seconds go by duration, to four decimals
 
 
-def test_another_seed_draws_others_but_greedy(tmp_path: Path, rows: Listed, whole: list[Predicted]) -> None:
+def test_another_seed_draws_others_but_greedy(
+    tmp_path: Path, rows: Listed, whole: list[Predicted]
+) -> None:
     other = run(tmp_path / "h.jsonl", rows, seed=1)
     texts = [
         [[s.text for s in line.samples if s.decoding == how] for line in lines]
@@ -197,7 +218,8 @@ def test_a_broken_model_is_named_by_its_row(tmp_path: Path, rows: Listed) -> Non
     with torch.no_grad():
         broken.output.weight.fill_(math.nan)
     with pytest.raises(
-        ValueError, match=r"row 'fsdd-.*': sample 0 of decoding 'greedy' has log-prob nan; look at the model's"
+        ValueError,
+        match=r"row 'fsdd-.*': sample 0 of decoding 'greedy' has log-prob nan; look at the model's",
     ):
         run(tmp_path / "h.jsonl", rows, models={"base": broken})
 
@@ -205,22 +227,31 @@ def test_a_broken_model_is_named_by_its_row(tmp_path: Path, rows: Listed) -> Non
 # --- nothing disturbs it
 
 
-@pytest.mark.parametrize("settings", [{"max_batch_size": 1}, {"max_batch_s": 0.6}, {"num_workers": 1}, {}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{"max_batch_size": 1}, {"max_batch_s": 0.6}, {"num_workers": 1}, {}], ids=str
+)
 def test_lines_do_not_depend_on_batches(
     settings: dict[str, Any], tmp_path: Path, rows: Listed, whole: list[Predicted]
 ) -> None:
     assert_same(run(tmp_path / "h.jsonl", rows, **settings), whole)
 
 
-def test_lines_do_not_depend_on_placement(tmp_path: Path, rows: Listed, whole: list[Predicted]) -> None:
-    assert run(tmp_path / "h.jsonl", rows, max_batch_size=3, trainer={"strategy": "phase_single"}) == whole
+def test_lines_do_not_depend_on_placement(
+    tmp_path: Path, rows: Listed, whole: list[Predicted]
+) -> None:
+    assert (
+        run(tmp_path / "h.jsonl", rows, max_batch_size=3, trainer={"strategy": "phase_single"})
+        == whole
+    )
 
 
 class Killed(Exception):
     """Stands for SIGKILL."""
 
 
-def kill(out: Path, rows: Listed, num_batches: int, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
+def kill(
+    out: Path, rows: Listed, num_batches: int, monkeypatch: pytest.MonkeyPatch, **settings: Any
+) -> None:
     """A run in batches of three rows that dies after so many, over all models."""
     real, left = Prediction.predict_step, iter(range(num_batches))
 
@@ -238,7 +269,11 @@ def kill(out: Path, rows: Listed, num_batches: int, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("cut_bytes", [0, 1, 40, 2500])
 def test_a_killed_run_goes_on(
-    cut_bytes: int, tmp_path: Path, rows: Listed, whole: list[Predicted], monkeypatch: pytest.MonkeyPatch
+    cut_bytes: int,
+    tmp_path: Path,
+    rows: Listed,
+    whole: list[Predicted],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "h.jsonl"
     kill(out, rows, 2, monkeypatch)
@@ -266,14 +301,18 @@ def test_a_finished_run_decodes_nothing_again(tmp_path: Path, rows: Listed, caps
     assert "hallucination rate" in capsys.readouterr().out
 
 
-def test_two_models(tmp_path: Path, rows: Listed, whole: list[Predicted], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_models(
+    tmp_path: Path, rows: Listed, whole: list[Predicted], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Killed in the second one's work: the first one's is kept."""
     out = tmp_path / "h.jsonl"
     kill(out, rows, 4, monkeypatch, models={"base": policy(), "other": policy(1)})
     models = {"base": policy(), "other": policy(1)}
     lines = run(out, rows, max_batch_size=3, models=models)
     assert [model.num_encoded for model in models.values()] == [0, 6]
-    assert [(line.id, line.model) for line in lines] == [(row.id, name) for row in rows for name in models]
+    assert [(line.id, line.model) for line in lines] == [
+        (row.id, name) for row in rows for name in models
+    ]
     assert lines[::2] == whole
     assert lines[1::2] != [replace(line, model="other") for line in whole]
     found = HypothesisFiles([str(out)])
@@ -293,9 +332,18 @@ def test_two_processes_write_what_one_writes(tmp_path: Path) -> None:
     config["models"]["other"] = class_of("models.FunAsrNanoPolicy", init_from=tiny(seed=1))
     config["trainer"] |= {"devices": 2, "strategy": "phase_ddp"}
     (tmp_path / "two.yaml").write_text(yaml.safe_dump(config))
-    environment = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "MASTER_PORT", "MASTER_ADDR")}
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "MASTER_PORT", "MASTER_ADDR")
+    }
     done = subprocess.run(
-        [sys.executable, "-m", "lightning_audiorl", "predict", "--config", str(tmp_path / "two.yaml")],
+        [
+            sys.executable,
+            "-m",
+            "lightning_audiorl",
+            "predict",
+            "--config",
+            str(tmp_path / "two.yaml"),
+        ],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -306,7 +354,9 @@ def test_two_processes_write_what_one_writes(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert done.stdout.count("hallucination rate") == 1
     models = {"base": policy(), "other": policy(1)}
-    assert_same(timeless(tmp_path / "two.jsonl"), run(tmp_path / "one.jsonl", str(manifest), models=models))
+    assert_same(
+        timeless(tmp_path / "two.jsonl"), run(tmp_path / "one.jsonl", str(manifest), models=models)
+    )
 
 
 # --- what it refuses
@@ -330,7 +380,9 @@ def other_text(rows: Listed) -> Listed:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_other_settings_are_not_mixed(changes: dict[str, Any], named: str, rows: Listed, tmp_path: Path) -> None:
+def test_other_settings_are_not_mixed(
+    changes: dict[str, Any], named: str, rows: Listed, tmp_path: Path
+) -> None:
     out = tmp_path / "h.jsonl"
     run(out, rows)
     before = files_of(tmp_path)
@@ -355,17 +407,23 @@ def test_a_run_begun_with_other_settings_is_started_afresh_when_asked(
 
 
 def with_rows(changes: dict[str, Any], rows: Listed) -> dict[str, Any]:
-    return {"rows": rows} | {key: value(rows) if callable(value) else value for key, value in changes.items()}
+    return {"rows": rows} | {
+        key: value(rows) if callable(value) else value for key, value in changes.items()
+    }
 
 
 def files_of(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_file_of_something_else_is_not_overwritten(tmp_path: Path, rows: Listed, whole: list[Predicted]) -> None:
+def test_a_file_of_something_else_is_not_overwritten(
+    tmp_path: Path, rows: Listed, whole: list[Predicted]
+) -> None:
     out = tmp_path / "h.jsonl"
     out.write_text("mine\n")
-    with pytest.raises(HypothesisError, match=r"h.jsonl: exists, but not .*h.jsonl.settings.json.*--overwrite true"):
+    with pytest.raises(
+        HypothesisError, match=r"h.jsonl: exists, but not .*h.jsonl.settings.json.*--overwrite true"
+    ):
         run(out, rows)
     assert out.read_text() == "mine\n"
     assert_same(run(out, rows, overwrite=True), whole)
@@ -375,7 +433,9 @@ def test_rows_that_changed_since_are_refused(tmp_path: Path, rows: Listed) -> No
     run(tmp_path / "h.jsonl", rows, limit_rows=2)
     found = HypothesisFiles([str(tmp_path / "h.jsonl")])
     assert found.of(rows[1])[0].id == rows[1].id
-    with pytest.raises(HypothesisError, match=r"line 1, field `reference`: row '.*' had '.*' when it was decoded"):
+    with pytest.raises(
+        HypothesisError, match=r"line 1, field `reference`: row '.*' had '.*' when it was decoded"
+    ):
         found.of(other_text(rows)[0])
     with pytest.raises(HypothesisError, match=f"no hypotheses of row '{rows[2].id}'"):
         found.of(rows[2])
@@ -404,7 +464,9 @@ def test_ids_must_be_unique(rows: Listed, tmp_path: Path) -> None:
 
 
 def tiny(**changes: Any) -> dict[str, Any]:
-    return class_of("models.TinyFunAsrNano", width=32, encoder_layers=1, lm_layers=1, heads=2, **changes)
+    return class_of(
+        "models.TinyFunAsrNano", width=32, encoder_layers=1, lm_layers=1, heads=2, **changes
+    )
 
 
 def command_config(manifest: Path, out: Path) -> dict[str, Any]:
@@ -424,8 +486,12 @@ def test_the_command_on_a_manifest(tmp_path: Path, capsys: pytest.CaptureFixture
     """Progress, the file, and a table at its end."""
     manifest = write_manifest(tmp_path)
     with manifest.open("a") as file:
-        file.write(json.dumps({"audio_filepath": "synthetic:white", "text": "", "duration": 0.3}) + "\n")
-    (tmp_path / "p.yaml").write_text(yaml.safe_dump(command_config(manifest, tmp_path / "runs" / "h.jsonl")))
+        file.write(
+            json.dumps({"audio_filepath": "synthetic:white", "text": "", "duration": 0.3}) + "\n"
+        )
+    (tmp_path / "p.yaml").write_text(
+        yaml.safe_dump(command_config(manifest, tmp_path / "runs" / "h.jsonl"))
+    )
     cli.main(["predict", "--config", str(tmp_path / "p.yaml"), "--max_batch_size", "2"])
     lines = list(read_hypotheses(tmp_path / "runs" / "h.jsonl"))
     assert [line.reference for line in lines[-2:]] == ["zero one two", ""]
@@ -448,7 +514,9 @@ def test_the_command_on_a_manifest(tmp_path: Path, capsys: pytest.CaptureFixture
     assert float(table[0][-1]) == pytest.approx(sum(line.seconds for line in lines), abs=0.01)
 
 
-def test_progress_names_the_phase(tmp_path: Path, rows: Listed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_names_the_phase(
+    tmp_path: Path, rows: Listed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As a terminal shows it while a batch is decoded."""
     seen: list[str] = []
     real = FunAsrNanoPolicy.encode

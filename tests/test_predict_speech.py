@@ -12,13 +12,27 @@ import torch
 import yaml
 
 from lightning_audiorl import cli
-from lightning_audiorl.algorithms.evaluation import EvalDecoding, hypotheses
 from lightning_audiorl.commands.predict import SpeechPrediction
-from lightning_audiorl.data import Filters, PassRate, Similar, Stops, TokenRate, TtsDataModule, TtsRLDataModule
-from lightning_audiorl.data.hypotheses.reader import HypothesisError, Predicted, read_hypotheses, row_fingerprint
+from lightning_audiorl.data import (
+    Filters,
+    PassRate,
+    Similar,
+    Stops,
+    TokenRate,
+    TtsDataModule,
+    TtsRLDataModule,
+)
+from lightning_audiorl.data.hypotheses.reader import (
+    HypothesisError,
+    Predicted,
+    read_hypotheses,
+    row_fingerprint,
+)
 from lightning_audiorl.data.manifest.schema import to_json
 from lightning_audiorl.data.mix.selection import SubsetBuilder
 from lightning_audiorl.data.mix.spec import RLSubset
+from lightning_audiorl.engine.evaluator import EvalDecoding
+from lightning_audiorl.engine.rollout import hypotheses
 from lightning_audiorl.judges import JudgeError
 from lightning_audiorl.metrics.speech import character_errors
 from lightning_audiorl.models.policy import SampleKey
@@ -47,7 +61,9 @@ def judges(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Listed:
     """Six rows with a prompt, one without."""
     root = fake_fsdd(tmp_path_factory.mktemp("fsdd"), num_index=11)
-    return Listed([*speech.rows(root, num_rows=6), *speech.rows(root, num_rows=1, seed=3, prompt_words=None)])
+    return Listed(
+        [*speech.rows(root, num_rows=6), *speech.rows(root, num_rows=1, seed=3, prompt_words=None)]
+    )
 
 
 def policy() -> Any:
@@ -61,7 +77,9 @@ def policy() -> Any:
 
 
 def listening(judges: Path, **settings: Any) -> SpeechPrediction:
-    return SpeechPrediction(speech.judge(judges), speech.encoder(judges), prompt_s=(0.05, 5.0), **settings)
+    return SpeechPrediction(
+        speech.judge(judges), speech.encoder(judges), prompt_s=(0.05, 5.0), **settings
+    )
 
 
 def run(out: Path, rows: Any, judges: Path, **settings: Any) -> list[Predicted]:
@@ -76,7 +94,9 @@ def run(out: Path, rows: Any, judges: Path, **settings: Any) -> list[Predicted]:
 
 
 @pytest.fixture(scope="module")
-def whole(rows: Listed, judges: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Predicted]]:
+def whole(
+    rows: Listed, judges: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[Predicted]]:
     """An undisturbed run that keeps what was said: its file and lines."""
     out = tmp_path_factory.mktemp("whole") / "h.jsonl"
     return out, run(out, rows, judges, speech=listening(judges, save_audio=True))
@@ -87,11 +107,15 @@ def said_of(row: Utterance, decoding: str) -> list[Hypothesis]:
     model, how = policy(), DECODINGS[decoding]
     batch = TtsDataModule((0.05, 5.0), sample_rate_hz=speech.RATE_HZ).load([row])
     context = model.encode(batch)
-    rollout = model.sample(context, how.num_samples, how.decoding, SampleKey(0, 0, f"predict/{decoding}"))
+    rollout = model.sample(
+        context, how.num_samples, how.decoding, SampleKey(0, 0, f"predict/{decoding}")
+    )
     return hypotheses(model, batch, rollout, context)[0]
 
 
-def test_a_line_says_what_the_judges_heard(whole: tuple[Path, list[Predicted]], rows: Listed, judges: Path) -> None:
+def test_a_line_says_what_the_judges_heard(
+    whole: tuple[Path, list[Predicted]], rows: Listed, judges: Path
+) -> None:
     """Sampled and judged one by one here."""
     out, lines = whole
     judge, encoder, english = speech.judge(judges), speech.encoder(judges), normaliser_for("en")
@@ -107,7 +131,11 @@ def test_a_line_says_what_the_judges_heard(whole: tuple[Path, list[Predicted]], 
             for sample, said in zip(samples, said_of(row, decoding), strict=True):
                 assert said.speech is not None
                 (heard,) = judge.transcribe([said])
-                assert (sample.text, sample.num_tokens, sample.finished) == (heard, said.num_tokens, said.finished)
+                assert (sample.text, sample.num_tokens, sample.finished) == (
+                    heard,
+                    said.num_tokens,
+                    said.finished,
+                )
                 assert sample.errors == count_errors(row.text, english.normalise(sample.text))
                 assert sample.speech is not None
                 errors, characters = character_errors(row, sample.text, english)
@@ -117,7 +145,9 @@ def test_a_line_says_what_the_judges_heard(whole: tuple[Path, list[Predicted]], 
                 if number == 6:
                     assert sample.speech.similarity is None
                 else:
-                    assert sample.speech.similarity == pytest.approx(float(voice @ prompt), abs=2e-4)
+                    assert sample.speech.similarity == pytest.approx(
+                        float(voice @ prompt), abs=2e-4
+                    )
                 name = f"{number:06d}_{decoding}_{sample.sample}.wav"
                 wave, rate_hz = soundfile.read(Path(f"{out}.audio") / "tts" / name)
                 assert rate_hz == speech.RATE_HZ
@@ -136,7 +166,11 @@ def test_lines_do_not_depend_on_batches_or_placement(
 
 
 def test_a_killed_run_goes_on_and_afresh_means_without_old_sound(
-    whole: tuple[Path, list[Predicted]], rows: Listed, judges: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: tuple[Path, list[Predicted]],
+    rows: Listed,
+    judges: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out, settings = tmp_path / "h.jsonl", {"speech": listening(judges, save_audio=True)}
     with monkeypatch.context() as patched:
@@ -161,7 +195,9 @@ def test_a_killed_run_goes_on_and_afresh_means_without_old_sound(
     assert len(list(folder.rglob("*.wav"))) == 4
 
 
-def test_a_judge_that_fails_leaves_the_errors_out(rows: Listed, judges: Path, tmp_path: Path) -> None:
+def test_a_judge_that_fails_leaves_the_errors_out(
+    rows: Listed, judges: Path, tmp_path: Path
+) -> None:
     broken = FakeJudge([], "broken")  # no transcript is ever at hand
     speaks = SpeechPrediction(broken, prompt_s=(0.05, 5.0))
     (line,) = run(tmp_path / "h.jsonl", rows, judges, speech=speaks, limit_rows=1)
@@ -174,9 +210,14 @@ def test_a_judge_that_fails_leaves_the_errors_out(rows: Listed, judges: Path, tm
 
 
 def test_what_does_not_go_together_is_refused(rows: Listed, judges: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"SpeechLMPolicy speaks, and nobody listens; name a judge \(`speech.judge`"):
+    with pytest.raises(
+        ValueError,
+        match=r"SpeechLMPolicy speaks, and nobody listens; name a judge \(`speech.judge`",
+    ):
         run(tmp_path / "a.jsonl", Listed(rows.rows[:1]), judges, speech=None)
-    with pytest.raises(JudgeError, match=r"'judge' judges speech, but the hypothesis for row '.*' is text"):
+    with pytest.raises(
+        JudgeError, match=r"'judge' judges speech, but the hypothesis for row '.*' is text"
+    ):
         run(
             tmp_path / "b.jsonl",
             Listed(rows.rows[:1]),
@@ -223,7 +264,10 @@ def command_config(path: Path, out: Path, judges: Path) -> dict[str, Any]:
         "rows": str(path),
         "out": str(out),
         "decodings": {
-            "sampled": {"decoding": {"temperature": 1.0, "max_new_tokens": 16, "min_cap": 16}, "num_samples": 4}
+            "sampled": {
+                "decoding": {"temperature": 1.0, "max_new_tokens": 16, "min_cap": 16},
+                "num_samples": 4,
+            }
         },
         "sample_rate_hz": speech.RATE_HZ,
         "speech": {

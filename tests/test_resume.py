@@ -42,14 +42,29 @@ class KillAt(Callback):
 def long_config(folder: Path, name: str) -> dict[str, Any]:
     """Everything that has a state: schedule, momentum, inner updates, a pooled mix, augmentation, evaluations."""
     config = tiny_config(
-        folder, num_steps=7, num_updates=2, optim={"lr": 0.003, "schedule": "cosine", "warmup_steps": 2}
+        folder,
+        num_steps=7,
+        num_updates=2,
+        optim={"lr": 0.003, "schedule": "cosine", "warmup_steps": 2},
     )
     noise = class_of("data.NonSpeech", num_rows=9, min_s=0.1, max_s=0.3)
-    train = [{"source": str(folder / "train.jsonl"), "share": {0: 1.0, 3: 0.7}}, {"source": noise, "share": 0.3}]
+    train = [
+        {"source": str(folder / "train.jsonl"), "share": {0: 1.0, 3: 0.7}},
+        {"source": noise, "share": 0.3},
+    ]
     augment = {"speed": [0.9, 1.1], "noise_snr_db": [5, 20]}
     config["data"]["init_args"] |= {"train": train, "pool": 3, "augment": augment}
-    logger = class_of("lightning.pytorch.loggers.TensorBoardLogger", save_dir=str(folder / name), name="", version="")
-    config["trainer"] |= {"default_root_dir": str(folder / name), "logger": logger, "val_check_interval": 3}
+    logger = class_of(
+        "lightning.pytorch.loggers.TensorBoardLogger",
+        save_dir=str(folder / name),
+        name="",
+        version="",
+    )
+    config["trainer"] |= {
+        "default_root_dir": str(folder / name),
+        "logger": logger,
+        "val_check_interval": 3,
+    }
     config["checkpoint"] = {"every_n_steps": 2, "keep": 9}
     return config
 
@@ -64,9 +79,14 @@ def start(
     path = folder / f"{name}{len(args)}.yaml"
     path.write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "lightning_audiorl", "fit", "--config", str(path), *args]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=folder
+        command,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
     )
 
 
@@ -93,7 +113,13 @@ def tensors(value: Any, path: str = "") -> dict[str, Tensor]:
     """Every tensor in a nested structure, by its path."""
     if isinstance(value, Tensor):
         return {path: value}
-    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    pairs = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list | tuple)
+        else ()
+    )
     return {k: v for key, item in pairs for k, v in tensors(item, f"{path}/{key}").items()}
 
 
@@ -182,11 +208,18 @@ def test_a_finished_run_takes_no_further_step(finished: Path) -> None:
     assert module.rl_step == 2
     assert recorder.gradients == []
     held = load(Path(last(finished)))["state_dict"]
-    assert all(torch.equal(p, held[f"policy.{name}"]) for name, p in module.policy.trainable().items())
+    assert all(
+        torch.equal(p, held[f"policy.{name}"]) for name, p in module.policy.trainable().items()
+    )
 
 
 def test_a_finished_run_can_be_made_longer(finished: Path, tmp_path: Path) -> None:
-    longer = run(tmp_path, elsewhere(tiny_config(finished, num_steps=4), tmp_path), "--ckpt_path", last(finished)).model
+    longer = run(
+        tmp_path,
+        elsewhere(tiny_config(finished, num_steps=4), tmp_path),
+        "--ckpt_path",
+        last(finished),
+    ).model
     whole = run(tmp_path, elsewhere(tiny_config(finished, num_steps=4), tmp_path / "whole")).model
     assert longer.rl_step == 4
     assert [e["rl_step"] for e in longer.evaluations] == [0, 2, 4]
@@ -196,26 +229,38 @@ def test_a_finished_run_can_be_made_longer(finished: Path, tmp_path: Path) -> No
 
 def test_another_start_is_refused(finished: Path) -> None:
     policy = FunAsrNanoPolicy(replace(TINY, seed=1))
-    with pytest.raises(ValueError, match=r"began from other weights.*content hash \w{32}.*give it as init_from"):
+    with pytest.raises(
+        ValueError, match=r"began from other weights.*content hash \w{32}.*give it as init_from"
+    ):
         fit(make_grpo(policy), ckpt_path=last(finished))
     with pytest.raises(ValueError, match="began from other weights"):
         SFT.load_from_checkpoint(last(finished), policy=policy, num_steps=1)
     assert SFT.load_from_checkpoint(last(finished), policy=make_policy(), num_steps=1).rl_step == 2
 
 
-@pytest.mark.parametrize("finetune", [Finetune(lm="none"), Finetune(projector=False), FINETUNES["lora"]])
+@pytest.mark.parametrize(
+    "finetune", [Finetune(lm="none"), Finetune(projector=False), FINETUNES["lora"]]
+)
 def test_another_finetune_setting_is_refused(finished: Path, finetune: Finetune) -> None:
     """Fewer trainable tensors too: the others would move what is frozen, and the reference with it."""
-    with pytest.raises(ValueError, match=r"another finetune setting; \d+ trainable tensors differ.*give it as init_f"):
+    with pytest.raises(
+        ValueError,
+        match=r"another finetune setting; \d+ trainable tensors differ.*give it as init_f",
+    ):
         fit(make_grpo(make_policy(finetune)), ckpt_path=last(finished))
 
 
 def test_another_algorithm_is_refused_but_may_evaluate(finished: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"a run of GRPO, not of SFT; to begin a new run .* give it as init_from"):
+    with pytest.raises(
+        ValueError, match=r"a run of GRPO, not of SFT; to begin a new run .* give it as init_from"
+    ):
         fit(SFT(make_policy(), 2), ckpt_path=last(finished))
     config = elsewhere(tiny_config(finished, "SFT"), tmp_path)
     evaluated = run(tmp_path, config, "--ckpt_path", last(finished), command="validate").model
-    before, after = load(Path(last(finished)))["audiorl"]["evaluations"][-1], evaluated.evaluations[-1]
+    before, after = (
+        load(Path(last(finished)))["audiorl"]["evaluations"][-1],
+        evaluated.evaluations[-1],
+    )
     assert timeless([after]) == timeless([before])
 
 
@@ -234,7 +279,9 @@ def test_a_foreign_checkpoint_is_refused(finished: Path, tmp_path: Path) -> None
 
 def test_init_from_begins_a_new_run_with_the_weights(finished: Path, tmp_path: Path) -> None:
     """Counters, optimiser and reference are new; a run that began so resumes, and can be begun from in its turn."""
-    config = from_checkpoint(elsewhere(tiny_config(finished, num_steps=1), tmp_path), last(finished))
+    config = from_checkpoint(
+        elsewhere(tiny_config(finished, num_steps=1), tmp_path), last(finished)
+    )
     second = run(tmp_path, config).model
     held = load(Path(last(finished)))["state_dict"]
     assert second.rl_step == 1
@@ -249,4 +296,6 @@ def test_init_from_begins_a_new_run_with_the_weights(finished: Path, tmp_path: P
     assert resumed.rl_step == 2
     third = FunAsrNanoPolicy(checkpoint)
     assert third.start.record()["checkpoints"] == [last(finished), checkpoint]
-    assert all(torch.equal(p, second.policy.trainable()[name]) for name, p in third.trainable().items())
+    assert all(
+        torch.equal(p, second.policy.trainable()[name]) for name, p in third.trainable().items()
+    )

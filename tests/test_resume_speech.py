@@ -49,10 +49,15 @@ def config(folder: Path, name: str, algorithm: str) -> dict[str, Any]:
     """A run of four steps, by its length or by an early stop."""
     codec = class_of("codecs.TinyCodec", init_from=asdict(speech.CODEC))
     judge = class_of("judges.CtcJudge", folder=str(folder / "judge"), name="asr")
-    held_out = class_of("judges.CtcJudge", folder=str(folder / "held_out_judge"), name="held_out_asr")
+    held_out = class_of(
+        "judges.CtcJudge", folder=str(folder / "held_out_judge"), name="held_out_asr"
+    )
     model: dict[str, Any] = {
         "policy": class_of(
-            "models.SpeechLMPolicy", init_from=str(folder / "start"), codec=codec, limits={"min_prompt_s": 0.05}
+            "models.SpeechLMPolicy",
+            init_from=str(folder / "start"),
+            codec=codec,
+            limits={"min_prompt_s": 0.05},
         ),
         "num_steps": 4,
         "num_updates": 2,
@@ -61,25 +66,42 @@ def config(folder: Path, name: str, algorithm: str) -> dict[str, Any]:
         "micro_batch_size": 1,
         "optim": {"lr": 0.003, "schedule": "cosine", "warmup_steps": 2},
         "decoding": {"max_new_tokens": 12, "min_cap": 12},
-        "differentiable": class_of("rewards.DifferentiableMix", token2text=str(folder / "token2text")),
+        "differentiable": class_of(
+            "rewards.DifferentiableMix", token2text=str(folder / "token2text")
+        ),
         "evaluation": class_of("metrics.SpeechEvaluation", judge=judge, held_out_judge=held_out),
-        "eval_decodings": {"greedy": {"decoding": {"temperature": 0.0, "max_new_tokens": 12, "min_cap": 12}}},
+        "eval_decodings": {
+            "greedy": {"decoding": {"temperature": 0.0, "max_new_tokens": 12, "min_cap": 12}}
+        },
     }
     if algorithm == "DiffRO":
         model |= DIFFRO | {"num_steps": 6}
     else:
         # Here judges are named once; rewards and evaluation say which one they mean.
-        rewards = [class_of("rewards.SpeechAccuracy", judge="asr"), class_of("rewards.DurationConsistency", weight=0.5)]
+        rewards = [
+            class_of("rewards.SpeechAccuracy", judge="asr"),
+            class_of("rewards.DurationConsistency", weight=0.5),
+        ]
         model |= GRPO_DIFFRO | {
             "judges": {"asr": judge, "held_out_asr": held_out},
             "rewards": class_of("rewards.RewardMix", rewards=rewards),
-            "evaluation": class_of("metrics.SpeechEvaluation", judge="asr", held_out_judge="held_out_asr"),
+            "evaluation": class_of(
+                "metrics.SpeechEvaluation", judge="asr", held_out_judge="held_out_asr"
+            ),
         }
-    rows = {"root": str(folder), "num_words": [1, 3], "prompt_words": [2, 3], "gap_s": [0, 0.02], "edge_s": [0, 0.02]}
+    rows = {
+        "root": str(folder),
+        "num_words": [1, 3],
+        "prompt_words": [2, 3],
+        "gap_s": [0, 0.02],
+        "edge_s": [0, 0.02],
+    }
     train = class_of("data.speech.FsddSpeech", num_rows=30, **rows)
     dev = class_of("data.speech.FsddSpeech", part="dev", num_rows=4, **rows)
     run_folder = str(folder / name)
-    logger = class_of("lightning.pytorch.loggers.TensorBoardLogger", save_dir=run_folder, name="", version="")
+    logger = class_of(
+        "lightning.pytorch.loggers.TensorBoardLogger", save_dir=run_folder, name="", version=""
+    )
     return {
         "seed_everything": 7,
         "trainer": {
@@ -114,7 +136,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Any,
     cut = {name: config(folder, "cut", name) for name, folder in folders.items()}
     for folder in folders.values():
         parts(folder)
-    killed = {name: start(folders[name], settings, "cut", kill_at=3) for name, settings in cut.items()}
+    killed = {
+        name: start(folders[name], settings, "cut", kill_at=3) for name, settings in cut.items()
+    }
     whole = {name: run(folder, config(folder, "whole", name)) for name, folder in folders.items()}
     resumed = {}
     for name, process in killed.items():
@@ -127,20 +151,28 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Any,
 
 
 @pytest.mark.parametrize("algorithm", ["DiffRO", "GRPODiffRO"])
-def test_killed_and_resumed_is_the_whole_run(algorithm: str, runs: dict[str, tuple[Path, Any, str]]) -> None:
+def test_killed_and_resumed_is_the_whole_run(
+    algorithm: str, runs: dict[str, tuple[Path, Any, str]]
+) -> None:
     folder, _, said = runs[algorithm]
-    assert ("val/digits/held_out_cer has not improved for 2 evaluations" in said) == (algorithm == "DiffRO")
+    assert ("val/digits/held_out_cer has not improved for 2 evaluations" in said) == (
+        algorithm == "DiffRO"
+    )
     curves = scalars(folder / "whole")
     assert {step for tag, step in curves if tag == "grad_norm"} == {1, 2, 3, 4}
     assert {step for tag, step in curves if tag.startswith("val/digits")} == {0, 2, 4}
     assert len({tag for tag, _ in curves}) > 20
     assert scalars(folder / "cut") == curves
     for name in ("step-000004", "last"):
-        assert_same_checkpoints(*(folder / which / "checkpoints" / f"{name}.ckpt" for which in ("whole", "cut")))
+        assert_same_checkpoints(
+            *(folder / which / "checkpoints" / f"{name}.ckpt" for which in ("whole", "cut"))
+        )
 
 
 @pytest.mark.parametrize("algorithm", ["DiffRO", "GRPODiffRO"])
-def test_the_export_is_the_policy_in_transformers(algorithm: str, runs: dict[str, tuple[Path, Any, str]]) -> None:
+def test_the_export_is_the_policy_in_transformers(
+    algorithm: str, runs: dict[str, tuple[Path, Any, str]]
+) -> None:
     """Weights, logits and greedy tokens; the folder is the resumed run's, the policy the whole run's."""
     folder, whole, _ = runs[algorithm]
     policy, data = whole.model.policy.eval(), whole.datamodule
@@ -158,7 +190,9 @@ def test_the_export_is_the_policy_in_transformers(algorithm: str, runs: dict[str
         with torch.no_grad():
             theirs = model(ids).logits[0, len(prompt) - 1 : -1]
         assert_close(theirs[:, allowed], logits[i, : len(own)][:, allowed], "policy")
-        generated = model.generate(ids[:, : len(prompt)], do_sample=False, max_new_tokens=speech.GREEDY.max_new_tokens)
+        generated = model.generate(
+            ids[:, : len(prompt)], do_sample=False, max_new_tokens=speech.GREEDY.max_new_tokens
+        )
         assert generated[0, len(prompt) :].tolist() == own.tolist()
         said.add(tuple(own.tolist()))
     assert len(said) > 1, f"this compares next to nothing: {said}"

@@ -16,7 +16,15 @@ from tests.data.fakes import write_tone
 pytestmark = pytest.mark.slow
 CONFIGS = Path(__file__).parents[1] / "configs" / "tts" / "fsdd"
 SPEAKERS = ("george", "jackson", "nicolas", "theo", "yweweler")
-PARTS = ("codec", "asr_judge", "held_out_asr_judge", "speaker_encoder", "held_out_speaker_encoder", "sft", "token2text")
+PARTS = (
+    "codec",
+    "asr_judge",
+    "held_out_asr_judge",
+    "speaker_encoder",
+    "held_out_speaker_encoder",
+    "sft",
+    "token2text",
+)
 FROM_START = ("control", "grpo", "diffro", "grpo_diffro")
 
 
@@ -44,7 +52,9 @@ def test_every_part_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for name in (*PARTS, *FROM_START):
         run(tmp_path, shrunk(name))
     exports = {name: Path("runs/tts/fsdd") / name / "export" for name in (*PARTS, *FROM_START)}
-    assert [name for name, folder in exports.items() if not list(folder.glob("*.safetensors"))] == []
+    assert [
+        name for name, folder in exports.items() if not list(folder.glob("*.safetensors"))
+    ] == []
     for name in ("sft", *FROM_START):
         assert AutoModelForCausalLM.from_pretrained(exports[name]).config.vocab_size > 1000
 

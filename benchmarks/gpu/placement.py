@@ -33,9 +33,15 @@ def run(case: Case, models: Path, device: str, share: float) -> dict[str, dict[s
 
     # From its second step on the optimizer has its state.
     first = compete([contestant("resident")], models, device, warmup=0, steps=2)
-    parts_mib = max(v for k, v in first["resident"]["figures"].items() if k.startswith("resident_mib/"))
+    parts_mib = max(
+        v for k, v in first["resident"]["figures"].items() if k.startswith("resident_mib/")
+    )
     budget_gb = share * parts_mib / 1024
-    placements = [contestant("resident"), contestant("offload"), contestant("auto", budget_gb=budget_gb)]
+    placements = [
+        contestant("resident"),
+        contestant("offload"),
+        contestant("auto", budget_gb=budget_gb),
+    ]
     return compete(placements, models, device)
 
 
@@ -45,11 +51,18 @@ def report(results: dict[str, dict[str, Any]]) -> str:
     peaks, seconds = [], []
     for name, result in results.items():
         figures = result["figures"]
-        peaks.append([name, *(f"{figures.get(f'peak_mib/{phase}', float('nan')):.0f}" for phase in PHASES)])
-        moving = [f"{figures.get(f'moving/{key}', 0.0):.3g}" for key in ("mib", "seconds", "hidden_seconds")]
+        peaks.append(
+            [name, *(f"{figures.get(f'peak_mib/{phase}', float('nan')):.0f}" for phase in PHASES)]
+        )
+        moving = [
+            f"{figures.get(f'moving/{key}', 0.0):.3g}"
+            for key in ("mib", "seconds", "hidden_seconds")
+        ]
         phases = [f"{result['phases'][phase]['median']:.3f}" for phase in PHASES]
         step = result["seconds"]
-        seconds.append([name, *phases, f"{step['median']:.3f} [{step['min']:.3f}, {step['max']:.3f}]", *moving])
+        seconds.append(
+            [name, *phases, f"{step['median']:.3f} [{step['min']:.3f}, {step['max']:.3f}]", *moving]
+        )
     return (
         "Peak MiB in use, by phase:\n\n"
         + table(["placement", *PHASES], peaks)
@@ -59,11 +72,17 @@ def report(results: dict[str, dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cuda", choices=["cpu", "cuda"])
     parser.add_argument("--out", type=Path, default=Path("runs/gpu"))
-    parser.add_argument("--share", type=float, default=0.6, help="auto's budget, of the bytes of all parts")
-    parser.add_argument("--tiny", action="store_true", help="shapes that end in seconds; the figures mean nothing")
+    parser.add_argument(
+        "--share", type=float, default=0.6, help="auto's budget, of the bytes of all parts"
+    )
+    parser.add_argument(
+        "--tiny", action="store_true", help="shapes that end in seconds; the figures mean nothing"
+    )
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     results = run(TINY if args.tiny else LARGE, args.out / "models", args.device, args.share)

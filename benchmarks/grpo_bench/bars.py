@@ -44,7 +44,9 @@ def efficiency(result: dict[str, Any], phase: str = "update") -> float:
 
 def growth_over_flops(small: dict[str, Any], large: dict[str, Any]) -> tuple[float, float]:
     """(Ratio of the times, ratio of the model FLOPs) of two results."""
-    return _seconds(large) / _seconds(small), sum(flops(large).values()) / sum(flops(small).values())
+    return _seconds(large) / _seconds(small), sum(flops(large).values()) / sum(
+        flops(small).values()
+    )
 
 
 def bars(sections: dict[str, Any]) -> list[Bar]:
@@ -61,7 +63,9 @@ def bars(sections: dict[str, Any]) -> list[Bar]:
         ours, trl = (sections["case"]["results"].get(name) for name in ("ours", "trl"))
         if trl is not None:
             at_least("step time, TRL over ours", _seconds(trl) / _seconds(ours), 2.0, " (goal 3)")
-            at_most("added peak memory, ours over TRL", ours["added_bytes"] / trl["added_bytes"], 0.5)
+            at_most(
+                "added peak memory, ours over TRL", ours["added_bytes"] / trl["added_bytes"], 0.5
+            )
         at_least("efficiency of the update", efficiency(ours), 0.5)
     if "groups" in sections:
         times, work = growth_over_flops(*sections["groups"]["results"].values())

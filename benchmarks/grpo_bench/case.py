@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lightning_audiorl.models.tiny.asr import word_tokenizer
+from lightning_audiorl.models.tiny import word_tokenizer
 
 #: Tokens of `word_tokenizer` that are no words.
 _NUM_SPECIAL = 5
@@ -62,10 +62,13 @@ def build_model(case: Case, folder: Path) -> Path:
     Qwen2's shape in the Llama class, which lacks Qwen2's three bias vectors per layer: to a folder of a Qwen2 model
     `AutoTokenizer` gives Qwen2's own byte-level tokenizer, whatever is saved there.
     """
-    name = f"{case.width}x{case.layers}x{case.intermediate}x{case.heads}x{case.vocab_size}s{case.seed}"
+    name = (
+        f"{case.width}x{case.layers}x{case.intermediate}x{case.heads}x{case.vocab_size}s{case.seed}"
+    )
     path = folder / f"llama-{name}"
     if (path / "config.json").is_file():
         return path
+
     tokenizer = word_tokenizer(words_of(case))
     config = LlamaConfig(
         vocab_size=case.vocab_size,
@@ -80,8 +83,10 @@ def build_model(case: Case, folder: Path) -> Path:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
+
     torch.manual_seed(case.seed)
     model = LlamaForCausalLM(config)
+
     path.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(path)
     model.save_pretrained(path, safe_serialization=True)
@@ -97,7 +102,9 @@ def prompt_texts(case: Case, step: int) -> list[str]:
     """B prompts of P - 1 words; with the start token in front they have P tokens."""
     words = words_of(case)
     draw = random.Random(f"{case.seed}/{step}")
-    return [" ".join(draw.choices(words, k=case.prompt_tokens - 1)) for _ in range(case.num_prompts)]
+    return [
+        " ".join(draw.choices(words, k=case.prompt_tokens - 1)) for _ in range(case.num_prompts)
+    ]
 
 
 def reward_of(text: str) -> float:

@@ -6,7 +6,6 @@ model, as frameworks do that treat a multimodal prompt as G independent rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +15,6 @@ from torch import Tensor
 from lightning_audiorl.models import FunAsrNanoPolicy, SampleKey, TextLMPolicy
 from lightning_audiorl.models.decoding import sampling
 from lightning_audiorl.models.decoding.cached_prompt import PrefixContext
-from lightning_audiorl.models.policy import Context
-from lightning_audiorl.ops.join import join_batches
 from lightning_audiorl.types import Decoding, PromptBatch, Rollout
 
 
@@ -26,23 +23,6 @@ class _Unencoded(PrefixContext):
     """Prompts as they were read."""
 
     batch: PromptBatch
-    ids: list[str]
-    durations_s: list[float]
-
-    def select(self, index: list[int]) -> _Unencoded:
-        return _Unencoded(
-            self.batch.select(index),
-            [self.ids[i] for i in index],
-            [self.durations_s[i] for i in index],
-        )
-
-    def join(self, others: Sequence[_Unencoded]) -> _Unencoded:
-        every = [self, *others]
-        return _Unencoded(
-            join_batches([context.batch for context in every]),
-            [name for context in every for name in context.ids],
-            [seconds for context in every for seconds in context.durations_s],
-        )
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> _Unencoded:
         return self
@@ -64,24 +44,28 @@ class _Naive:
 
     def encode(self, batch: PromptBatch) -> Any:
         durations = [row.duration_s for row in batch.rows]
-        return _Unencoded(batch, batch.ids, durations)
+        return _Unencoded(batch.ids, durations, batch)
 
-    def _rows(self, context: Context, group_size: int) -> PrefixContext:
+    def _rows(self, context: PrefixContext, group_size: int) -> PrefixContext:
         """B*G prompts, each encoded for itself."""
         assert isinstance(context, _Unencoded)
         batch = context.batch.select([b for b in range(len(context)) for _ in range(group_size)])
         return super().encode(batch)  # type: ignore[misc]
 
     @torch.no_grad()
-    def sample(self, context: Context, group_size: int, decoding: Decoding, key: SampleKey) -> Rollout:
+    def sample(
+        self, context: PrefixContext, group_size: int, decoding: Decoding, key: SampleKey
+    ) -> Rollout:
         assert isinstance(self, TextLMPolicy | FunAsrNanoPolicy)
         assert isinstance(context, _Unencoded)
         with self.evaluating():
             state = self.prefill(_Naive._rows(self, context, group_size))
             caps = self.caps(context, decoding)
-            return sampling.sample(state, self.head, self.stop_ids, context.ids, group_size, caps, decoding, key)
+            return sampling.sample(
+                state, self.head, self.stop_ids, context.ids, group_size, caps, decoding, key
+            )
 
-    def hidden(self, context: Context, rollout: Rollout) -> Tensor:
+    def hidden(self, context: PrefixContext, rollout: Rollout) -> Tensor:
         assert isinstance(self, TextLMPolicy | FunAsrNanoPolicy)
         prompt, mask = self.prompt(_Naive._rows(self, context, rollout.tokens.shape[1]), "left")
         tokens, keep = rollout.tokens.flatten(0, 1)[:, :-1], rollout.keep.flatten(0, 1)[:, :-1]

@@ -43,7 +43,9 @@ class Batches(Dataset[PromptBatch]):
         num = max(1, int(case.audio_s * _RATE_HZ))
         wave = torch.zeros(case.num_prompts, num)
         if case.audio_s:
-            wave = 0.1 * torch.randn(case.num_prompts, num, generator=torch.Generator().manual_seed(step))
+            wave = 0.1 * torch.randn(
+                case.num_prompts, num, generator=torch.Generator().manual_seed(step)
+            )
         rows = tuple(
             Utterance(f"step{step}/prompt{i}", (), "one", case.audio_s, extra={"prompt": text})
             for i, text in enumerate(prompt_texts(case, step))
@@ -73,14 +75,20 @@ class _Measured(Callback):
         if not self.driver.wait():
             trainer.should_stop = True
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
         self.encoded = pl_module.policy.num_encoded
         self.start = now(self.driver.device)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         seconds = now(self.driver.device) - self.start
         figures = pl_module.step_metrics
-        phases = {name.split("/")[1]: value for name, value in figures.items() if name.startswith("seconds/")}
+        phases = {
+            name.split("/")[1]: value
+            for name, value in figures.items()
+            if name.startswith("seconds/")
+        }
         rollout = pl_module.last_step.rollout
         self.driver.report(
             seconds=seconds,
@@ -91,8 +99,14 @@ class _Measured(Callback):
             generated=int(rollout.keep.sum()),
             optimizer_steps=self.optimizer_steps.take(),
             encoder_rows=pl_module.policy.num_encoded - self.encoded if self.case.audio_s else 0,
-            figures={k: figures[k] for k in ("loss", "kl", "grad_norm", "reward/mean") if k in figures}
-            | {k: v for k, v in figures.items() if k.startswith(("moving/", "resident_mib/", "peak_mib/"))},
+            figures={
+                k: figures[k] for k in ("loss", "kl", "grad_norm", "reward/mean") if k in figures
+            }
+            | {
+                k: v
+                for k, v in figures.items()
+                if k.startswith(("moving/", "resident_mib/", "peak_mib/"))
+            },
         )
         self._wait(trainer)
 
@@ -102,9 +116,17 @@ def make_policy(case: Case, model: str, naive: bool) -> TextLMPolicy | FunAsrNan
     if case.audio_s:
         frames = int(case.audio_s / 0.06) + 8
         spec = TinyFunAsrNano(
-            tuple(words_of(case)), case.width, case.encoder_layers, case.layers, case.heads, frames, case.seed
+            tuple(words_of(case)),
+            case.width,
+            case.encoder_layers,
+            case.layers,
+            case.heads,
+            frames,
+            case.seed,
         )
-        policy: FunAsrNanoPolicy | TextLMPolicy = NaiveFunAsrNano(spec) if naive else FunAsrNanoPolicy(spec)
+        policy: FunAsrNanoPolicy | TextLMPolicy = (
+            NaiveFunAsrNano(spec) if naive else FunAsrNanoPolicy(spec)
+        )
     else:
         policy = NaiveTextLM(model) if naive else TextLMPolicy(model)
     policy.allowed[policy.stop_ids] = False
@@ -119,7 +141,9 @@ def make_module(case: Case, policy: Any, **settings: Any) -> GRPO:
         optim=Optim(lr=1e-6),
         rewards=RewardMix([CheapReward(1.0, "cheap")]),
         group_size=case.group_size,
-        decoding=Decoding(max_new_tokens=case.new_tokens, min_cap=case.new_tokens, tokens_per_second=0.0),
+        decoding=Decoding(
+            max_new_tokens=case.new_tokens, min_cap=case.new_tokens, tokens_per_second=0.0
+        ),
         beta=case.beta,
         micro_batch_size=0 if case.accumulate == 1 else max(1, case.num_prompts // case.accumulate),
         seed=case.seed,
@@ -127,7 +151,9 @@ def make_module(case: Case, policy: Any, **settings: Any) -> GRPO:
     )
 
 
-def serve(case: Case, model: str, driver: Driver, naive: bool = False, strategy: Any = "auto") -> None:
+def serve(
+    case: Case, model: str, driver: Driver, naive: bool = False, strategy: Any = "auto"
+) -> None:
     """Take steps until the driver is told to stop."""
     module = make_module(case, make_policy(case, model, naive))
     trainer = Trainer(

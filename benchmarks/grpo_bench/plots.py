@@ -52,20 +52,26 @@ def growth_curves(results: dict[str, Any], path: Path) -> None:
         system, where = key.split("/")
         axis_name, value = where.split("=")
         points.setdefault(axis_name, {}).setdefault(system, []).append((float(value), result))
+
     figure = Figure(figsize=(3.4 * len(points), 3.2), dpi=110)
     for number, (axis_name, by_system) in enumerate(points.items()):
         axis = figure.add_subplot(1, len(points), number + 1)
         for system, line in by_system.items():
             xs, ys = [x for x, _ in line], [r["seconds"]["median"] for _, r in line]
             axis.plot(xs, ys, marker="o", label=LABELS[system])
+
         first = by_system["ours"][0][1]
         work = [sum(flops(r).values()) / sum(flops(first).values()) for _, r in by_system["ours"]]
         expected = [first["seconds"]["median"] * w for w in work]
         if axis_name != "threads":
-            axis.plot([x for x, _ in by_system["ours"]], expected, "k--", linewidth=0.8, label="by FLOPs")
+            axis.plot(
+                [x for x, _ in by_system["ours"]], expected, "k--", linewidth=0.8, label="by FLOPs"
+            )
+
         axis.set_xlabel(AXES[axis_name])
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
+
     figure.axes[0].set_ylabel("seconds per step")
     figure.axes[0].legend(fontsize=8)
     _save(figure, path)

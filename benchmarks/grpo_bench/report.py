@@ -60,15 +60,26 @@ def comparison(section: dict[str, Any], audio: bool = False) -> str:
     """One line per system: seconds by phase, memory, tokens through the model."""
     results = section["results"]
     ours = results["ours"]["seconds"]["median"]
-    head = ["system", "step, s", "x ours", *(f"{p}, s" for p in PHASES), "added peak, MiB", "tokens through the LM"]
+    head = [
+        "system",
+        "step, s",
+        "x ours",
+        *(f"{p}, s" for p in PHASES),
+        "added peak, MiB",
+        "tokens through the LM",
+    ]
     rows = []
     for name, result in results.items():
-        phases = [f"{result['phases'][p]['median']:.2f}" if p in result["phases"] else "-" for p in PHASES]
+        phases = [
+            f"{result['phases'][p]['median']:.2f}" if p in result["phases"] else "-" for p in PHASES
+        ]
         ratio = f"{result['seconds']['median'] / ours:.2f}"
         memory = f"{result['added_bytes'] / _MIB:.0f}"
         row = [LABELS.get(name, name), _spread(result["seconds"]), ratio, *phases, memory]
         tokens = result["work"]["lm_tokens"]
-        row.append(f"{sum(tokens.values())} (" + ", ".join(f"{k} {v}" for k, v in tokens.items()) + ")")
+        row.append(
+            f"{sum(tokens.values())} (" + ", ".join(f"{k} {v}" for k, v in tokens.items()) + ")"
+        )
         rows.append([*row, str(result["work"]["encoder_rows"])] if audio else row)
     return table([*head, "encoder rows"] if audio else head, rows)
 
@@ -84,7 +95,9 @@ def _floor(results: dict[str, Any]) -> str:
     rows = []
     for phase in ("rollout", "reference", "update"):
         work, seconds = flops(ours)[phase], ours["phases"][phase]["median"]
-        rows.append([phase, f"{work / 1e9:.0f}", f"{seconds:.2f}", f"{100 * efficiency(ours, phase):.0f} %"])
+        rows.append(
+            [phase, f"{work / 1e9:.0f}", f"{seconds:.2f}", f"{100 * efficiency(ours, phase):.0f} %"]
+        )
     return text + table(["phase", "model GFLOP", "seconds", "efficiency"], rows)
 
 
@@ -97,7 +110,16 @@ def _growth(results: dict[str, Any]) -> str:
             naive = results.get(f"naive/{axis}={value}")
             times, work = growth_over_flops(first, result)
             beside = _spread(naive["seconds"]) if naive else "-"
-            rows.append([AXES[axis], value, _spread(result["seconds"]), beside, f"{times:.2f}", f"{work:.2f}"])
+            rows.append(
+                [
+                    AXES[axis],
+                    value,
+                    _spread(result["seconds"]),
+                    beside,
+                    f"{times:.2f}",
+                    f"{work:.2f}",
+                ]
+            )
     head = ["axis", "value", "ours, s", "naive, s", "time over the first", "FLOPs over the first"]
     return table(head, rows)
 
@@ -121,7 +143,12 @@ def _case_of(section: dict[str, Any]) -> Case:
 
 def _case_part(section: dict[str, Any]) -> list[str]:
     plot = "![seconds by phase](images/benchmark_phases.png)\n"
-    return [describe(_case_of(section)) + ".\n", comparison(section), plot, _floor(section["results"])]
+    return [
+        describe(_case_of(section)) + ".\n",
+        comparison(section),
+        plot,
+        _floor(section["results"]),
+    ]
 
 
 def _as_shipped_part(section: dict[str, Any]) -> list[str]:
@@ -132,7 +159,10 @@ def _groups_part(section: dict[str, Any]) -> list[str]:
     results = section["results"]
     times, work = growth_over_flops(*results.values())
     seconds = [_spread(result["seconds"]) for result in results.values()]
-    return [table(list(results), [seconds]), f"{times:.2f} times the time for {work:.2f} times the model FLOPs.\n"]
+    return [
+        table(list(results), [seconds]),
+        f"{times:.2f} times the time for {work:.2f} times the model FLOPs.\n",
+    ]
 
 
 def _long_part(section: dict[str, Any]) -> list[str]:
@@ -142,7 +172,10 @@ def _long_part(section: dict[str, Any]) -> list[str]:
 
 
 def _audio_part(section: dict[str, Any]) -> list[str]:
-    return [describe(_case_of(section), audio=True) + ". TRL has no audio.\n", comparison(section, audio=True)]
+    return [
+        describe(_case_of(section), audio=True) + ". TRL has no audio.\n",
+        comparison(section, audio=True),
+    ]
 
 
 def _growth_part(section: dict[str, Any]) -> list[str]:
@@ -170,7 +203,10 @@ def write(sections: dict[str, Any], options: str, docs: Path, remarks: str = "")
         docs: the folder.
         remarks: Markdown put behind the bars: what was read off the figures by a person.
     """
-    reached = [[bar.name, bar.wanted, f"{bar.reached:.2f}", "yes" if bar.ok else "**no**"] for bar in bars(sections)]
+    reached = [
+        [bar.name, bar.wanted, f"{bar.reached:.2f}", "yes" if bar.ok else "**no**"]
+        for bar in bars(sections)
+    ]
     out = [_HEAD.format(command=COMMAND), "## What should be reached\n"]
     out.append(table(["bar", "wanted", "reached", "met"], reached))
     if remarks:
@@ -187,7 +223,9 @@ def write(sections: dict[str, Any], options: str, docs: Path, remarks: str = "")
 
 def _draw(sections: dict[str, Any], folder: Path) -> None:
     titles = {"case": "the case", "long": "a minute of audio", "audio": "audio prompts"}
-    panels = {title: sections[name]["results"] for name, title in titles.items() if name in sections}
+    panels = {
+        title: sections[name]["results"] for name, title in titles.items() if name in sections
+    }
     if panels:
         phase_bars(panels, folder / "benchmark_phases.png")
     if "growth" in sections:

@@ -15,7 +15,7 @@ from typing import Any
 
 from grpo_bench.case import Case, build_model
 
-_ENTRY = Path(__file__).resolve().parent.parent / "grpo_step.py"
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -37,29 +37,61 @@ class Contestant:
     placement: dict[str, Any] | None = None
 
 
+def environment(root: Path, threads: int = 0) -> dict[str, str]:
+    """Variables under which a process imports the package of ``root``, offline, with so many threads."""
+    inherited = os.environ.get("PYTHONPATH")
+    paths = [str(root)] + ([inherited] if inherited else [])
+    variables = {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+    }
+    if threads:
+        variables |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    return os.environ | variables
+
+
 @dataclass
 class Worker:
-    """The parent's side of a `worker` process."""
+    """The parent's side of a `worker` process.
+
+    Args:
+        system: of `worker.SYSTEMS`.
+        device: "cpu" or "cuda".
+        threads: of torch; 0 leaves its default.
+        root: the repository whose benchmarks and whose package run.
+        log: a file for what the process says beside its answers; None is our stderr.
+    """
 
     system: str
     device: str = "cpu"
     threads: int = 0
+    root: Path = _ROOT
+    log: Path | None = None
     process: subprocess.Popen[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        environment = dict(os.environ, TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1")
-        if self.threads:
-            environment["OMP_NUM_THREADS"] = str(self.threads)
-        command = [sys.executable, str(_ENTRY), "--worker", self.system, "--device", self.device]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
+        with ExitStack() as stack:
+            log = stack.enter_context(self.log.open("w")) if self.log else None
+            self.process = subprocess.Popen(
+                self.command(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=environment(self.root, self.threads),
+            )
+
+    def command(self) -> list[str]:
+        """What is started."""
+        entry = str(self.root / "benchmarks" / "grpo_step.py")
+        return [sys.executable, entry, "--worker", self.system, "--device", self.device]
 
     def ask(self, **command: Any) -> dict[str, Any]:
         """Send a command and wait for its answer.
 
         Raises:
-            RuntimeError: when the process has died; what it said is on stderr.
+            RuntimeError: when the process has died; what it said is on stderr or in the log.
         """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -67,7 +99,9 @@ class Worker:
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"the worker of {self.system!r} ended with status {self.process.wait()}")
+            raise RuntimeError(
+                f"the worker of {self.system!r} ended with status {self.process.wait()}"
+            )
         return json.loads(line)
 
     def open(self, contestant: Contestant, models: Path) -> None:
@@ -103,7 +137,11 @@ def worker(system: str, device: str, threads: int = 0) -> Iterator[Worker]:
 
 
 def compete(
-    contestants: Sequence[Contestant], models: Path, device: str = "cpu", warmup: int = 2, steps: int = 5
+    contestants: Sequence[Contestant],
+    models: Path,
+    device: str = "cpu",
+    warmup: int = 2,
+    steps: int = 5,
 ) -> dict[str, dict[str, Any]]:
     """Each contestant in a process of its own; they step in turn, every second round in reverse order.
 
@@ -113,7 +151,9 @@ def compete(
     results: dict[str, list[dict[str, Any]]] = {contestant.name: [] for contestant in contestants}
     rates: list[float] = []
     with ExitStack() as stack:
-        workers = {c.name: stack.enter_context(worker(c.system, device, c.threads)) for c in contestants}
+        workers = {
+            c.name: stack.enter_context(worker(c.system, device, c.threads)) for c in contestants
+        }
         for contestant in contestants:
             workers[contestant.name].open(contestant, models)
         for number in range(warmup + steps):
@@ -124,9 +164,11 @@ def compete(
             rates.append(workers[contestants[0].name].ask(do="rate")["flops_per_s"])
         for started in workers.values():
             started.close()
+
     rate = statistics.median(rates[warmup:])
     return {
-        contestant.name: summary(contestant, results[contestant.name], warmup) | {"product_flops_per_s": rate}
+        contestant.name: summary(contestant, results[contestant.name], warmup)
+        | {"product_flops_per_s": rate}
         for contestant in contestants
     }
 
@@ -145,20 +187,28 @@ def one_after_another(
                 _say(contestant.name, number, results[-1])
             rate = started.ask(do="rate")["flops_per_s"]
             started.close()
-            out[contestant.name] = summary(contestant, results, warmup) | {"product_flops_per_s": rate}
+            out[contestant.name] = summary(contestant, results, warmup) | {
+                "product_flops_per_s": rate
+            }
     return out
 
 
 def _say(name: str, number: int, result: dict[str, Any]) -> None:
     phases = ", ".join(f"{phase} {seconds:.2f}" for phase, seconds in result["phases"].items())
-    print(f"{name:28s} step {number}: {result['seconds']:8.2f} s  ({phases})", file=sys.stderr, flush=True)
+    print(
+        f"{name:28s} step {number}: {result['seconds']:8.2f} s  ({phases})",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def summary(contestant: Contestant, results: Sequence[dict[str, Any]], warmup: int) -> dict[str, Any]:
+def summary(
+    contestant: Contestant, results: Sequence[dict[str, Any]], warmup: int
+) -> dict[str, Any]:
     """Medians with spread over the steps after the warm-up; counts of the last step; largest memory of all steps."""
     kept, last = results[warmup:], results[-1]
     check_work(contestant.system, contestant.case, last)
@@ -171,12 +221,21 @@ def summary(contestant: Contestant, results: Sequence[dict[str, Any]], warmup: i
         "warmup": warmup,
         "seconds": spread([result["seconds"] for result in kept]),
         "all_seconds": [result["seconds"] for result in results],
-        "phases": {name: spread([r["phases"].get(name, 0.0) for r in kept]) for name in last["phases"]},
+        "phases": {
+            name: spread([r["phases"].get(name, 0.0) for r in kept]) for name in last["phases"]
+        },
         "added_bytes": max(result["added_bytes"] for result in results),
         "cpu_share": statistics.median(r["cpu_s"] / r["seconds"] for r in kept),
         "work": {
             name: last[name]
-            for name in ("prompts", "completions", "generated", "optimizer_steps", "encoder_rows", "lm_tokens")
+            for name in (
+                "prompts",
+                "completions",
+                "generated",
+                "optimizer_steps",
+                "encoder_rows",
+                "lm_tokens",
+            )
         },
         "figures": last["figures"],
     }
@@ -198,8 +257,12 @@ def check_work(system: str, case: Case, result: dict[str, Any]) -> None:
     }
     shared = case.num_prompts if system == "ours" else case.num_rows
     if not case.audio_s:
-        expected["rollout tokens"] = shared * case.prompt_tokens + case.num_rows * (case.new_tokens - 1)
+        expected["rollout tokens"] = shared * case.prompt_tokens + case.num_rows * (
+            case.new_tokens - 1
+        )
     result = result | {"rollout tokens": result["lm_tokens"].get("rollout")}
     differing = {name: result[name] for name, value in expected.items() if result[name] != value}
     if differing:
-        raise RuntimeError(f"{system}: a step did other work than expected: {differing}, expected {expected}")
+        raise RuntimeError(
+            f"{system}: a step did other work than expected: {differing}, expected {expected}"
+        )

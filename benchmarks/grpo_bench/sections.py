@@ -89,7 +89,9 @@ def main_case(plan: Plan) -> Results:
 
 def as_shipped(plan: Plan) -> Results:
     """TRL without the patch that spares it the head on prompt positions, against ours."""
-    return plan.compete([plan.contestant(system, plan.case) for system in ("ours", "trl_as_shipped")])
+    return plan.compete(
+        [plan.contestant(system, plan.case) for system in ("ours", "trl_as_shipped")]
+    )
 
 
 def groups(plan: Plan) -> Results:
@@ -114,6 +116,7 @@ def growth(plan: Plan) -> Results:
     """One axis at a time from the small case: ours everywhere, the naive way as far as memory allows."""
     small = plan.small
     named: dict[str, tuple[Case, int]] = {}
+
     for seconds in plan.seconds_of_audio:
         named[f"audio_s={seconds}"] = (replace(small, prompt_tokens=seconds * TOKENS_PER_SECOND), 0)
     for g in plan.group_sizes:
@@ -125,12 +128,14 @@ def growth(plan: Plan) -> Results:
         named[f"width={width}"] = (case, 0)
     for threads in range(1, plan.max_threads + 1):
         named[f"threads={threads}"] = (small, threads)
+
     out: Results = {}
     for system in ("ours", "naive"):
         contestants = [
             plan.contestant(system, case, f"{system}/{name}", threads)
             for name, (case, threads) in named.items()
-            if system == "ours" or case.num_rows * (case.prompt_tokens + case.new_tokens) <= plan.naive_tokens
+            if system == "ours"
+            or case.num_rows * (case.prompt_tokens + case.new_tokens) <= plan.naive_tokens
         ]
         out |= one_after_another(contestants, plan.models, plan.device, warmup=1, steps=3)
     return out

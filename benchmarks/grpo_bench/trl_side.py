@@ -39,7 +39,9 @@ class _Phases:
         self.current: str | None = "update"
         self.seconds: dict[str, float] = {}
 
-    def timed(self, function: Callable[..., Any], name: Callable[..., str | None]) -> Callable[..., Any]:
+    def timed(
+        self, function: Callable[..., Any], name: Callable[..., str | None]
+    ) -> Callable[..., Any]:
         """``function`` with its time counted under ``name(*its arguments)``; None counts nothing."""
 
         def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -116,7 +118,9 @@ class _Measured(TrainerCallback):
             generated=sum(map(len, self.completions)),
             optimizer_steps=self.optimizer_steps.take(),
             encoder_rows=0,
-            figures={name: metrics[name][-1] for name in ("kl", "entropy", "reward") if metrics[name]},
+            figures={
+                name: metrics[name][-1] for name in ("kl", "entropy", "reward") if metrics[name]
+            },
         )
         metrics.clear()
         if not self.driver.wait():

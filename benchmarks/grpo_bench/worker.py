@@ -15,7 +15,9 @@ from grpo_bench.driver import Driver
 SYSTEMS = ("ours", "naive", "trl", "trl_as_shipped")
 
 
-def _serve(system: str, case: Case, model: str, driver: Driver, placement: dict[str, Any] | None) -> None:
+def _serve(
+    system: str, case: Case, model: str, driver: Driver, placement: dict[str, Any] | None
+) -> None:
     if system.startswith("trl"):
         from grpo_bench import trl_side
 

@@ -1,26 +1,27 @@
-"""Algorithms, one LightningModule each."""
+"""Algorithms, one LightningModule each: the loop of `engine` with the losses that make it that algorithm."""
 
 from __future__ import annotations
 
-from lightning_audiorl.algorithms.base import AudioRLModule
 from lightning_audiorl.algorithms.diffro import DiffRO
-from lightning_audiorl.algorithms.diffro_filters import (
+from lightning_audiorl.algorithms.grpo import GRPO
+from lightning_audiorl.algorithms.grpo_diffro import GRPODiffRO
+from lightning_audiorl.algorithms.sft import SFT
+from lightning_audiorl.engine import EvalDecoding, Optim, RLModule
+from lightning_audiorl.losses import Finished, MeanRewardBetween, MinRewardSpread, SampleFilter
+from lightning_audiorl.losses.diffro import (
     Candidates,
     DiffroFilter,
     LengthRange,
     NoRepetition,
     PositiveAdvantage,
+    Relaxation,
     RewardVariance,
     StopEmitted,
     TopShare,
 )
-from lightning_audiorl.algorithms.evaluation import EvalDecoding
-from lightning_audiorl.algorithms.filters import Finished, MeanRewardBetween, MinRewardSpread, SampleFilter
-from lightning_audiorl.algorithms.grpo import GRPO
-from lightning_audiorl.algorithms.grpo_diffro import GRPODiffRO
-from lightning_audiorl.algorithms.optim import Optim
-from lightning_audiorl.algorithms.relaxation import Relaxation
-from lightning_audiorl.algorithms.sft import SFT
+
+#: The name of `RLModule` before the loop was turned over.
+AudioRLModule = RLModule
 
 __all__ = [
     "GRPO",
@@ -38,6 +39,7 @@ __all__ = [
     "NoRepetition",
     "Optim",
     "PositiveAdvantage",
+    "RLModule",
     "Relaxation",
     "RewardVariance",
     "SampleFilter",

@@ -61,7 +61,9 @@ class RLCheckpoint(Checkpoint):
                 f"every_n_steps={every_n_steps}, keep={keep}, mode={mode!r}"
             )
         if guards and monitor is None:
-            raise ValueError("RLCheckpoint.guards say which evaluation may be best; set monitor too, or leave them out")
+            raise ValueError(
+                "RLCheckpoint.guards say which evaluation may be best; set monitor too, or leave them out"
+            )
 
         self.every_n_steps = every_n_steps
         self.keep = keep

@@ -101,5 +101,7 @@ class EarlyStop(Callback):
             values = [metric_at(one, self.monitor, "EarlyStop.monitor") for one in evaluations]
             waited = since_best(values, self.mode, self.min_delta)
             if waited >= self.patience:
-                broken.append(f"{self.monitor} has not improved for {waited} evaluations, now {values[-1]:.4g}")
+                broken.append(
+                    f"{self.monitor} has not improved for {waited} evaluations, now {values[-1]:.4g}"
+                )
         return "; ".join(broken) or None

@@ -43,10 +43,14 @@ class Export(Callback):
             ValueError: where none will be kept.
         """
         if self.enabled and self.best and stage == "fit" and self._best_checkpoint(trainer) is None:
-            raise ValueError("Export.best needs an RLCheckpoint with a monitor, such as monitor: val/long/wer")
+            raise ValueError(
+                "Export.best needs an RLCheckpoint with a monitor, such as monitor: val/long/wer"
+            )
 
     def _best_checkpoint(self, trainer: Trainer) -> RLCheckpoint | None:
-        found = (c for c in trainer.checkpoint_callbacks if isinstance(c, RLCheckpoint) and c.monitor)
+        found = (
+            c for c in trainer.checkpoint_callbacks if isinstance(c, RLCheckpoint) and c.monitor
+        )
         return next(found, None)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -68,7 +72,10 @@ class Export(Callback):
         if checkpoint is None:
             return
         if checkpoint.best_step < 0:
-            _log.warning("no best checkpoint to export: %s was never a number whose guards hold", checkpoint.monitor)
+            _log.warning(
+                "no best checkpoint to export: %s was never a number whose guards hold",
+                checkpoint.monitor,
+            )
             return
 
         # The module goes on with its last weights, whatever comes of the best ones.

@@ -91,7 +91,9 @@ def metric_at(evaluation: Mapping[str, Any], key: str, setting: str) -> float:
     metrics = flat_metrics(evaluation["results"])
     if key not in metrics:
         known = ", ".join(sorted(metrics)) or "none"
-        raise ValueError(f"{setting}: no metric {key!r} among {known}; write it as val/<set>/<metric>")
+        raise ValueError(
+            f"{setting}: no metric {key!r} among {known}; write it as val/<set>/<metric>"
+        )
     return metrics[key]
 
 
@@ -129,7 +131,9 @@ def broken_guards(
         low, high = guard.limits(start)
         if not low <= now <= high:
             wanted = _range(low, high)
-            broken.append(f"{key} is {now:.4g}, to hold it had to be {wanted}; it began at {start:.4g}")
+            broken.append(
+                f"{key} is {now:.4g}, to hold it had to be {wanted}; it began at {start:.4g}"
+            )
     return broken
 
 

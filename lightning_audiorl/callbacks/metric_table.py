@@ -7,7 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lightning_audiorl.callbacks.view import Results
-from lightning_audiorl.metrics.specs import EVALUATION_METRICS, Format, MetricSpec, Task, evaluation_spec
+from lightning_audiorl.metrics.specs import (
+    EVALUATION_METRICS,
+    Format,
+    MetricSpec,
+    Task,
+    evaluation_spec,
+)
 
 _NOTE = "Percent of words or utterances; length is words said per word spoken."
 _SPEECH_NOTE = (

@@ -17,7 +17,9 @@ def run_folder(trainer: Trainer, dirpath: str | None, name: str) -> Path:
 
 def tensorboard_writers(trainer: Trainer) -> list[Any]:
     """The SummaryWriter of every TensorBoard logger; empty without one."""
-    return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+    return [
+        logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)
+    ]
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -13,7 +13,12 @@ from matplotlib.figure import Figure
 
 from lightning_audiorl.callbacks.metric_table import shown_metrics
 from lightning_audiorl.callbacks.view import Results
-from lightning_audiorl.metrics.specs import EVALUATION_METRICS, STEP_METRICS, MetricSpec, evaluation_spec
+from lightning_audiorl.metrics.specs import (
+    EVALUATION_METRICS,
+    STEP_METRICS,
+    MetricSpec,
+    evaluation_spec,
+)
 
 #: Values over evaluations by metric.
 Curves = dict[str, list[float]]

@@ -266,16 +266,30 @@ class PhaseProgressBar(ProgressBar):
             print(f"evaluating at RL step {run.rl_step}: {', '.join(names)}", flush=True)
 
     def on_validation_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Show which set is evaluated, and how far it is."""
-        self._on_evaluation_start(run_view(pl_module), batch_idx, dataloader_idx, trainer.num_val_batches)
+        self._on_evaluation_start(
+            run_view(pl_module), batch_idx, dataloader_idx, trainer.num_val_batches
+        )
 
     def on_test_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Show which set is tested, and how far it is."""
-        self._on_evaluation_start(run_view(pl_module), batch_idx, dataloader_idx, trainer.num_test_batches)
+        self._on_evaluation_start(
+            run_view(pl_module), batch_idx, dataloader_idx, trainer.num_test_batches
+        )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Back to the RL steps, if there are any."""

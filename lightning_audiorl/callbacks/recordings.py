@@ -42,7 +42,11 @@ class Recordings:
         self.records: list[Record] = []
 
     def keep(
-        self, groups_of_set: Mapping[str, Sequence[Sequence[Hypothesis]]], folder: Path, stage: str, rl_step: int
+        self,
+        groups_of_set: Mapping[str, Sequence[Sequence[Hypothesis]]],
+        folder: Path,
+        stage: str,
+        rl_step: int,
     ) -> None:
         """Write the first sample of each set's first groups, in place of those of this stage before.
 
@@ -209,7 +213,11 @@ def recordings_page(
 
     for record in records:
         texts = map(html.escape, _text_cells(record, columns))
-        sound = f'<audio controls preload="none" src="{record["wav"]}"></audio>' if record["wav"] else ""
+        sound = (
+            f'<audio controls preload="none" src="{record["wav"]}"></audio>'
+            if record["wav"]
+            else ""
+        )
         mel = f'<img src="{record["mel"]}" alt="mel spectrogram">' if record["mel"] else ""
         lines.append(_html_row("td", [*texts, sound, mel]))
 

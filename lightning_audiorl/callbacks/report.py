@@ -18,7 +18,12 @@ from lightning_audiorl.callbacks.hacking import HackingWatch
 from lightning_audiorl.callbacks.history import History
 from lightning_audiorl.callbacks.metric_table import metric_note, metric_table
 from lightning_audiorl.callbacks.outputs import run_folder
-from lightning_audiorl.callbacks.recordings import Recordings, judges_of, recordings_markdown, recordings_page
+from lightning_audiorl.callbacks.recordings import (
+    Recordings,
+    judges_of,
+    recordings_markdown,
+    recordings_page,
+)
 from lightning_audiorl.callbacks.view import Results, RunView, run_view, validations
 
 _NAMES = {"fit": "report", "validate": "validate", "test": "test"}
@@ -191,7 +196,9 @@ class RunReport(Callback):
             "evaluation_s": self.history.evaluation_s,
             "phases_s": self.history.phases_s,
         }
-        history = {"rl_step": self.history.steps, **self.history.columns} if command == "fit" else {}
+        history = (
+            {"rl_step": self.history.steps, **self.history.columns} if command == "fit" else {}
+        )
 
         return {
             "command": command,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Annotated, Self
 
 import torch
 from torch import Tensor, nn
+
+from lightning_audiorl.fields import Batched, Shape, Shared
 
 
 class CodecError(ValueError):
@@ -16,8 +17,10 @@ class CodecError(ValueError):
 
 
 @dataclass(frozen=True)
-class SpeakerCondition:
+class SpeakerCondition(Batched):
     """The speaker prompts of B rows, for codecs whose decoder wants more than codes.
+
+    Rows may be selected repeatedly: the G samples of a prompt share it.
 
     Args:
         waveform: [B, S] float32, zeros after a prompt's end.
@@ -26,31 +29,29 @@ class SpeakerCondition:
         codes: [B, T] codes of the prompts, where they are at hand.
         lengths: [B] number of those codes.
         embedding: [B, D] speaker embeddings, where the user has an encoder.
+
+    Example:
+        >>> condition = SpeakerCondition(torch.zeros(2, 160), torch.tensor([160, 80]), 16000)
+        >>> condition.select([1, 1, 0]).num_samples
+        tensor([ 80,  80, 160])
     """
 
-    waveform: Tensor
-    num_samples: Tensor
-    sample_rate_hz: int
-    codes: Tensor | None = None
-    lengths: Tensor | None = None
-    embedding: Tensor | None = None
-
-    def select(self, index: list[int]) -> SpeakerCondition:
-        """The prompts of the rows at ``index``, in that order; rows may repeat (G samples of a prompt share it)."""
-        return self._map(lambda value: value[index])
-
-    def to(self, device: torch.device | str) -> SpeakerCondition:
-        """A copy on ``device``."""
-        return self._map(lambda value: value.to(device))
-
-    def _map(self, change: Callable[[Tensor], Tensor]) -> SpeakerCondition:
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
-        changed: dict[str, Any] = {name: change(value) for name, value in tensors.items()}
-        return replace(self, **changed)
+    waveform: Annotated[Tensor, Shape("B S")]
+    num_samples: Annotated[Tensor, Shape("B")]
+    sample_rate_hz: Shared[int]
+    codes: Annotated[Tensor | None, Shape("B T")] = None
+    lengths: Annotated[Tensor | None, Shape("B")] = None
+    embedding: Annotated[Tensor | None, Shape("B D")] = None
 
 
 def valid(num: Tensor, longest: int) -> Tensor:
-    """[B, longest] bool: True on the first ``num[b]`` places of row b."""
+    """[B, longest] bool: True on the first ``num[b]`` places of row b.
+
+    Example:
+        >>> valid(torch.tensor([2, 0]), 3)
+        tensor([[ True,  True, False],
+                [False, False, False]])
+    """
     return torch.arange(longest, device=num.device) < num[:, None]
 
 
@@ -70,6 +71,25 @@ class Codec(nn.Module, ABC):
 
     Raises:
         CodecError: where a code would not stand for a whole number of samples.
+
+    Example:
+        A codec that keeps the sign of each 10 ms:
+
+        >>> class Signs(Codec):
+        ...     def _encode(self, waveform, num_samples):
+        ...         lengths = self.num_codes(num_samples)
+        ...         padded = torch.nn.functional.pad(waveform, (0, -waveform.shape[1] % self.samples_per_code))
+        ...         return (padded.unfold(1, self.samples_per_code, self.samples_per_code).sum(-1) > 0).long(), lengths
+        ...
+        ...     def _decode(self, codes, lengths, condition):
+        ...         signs = (2.0 * codes - 1.0).repeat_interleave(self.output_samples_per_code, dim=1)
+        ...         return signs, lengths * self.output_samples_per_code
+        >>> codec = Signs(sample_rate_hz=16000, frame_rate_hz=100, cardinality=2)
+        >>> clips = torch.ones(2, 320)
+        >>> clips[0] = -1.0
+        >>> codec.encode(clips, torch.tensor([320, 160]))
+        (tensor([[0, 0],
+                [1, 0]]), tensor([2, 1]))
     """
 
     def __init__(
@@ -127,15 +147,22 @@ class Codec(nn.Module, ABC):
                 f"{type(self).__name__}.encode: want waveform [B, S] and num_samples [B], got {list(waveform.shape)} "
                 f"and {list(num_samples.shape)}"
             )
-        waveform = waveform.float().masked_fill(~valid(num_samples, waveform.shape[1]), 0.0)
+
+        # What lies behind a clip's end must not reach its codes, and the rest of the batch must not reach its shape.
+        inside = valid(num_samples, waveform.shape[1])
+        waveform = waveform.float().masked_fill(~inside, 0.0)
         codes, lengths = self._encode(waveform, num_samples)
         self.check_lengths(num_samples, lengths)
-        codes = codes[:, : int(lengths.max()) if len(lengths) else 0].long()
+        longest = int(lengths.max()) if len(lengths) else 0
+        codes = codes[:, :longest].long()
         return codes.masked_fill(~valid(lengths, codes.shape[1]), 0), lengths
 
     @torch.no_grad()
     def decode(
-        self, codes: Tensor, lengths: Tensor, condition: SpeakerCondition | None = None
+        self,
+        codes: Tensor,
+        lengths: Tensor,
+        condition: SpeakerCondition | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The waveforms of B rows of codes.
 
@@ -151,28 +178,40 @@ class Codec(nn.Module, ABC):
             CodecError: for several codebooks, for codes that the codec does not have.
         """
         self.require_one_codebook()
-        if codes.ndim != 2 or lengths.shape != codes.shape[:1] or (len(lengths) and lengths.max() > codes.shape[1]):
+        if (
+            codes.ndim != 2
+            or lengths.shape != codes.shape[:1]
+            or (len(lengths) and lengths.max() > codes.shape[1])
+        ):
             raise CodecError(
                 f"{type(self).__name__}.decode: want codes [B, T] and lengths [B] of at most T, got "
                 f"{list(codes.shape)} and {lengths.tolist()}"
             )
+
         codes = codes.masked_fill(~valid(lengths, codes.shape[1]), 0)
         if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.cardinality:
             raise CodecError(
                 f"{type(self).__name__}.decode: codes from {int(codes.min())} to {int(codes.max())}; this codec has 0 "
                 f"to {self.cardinality - 1}. Are the language model's speech tokens those of this codec?"
             )
+
         waveform, num_samples = self._decode(codes, lengths, condition)
-        waveform = waveform[:, : int(num_samples.max()) if len(num_samples) else 0].float()
+        longest = int(num_samples.max()) if len(num_samples) else 0
+        waveform = waveform[:, :longest].float()
         return waveform.masked_fill(~valid(num_samples, waveform.shape[1]), 0.0), num_samples
 
     @abstractmethod
     def _encode(self, waveform: Tensor, num_samples: Tensor) -> tuple[Tensor, Tensor]:
-        """As `encode`; the waveform is blank behind each clip's end."""
+        """Codes [B, T] and lengths [B] of clips whose waveform is blank behind their end; called by `encode`."""
 
     @abstractmethod
-    def _decode(self, codes: Tensor, lengths: Tensor, condition: SpeakerCondition | None) -> tuple[Tensor, Tensor]:
-        """As `decode`; codes are in range, and 0 behind each row's end."""
+    def _decode(
+        self,
+        codes: Tensor,
+        lengths: Tensor,
+        condition: SpeakerCondition | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Waveform [B, S] and num_samples [B] of codes in range, 0 behind each row's end; called by `decode`."""
 
     def check_lengths(self, num_samples: Tensor, lengths: Tensor) -> None:
         """See that clips of ``num_samples`` [B] came out as ``lengths`` [B] codes, one more or less.
@@ -181,7 +220,9 @@ class Codec(nn.Module, ABC):
             CodecError: naming what was encoded and what was declared.
         """
         expected = num_samples / self.samples_per_code
-        for given, length, want in zip(num_samples.tolist(), lengths.tolist(), expected.tolist(), strict=True):
+        for given, length, want in zip(
+            num_samples.tolist(), lengths.tolist(), expected.tolist(), strict=True
+        ):
             if abs(length - want) > 1 or (given == 0 and length):
                 raise CodecError(
                     f"{type(self).__name__}: {given} samples at {self.sample_rate_hz} Hz became {length} codes, but "
@@ -206,5 +247,6 @@ class Codec(nn.Module, ABC):
         return self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> Self:
-        """As in torch, but a frozen codec stays in eval mode."""
-        return super().train(mode and any(p.requires_grad for p in self.parameters()))
+        """Train mode, which a frozen codec refuses: it stays in eval mode."""
+        is_training = any(parameter.requires_grad for parameter in self.parameters())
+        return super().train(mode and is_training)

@@ -57,6 +57,7 @@ from lightning_audiorl.codecs.base import Codec, CodecError, SpeakerCondition
 
 #: Mel frames of the speaker prompt for each of its codes.
 _FRAMES_PER_CODE = 2
+#: Codes [T], mel [2 T, M] and embedding [D] of a speaker prompt.
 _Prompt = tuple[Tensor, Tensor, Tensor]
 
 
@@ -78,45 +79,69 @@ class CosyVoice2Codec(Codec):
         """A speaker prompt [S] at 16 kHz -> its mel spectrogram [F, M] at 50 frames per second, its embedding [D]."""
 
     @abstractmethod
-    def speak(self, codes: Tensor, prompt_codes: Tensor, prompt_mel: Tensor, embedding: Tensor) -> Tensor:
+    def speak(
+        self,
+        codes: Tensor,
+        prompt_codes: Tensor,
+        prompt_mel: Tensor,
+        embedding: Tensor,
+    ) -> Tensor:
         """Codes [T] of a row and its prompt, two mel frames per code -> waveform [S] at 24 kHz without the prompt."""
 
     def _encode(self, waveform: Tensor, num_samples: Tensor) -> tuple[Tensor, Tensor]:
         empty = num_samples.new_zeros(0, dtype=torch.long)
-        rows = [
-            self.tokens(wave[:num]).long() if num else empty
-            for wave, num in zip(waveform, num_samples.tolist(), strict=True)
-        ]
-        return pad_sequence(rows, batch_first=True), torch.tensor([len(row) for row in rows], device=waveform.device)
+        rows = []
+        for wave, num in zip(waveform, num_samples.tolist(), strict=True):
+            rows.append(self.tokens(wave[:num]).long() if num else empty)
+        lengths = torch.tensor([len(row) for row in rows], device=waveform.device)
+        return pad_sequence(rows, batch_first=True), lengths
 
-    def _decode(self, codes: Tensor, lengths: Tensor, condition: SpeakerCondition | None) -> tuple[Tensor, Tensor]:
+    def _decode(
+        self,
+        codes: Tensor,
+        lengths: Tensor,
+        condition: SpeakerCondition | None,
+    ) -> tuple[Tensor, Tensor]:
         if condition is None:
-            raise CodecError(f"{type(self).__name__}: speaks in the voice of a prompt; give every row a speaker prompt")
+            raise CodecError(
+                f"{type(self).__name__}: speaks in the voice of a prompt; give every row a speaker prompt"
+            )
+
         waveforms: list[Tensor] = []
         last: tuple[Tensor, _Prompt] | None = None
         for b, length in enumerate(lengths.tolist()):
             if not length:
                 waveforms.append(torch.zeros(0, device=codes.device))
                 continue
+
+            # The samples of a group share their prompt, which is then read once.
             clip = self._clip(condition, b)
-            if last is None or not torch.equal(last[0], clip):  # the samples of a group share their prompt
+            if last is None or not torch.equal(last[0], clip):
                 last = (clip, self._prompt(clip))
             prompt_codes, prompt_mel, embedding = last[1]
             if condition.embedding is not None:
                 embedding = condition.embedding[b]
+
+            # Seeded alike, so that a row sounds the same whatever stands before it.
             with torch.random.fork_rng():
                 torch.manual_seed(0)
                 waveforms.append(self.speak(codes[b, :length], prompt_codes, prompt_mel, embedding))
+
         num_samples = torch.tensor([len(wave) for wave in waveforms], device=codes.device)
         return pad_sequence(waveforms, batch_first=True), num_samples
 
     def _clip(self, condition: SpeakerCondition, row: int) -> Tensor:
+        """[S] the prompt of one row at the codec's rate."""
         clip = condition.waveform[row, : int(condition.num_samples[row])].float()
         if not len(clip):
-            raise CodecError(f"{type(self).__name__}: row {row} of the batch has no speaker prompt; give it one")
+            raise CodecError(
+                f"{type(self).__name__}: row {row} of the batch has no speaker prompt; give it one"
+            )
         return resample(clip, condition.sample_rate_hz, self.sample_rate_hz)
 
     def _prompt(self, clip: Tensor) -> _Prompt:
-        prompt_codes, (mel, embedding) = self.tokens(clip).long(), self.features(clip)
+        """Codes, mel and embedding of a prompt [S], codes and mel of one duration."""
+        prompt_codes = self.tokens(clip).long()
+        mel, embedding = self.features(clip)
         num = min(len(prompt_codes), len(mel) // _FRAMES_PER_CODE)
         return prompt_codes[:num], mel[: num * _FRAMES_PER_CODE], embedding

@@ -26,6 +26,7 @@ from transformers import (
     Xcodec2Model,
 )
 
+from lightning_audiorl import outline
 from lightning_audiorl.codecs.base import Codec, CodecError, SpeakerCondition
 
 
@@ -45,11 +46,17 @@ def locate(init_from: str) -> str:
 
     Raises:
         FileNotFoundError: for a path that looks local and is not there, or a folder without config.json.
+
+    Example:
+        >>> locate("HKUSTAudio/xcodec2")
+        'HKUSTAudio/xcodec2'
     """
     path = Path(init_from).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise FileNotFoundError(f"codec: folder {init_from} has no config.json; give a Hugging Face folder")
+            raise FileNotFoundError(
+                f"codec: folder {init_from} has no config.json; give a Hugging Face folder"
+            )
         return str(path)
     if init_from.startswith((".", "/", "~")) or init_from.count("/") != 1:
         raise FileNotFoundError(f"codec: no folder {init_from} (a hub id has the form owner/name)")
@@ -83,6 +90,7 @@ class AudioTokenizationCodec(Codec):
                 f"{type(self).__name__}: {init_from} is a model of type {config.model_type!r}, expected "
                 f"{self.model_type!r}; take the class of that codec"
             )
+
         declared = self.declared(config)
         super().__init__(
             declared.sample_rate_hz,
@@ -92,8 +100,14 @@ class AudioTokenizationCodec(Codec):
             declared.output_sample_rate_hz,
         )
         self.require_one_codebook()
-        self.model = self.model_class.from_pretrained(source, revision=revision, use_safetensors=True)
-        self.extractor = self.extractor_class.from_pretrained(source, revision=revision)
+
+        if outline.wanted():
+            self.model = outline.from_config(self.model_class, config)
+        else:
+            self.model = self.model_class.from_pretrained(
+                source, revision=revision, use_safetensors=True
+            )
+            self.extractor = self.extractor_class.from_pretrained(source, revision=revision)
         self.freeze()
 
     @classmethod
@@ -124,35 +138,57 @@ class AudioTokenizationCodec(Codec):
 
     def _encode(self, waveform: Tensor, num_samples: Tensor) -> tuple[Tensor, Tensor]:
         expected = self.num_codes(num_samples).tolist()
-        rows = [
-            self._codes(wave[:num]) if length else wave.new_zeros(0, dtype=torch.long)
-            for wave, num, length in zip(waveform, num_samples.tolist(), expected, strict=True)
-        ]
-        codes = pad_sequence(rows, batch_first=True) if rows else waveform.new_zeros(0, 0, dtype=torch.long)
-        return codes, torch.tensor([len(row) for row in rows], device=waveform.device, dtype=torch.long)
+        rows = []
+        for wave, num, length in zip(waveform, num_samples.tolist(), expected, strict=True):
+            # A clip too short for a code is not shown to the model at all.
+            rows.append(self._codes(wave[:num]) if length else wave.new_zeros(0, dtype=torch.long))
+
+        if not rows:
+            return waveform.new_zeros(0, 0, dtype=torch.long), num_samples.new_zeros(
+                0, dtype=torch.long
+            )
+        lengths = torch.tensor([len(row) for row in rows], device=waveform.device, dtype=torch.long)
+        return pad_sequence(rows, batch_first=True), lengths
 
     def _codes(self, wave: Tensor) -> Tensor:
-        inputs = self.extractor(wave.cpu().numpy(), sampling_rate=self.sample_rate_hz, return_tensors="pt")
+        """[T] codes of one clip [S]."""
+        inputs = self.extractor(
+            wave.cpu().numpy(), sampling_rate=self.sample_rate_hz, return_tensors="pt"
+        )
+
+        # Extractors give more than some models take, such as a mask.
         known = inspect.signature(self.model.encode).parameters
         given = {name: value.to(wave.device) for name, value in inputs.items() if name in known}
         codes: Tensor = self.model.encode(**given).audio_codes
         if codes.shape[:2] != (1, 1):
-            raise CodecError(f"{type(self).__name__}: expected codes [1, 1, T] of one clip, got {list(codes.shape)}")
+            raise CodecError(
+                f"{type(self).__name__}: expected codes [1, 1, T] of one clip, got {list(codes.shape)}"
+            )
         return codes[0, 0].long()
 
-    def _decode(self, codes: Tensor, lengths: Tensor, condition: SpeakerCondition | None) -> tuple[Tensor, Tensor]:
-        per_code, longest = self.output_samples_per_code, int(lengths.max()) if len(lengths) else 0
+    def _decode(
+        self,
+        codes: Tensor,
+        lengths: Tensor,
+        condition: SpeakerCondition | None,
+    ) -> tuple[Tensor, Tensor]:
+        per_code = self.output_samples_per_code
+        longest = int(lengths.max()) if len(lengths) else 0
         waveform = torch.zeros(len(codes), longest * per_code, device=codes.device)
         for length in sorted({int(length) for length in lengths if length}):
             index = (lengths == length).nonzero()[:, 0]
-            values = self.model.decode(audio_codes=codes[index, None, :length]).audio_values.flatten(1).float()
+            decoded = self.model.decode(audio_codes=codes[index, None, :length])
+            values = decoded.audio_values.flatten(1).float()
+
+            # Upstream may give some samples more or less than declared, but less than a code's worth.
             wanted = length * per_code
             if abs(values.shape[1] - wanted) >= per_code:
                 raise CodecError(
                     f"{type(self).__name__}: {length} codes became {values.shape[1]} samples, but {self.frame_rate_hz} "
                     f"codes per second at {self.output_sample_rate_hz} Hz make {wanted}; correct the declared rates"
                 )
-            waveform[index, : min(wanted, values.shape[1])] = values[:, :wanted]
+            num = min(wanted, values.shape[1])
+            waveform[index, :num] = values[:, :num]
         return waveform, lengths * per_code
 
 

@@ -11,6 +11,12 @@ from lightning import LightningModule
 from torch import Tensor
 
 from lightning_audiorl.codecs.base import valid
+from lightning_audiorl.codecs.network_training import (
+    adamw_with_cosine,
+    stop_when_done,
+    tell_data_position,
+    val_set_name,
+)
 from lightning_audiorl.codecs.tiny import TinyCodec, digits_to_codes
 from lightning_audiorl.ops.randomness import keyed_uniform
 from lightning_audiorl.types import PromptBatch
@@ -19,15 +25,22 @@ from lightning_audiorl.types import PromptBatch
 def random_crops(batch: PromptBatch, length: int, key: tuple[int | str, ...]) -> Tensor:
     """[B, length] one stretch of each clip, keyed by ``key`` and the row's id; silence fills up a shorter clip."""
     crops = batch.waveform.new_zeros(len(batch), length)
-    for b, (num, row_id) in enumerate(zip(batch.num_samples.tolist(), batch.ids, strict=True)):
-        start = int(keyed_uniform(1, "crop", *key, row_id).item() * (max(0, num - length) + 1))
+    for b, num in enumerate(batch.num_samples.tolist()):
+        # Every start alike, the last one included.
+        draw = keyed_uniform(1, "crop", *key, batch.ids[b]).item()
+        start = int(draw * (max(0, num - length) + 1))
         crop = batch.waveform[b, start : min(num, start + length)]
         crops[b, : len(crop)] = crop
     return crops
 
 
 def mel_errors(mel: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """(mean absolute, mean squared) difference of two normalised log-mel spectrograms [B, M, F]."""
+    """(mean absolute, mean squared) difference of two normalised log-mel spectrograms [B, M, F].
+
+    Example:
+        >>> mel_errors(torch.tensor([[[0.0, 2.0]]]), torch.zeros(1, 1, 2))
+        (tensor(1.), tensor(2.))
+    """
     difference = mel - target
     return difference.abs().mean(), difference.square().mean()
 
@@ -35,7 +48,9 @@ def mel_errors(mel: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 def perplexity(counts: Tensor) -> float:
     """exp of the entropy of code counts [V]: how many codes are in use, weighed by how often; 0 for no counts.
 
-    Example: counts (5, 5, 0) -> 2.
+    Example:
+        >>> round(perplexity(torch.tensor([5, 5, 0])), 6)
+        2.0
     """
     if not counts.sum():
         return 0.0
@@ -74,56 +89,79 @@ class CodecTraining(LightningModule):
     ) -> None:
         super().__init__()
         if num_steps < 1 or lr <= 0 or crop_s <= 0:
-            raise ValueError(f"CodecTraining: want num_steps, lr, crop_s > 0; got {num_steps}, {lr}, {crop_s}")
+            raise ValueError(
+                f"CodecTraining: want num_steps, lr, crop_s > 0; got {num_steps}, {lr}, {crop_s}"
+            )
+
+        # A codec is frozen everywhere but here.
         self.codec = codec.requires_grad_(True).train()
-        self.num_steps, self.folder, self.seed = num_steps, folder, seed
-        self.lr, self.warmup_steps, self.squared = lr, warmup_steps, squared
+
+        self.num_steps = num_steps
+        self.folder = folder
+        self.lr = lr
+        self.warmup_steps = warmup_steps
+        self.squared = squared
+        self.seed = seed
+
+        # Whole codes: a crop has no partial frame at its end.
         num_codes = max(1, round(crop_s * codec.frame_rate_hz))
         self.crop_samples = num_codes * codec.samples_per_code
         self._counts: dict[str, Tensor] = {}
 
     def on_train_start(self) -> None:
         """A finished run that is resumed takes no further step."""
-        if self.global_step >= self.num_steps:
-            self.trainer.should_stop = True
+        stop_when_done(self, self.num_steps)
 
     def training_step(self, batch: PromptBatch, batch_idx: int) -> Tensor:
         """The loss on one random stretch of every clip."""
         self._check_rate(batch)
-        mel = self.codec.mels(random_crops(batch, self.crop_samples, (self.seed, self.global_step)))
-        absolute, square = mel_errors(self.codec.mels_of(self.codec.digits(mel)), mel)
+        crops = random_crops(batch, self.crop_samples, (self.seed, self.global_step))
+        mel = self.codec.mels(crops)
+        again = self.codec.mels_of(self.codec.digits(mel))
+
+        absolute, square = mel_errors(again, mel)
         loss = absolute + self.squared * square
-        self.log_dict({"loss": loss.detach(), "mel_l1": absolute.detach()}, prog_bar=True, batch_size=len(batch))
+        logged = {"loss": loss.detach(), "mel_l1": absolute.detach()}
+        self.log_dict(logged, prog_bar=True, batch_size=len(batch))
         return loss
 
     def on_train_batch_end(self, *_: Any) -> None:
         """Say where the data stand, and end the run after ``num_steps``."""
-        datamodule = getattr(self.trainer, "datamodule", None)
-        if datamodule is not None and hasattr(datamodule, "next_step"):
-            datamodule.next_step = self.global_step
-        if self.global_step >= self.num_steps:
-            self.trainer.should_stop = True
+        tell_data_position(self)
+        stop_when_done(self, self.num_steps)
 
     def on_validation_epoch_start(self) -> None:
         """Begin the counts of codes."""
         self._counts = {}
 
-    def validation_step(self, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def validation_step(
+        self,
+        batch: PromptBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
         """Mel error over whole clips, weighed by their length, and which codes are used."""
         self._check_rate(batch)
-        name = self._set_name(dataloader_idx)
+        name = val_set_name(self, dataloader_idx)
+
         mel = self.codec.mels(batch.waveform)
         digits = self.codec.digits(mel)
         lengths = self.codec.num_codes(batch.num_samples)
         keep = valid(lengths, digits.shape[1])
+
+        # A code covers several mel frames; frames behind a clip's end do not count.
         frames = keep.repeat_interleave(mel.shape[2] // digits.shape[1], dim=1)
         difference = (self.codec.mels_of(digits) - mel).abs().mean(1)
         error = difference[frames].mean()
         weight = int(frames.sum())
-        self.log(f"val/{name}/mel_l1", error, batch_size=weight, add_dataloader_idx=False, prog_bar=True)
+        self.log(
+            f"val/{name}/mel_l1", error, batch_size=weight, add_dataloader_idx=False, prog_bar=True
+        )
+
         codes = digits_to_codes(digits, self.codec.levels)[keep]
         counts = torch.bincount(codes, minlength=self.codec.cardinality).cpu()
-        self._counts[name] = self._counts.get(name, torch.zeros_like(counts)) + counts
+        before = self._counts.get(name, torch.zeros_like(counts))
+        self._counts[name] = before + counts
 
     def on_validation_epoch_end(self) -> None:
         """Log how many codes are in use."""
@@ -140,20 +178,9 @@ class CodecTraining(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up and cosine decay, stepped with every batch."""
-        optimizer = torch.optim.AdamW(self.codec.parameters(), lr=self.lr, betas=(0.9, 0.99), weight_decay=0.01)
-
-        def factor(step: int) -> float:
-            if step < self.warmup_steps:
-                return (step + 1) / self.warmup_steps
-            done = (step - self.warmup_steps) / max(1, self.num_steps - self.warmup_steps)
-            return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def _set_name(self, index: int) -> str:
-        names = getattr(getattr(self.trainer, "datamodule", None), "val_names", None)
-        return names[index] if names else f"set{index}"
+        return adamw_with_cosine(
+            self.codec.parameters(), self.lr, self.warmup_steps, self.num_steps
+        )
 
     def _check_rate(self, batch: PromptBatch) -> None:
         if batch.sample_rate_hz != self.codec.sample_rate_hz:

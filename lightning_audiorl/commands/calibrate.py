@@ -6,25 +6,25 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from lightning_audiorl.algorithms.evaluation import hypotheses
-from lightning_audiorl.algorithms.relaxed import require_codes
 from lightning_audiorl.callbacks.outputs import markdown_table
 from lightning_audiorl.callbacks.report import plain
 from lightning_audiorl.codecs.base import Codec
 from lightning_audiorl.data.datamodules.tts import TtsDataModule, speech_source
 from lightning_audiorl.data.manifest.source import PickedRows, RowSource
+from lightning_audiorl.engine.rollout import hypotheses
 from lightning_audiorl.judges.base import AsrJudge
-from lightning_audiorl.models.policy import Policy, SampleKey
+from lightning_audiorl.models.policy import Policy, SampleKey, require_speech_policy
 from lightning_audiorl.models.reference import content_hash
 from lightning_audiorl.rewards.differentiable import DifferentiableMix
 from lightning_audiorl.token2text import Calibration, calibration
 from lightning_audiorl.types import Decoding, Hypothesis, PromptBatch, Speech
 
-RECORDINGS, SAMPLES = "recordings through the codec", "samples of the policy"
+#: Kinds of speech, as they stand in the written file.
+RECORDINGS = "recordings through the codec"
+SAMPLES = "samples of the policy"
 
 
 def calibrate(
@@ -75,6 +75,7 @@ def calibrate(
             "calibrate: want one row or more, and num_samples, batch_size and num_quantiles >= 1; got "
             f"{len(source)} rows, {num_samples}, {batch_size}, {num_quantiles}"
         )
+
     decoding = decoding or Decoding(temperature=1.0)
     found = calibrations(
         DifferentiableMix(token2text),
@@ -90,14 +91,32 @@ def calibrate(
         seed=seed,
         device=device,
     )
-    settings = {"token2text": token2text, "judge": judge.name, "num_rows": len(source), "seed": seed}
+
+    settings = {
+        "token2text": token2text,
+        "judge": judge.name,
+        "num_rows": len(source),
+        "seed": seed,
+    }
     if policy is not None:
         settings |= {"decoding": asdict(decoding), "num_samples": num_samples}
-    written = {"settings": settings, "speech": {name: asdict(one) for name, one in found.items()}}
-    path = Path(out)
+    title = f"{token2text} beside the judge {judge.name}, {len(source)} rows"
+    _write(Path(out), found, settings, title)
+
+
+def _write(
+    path: Path,
+    found: Mapping[str, Calibration],
+    settings: Mapping[str, object],
+    title: str,
+) -> None:
+    """Write the JSON file and the table beside it, and print the table."""
+    speech = {name: asdict(one) for name, one in found.items()}
+    written = plain({"settings": settings, "speech": speech})
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(plain(written), indent=1, allow_nan=False) + "\n")
-    text = calibration_text(found, f"{token2text} beside the judge {judge.name}, {len(source)} rows")
+    path.write_text(json.dumps(written, indent=1, allow_nan=False) + "\n")
+    text = calibration_text(found, title)
     path.with_suffix(".md").write_text(text)
     print(f"{text}\n{path}")
 
@@ -117,54 +136,75 @@ def calibrations(
     seed: int = 0,
     device: str = "cpu",
 ) -> dict[str, Calibration]:
-    """What `calibrate` writes, by kind of speech: `RECORDINGS` where rows have any, `SAMPLES` of a policy."""
+    """What `calibrate` writes, by kind of speech: `RECORDINGS` where rows have any, `SAMPLES` of a policy.
+
+    See `calibrate` for the arguments and errors.
+    """
     codec = _codec(policy, codec)
     mix.check_codec(codec.cardinality, content_hash(codec))
     for module in (mix.network, judge, policy or codec):
         module.to(device)
-    said: dict[str, list[Hypothesis]] = {RECORDINGS: [], SAMPLES: []}
+
+    key = SampleKey(seed, 0, "validation")
+    recorded: list[Hypothesis] = []
+    sampled: list[Hypothesis] = []
     data = TtsDataModule(prompt_s, sample_rate_hz=codec.sample_rate_hz)
     for first in range(0, len(rows), batch_size):
-        batch = data.load([rows[i] for i in range(first, min(first + batch_size, len(rows)))]).to(device)
+        last = min(first + batch_size, len(rows))
+        batch = data.load([rows[i] for i in range(first, last)]).to(device)
+
+        # Texts that the network cannot read end the run here, not after all samples are made.
         mix.check(batch.rows)
-        said[RECORDINGS] += recordings(codec, batch)
+        recorded += recordings(codec, batch)
         if policy is not None:
-            said[SAMPLES] += _samples(policy, batch, num_samples, decoding, SampleKey(seed, 0, "validation"))
-    if not any(said.values()):
+            sampled += _samples(policy, batch, num_samples, decoding, key)
+
+    kinds = {RECORDINGS: recorded, SAMPLES: sampled}
+    if not any(kinds.values()):
         raise ValueError(
             "calibrate: no row has a recording of its text, and there is no policy to speak it; give rows with one "
             "('target' in the manifest), or a policy"
         )
-    return {name: calibration(mix.network, each, judge, num_quantiles) for name, each in said.items() if each}
+    return {
+        name: calibration(mix.network, hypotheses_of_kind, judge, num_quantiles)
+        for name, hypotheses_of_kind in kinds.items()
+        if hypotheses_of_kind
+    }
 
 
 def _codec(policy: Policy | None, codec: Codec | None) -> Codec:
-    if (policy is None) == (codec is None):
-        raise ValueError("calibrate: give a policy, which has a codec, or a codec alone for recordings")
-    if codec is not None:
+    """The codec that was given, or the policy's own; one of the two, not both."""
+    if policy is not None and codec is None:
+        return require_speech_policy(policy, "calibrate").codec
+    if policy is None and codec is not None:
         return codec
-    assert policy is not None
-    require_codes(policy, "calibrate")
-    own: Any = policy.codec
-    assert isinstance(own, Codec)
-    return own
+    raise ValueError("calibrate: give a policy, which has a codec, or a codec alone for recordings")
 
 
 def recordings(codec: Codec, batch: PromptBatch) -> Iterator[Hypothesis]:
     """The recordings of a batch's texts, encoded and decoded again; no code where a row has none."""
     if batch.target_waveform is None or batch.target_num_samples is None:
         return
+
     codes, lengths = codec.encode(batch.target_waveform, batch.target_num_samples)
-    waveform, num_samples = (each.cpu() for each in codec.decode(codes, lengths))
-    for row, wave, num, ids, length in zip(
-        batch.rows, waveform, num_samples.tolist(), codes.cpu(), lengths.tolist(), strict=True
-    ):
-        yield Hypothesis(row, "", length, True, Speech(wave[:num], codec.output_sample_rate_hz, ids[:length]))
+    waveform, num_samples = codec.decode(codes, lengths)
+    codes = codes.cpu()
+    waveform = waveform.cpu()
+
+    for b, row in enumerate(batch.rows):
+        num_codes = int(lengths[b])
+        speech = Speech(
+            waveform[b, : int(num_samples[b])],
+            codec.output_sample_rate_hz,
+            codes[b, :num_codes],
+        )
+        yield Hypothesis(row, "", num_codes, finished=True, speech=speech)
 
 
 def _samples(
     policy: Policy, batch: PromptBatch, num_samples: int, decoding: Decoding, key: SampleKey
 ) -> Iterator[Hypothesis]:
+    """``num_samples`` of the policy for each row, as rewards and metrics see them."""
     with policy.evaluating(), torch.no_grad():
         context = policy.encode(batch)
         rollout = policy.sample(context, num_samples, decoding, key)
@@ -174,13 +214,23 @@ def _samples(
 
 def calibration_text(found: Mapping[str, Calibration], title: str) -> str:
     """Markdown: rank correlations and error rates of each kind of speech, then its quantiles."""
-    header = ["speech", "samples", "rank correlation, decoder", "CTC", "CER % by the judge", "by the decoder", "by CTC"]
+    header = [
+        "speech",
+        "samples",
+        "rank correlation, decoder",
+        "CTC",
+        "CER % by the judge",
+        "by the decoder",
+        "by CTC",
+    ]
+
     lines = []
     for name, one in found.items():
         ranks = [f"{one.spearman[form]:.2f}" for form in ("decoder", "ctc")]
         rates = [f"{100 * one.cer[who]:.1f}" for who in ("judge", "decoder", "ctc")]
         lines.append([name, str(one.num_samples), *ranks, *rates])
-    parts = [f"# {title}", markdown_table(header, lines)]
+
+    paragraphs = [f"# {title}", markdown_table(header, lines)]
     for name, one in found.items():
-        parts += [f"## {name}", one.table()]
-    return "\n\n".join(parts) + "\n"
+        paragraphs += [f"## {name}", one.table()]
+    return "\n\n".join(paragraphs) + "\n"

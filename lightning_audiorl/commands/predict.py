@@ -9,25 +9,38 @@ from typing import Any
 
 from lightning import Callback, Trainer
 from lightning.pytorch.utilities import rank_zero_only
+from torch import nn
 
-from lightning_audiorl.algorithms.evaluation import EvalDecoding
-from lightning_audiorl.algorithms.prediction import Decoded, DecodedBatch, Prediction
 from lightning_audiorl.callbacks.prediction_progress import PredictionProgress
 from lightning_audiorl.callbacks.spoken_samples import write_wav
 from lightning_audiorl.data.datamodules.asr import AsrDataModule
 from lightning_audiorl.data.datamodules.predict import PredictionData
 from lightning_audiorl.data.datamodules.tts import TtsDataModule, speech_source
-from lightning_audiorl.data.hypotheses.reader import Predicted, Sample, SpeechSample, row_fingerprint
+from lightning_audiorl.data.hypotheses.reader import (
+    Predicted,
+    Sample,
+    SpeechSample,
+    row_fingerprint,
+)
 from lightning_audiorl.data.hypotheses.summary import summary
 from lightning_audiorl.data.hypotheses.writer import HypothesisParts, RowsSurvey, survey_rows
 from lightning_audiorl.data.manifest.files import ManifestRows
 from lightning_audiorl.data.manifest.source import PickedRows, RowSource
+from lightning_audiorl.engine.evaluator import EvalDecoding
+from lightning_audiorl.engine.predict_module import Decoded, DecodedBatch, Prediction
 from lightning_audiorl.judges.base import AsrJudge, SpeakerEncoder
 from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.metrics.speech import Judges, character_errors
 from lightning_audiorl.models.policy import Policy
 from lightning_audiorl.models.reference import content_hash
-from lightning_audiorl.text import ErrorCounts, KeywordCounts, count_errors, count_keywords, fired_rules, normaliser_for
+from lightning_audiorl.text import (
+    ErrorCounts,
+    KeywordCounts,
+    count_errors,
+    count_keywords,
+    fired_rules,
+    normaliser_for,
+)
 from lightning_audiorl.types import Decoding, Hypothesis, PromptBatch, Utterance
 
 _TRAINER = {
@@ -41,7 +54,7 @@ _TRAINER = {
 
 @dataclass
 class SpeechPrediction:
-    """What predicting with models that speak needs beside them: who listens to their samples.
+    """What predicting with models that speak needs beside them: judges of their samples.
 
     Rows are read as `TtsDataModule` reads them: their text is to be spoken, their audio is the speaker prompt; the path
     of a manifest is that of a `SpeechManifest`.
@@ -62,13 +75,16 @@ class SpeechPrediction:
     charset: str | None = None
 
     def record(self) -> dict[str, Any]:
-        """Who listens, in plain data; lines of other listeners are not mixed with these."""
-        listeners = {"judge": self.judge, "encoder": self.encoder}
+        """The judges in plain data; lines of other judges are not mixed with these."""
+        judges = {"judge": self.judge, "encoder": self.encoder}
         return {
-            role: {"name": listener.name, "class": type(listener).__name__, "content": content_hash(listener)}
-            for role, listener in listeners.items()
-            if listener is not None
+            role: _record(model, model.name) for role, model in judges.items() if model is not None
         }
+
+
+def _record(model: nn.Module, name: str) -> dict[str, str]:
+    """Names a model, by its content too."""
+    return {"name": name, "class": type(model).__name__, "content": content_hash(model)}
 
 
 def predict(
@@ -106,28 +122,35 @@ def predict(
         limit_rows: only the first so many rows.
         overwrite: start afresh where ``out`` was made, or begun, with something else.
         trainer: arguments of Lightning's Trainer, such as accelerator, devices, strategy, precision.
-        speech: who listens to models that speak; None for models that write.
+        speech: the judges of models that speak; None for models that write.
     """
     if not models:
-        raise ValueError("predict: `models` is empty; give at least one, as name: {class_path: ..., init_args: ...}")
-    decodings = decodings or {"greedy": EvalDecoding(), "sampled": EvalDecoding(Decoding(temperature=1.0), 4)}
+        raise ValueError(
+            "predict: `models` is empty; give at least one, as name: {class_path: ..., init_args: ...}"
+        )
+    decodings = decodings or {
+        "greedy": EvalDecoding(),
+        "sampled": EvalDecoding(Decoding(temperature=1.0), 4),
+    }
+    keywords = keywords or []
     source = _source(speech_source(rows) if speech is not None else rows, limit_rows)
     survey = survey_rows(source)
-    settings = {
+
+    # All that the lines depend on. A file that was begun with something else is not gone on with.
+    settings: dict[str, Any] = {
         "rows": {"number": survey.num_rows, "content": survey.content},
         "decodings": [{"name": name, **asdict(how)} for name, how in decodings.items()],
-        "keywords": keywords or [],
+        "keywords": keywords,
         "seed": seed,
         "sample_rate_hz": sample_rate_hz,
-        "models": [
-            {"name": name, "class": type(policy).__name__, "content": content_hash(policy)}
-            for name, policy in models.items()
-        ],
-        **({} if speech is None else {"speech": speech.record()}),
+        "models": [_record(policy, name) for name, policy in models.items()],
     }
+    if speech is not None:
+        settings["speech"] = speech.record()
     parts = HypothesisParts(out, settings, list(models), survey.num_rows)
     if not overwrite:
         parts.check()
+
     if overwrite or not parts.is_complete:
         loader = _loader(
             speech,
@@ -137,13 +160,16 @@ def predict(
             num_workers=num_workers,
         )
         judges = None if speech is None else Judges(judge=speech.judge, encoder=speech.encoder)
-        folder = None if speech is None or not speech.save_audio else Path(f"{parts.out}.audio")
+        folder = Path(f"{parts.out}.audio") if speech is not None and speech.save_audio else None
+
         for number, (name, policy) in enumerate(models.items()):
+            # The first model's run clears what another command had begun.
             afresh = overwrite and number == 0
-            if afresh or not parts.done(number).all():
-                data = PredictionData(source, survey, parts, number, afresh, loader, folder)
-                writer = HypothesisWriter(name, keywords or [], speech)
-                _run(Prediction(policy, decodings, seed, judges), data, writer, dict(trainer or {}))
+            if not afresh and parts.done(number).all():
+                continue
+            data = PredictionData(source, survey, parts, number, afresh, loader, folder)
+            writer = HypothesisWriter(name, keywords, speech)
+            _run(Prediction(policy, decodings, seed, judges), data, writer, dict(trainer or {}))
     _finish(parts, survey)
 
 
@@ -157,24 +183,31 @@ def _finish(parts: HypothesisParts, survey: RowsSurvey) -> None:
 
 
 def _source(rows: RowSource | str, limit_rows: int | None) -> RowSource:
+    """The first ``limit_rows`` rows."""
     source = ManifestRows(rows, allow_empty_text=True) if isinstance(rows, str) else rows
     if limit_rows is not None and limit_rows < 1:
         raise ValueError(f"predict: limit_rows must be at least 1, got {limit_rows}")
-    return source if limit_rows is None or limit_rows >= len(source) else PickedRows(source, range(limit_rows))
+    if limit_rows is None or limit_rows >= len(source):
+        return source
+    return PickedRows(source, range(limit_rows))
 
 
 def _loader(speech: SpeechPrediction | None, **settings: Any) -> AsrDataModule:
+    """What reads the audio of batches: clips, or the speaker prompts of texts to be spoken."""
     if speech is None:
         return AsrDataModule(**settings)
     return TtsDataModule(speech.prompt_s, speech.charset, **settings)
 
 
-def _run(module: Prediction, data: PredictionData, writer: HypothesisWriter, settings: dict[str, Any]) -> None:
+def _run(
+    module: Prediction, data: PredictionData, writer: HypothesisWriter, settings: dict[str, Any]
+) -> None:
+    """One model over the rows that it has not decoded; ``settings`` are the Trainer's."""
     callbacks: list[Callback] = [writer, *settings.pop("callbacks", [])]
     if settings.get("enable_progress_bar", True):
         callbacks.append(PredictionProgress(writer.model))
-    runs = Trainer(**{**_TRAINER, **settings, "callbacks": callbacks})
-    runs.predict(module, datamodule=data, return_predictions=False)
+    trainer = Trainer(**{**_TRAINER, **settings, "callbacks": callbacks})
+    trainer.predict(module, datamodule=data, return_predictions=False)
 
 
 class HypothesisWriter(Callback):
@@ -183,11 +216,15 @@ class HypothesisWriter(Callback):
     Args:
         model: name of the model.
         keywords: counted in every row.
-        speech: who listened, where the model speaks.
+        speech: the judges, where the model speaks.
     """
 
-    def __init__(self, model: str, keywords: list[str], speech: SpeechPrediction | None = None) -> None:
-        self.model, self.keywords, self.speech = model, keywords, speech
+    def __init__(
+        self, model: str, keywords: list[str], speech: SpeechPrediction | None = None
+    ) -> None:
+        self.model = model
+        self.keywords = keywords
+        self.speech = speech
 
     def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:
         """No rank writes before every rank knows what is done."""
@@ -198,23 +235,38 @@ class HypothesisWriter(Callback):
         trainer.strategy.barrier()
 
     def on_predict_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Any,
+        pl_module: Any,
+        outputs: Any,
+        batch: PromptBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Write the rows of one batch that were not done before; their wav files first, where they are asked for."""
         data: PredictionData = trainer.datamodule
         numbers = data.batches[batch_idx]
+
+        # A row is done when its line is there; its wav files then are, too.
         if data.audio_folder is not None:
             for number, group in zip(numbers, outputs.groups, strict=True):
                 if not data.done[number]:
                     self._write_audio(data.audio_folder / self.model, number, group)
-        lines = zip(numbers, predicted(batch.rows, outputs, self.model, self.keywords, self.speech), strict=True)
-        missing = ((number, line) for number, line in lines if not data.done[number])
+
+        lines = predicted(batch.rows, outputs, self.model, self.keywords, self.speech)
+        missing = (
+            (number, line)
+            for number, line in zip(numbers, lines, strict=True)
+            if not data.done[number]
+        )
         data.parts.append(data.model, trainer.global_rank, missing)
 
     def _write_audio(self, folder: Path, number: int, group: list[Decoded]) -> None:
         for one in group:
             if one.hypothesis.speech is not None:
-                write_wav(folder / f"{number:06d}_{one.decoding}_{one.sample}.wav", one.hypothesis.speech)
+                write_wav(
+                    folder / f"{number:06d}_{one.decoding}_{one.sample}.wav", one.hypothesis.speech
+                )
 
 
 def predicted(
@@ -225,48 +277,80 @@ def predicted(
     speech: SpeechPrediction | None = None,
 ) -> Iterator[Predicted]:
     """One record per row of a batch: hypotheses with their counts, log-probs and seconds to four decimals."""
+    # The time of a batch is shared out by the seconds of its rows.
     second_s = decoded.seconds / max(sum(row.duration_s for row in rows), 1e-9)
     for row, group in zip(rows, decoded.groups, strict=True):
-        samples = tuple(_sample(row, one, [*keywords, *row.keywords], speech, decoded.panel) for one in group)
+        wanted = [*keywords, *row.keywords]
+        samples = tuple(_sample(row, one, wanted, speech, decoded.panel) for one in group)
         seconds = round(second_s * row.duration_s, 4)
         yield Predicted(row.id, model, row.text, row_fingerprint(row), samples, seconds)
 
 
 def _sample(
-    row: Utterance, decoded: Decoded, keywords: list[str], speech: SpeechPrediction | None, panel: JudgePanel
+    row: Utterance,
+    decoded: Decoded,
+    keywords: list[str],
+    speech: SpeechPrediction | None,
+    panel: JudgePanel,
 ) -> Sample:
-    normaliser, said = normaliser_for(row.lang), decoded.hypothesis
+    """One hypothesis with its counts; the text of speech is the judge's transcript."""
+    hypothesis = decoded.hypothesis
+
     # `Prediction` has had the judges asked; here the panel knows their answers.
-    text = said.text if speech is None else panel.ask(speech.judge, [said])[0]
-    reference, hypothesis = normaliser.normalise(row.text), normaliser.normalise(text or "")
-    failed = text is None
+    text: str | None = hypothesis.text
+    spoken: SpeechSample | None = None
+    if speech is not None:
+        text = panel.ask(speech.judge, [hypothesis])[0]
+        spoken = _speech_sample(hypothesis, text, speech.encoder, panel)
+
+    # Without a transcript nothing is counted.
+    errors = ErrorCounts()
+    rules: tuple[str, ...] = ()
+    found = KeywordCounts()
+    if text is not None:
+        normaliser = normaliser_for(row.lang)
+        errors = count_errors(
+            normaliser.normalise(row.text), normaliser.normalise(text), normaliser.unit
+        )
+        rules = tuple(fired_rules(normaliser.units(row.text), normaliser.units(text)))
+        found = count_keywords(row.text, text, keywords, normaliser)
+
     return Sample(
         text=text or "",
         decoding=decoded.decoding,
         sample=decoded.sample,
         log_prob=round(decoded.log_prob, 4),
-        num_tokens=said.num_tokens,
-        finished=said.finished,
-        errors=ErrorCounts() if failed else count_errors(reference, hypothesis, normaliser.unit),
-        rules=() if failed else tuple(fired_rules(normaliser.units(row.text), normaliser.units(text or ""))),
-        keywords=KeywordCounts() if failed else count_keywords(row.text, text or "", keywords, normaliser),
-        speech=None if speech is None else _speech_sample(said, text, speech.encoder, panel),
+        num_tokens=hypothesis.num_tokens,
+        finished=hypothesis.finished,
+        errors=errors,
+        rules=rules,
+        keywords=found,
+        speech=spoken,
     )
 
 
 def _speech_sample(
-    said: Hypothesis, transcript: str | None, encoder: SpeakerEncoder | None, panel: JudgePanel
+    hypothesis: Hypothesis,
+    transcript: str | None,
+    encoder: SpeakerEncoder | None,
+    panel: JudgePanel,
 ) -> SpeechSample:
     """What judges made of a sample, to four decimals."""
-    assert said.speech is not None
-    cer = similarity = None
+    speech = hypothesis.speech
+    assert speech is not None
+
+    cer: float | None = None
     if transcript is not None:
-        errors, characters = character_errors(said.row, transcript, normaliser_for(said.row.lang))
+        normaliser = normaliser_for(hypothesis.row.lang)
+        errors, characters = character_errors(hypothesis.row, transcript, normaliser)
         cer = round(errors / max(characters, 1), 4)
-    if encoder is not None and said.speech.prompt is not None and said.speech.prompt.numel():
-        voice, prompt = panel.ask(encoder, [said])[0]
+
+    # A sample without a sound is like nobody's voice; of one that the encoder failed on nothing is known.
+    similarity: float | None = None
+    if encoder is not None and speech.prompt is not None and speech.prompt.numel():
+        voice, prompt = panel.ask(encoder, [hypothesis])[0]
         if voice is not None and prompt is not None:
             similarity = round(float(voice @ prompt), 4)
-        elif not said.speech.waveform.numel():
+        elif not speech.waveform.numel():
             similarity = -1.0
-    return SpeechSample(cer, similarity, round(said.speech.duration_s, 4))
+    return SpeechSample(cer, similarity, round(speech.duration_s, 4))

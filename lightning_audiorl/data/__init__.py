@@ -15,9 +15,20 @@ from lightning_audiorl.data.corpora.texts import Texts, TextSpeech
 from lightning_audiorl.data.corpora.tts import EspeakSpeech, FsddSpeech
 from lightning_audiorl.data.datamodules.asr import AsrDataModule, Subset
 from lightning_audiorl.data.datamodules.asr_rl import AsrRLDataModule
-from lightning_audiorl.data.datamodules.batching import Draw, MixEntry, StepSampler, duration_batches
+from lightning_audiorl.data.datamodules.batching import (
+    Draw,
+    MixEntry,
+    StepSampler,
+    duration_batches,
+)
 from lightning_audiorl.data.datamodules.tts import TtsDataModule, TtsRLDataModule
-from lightning_audiorl.data.hypotheses.reader import HypothesisError, HypothesisFiles, Predicted, Sample, SpeechSample
+from lightning_audiorl.data.hypotheses.reader import (
+    HypothesisError,
+    HypothesisFiles,
+    Predicted,
+    Sample,
+    SpeechSample,
+)
 from lightning_audiorl.data.manifest.files import (
     IndexedManifest,
     ManifestError,

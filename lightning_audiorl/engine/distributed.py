@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +72,9 @@ def raise_on_all_ranks(strategy: RLStrategy, doing: str) -> Iterator[None]:
     if error is not None:
         raise error
     if num_failed:
-        raise RuntimeError(f"{num_failed} other rank(s) failed in {doing}; see their output for the reason")
+        raise RuntimeError(
+            f"{num_failed} other rank(s) failed in {doing}; see their output for the reason"
+        )
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
@@ -125,7 +128,8 @@ def merge_metrics(ranks: Sequence[tuple[float, Mapping[str, float]]]) -> dict[st
         {'reward': 0.75, 'refill/prompts': 7.0, 'seconds/rollout': 4.0}
     """
     out: dict[str, float] = {}
-    for name in dict.fromkeys(name for _, metrics in ranks for name in metrics):
+    names = dict.fromkeys(chain.from_iterable(metrics for _, metrics in ranks))
+    for name in names:
         weights: list[float] = []
         values: list[float] = []
         for weight, metrics in ranks:
@@ -145,7 +149,9 @@ def merge_metrics(ranks: Sequence[tuple[float, Mapping[str, float]]]) -> dict[st
     return out
 
 
-def gather_metrics(strategy: RLStrategy, metrics: Mapping[str, float], weight: float) -> dict[str, float]:
+def gather_metrics(
+    strategy: RLStrategy, metrics: Mapping[str, float], weight: float
+) -> dict[str, float]:
     """`merge_metrics` over all ranks; this rank's own metrics where there is one.
 
     Args:

@@ -1,14 +1,27 @@
-"""Machines that listen: speech recognisers and speaker encoders that judge what a policy said."""
+"""Judges of speech: recognisers, speaker encoders and quality predictors, and the panel that asks them."""
 
 from lightning_audiorl.judges.base import AsrJudge, Judge, JudgeError, SpeakerEncoder
-from lightning_audiorl.judges.ctc import CtcJudge, LogMelGru, MfccConv
-from lightning_audiorl.judges.ctc_training import CtcTraining
+from lightning_audiorl.judges.models.ctc import CtcJudge, LogMelGru, MfccConv
+from lightning_audiorl.judges.models.pretrained import (
+    PolicyJudge,
+    TransformersJudge,
+    TransformersSpeakerEncoder,
+)
+from lightning_audiorl.judges.models.quality import (
+    QualityPredictor,
+    SquimQuality,
+    TorchmetricsQuality,
+)
+from lightning_audiorl.judges.models.speakers import (
+    EcapaEncoder,
+    EcapaNetwork,
+    XvectorEncoder,
+    XvectorNetwork,
+)
 from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.judges.pitch import f0_spread_semitones, voiced_f0_hz
-from lightning_audiorl.judges.pretrained import PolicyJudge, TransformersJudge, TransformersSpeakerEncoder
-from lightning_audiorl.judges.quality import QualityPredictor, SquimQuality, TorchmetricsQuality
-from lightning_audiorl.judges.speaker_training import SpeakerTraining
-from lightning_audiorl.judges.speakers import EcapaEncoder, EcapaNetwork, XvectorEncoder, XvectorNetwork
+from lightning_audiorl.judges.training.ctc import CtcTraining
+from lightning_audiorl.judges.training.speaker import SpeakerTraining
 
 __all__ = [
     "AsrJudge",

@@ -1,4 +1,4 @@
-"""What a judge of speech is: a frozen model that writes down what it hears, or tells voices apart."""
+"""What a judge of speech is: a frozen model that transcribes it, or tells voices apart."""
 
 from __future__ import annotations
 
@@ -35,7 +35,13 @@ class Judge(nn.Module, Generic[AnswerT]):
         min_duration_s: shorter speech is lengthened by silence, for models that refuse a few samples.
     """
 
-    def __init__(self, name: str, sample_rate_hz: int, batch_size: int = 16, min_duration_s: float = 0.1) -> None:
+    def __init__(
+        self,
+        name: str,
+        sample_rate_hz: int,
+        batch_size: int = 16,
+        min_duration_s: float = 0.1,
+    ) -> None:
         super().__init__()
         if not name or batch_size < 1 or sample_rate_hz < 1 or min_duration_s < 0:
             raise ValueError(
@@ -57,7 +63,7 @@ class Judge(nn.Module, Generic[AnswerT]):
         raise NotImplementedError(f"{type(self).__name__} answers no question about speech")
 
     def train(self, mode: bool = True) -> Self:
-        """As in torch, but a judge stays in eval mode."""
+        """Nothing changes: a judge stays in eval mode."""
         return super().train(False)
 
     def freeze(self) -> None:
@@ -71,24 +77,40 @@ class Judge(nn.Module, Generic[AnswerT]):
         return next((tensor.device for tensor in self.parameters()), torch.device("cpu"))
 
     def audible(self, waveform: Tensor, sample_rate_hz: int) -> Tensor:
-        """[num_samples] as this judge listens to it: at its rate, on its device, not too short.
+        """[num_samples] as this judge takes it: at its rate, on its device, not too short.
 
         Raises:
             JudgeError: for samples that are NaN or infinite.
         """
+        # A model would give some answer to them, or a rounding error for the rest of its batch.
         if not bool(waveform.isfinite().all()):
-            raise JudgeError("the waveform holds NaN or infinite samples; look for them in the codec's decoder")
-        heard: Tensor = resample(waveform.float().to(self.device), sample_rate_hz, self.sample_rate_hz)
-        missing = round(self.min_duration_s * self.sample_rate_hz) - len(heard)
-        return nn.functional.pad(heard, (0, max(missing, 0)))
+            raise JudgeError(
+                "the waveform holds NaN or infinite samples; look for them in the codec's decoder"
+            )
 
-    def each(self, items: list[Any], listen: Callable[[list[Any]], list[Any]], names: list[str]) -> list[Any]:
+        clip: Tensor = resample(
+            waveform.float().to(self.device), sample_rate_hz, self.sample_rate_hz
+        )
+        missing = round(self.min_duration_s * self.sample_rate_hz) - len(clip)
+        return nn.functional.pad(clip, (0, max(missing, 0)))
+
+    def each(
+        self,
+        items: list[Any],
+        listen: Callable[[list[Any]], list[Any]],
+        names: list[str],
+    ) -> list[Any]:
         """``listen`` over passes of ``batch_size``; None, with a warning, for an item that it raises on.
 
         A pass that raises is repeated item by item, so that one bad clip takes no other with it.
 
+        Args:
+            items: one per clip.
+            listen: a pass over some of them, one answer each.
+            names: the row of each, for the warning.
+
         Raises:
-            JudgeError: for a pass with more or fewer answers than clips: nobody knows whose they are.
+            JudgeError: for a pass with more or fewer answers than clips: which answer is whose is not known.
         """
         answers: list[Any] = []
         for first in range(0, len(items), self.batch_size):
@@ -96,18 +118,26 @@ class Judge(nn.Module, Generic[AnswerT]):
             try:
                 # In its own precision, whatever the training's is; feature extractors know no bfloat16 at all.
                 with torch.autocast(self.device.type, enabled=False):
-                    heard = listen(piece)
+                    of_piece = listen(piece)
             except Exception as error:  # noqa: BLE001 - any model, any failure: it is logged and counted
                 if len(piece) == 1:
-                    _log.warning("judge '%s' failed on the speech for row '%s': %r", self.name, names[first], error)
+                    _log.warning(
+                        "judge '%s' failed on the speech for row '%s': %r",
+                        self.name,
+                        names[first],
+                        error,
+                    )
                     answers.append(None)
                     continue
-                heard = [self.each([item], listen, [names[i]])[0] for i, item in enumerate(piece, start=first)]
-            if len(heard) != len(piece):
+                of_piece = []
+                for i, item in enumerate(piece, start=first):
+                    of_piece += self.each([item], listen, [names[i]])
+
+            if len(of_piece) != len(piece):
                 raise JudgeError(
-                    f"judge '{self.name}' gave {len(heard)} answers to {len(piece)} clips; expected one each"
+                    f"judge '{self.name}' gave {len(of_piece)} answers to {len(piece)} clips; expected one each"
                 )
-            answers += heard
+            answers += of_piece
         return answers
 
 
@@ -126,7 +156,17 @@ def speech_of(hypothesis: Hypothesis, judge: str) -> Speech:
 
 
 class AsrJudge(Judge[str | None], ABC):
-    """Writes down what it hears."""
+    """Transcribes speech.
+
+    Example:
+        >>> class Loud(AsrJudge):
+        ...     def listen(self, waveforms, rows):
+        ...         return ["loud" if wave.abs().max() > 0.5 else "quiet" for wave in waveforms]
+        >>> speech = Speech(torch.ones(8000), 8000, torch.zeros(25, dtype=torch.int64))
+        >>> sample = Hypothesis(Utterance("row", (), "loud", 1.0), "", speech=speech)
+        >>> Loud("loud", sample_rate_hz=8000).transcribe([sample])
+        ['loud']
+    """
 
     @abstractmethod
     def listen(self, waveforms: list[Tensor], rows: list[Utterance]) -> Sequence[str | None]:
@@ -151,11 +191,15 @@ class AsrJudge(Judge[str | None], ABC):
             JudgeError: for a hypothesis without speech.
         """
         speeches = [speech_of(hypothesis, self.name) for hypothesis in hypotheses]
+
+        # Silence is not shown to the model, which might hear something in it.
         spoken = [i for i, speech in enumerate(speeches) if speech.waveform.numel()]
 
         def listen(index: list[int]) -> list[str | None]:
-            waveforms = [self.audible(speeches[i].waveform, speeches[i].sample_rate_hz) for i in index]
-            return list(self.listen(waveforms, [hypotheses[i].row for i in index]))
+            chosen = [speeches[i] for i in index]
+            waveforms = [self.audible(speech.waveform, speech.sample_rate_hz) for speech in chosen]
+            rows = [hypotheses[i].row for i in index]
+            return list(self.listen(waveforms, rows))
 
         transcripts = self.each(spoken, listen, [hypotheses[i].row.id for i in spoken])
         by_sample = dict(zip(spoken, transcripts, strict=True))
@@ -167,10 +211,27 @@ Voices = tuple[Tensor | None, Tensor | None]
 
 
 class SpeakerEncoder(Judge[Voices], ABC):
-    """Tells voices apart: embeddings whose cosine is high for the same speaker."""
+    """Tells voices apart: embeddings whose cosine is high for the same speaker.
+
+    Example:
+        >>> class Signs(SpeakerEncoder):
+        ...     def embed(self, waveform, num_samples, sample_rate_hz):
+        ...         return torch.nn.functional.normalize(waveform[:, :2], dim=-1)
+        >>> prompt = torch.tensor([1.0, 0.0])
+        >>> speech = Speech(torch.tensor([3.0, 4.0]), 8000, torch.zeros(1), prompt, 8000)
+        >>> sample = Hypothesis(Utterance("row", (), "one", 1.0), "", speech=speech)
+        >>> ((voice, of_prompt),) = Signs("signs", sample_rate_hz=8000, min_duration_s=0.0).voices([sample])
+        >>> round(float(voice @ of_prompt), 3)
+        0.6
+    """
 
     @abstractmethod
-    def embed(self, waveform: Tensor, num_samples: Tensor, sample_rate_hz: int) -> Tensor:
+    def embed(
+        self,
+        waveform: Tensor,
+        num_samples: Tensor,
+        sample_rate_hz: int,
+    ) -> Tensor:
         """[B, S] clips -> [B, D] embeddings of length 1. A clip's embedding does not depend on the batch."""
 
     def answers(self, hypotheses: Sequence[Hypothesis]) -> list[Voices]:
@@ -200,8 +261,16 @@ class SpeakerEncoder(Judge[Voices], ABC):
         def listen(keys: list[int]) -> list[Tensor]:
             waves = [self.audible(*clips[key][:2]) for key in keys]
             lengths = torch.tensor([len(wave) for wave in waves], device=self.device)
-            return list(self.embed(pad_sequence(waves, batch_first=True), lengths, self.sample_rate_hz).float().cpu())
+            padded = pad_sequence(waves, batch_first=True)
+            embeddings = self.embed(padded, lengths, self.sample_rate_hz)
+            return list(embeddings.float().cpu())
 
-        embeddings = self.each(list(clips), listen, [row_id for _, _, row_id in clips.values()])
-        by_clip = dict(zip(clips, embeddings, strict=True))
-        return [(by_clip.get(id(speech.waveform)), by_clip.get(id(speech.prompt))) for speech in speeches]
+        names = [row_id for _, _, row_id in clips.values()]
+        by_clip = dict(zip(clips, self.each(list(clips), listen, names), strict=True))
+
+        voices: list[Voices] = []
+        for speech in speeches:
+            voice = by_clip.get(id(speech.waveform))
+            of_prompt = by_clip.get(id(speech.prompt))
+            voices.append((voice, of_prompt))
+        return voices

@@ -7,7 +7,7 @@ from dataclasses import is_dataclass, replace
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_audiorl.judges.base import AsrJudge, Judge, JudgeError, speech_of
 from lightning_audiorl.types import Hypothesis, Speech
@@ -21,7 +21,7 @@ _PLAIN = (str, bytes, bool, int, float, list, tuple, dict, set, frozenset, type(
 class JudgePanel:
     """The judges of a run, and what they answered about the samples of the step at hand.
 
-    Rewards and metrics ask the panel, not the judge. Samples that a judge has not heard yet go to it together, in the
+    Rewards and metrics ask the panel, not the judge. Samples that a judge has not judged yet go to it together, in the
     order given; for the others its answer is known, failures included. `clear` forgets the answers at a step's end.
 
     Args:
@@ -46,7 +46,7 @@ class JudgePanel:
     def __init__(self, judges: Mapping[str, Judge[Any]] | None = None) -> None:
         self.judges: dict[str, Judge[Any]] = {}
         # By judge, then by sample. A sample is the `Speech` object: tensors hash by identity, so equal audio of two
-        # samples is heard twice.
+        # samples is judged twice.
         self._answers: dict[str, dict[Speech, Any]] = {}
 
         for name, judge in (judges or {}).items():
@@ -73,11 +73,13 @@ class JudgePanel:
             self._expect_same(judge, member)
 
         if not isinstance(member, kind):
-            raise JudgeError(f"judge '{member.name}' is a {type(member).__name__}; expected a {kind.__name__} here")
+            raise JudgeError(
+                f"judge '{member.name}' is a {type(member).__name__}; expected a {kind.__name__} here"
+            )
         return member  # type: ignore[return-value]
 
     def ask(self, judge: Judge[AnswerT] | str, hypotheses: Sequence[Hypothesis]) -> list[AnswerT]:
-        """One answer per sample: what ``judge.answers`` says of those that it has not heard yet in this step.
+        """One answer per sample: what ``judge.answers`` says of those that it has not judged yet in this step.
 
         Args:
             judge: its name, or the judge, which joins the panel.
@@ -93,7 +95,7 @@ class JudgePanel:
         new = [i for i, speech in enumerate(speeches) if speech not in known]
         answers = member.answers([hypotheses[i] for i in new]) if new else []
 
-        # Only now: a judge that raises has not been heard, and its name must not appear among the transcripts.
+        # Only now: a judge that raises has not answered, and its name must not appear among the transcripts.
         known = self._answers.setdefault(member.name, known)
         for i, answer in zip(new, answers, strict=True):
             known[speeches[i]] = answer
@@ -101,11 +103,14 @@ class JudgePanel:
 
     def with_transcripts(self, groups: Sequence[Sequence[Hypothesis]]) -> list[list[Hypothesis]]:
         """The same samples with the transcripts of this step, for tables and recordings that are written after it."""
-        return [[self._with_transcripts(hypothesis) for hypothesis in group] for group in groups]
+        return [self._group_with_transcripts(group) for group in groups]
 
     def clear(self) -> None:
         """Forget the answers of this step; the judges stay."""
         self._answers.clear()
+
+    def _group_with_transcripts(self, group: Sequence[Hypothesis]) -> list[Hypothesis]:
+        return [self._with_transcripts(hypothesis) for hypothesis in group]
 
     def _with_transcripts(self, hypothesis: Hypothesis) -> Hypothesis:
         speech = hypothesis.speech
@@ -167,8 +172,14 @@ def same_weights(one: nn.Module, other: nn.Module) -> bool:
         >>> same_weights(nn.Linear(1, 1), nn.Linear(1, 2))
         False
     """
+    # Names first: `torch.equal` of tensors that do not belong together says nothing.
     ours = one.state_dict()
     others = other.state_dict()
-    return ours.keys() == others.keys() and all(
-        ours[key].dtype == others[key].dtype and torch.equal(ours[key], others[key]) for key in ours
-    )
+    if ours.keys() != others.keys():
+        return False
+    return all(_equal(tensor, others[name]) for name, tensor in ours.items())
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """Same type, shape and values; `torch.equal` compares numbers of different types."""
+    return one.dtype == other.dtype and torch.equal(one, other)

@@ -69,7 +69,10 @@ class AsrMetrics(RegistersSpecs, Metric):
                 "lightning_audiorl.metrics.SpeechEvaluation with the judges that shall listen"
             )
 
-        counts = [utterance_counts(hypothesis, self.normalisers, self.keywords) for hypothesis in hypotheses]
+        counts = [
+            utterance_counts(hypothesis, self.normalisers, self.keywords)
+            for hypothesis in hypotheses
+        ]
         counts.append(UtteranceCounts(compute_s=compute_seconds))
 
         # float64 holds whole numbers exactly up to 2**53: the order of batches and ranks cannot change a count.

@@ -79,7 +79,9 @@ def align(reference: str, hypothesis: str, unit: Unit = "word") -> Alignment:
         elif chunk.type == "insert":
             insertions += chunk.hyp_end_idx - chunk.hyp_start_idx
 
-    return Alignment(split_units(reference, unit), split_units(hypothesis, unit), hit_at, insertions)
+    return Alignment(
+        split_units(reference, unit), split_units(hypothesis, unit), hit_at, insertions
+    )
 
 
 def _repeats(units: list[str], period: int) -> list[range]:
@@ -121,7 +123,9 @@ def is_loop(alignment: Alignment, min_repeated: int = 4, max_period: int = 32) -
 
     for period in range(1, longest_period + 1):
         least = max(min_repeated, period)
-        long = [stretch for stretch in _repeats(alignment.hypothesis, period) if len(stretch) >= least]
+        long = [
+            stretch for stretch in _repeats(alignment.hypothesis, period) if len(stretch) >= least
+        ]
         if not long:
             continue
 
@@ -241,7 +245,9 @@ class UtteranceCounts:
 
 
 def utterance_counts(
-    hypothesis: Hypothesis, normalisers: Mapping[str, Normaliser] | None = None, keywords: Iterable[str] = ()
+    hypothesis: Hypothesis,
+    normalisers: Mapping[str, Normaliser] | None = None,
+    keywords: Iterable[str] = (),
 ) -> UtteranceCounts:
     """Count everything about one utterance.
 

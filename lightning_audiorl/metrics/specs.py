@@ -122,7 +122,9 @@ class MetricSpec:
         for field, allowed in choices.items():
             given = getattr(self, field)
             if given not in allowed:
-                raise ValueError(f"MetricSpec {self.name!r}: {field} is one of {allowed}, got {given!r}")
+                raise ValueError(
+                    f"MetricSpec {self.name!r}: {field} is one of {allowed}, got {given!r}"
+                )
 
     @property
     def title(self) -> str:
@@ -185,7 +187,9 @@ class SpecTable:
     def _find(self, name: str) -> MetricSpec | None:
         if name in self._specs:
             return self._specs[name]
-        patterns = [pattern for pattern in self._specs if "*" in pattern and fnmatchcase(name, pattern)]
+        patterns = [
+            pattern for pattern in self._specs if "*" in pattern and fnmatchcase(name, pattern)
+        ]
         return self._specs[max(patterns, key=len)] if patterns else None
 
 
@@ -206,8 +210,12 @@ RECOGNITION = (
     MetricSpec("loop_rate", "lower", percent("loops"), "recognition", bars=None, monitor=False),
     MetricSpec("hallucination_rate", "lower", percent("halluc"), "recognition"),
     MetricSpec("nonspeech_text_rate", "lower", percent("noise text"), "recognition"),
-    MetricSpec("keyword_f1", "higher", percent("keyword F1"), "recognition", bars=None, monitor=False),
-    MetricSpec("length_ratio", "near one", Format("length", digits=2), "recognition", bars=1, monitor=False),
+    MetricSpec(
+        "keyword_f1", "higher", percent("keyword F1"), "recognition", bars=None, monitor=False
+    ),
+    MetricSpec(
+        "length_ratio", "near one", Format("length", digits=2), "recognition", bars=1, monitor=False
+    ),
     MetricSpec("exact_match", "higher", format=None, bars=None, monitor=False),
     _unlisted("substitution_rate", "lower"),
     _unlisted("keyword_precision", "higher"),
@@ -222,10 +230,34 @@ RECOGNITION = (
 #: Metrics of speech synthesis; see `speech_rates`.
 SYNTHESIS = (
     _CER,
-    MetricSpec("held_out_cer", "lower", percent("held-out CER"), "synthesis", panel="CER (%)", monitor=False),
-    MetricSpec("judge_gap", None, percent("gap"), "synthesis", watch="gap", meaning="understands more", monitor=False),
-    MetricSpec("similarity", "higher", Format("sim"), "synthesis", panel="similarity", monitor=False),
-    MetricSpec("held_out_similarity", "higher", Format("held-out sim"), "synthesis", panel="similarity", monitor=False),
+    MetricSpec(
+        "held_out_cer",
+        "lower",
+        percent("held-out CER"),
+        "synthesis",
+        panel="CER (%)",
+        monitor=False,
+    ),
+    MetricSpec(
+        "judge_gap",
+        None,
+        percent("gap"),
+        "synthesis",
+        watch="gap",
+        meaning="understands more",
+        monitor=False,
+    ),
+    MetricSpec(
+        "similarity", "higher", Format("sim"), "synthesis", panel="similarity", monitor=False
+    ),
+    MetricSpec(
+        "held_out_similarity",
+        "higher",
+        Format("held-out sim"),
+        "synthesis",
+        panel="similarity",
+        monitor=False,
+    ),
     MetricSpec(
         "similarity_gap",
         format=None,

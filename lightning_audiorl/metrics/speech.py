@@ -208,7 +208,9 @@ def _add_errors(
             continue
 
         row = hypothesis.row
-        errors, characters = character_errors(row, transcript, normaliser_for(row.lang, normalisers))
+        errors, characters = character_errors(
+            row, transcript, normaliser_for(row.lang, normalisers)
+        )
         _add(counts, f"{prefix}errors", errors)
         _add(counts, f"{prefix}characters", characters)
 
@@ -317,7 +319,11 @@ class SpeechMetrics(RegistersSpecs, Metric):
         self.judges = judges
         self.normalisers = dict(normalisers or {})
         self.panel = panel
-        self.add_state("sums", torch.zeros(len(fields(SpeechCounts)), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state(
+            "sums",
+            torch.zeros(len(fields(SpeechCounts)), dtype=torch.float64),
+            dist_reduce_fx="sum",
+        )
 
     def update(self, hypotheses: Sequence[Hypothesis], compute_seconds: float = 0.0) -> None:
         """Have the judges hear samples, and add them.

@@ -33,7 +33,9 @@ def reward_hacking_alerts(
     alerts = []
     for key, values in metrics.items():
         if len(values) != len(rewards):
-            raise ValueError(f"'{key}' has {len(values)} values, the reward {len(rewards)}; expected as many")
+            raise ValueError(
+                f"'{key}' has {len(values)} values, the reward {len(rewards)}; expected as many"
+            )
 
         spec = evaluation_spec(key)
         if spec.watch != "reward" or spec.better is None:

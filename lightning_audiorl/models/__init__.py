@@ -5,10 +5,15 @@ from __future__ import annotations
 from lightning_audiorl.models.asr.fun_asr_nano import FunAsrNanoPolicy
 from lightning_audiorl.models.asr.whisper import WhisperPolicy
 from lightning_audiorl.models.finetune import Finetune
-from lightning_audiorl.models.policy import Context, Policy, SampleKey
+from lightning_audiorl.models.policy import Context, Policy, SampleKey, SpeechPolicy
 from lightning_audiorl.models.reference import Reference, content_hash
-from lightning_audiorl.models.tiny.asr import DIGIT_WORDS, TinyCausalLM, TinyFunAsrNano, TinyWhisper
-from lightning_audiorl.models.tiny.tts import TinySpeechLM
+from lightning_audiorl.models.tiny import (
+    DIGIT_WORDS,
+    TinyCausalLM,
+    TinyFunAsrNano,
+    TinySpeechLM,
+    TinyWhisper,
+)
 from lightning_audiorl.models.tts.limits import SpeechLimits
 from lightning_audiorl.models.tts.speech_lm import SpeakerPrompt, SpeechLMPolicy
 from lightning_audiorl.models.tts.templates import (
@@ -35,6 +40,7 @@ __all__ = [
     "SpeakerPrompt",
     "SpeechLMPolicy",
     "SpeechLimits",
+    "SpeechPolicy",
     "SpeechTemplate",
     "TextLMPolicy",
     "TinyCausalLM",

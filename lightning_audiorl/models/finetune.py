@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
 
 from lightning_audiorl.ops.randomness import key_to_seed
 
@@ -17,6 +18,14 @@ from lightning_audiorl.ops.randomness import key_to_seed
 @dataclass(frozen=True)
 class Finetune:
     """What trains. RL keeps the encoder frozen; a warm start from nothing trains everything.
+
+    Example:
+        >>> Finetune(projector=False, lm="lora", lora_rank=4).lora_targets[:2]
+        ['q_proj', 'k_proj']
+        >>> Finetune(projector=False, lm="none")
+        Traceback (most recent call last):
+            ...
+        ValueError: Finetune: nothing would train; set lm, projector or encoder
 
     Args:
         encoder: train the audio encoder (supervised training only).
@@ -37,7 +46,15 @@ class Finetune:
     lora_alpha: int = 32
     lora_dropout: float = 0.0
     lora_targets: list[str] = field(
-        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+        default_factory=lambda: [
+            "q_proj",
+            "k_proj",
+            "v_proj",
+            "o_proj",
+            "gate_proj",
+            "up_proj",
+            "down_proj",
+        ]
     )
     seed: int = 0
     gradient_checkpointing: bool = False
@@ -49,33 +66,54 @@ class Finetune:
 
 @dataclass(frozen=True)
 class Parts:
-    """A family's modules by role."""
+    """A family's modules by role.
+
+    Args:
+        encoder: what reads audio.
+        projector: what maps the encoder's output to the language model's embeddings.
+        backbone: the language model or decoder without its head; adapters go here.
+        layers: of the backbone; empty where they were not found.
+        final: what stands behind the layers, norm and head.
+    """
 
     encoder: Iterable[nn.Module]
     projector: Iterable[nn.Module]
-    backbone: nn.Module
+    backbone: PreTrainedModel
     layers: nn.ModuleList
     final: Iterable[nn.Module]
 
 
 def apply_finetune(model: nn.Module, parts: Parts, finetune: Finetune) -> None:
-    """Set ``requires_grad`` over the whole model, and put adapters in for "lora"."""
-    model.requires_grad_(False)
-    for module in parts.encoder if finetune.encoder else ():
-        module.requires_grad_(True)
-    for module in parts.projector if finetune.projector else ():
-        module.requires_grad_(True)
+    """Set ``requires_grad`` over the whole model, and put adapters in for "lora".
+
+    Raises:
+        ValueError: for more layers than the model has; where nothing would train.
+    """
+    # A family may have parts beside the transformers model, such as a projector of its own.
+    whole = nn.ModuleList([model, *parts.encoder, *parts.projector])
+    whole.requires_grad_(False)
+
+    trained: list[nn.Module] = []
+    if finetune.encoder:
+        trained += parts.encoder
+    if finetune.projector:
+        trained += parts.projector
     if finetune.lm == "all":
-        for module in (parts.backbone, *parts.final):
-            module.requires_grad_(True)
+        trained += [parts.backbone, *parts.final]
     elif finetune.lm == "last":
         if not 1 <= finetune.lm_layers <= len(parts.layers):
-            raise ValueError(f"Finetune.lm_layers={finetune.lm_layers}: the model has {len(parts.layers)} layers")
-        for module in (*parts.layers[-finetune.lm_layers :], *parts.final):
-            module.requires_grad_(True)
-    elif finetune.lm == "lora":
+            raise ValueError(
+                f"Finetune.lm_layers={finetune.lm_layers}: the model has {len(parts.layers)} layers"
+            )
+        trained += [*parts.layers[-finetune.lm_layers :], *parts.final]
+    for module in trained:
+        module.requires_grad_(True)
+
+    # After the rest: adapters wrap layers, and leave what trains in them as it is.
+    if finetune.lm == "lora":
         inject_lora(parts.backbone, finetune)
-    if not any(p.requires_grad for p in model.parameters()):
+
+    if not any(p.requires_grad for p in whole.parameters()):
         raise ValueError(f"{finetune}: nothing would train in a {type(model).__name__}")
     if finetune.gradient_checkpointing:
         _checkpoint_layers(parts)
@@ -121,12 +159,16 @@ def inject_lora(backbone: nn.Module, finetune: Finetune) -> None:
         lora_dropout=finetune.lora_dropout,
         target_modules=list(finetune.lora_targets),
     )
+
+    # peft freezes the whole backbone; the adapters' values are keyed, and leave torch's random state alone.
     requires_grad = {name: p.requires_grad for name, p in backbone.named_parameters()}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key_to_seed("lora", finetune.seed) % 2**32)
         inject_adapter_in_model(config, backbone)
+
     for name, p in backbone.named_parameters():
-        p.requires_grad_("lora_" in name or requires_grad.get(name.replace(".base_layer.", "."), False))
+        name_before = name.replace(".base_layer.", ".")
+        p.requires_grad_("lora_" in name or requires_grad.get(name_before, False))
 
 
 def lora_layers(model: nn.Module) -> Iterator[Any]:
@@ -152,9 +194,15 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
 
 def merge_lora(model: nn.Module) -> None:
     """Put adapters into the weights they sit on, and take them out; a model without any stays as it is."""
-    layers = [(name, module) for name, module in model.named_modules() if hasattr(module, "get_delta_weight")]
+    layers = [
+        (name, module)
+        for name, module in model.named_modules()
+        if hasattr(module, "get_delta_weight")
+    ]
     if not layers:
         return
+
+    # The sums are made while the adapters are still there.
     merged = merged_state_dict(model)
     for name, layer in layers:
         model.set_submodule(name, layer.base_layer)
@@ -166,6 +214,8 @@ def merge_lora(model: nn.Module) -> None:
 def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
     """The model's state dict as if adapters had been merged and never been there."""
     merged: dict[str, Tensor] = {}
+
+    # Weights with adapters on them: one after the other, in their own precision.
     modules: Iterator[tuple[str, Any]] = model.named_modules()
     for name, module in modules:
         if hasattr(module, "base_layer") and hasattr(module, "get_delta_weight"):
@@ -173,6 +223,8 @@ def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
             for adapter in module.active_adapters:
                 weight = weight + module.get_delta_weight(adapter).to(weight.dtype)
             merged[f"{name}.weight"] = weight.detach()
+
+    # Everything else under the name that it had without adapters.
     for key, value in model.state_dict().items():
         clean = key.replace(".base_layer.", ".")
         if "lora_" not in key and clean not in merged:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import AutoConfig
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from lightning_audiorl import outline
 from lightning_audiorl.models.finetune import Finetune, inject_lora, merge_lora
 from lightning_audiorl.models.reference import content_hash
-from lightning_audiorl.models.tiny.asr import TINY_SPECS, TinySpec
+from lightning_audiorl.models.tiny_base import TINY_SPECS, TinySpec
 
 
 @dataclass(frozen=True)
@@ -30,17 +32,24 @@ class Start:
 
     def record(self) -> dict[str, Any]:
         """Plain data for a checkpoint; `from_record` reads it back."""
-        source: str | dict[str, Any] = (
-            self.source if isinstance(self.source, str) else {"kind": type(self.source).__name__, **asdict(self.source)}
-        )
+        source: str | dict[str, Any]
+        if isinstance(self.source, str):
+            source = self.source
+        else:
+            source = {"kind": type(self.source).__name__, **asdict(self.source)}
         return {"source": source, "checkpoints": list(self.checkpoints)}
 
     @staticmethod
     def from_record(record: dict[str, Any]) -> Start:
+        """The start that `record` was called on."""
         source = record["source"]
         if isinstance(source, dict):
-            sizes = {**source, "words": tuple(source["words"])}
-            source = TINY_SPECS[sizes.pop("kind", "TinyFunAsrNano")](**sizes)
+            # A checkpoint may have turned tuples into lists, and the first ones did not say of which family they are.
+            sizes: dict[str, Any] = {}
+            for name, value in source.items():
+                sizes[name] = tuple(value) if isinstance(value, list) else value
+            kind = sizes.pop("kind", "TinyFunAsrNano")
+            source = TINY_SPECS[kind](**sizes)
         return Start(source, list(record["checkpoints"]))
 
     def load_into(self, policy: nn.Module, backbone: nn.Module) -> None:
@@ -54,9 +63,16 @@ class Start:
             ValueError: for a checkpoint with foreign tensors, with adapters of unknown rank, or whose run began from
                 other weights than these: a folder exported anew would otherwise mix two models without a sign.
         """
+        if outline.wanted():  # there are no values to put the tensors on
+            return
+
         for path in self.checkpoints:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-            weights: dict[str, Tensor] = {k.removeprefix("policy."): v for k, v in checkpoint["state_dict"].items()}
+            weights: dict[str, Tensor] = {
+                k.removeprefix("policy."): v for k, v in checkpoint["state_dict"].items()
+            }
+
+            # Adapters as that run had them, to take its values; what this run trains comes later.
             if any("lora_" in key for key in weights):
                 finetune = checkpoint["audiorl"].get("finetune")
                 if finetune is None:
@@ -65,14 +81,19 @@ class Start:
                         "earlier versions; let `audiorl fit --ckpt_path` end that run, and give its export as init_from"
                     )
                 inject_lora(backbone, Finetune(**finetune))
+
             unexpected = sorted(set(weights) - set(policy.state_dict()))
             if unexpected:
                 raise ValueError(f"{path}: tensors {unexpected[:3]}... do not belong to this model")
+
+            # Of the fresh model: what the run did not train must be what it began from.
             self._check_base(policy, path, checkpoint["audiorl"]["start_hash"], weights)
             policy.load_state_dict(weights, strict=False)
             merge_lora(policy)
 
-    def _check_base(self, policy: nn.Module, path: str, start_hash: str, weights: dict[str, Tensor]) -> None:
+    def _check_base(
+        self, policy: nn.Module, path: str, start_hash: str, weights: dict[str, Tensor]
+    ) -> None:
         own = policy.state_dict()
         if any(own[key].dtype != value.dtype for key, value in weights.items()):
             return  # loaded in another precision: the hash cannot tell
@@ -86,64 +107,145 @@ class Start:
 def read_start(init_from: str | TinySpec) -> Start:
     """Resolve ``init_from``.
 
+    Example:
+        >>> read_start("openai/whisper-tiny")
+        Start(source='openai/whisper-tiny', checkpoints=[])
+        >>> read_start("./no/such/folder")
+        Traceback (most recent call last):
+            ...
+        FileNotFoundError: init_from: no folder ./no/such/folder (a hub id has the form owner/name)
+
     Raises:
         FileNotFoundError: for a path that looks local and is not there.
         ValueError: for a checkpoint that is not ours.
     """
     if not isinstance(init_from, str):
         return Start(init_from)
+
     path = Path(init_from).expanduser()
     if init_from.endswith(".ckpt"):
         if not path.is_file():
             raise FileNotFoundError(f"init_from: no checkpoint {init_from}")
         record = torch.load(path, map_location="cpu", weights_only=True).get("audiorl")
         if record is None:
-            raise ValueError(f"init_from: {init_from} is not a checkpoint of this library (no 'audiorl' entry)")
+            raise ValueError(
+                f"init_from: {init_from} is not a checkpoint of this library (no 'audiorl' entry)"
+            )
+        # That run's own start, and on top of it what it trained.
         start = Start.from_record(record["start"])
         return Start(start.source, [*start.checkpoints, str(path.resolve())])
+
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise FileNotFoundError(f"init_from: folder {init_from} has no config.json; give a Hugging Face folder")
+            raise FileNotFoundError(
+                f"init_from: folder {init_from} has no config.json; give a Hugging Face folder"
+            )
         return Start(str(path))
+
     if init_from.startswith((".", "/", "~")) or init_from.count("/") != 1:
-        raise FileNotFoundError(f"init_from: no folder {init_from} (a hub id has the form owner/name)")
+        raise FileNotFoundError(
+            f"init_from: no folder {init_from} (a hub id has the form owner/name)"
+        )
     return Start(init_from)
 
 
-def build(
-    start: Start,
-    tiny: tuple[type, Callable[[Any], tuple[Any, Any]]],
-    classes: tuple[Any, Any],
-    dtype: str,
-    revision: str | None,
-) -> tuple[Any, Any]:
+@dataclass(frozen=True)
+class Family:
+    """The classes that a family's models are loaded with.
+
+    Args:
+        tiny: sizes of its tiny model.
+        model: with ``from_pretrained``.
+        processor: with ``from_pretrained``; where there is no audio to be read, a tokenizer.
+    """
+
+    tiny: type[TinySpec]
+    model: Any
+    processor: Any
+
+
+def build(start: Start, family: Family, dtype: str, revision: str | None) -> tuple[Any, Any]:
     """(model, processor) of a start: safetensors only, no remote code; the start's checkpoints come on top later.
 
     Args:
         start: what `read_start` resolved.
-        tiny: the family's tiny spec and its builder.
-        classes: of model and processor, with ``from_pretrained``.
+        family: what loads it.
         dtype: of the weights; a tiny model is float32.
         revision: hub revision.
 
     Raises:
         ValueError: for the tiny spec of another family.
     """
-    spec_class, builder = tiny
-    if isinstance(start.source, spec_class):
-        return builder(start.source)
+    if isinstance(start.source, family.tiny):
+        with torch.device("meta") if outline.wanted() else nullcontext():
+            # The family's own builder, also where the sizes are those of a family derived from it.
+            return family.tiny.build(start.source)
     if not isinstance(start.source, str):
-        raise ValueError(f"init_from: the start is a {type(start.source).__name__}; expected {spec_class.__name__}")
-    model_class, processor_class = classes
+        raise ValueError(
+            f"init_from: the start is a {type(start.source).__name__}; expected {family.tiny.__name__}"
+        )
+    if outline.wanted():
+        return _outlined(start.source, family.model, getattr(torch, dtype), revision)
+
     # FunAsrNano reads its adaptor's attention implementation only from here, and ignores padding without one.
-    model = model_class.from_pretrained(
-        start.source, dtype=getattr(torch, dtype), revision=revision, use_safetensors=True, attn_implementation="sdpa"
+    model = family.model.from_pretrained(
+        start.source,
+        dtype=getattr(torch, dtype),
+        revision=revision,
+        use_safetensors=True,
+        attn_implementation="sdpa",
     )
+
     # Out of the mapped file: an export to the same folder would change them, and at its odd addresses the same product
     # gives other last bits than in the reference's copy.
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()
-    return model, processor_class.from_pretrained(start.source, revision=revision)
+    return model, family.processor.from_pretrained(start.source, revision=revision)
+
+
+@dataclass
+class TokenizerOutline:
+    """Stands for a tokenizer, and for the processor around one, where a model is made of its configuration alone.
+
+    Args:
+        size: number of tokens.
+        audio_token_id: the placeholder of an audio frame, where the model has one.
+    """
+
+    size: int
+    audio_token_id: int | None = None
+    eos_token_id: int = 0
+    all_special_ids: tuple[int, ...] = ()
+    added_tokens_decoder: dict[int, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return self.size
+
+    @property
+    def tokenizer(self) -> TokenizerOutline:
+        """Itself: the tokenizer of a processor."""
+        return self
+
+
+def _outlined(
+    source: str, model_class: Any, dtype: torch.dtype, revision: str | None
+) -> tuple[Any, TokenizerOutline]:
+    """(model, processor) of ``config.json`` alone.
+
+    Raises:
+        FileNotFoundError: where there is none.
+    """
+    try:
+        config = AutoConfig.from_pretrained(source, revision=revision)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"plan: no config.json of {source} is here, nor can one be fetched; give a folder that holds it"
+        ) from error
+    config._attn_implementation = "sdpa"
+    tokenizer = TokenizerOutline(
+        config.get_text_config().vocab_size, getattr(config, "audio_token_id", None)
+    )
+    return outline.from_config(model_class, config, dtype), tokenizer
 
 
 def stop_token_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -6,42 +6,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Generic, Protocol, Self, TypeVar
 
-import torch
 from torch import Tensor, nn
 
+from lightning_audiorl.codecs.base import Codec
+from lightning_audiorl.fields import Batched
 from lightning_audiorl.models.finetune import Finetune
 from lightning_audiorl.types import Decoding, PromptBatch, Rollout, Speech
 
 
-class Context(ABC):
-    """Encoded prompts, opaque to algorithms: indexable by prompt, movable, and it knows its size."""
+class Context(Batched, ABC):
+    """Encoded prompts, opaque to algorithms: they can be selected, joined and moved, and they know their size."""
 
     @abstractmethod
     def __len__(self) -> int:
         """Number of prompts B."""
-
-    @abstractmethod
-    def select(self, index: list[int]) -> Self:
-        """The prompts at ``index``, in that order."""
-
-    @abstractmethod
-    def join(self, others: Sequence[Self]) -> Self:
-        """These prompts, and behind them those of the others."""
-
-    @abstractmethod
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """A copy on ``device``."""
-
-    @property
-    @abstractmethod
-    def num_bytes(self) -> int:
-        """Bytes of all tensors held, read from their storages."""
-
-    def tensors(self) -> list[Tensor]:
-        """The tensors held, for a strategy to place."""
-        return [value for value in vars(self).values() if isinstance(value, Tensor)]
 
     @property
     @abstractmethod
@@ -49,9 +29,17 @@ class Context(ABC):
         """Tokens of each prompt as the language model (or decoder) reads it, audio frames in its stream included."""
 
 
+ContextT = TypeVar("ContextT", bound=Context)
+
+
 @dataclass(frozen=True)
 class SampleKey:
-    """What keys the draws of one rollout: with a prompt's id and a sample's index it names every draw."""
+    """What keys the draws of one rollout: with a prompt's id and a sample's index it names every draw.
+
+    Example:
+        >>> SampleKey(seed=0, rl_step=12)
+        SampleKey(seed=0, rl_step=12, purpose='rollout')
+    """
 
     seed: int
     rl_step: int
@@ -65,8 +53,8 @@ class StartingPoint(Protocol):
         """Names them in plain data, for checkpoints and error messages."""
 
 
-class Policy(nn.Module, ABC):
-    """A language model that continues an audio (or text) prompt.
+class Policy(nn.Module, ABC, Generic[ContextT]):
+    """A language model that continues an audio (or text) prompt; ``ContextT`` is what it encodes prompts to.
 
     Rows of G samples of B prompts are always ordered prompt by prompt: row = b * G + g.
     """
@@ -81,15 +69,17 @@ class Policy(nn.Module, ABC):
     finetune: Finetune = Finetune()
 
     @abstractmethod
-    def encode(self, batch: PromptBatch) -> Context:
+    def encode(self, batch: PromptBatch) -> ContextT:
         """Encode each clip once. Gradients flow only where encoder parameters are trainable."""
 
     @abstractmethod
-    def sample(self, context: Context, group_size: int, decoding: Decoding, key: SampleKey) -> Rollout:
+    def sample(
+        self, context: ContextT, group_size: int, decoding: Decoding, key: SampleKey
+    ) -> Rollout:
         """Draw G completions per prompt with keyed randomness, in eval mode, without gradients."""
 
     @abstractmethod
-    def hidden(self, context: Context, rollout: Rollout) -> Tensor:
+    def hidden(self, context: ContextT, rollout: Rollout) -> Tensor:
         """[B*G, T, D] hidden states that predict ``rollout.tokens``; the prompt is computed once per group."""
 
     @abstractmethod
@@ -97,11 +87,11 @@ class Policy(nn.Module, ABC):
         """Logits over the vocabulary, [..., D] -> [..., V]; tokens that may not be sampled are -inf."""
 
     @abstractmethod
-    def decode(self, rollout: Rollout, context: Context) -> Sequence[Sequence[str | Speech]]:
+    def decode(self, rollout: Rollout, context: ContextT) -> Sequence[Sequence[str | Speech]]:
         """B lists of G texts, special tokens and padding removed; of a model that speaks, G samples of speech."""
 
     @abstractmethod
-    def targets(self, context: Context, texts: Sequence[str]) -> Rollout:
+    def targets(self, context: ContextT, texts: Sequence[str]) -> Rollout:
         """Reference texts as a rollout of G=1 (stop token appended, log-probs zero), for supervised training.
 
         A model that speaks takes the recordings that `encode` found in the batch.
@@ -113,6 +103,24 @@ class Policy(nn.Module, ABC):
     @abstractmethod
     def export(self, folder: str) -> None:
         """Write a folder that the transformers class loads with ``from_pretrained``; adapters are merged."""
+
+    def example_context(
+        self, num_prompts: int, seconds: float, text_tokens: int | None = None
+    ) -> ContextT:
+        """What `encode` makes of clips of one length, whatever they say: ``audiorl plan`` traces a step on it.
+
+        Args:
+            num_prompts: B.
+            seconds: of each clip, or of the speech to be made.
+            text_tokens: tokens of a prompt beside its audio frames; by default a usual number.
+
+        Raises:
+            NotImplementedError: for a family that does not say.
+            ValueError: for a length that the model does not take.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no example_context, which a plan of its memory needs"
+        )
 
     def parts(self) -> dict[str, list[nn.Module]]:
         """Modules by role, "encoder", "projector", "lm" and "codec": together they hold every parameter.
@@ -126,7 +134,7 @@ class Policy(nn.Module, ABC):
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def train(self, mode: bool = True) -> Self:
-        """As in torch, but a module of which nothing trains stays in eval mode: no dropout in a frozen encoder."""
+        """Train mode but for modules of which nothing trains: no dropout in a frozen encoder."""
         super().train(mode)
         for module in self.modules() if mode else ():
             parameters = list(module.parameters())
@@ -144,3 +152,58 @@ class Policy(nn.Module, ABC):
         finally:
             for module, mode in modes.items():
                 module.training = mode
+
+
+class SpeechPolicy(Policy[ContextT]):
+    """A policy that speaks in the codes of a codec, and can read points between its tokens.
+
+    Attributes:
+        codec: that the codes belong to, frozen.
+        code_to_token: [N] int64 buffer, the token of each code.
+        token_to_code: [V] int64 buffer, the code of each token, -1 where it is none.
+        stop_ids: tokens that end speech; the first one ends training targets.
+    """
+
+    codec: Codec
+    code_to_token: Tensor
+    token_to_code: Tensor
+    stop_ids: list[int]
+
+    @property
+    @abstractmethod
+    def output(self) -> nn.Module:
+        """Linear layer from hidden states to logits."""
+
+    @abstractmethod
+    def embedded(self, tokens: Tensor) -> Tensor:
+        """Token ids [...] -> [..., D], as the language model reads them."""
+
+    @abstractmethod
+    def hidden_of(self, context: ContextT, embedded: Tensor) -> Tensor:
+        """Hidden states of completions that are given as the language model reads them.
+
+        Args:
+            context: B prompts.
+            embedded: [B, G, T, D] of `embedded`, or means of its rows; with a graph gradients reach it.
+
+        Returns:
+            [B*G, T + 1, D]; the state at t has read the prompt and ``embedded[:, :, :t]``.
+        """
+
+
+def require_speech_policy(policy: Policy[Any], who: str) -> SpeechPolicy[Any]:
+    """The same policy, seen to speak in the codes of a codec.
+
+    Args:
+        policy: any policy.
+        who: wants it, for the error.
+
+    Raises:
+        ValueError: for a policy that is no `SpeechPolicy`.
+    """
+    if isinstance(policy, SpeechPolicy):
+        return policy
+    raise ValueError(
+        f"{who} wants a policy that speaks in the codes of a codec, such as SpeechLMPolicy; "
+        f"{type(policy).__name__} is no SpeechPolicy"
+    )

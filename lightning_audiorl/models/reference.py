@@ -15,11 +15,20 @@ from lightning_audiorl.models.policy import Policy
 
 
 def content_hash(model: nn.Module) -> str:
-    """Hash of every tensor in ``model.state_dict()``, names included; the same on every device."""
+    """Hash of every tensor in ``model.state_dict()``, names included; the same on every device.
+
+    Example:
+        >>> content_hash(nn.Linear(1, 1)) == content_hash(nn.Linear(1, 1))
+        False
+        >>> len(content_hash(nn.Linear(1, 1)))
+        32
+    """
     digest = hashlib.blake2b(digest_size=16)
     for name, value in sorted(model.state_dict().items()):
         digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        # As bytes: numpy has no bfloat16.
+        as_bytes = value.detach().cpu().contiguous().flatten().view(torch.uint8)
+        digest.update(as_bytes.numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -32,12 +41,15 @@ class Reference:
 
     def __init__(self, policy: Policy) -> None:
         trainable = policy.trainable()
-        self.adapters_only = bool(trainable) and all("lora_" in name for name in trainable)
-        fresh = all(not local(p).any() for name, p in trainable.items() if "lora_B" in name)
-        self.adapters_only = self.adapters_only and fresh
-        self._values: dict[str, Tensor] = (
-            {} if self.adapters_only else {name: local(p).cpu().clone() for name, p in trainable.items()}
-        )
+        only_adapters = bool(trainable) and all("lora_" in name for name in trainable)
+        # The product of a fresh adapter's two matrices is zero, since the second one is.
+        second = [local(p) for name, p in trainable.items() if "lora_B" in name]
+        fresh = not any(values.any() for values in second)
+        self.adapters_only = only_adapters and fresh
+
+        self._values: dict[str, Tensor] = {}
+        if not self.adapters_only:
+            self._values = {name: local(p).cpu().clone() for name, p in trainable.items()}
 
     def tensors(self) -> list[Tensor]:
         """The reference's values, for a strategy to place."""
@@ -45,6 +57,7 @@ class Reference:
 
     @property
     def num_bytes(self) -> int:
+        """Bytes of the values held."""
         return sum(t.untyped_storage().nbytes() for t in self._values.values())
 
     @contextmanager
@@ -71,7 +84,10 @@ def local(parameter: Tensor) -> Tensor:
 @contextmanager
 def _exchanged(parameters: dict[str, nn.Parameter], values: dict[str, Tensor]) -> Iterator[None]:
     """Whole tensors change their data; FSDP keeps its own view of a shard's memory, so a shard is written into."""
-    own = {name: local(p).clone() if isinstance(p, DTensor) else p.data for name, p in parameters.items()}
+    own = {
+        name: local(p).clone() if isinstance(p, DTensor) else p.data
+        for name, p in parameters.items()
+    }
 
     def put(new: dict[str, Tensor]) -> None:
         for name, p in parameters.items():

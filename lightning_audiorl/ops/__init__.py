@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
-from lightning_audiorl.ops.advantages import AdvantageKind, Advantages, group_advantages, soft_overlong_penalty
+from lightning_audiorl.ops.advantages import (
+    AdvantageKind,
+    Advantages,
+    group_advantages,
+    soft_overlong_penalty,
+)
 from lightning_audiorl.ops.importance import truncated_importance_weights
 from lightning_audiorl.ops.kl import KLKind, chunked_full_kl, full_vocabulary_kl, kl_estimate
 from lightning_audiorl.ops.logprobs import Head, TokenLogProbs, token_log_probs
-from lightning_audiorl.ops.masks import keep_finite, lengths_to_keep, masked, masked_mean, masked_sum
-from lightning_audiorl.ops.objectives import CISPO, DAPO, GRPO, GSPO, MWER, DrGRPO, Objective, Surrogate, unique_samples
+from lightning_audiorl.ops.masks import (
+    keep_finite,
+    lengths_to_keep,
+    masked,
+    masked_mean,
+    masked_sum,
+)
+from lightning_audiorl.ops.objectives import (
+    CISPO,
+    DAPO,
+    GRPO,
+    GSPO,
+    MWER,
+    DrGRPO,
+    Objective,
+    Surrogate,
+    unique_samples,
+)
 from lightning_audiorl.ops.randomness import key_to_seed, keyed_generator, keyed_uniform
-from lightning_audiorl.ops.reduce import Reduction, kl_penalised, loss_divisor, reduce_terms, step_loss
+from lightning_audiorl.ops.reduce import (
+    Reduction,
+    kl_penalised,
+    loss_divisor,
+    reduce_terms,
+    step_loss,
+)
 from lightning_audiorl.ops.relax import (
     RelaxForm,
     Schedule,

@@ -21,14 +21,12 @@ class Advantages:
         used: [B, G] bool; the samples that enter loss and divisor.
         num_zero_variance: groups (with at least two valid samples) whose valid rewards are all equal.
         num_dropped: groups with fewer than two valid samples; none of their samples is used.
-        num_invalid: samples that came in invalid.
     """
 
     values: Tensor
     used: Tensor
     num_zero_variance: int
     num_dropped: int
-    num_invalid: int
 
 
 def group_advantages(
@@ -44,7 +42,16 @@ def group_advantages(
     - ``centred``: R - mean (Dr. GRPO, arXiv 2503.20783).
     - ``leave_one_out``: R - mean of the others (RLOO, arXiv 2402.14740).
 
-    Example: rewards [[0, 1, 5]], valid [[True, True, False]], ``centred`` -> values [[-0.5, 0.5, 0]].
+    Example:
+        >>> import torch
+        >>> rewards = torch.tensor([[0.0, 1.0, 5.0], [2.0, 2.0, 2.0]])
+        >>> valid = torch.tensor([[True, True, False], [True, True, True]])
+        >>> advantages = group_advantages(rewards, valid, "centred")
+        >>> advantages.values
+        tensor([[-0.5000,  0.5000,  0.0000],
+                [ 0.0000,  0.0000,  0.0000]])
+        >>> advantages.num_zero_variance
+        1
 
     Args:
         rewards: [B, G] float; anything, NaN too, where ``valid`` is False.
@@ -57,8 +64,43 @@ def group_advantages(
     Raises:
         ValueError: for an unknown kind, shapes that differ, or a valid reward that is NaN or infinite.
     """
+    _check(rewards, valid, kind)
+
+    # A deviation from the mean needs two samples, an unequal pair of them a scale.
+    count = valid.sum(-1, keepdim=True)
+    enough = count >= 2
+    used = valid & enough
+
+    # Equality is judged on the rewards themselves: the deviations of equal rewards need not be 0 after rounding.
+    highest = rewards.masked_fill(~valid, -float("inf")).amax(-1, keepdim=True)
+    lowest = rewards.masked_fill(~valid, float("inf")).amin(-1, keepdim=True)
+    is_flat = enough & (highest == lowest)
+
+    mean = masked_mean(rewards, valid, dim=-1).unsqueeze(-1)
+    deviation = masked(rewards - mean, used & ~is_flat)
+    num_others = (count - 1).clamp(min=1)
+    if kind == "normalised":
+        std = (deviation.square().sum(-1, keepdim=True) / num_others).sqrt()
+        values = deviation / (std + eps)
+    elif kind == "leave_one_out":
+        # R - mean of the others = (R - mean of all) * n / (n - 1).
+        values = deviation * count / num_others
+    else:
+        values = deviation
+
+    return Advantages(
+        values=values,
+        used=used & ~is_flat if drop_zero_variance else used,
+        num_zero_variance=int(is_flat.sum()),
+        num_dropped=int((~enough).sum()),
+    )
+
+
+def _check(rewards: Tensor, valid: Tensor, kind: str) -> None:
     if kind not in get_args(AdvantageKind):
-        raise ValueError(f"group_advantages: kind must be one of {get_args(AdvantageKind)}, got {kind!r}")
+        raise ValueError(
+            f"group_advantages: kind must be one of {get_args(AdvantageKind)}, got {kind!r}"
+        )
     if rewards.ndim != 2 or rewards.shape != valid.shape:
         raise ValueError(
             f"group_advantages: expected rewards and valid [B, G], got {list(rewards.shape)}, {list(valid.shape)}"
@@ -69,27 +111,6 @@ def group_advantages(
             f"group_advantages: {int(broken.sum())} valid reward(s) are NaN or infinite, first at [prompt, sample] "
             f"{broken.nonzero()[0].tolist()}; mark such samples invalid"
         )
-    count = valid.sum(-1, keepdim=True)
-    enough = count >= 2
-    highest = rewards.masked_fill(~valid, -float("inf")).amax(-1, keepdim=True)
-    lowest = rewards.masked_fill(~valid, float("inf")).amin(-1, keepdim=True)
-    flat = enough & (highest == lowest)
-    used = valid & enough
-    deviation = masked(rewards - masked_mean(rewards, valid, dim=-1).unsqueeze(-1), used & ~flat)
-    others = (count - 1).clamp(min=1)
-    if kind == "normalised":
-        values = deviation / ((deviation.square().sum(-1, keepdim=True) / others).sqrt() + eps)
-    elif kind == "leave_one_out":
-        values = deviation * count / others
-    else:
-        values = deviation
-    return Advantages(
-        values=values,
-        used=used & ~flat if drop_zero_variance else used,
-        num_zero_variance=int(flat.sum()),
-        num_dropped=int((~enough).sum()),
-        num_invalid=int((~valid).sum()),
-    )
 
 
 def soft_overlong_penalty(lengths: Tensor, max_length: int, buffer: int) -> Tensor:
@@ -97,7 +118,10 @@ def soft_overlong_penalty(lengths: Tensor, max_length: int, buffer: int) -> Tens
 
     0 up to ``max_length - buffer`` tokens, then falling in a line to -1 at ``max_length``, and -1 beyond.
 
-    Example: max_length 10, buffer 4: 6 tokens -> 0, 8 -> -0.5, 10 -> -1, 11 -> -1.
+    Example:
+        >>> import torch
+        >>> soft_overlong_penalty(torch.tensor([6, 8, 10, 11]), max_length=10, buffer=4)
+        tensor([ 0.0000, -0.5000, -1.0000, -1.0000])
 
     Args:
         lengths: number of tokens, any shape.
@@ -108,5 +132,7 @@ def soft_overlong_penalty(lengths: Tensor, max_length: int, buffer: int) -> Tens
         ValueError: unless 1 <= buffer <= max_length.
     """
     if not 1 <= buffer <= max_length:
-        raise ValueError(f"soft_overlong_penalty: want 1 <= buffer <= max_length, got {buffer=}, {max_length=}")
+        raise ValueError(
+            f"soft_overlong_penalty: want 1 <= buffer <= max_length, got {buffer=}, {max_length=}"
+        )
     return ((max_length - buffer - lengths) / buffer).clamp(-1, 0)

@@ -14,6 +14,13 @@ def truncated_importance_weights(
 ) -> Tensor | None:
     """Per-token weights min(pi_train / pi_sampler, cap), detached; multiply the objective's terms with them.
 
+    Example:
+        >>> trainer = torch.tensor([[[0.5, 0.2, 0.4]]]).log()
+        >>> sampler = torch.tensor([[[0.4, 0.4, 0.1]]]).log()
+        >>> keep = torch.ones(1, 1, 3, dtype=torch.bool)
+        >>> truncated_importance_weights(trainer, sampler, keep, cap=2.0)
+        tensor([[[1.2500, 0.5000, 2.0000]]])
+
     Args:
         log_probs: [B, G, T] of the trainer before the step's first update.
         sampler_log_probs: [B, G, T] that the sampler reported.
@@ -26,7 +33,9 @@ def truncated_importance_weights(
     if cap is None:
         return None
     if cap <= 0:
-        raise ValueError(f"truncated_importance_weights: cap must be positive (or None for off), got {cap}")
+        raise ValueError(
+            f"truncated_importance_weights: cap must be positive (or None for off), got {cap}"
+        )
     if not log_probs.shape == sampler_log_probs.shape == keep.shape:
         raise ValueError(
             "truncated_importance_weights: log_probs, sampler_log_probs and keep must have one shape, got "

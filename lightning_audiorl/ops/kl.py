@@ -13,11 +13,21 @@ from lightning_audiorl.ops.masks import masked
 KLKind = Literal["k1", "k2", "k3"]
 
 
-def kl_estimate(log_probs: Tensor, ref_log_probs: Tensor, kind: KLKind = "k3", keep: Tensor | None = None) -> Tensor:
+def kl_estimate(
+    log_probs: Tensor, ref_log_probs: Tensor, kind: KLKind = "k3", keep: Tensor | None = None
+) -> Tensor:
     """Estimate KL(policy || reference) per token, with d = ref_log_probs - log_probs of a token the policy drew.
 
     k1 = -d, k2 = d^2 / 2, k3 = exp(d) - d - 1 (arXiv 2402.03300, eq. 4). Their values estimate KL(policy ||
     reference); as a loss k2 has its gradient too, k3 that of KL(reference || policy), and k1 none on average.
+
+    Example:
+        >>> policy = torch.tensor([0.5, 0.2]).log()
+        >>> reference = torch.tensor([0.25, 0.2]).log()
+        >>> kl_estimate(policy, reference, "k2")
+        tensor([0.2402, 0.0000])
+        >>> kl_estimate(policy, reference, "k3")
+        tensor([0.1931, 0.0000])
 
     Args:
         log_probs: any shape, of the policy, in nats; -inf in both counts as no divergence.
@@ -37,9 +47,12 @@ def kl_estimate(log_probs: Tensor, ref_log_probs: Tensor, kind: KLKind = "k3", k
         raise ValueError(
             f"kl_estimate: log_probs {list(log_probs.shape)} and ref_log_probs {list(ref_log_probs.shape)} differ"
         )
+
+    # Two -inf would be NaN as a difference.
     compare = ~(log_probs.isneginf() & ref_log_probs.isneginf())
     if keep is not None:
         compare = compare & keep
+
     d = masked(ref_log_probs, compare) - masked(log_probs, compare)
     if kind == "k1":
         return -d
@@ -53,11 +66,23 @@ def full_vocabulary_kl(logits: Tensor, ref_logits: Tensor, temperature: float = 
 
     Float32 at least. A token that the policy forbids (-inf) adds nothing; one that only the reference forbids makes
     the divergence infinite. Exactly 0 for equal logits.
+
+    Example:
+        >>> policy = torch.tensor([0.5, 0.5]).log()
+        >>> reference = torch.tensor([0.25, 0.75]).log()
+        >>> full_vocabulary_kl(policy, reference)
+        tensor(0.1438)
+
+    Args:
+        logits: [..., V] of the policy.
+        ref_logits: [..., V] of the reference.
+        temperature: that of the sampler; 0 counts as 1.
     """
     log_p = scaled_logits(logits, temperature).log_softmax(-1)
     log_q = scaled_logits(ref_logits, temperature).log_softmax(-1)
     allowed = ~log_p.isneginf()
-    return masked(log_p.exp() * (masked(log_p, allowed) - masked(log_q, allowed)), allowed).sum(-1)
+    log_ratio = masked(log_p, allowed) - masked(log_q, allowed)
+    return masked(log_p.exp() * log_ratio, allowed).sum(-1)
 
 
 def chunked_full_kl(
@@ -70,6 +95,14 @@ def chunked_full_kl(
     chunk_size: int = 0,
 ) -> Tensor:
     """`full_vocabulary_kl` from hidden states at kept positions, without holding the logits of all positions.
+
+    Example:
+        >>> head = torch.nn.Linear(4, 10)
+        >>> hidden = torch.ones(2, 3, 4)
+        >>> keep = torch.ones(2, 3, dtype=torch.bool)
+        >>> chunked_full_kl(hidden, hidden, head, keep, chunk_size=2).detach()
+        tensor([[0., 0., 0.],
+                [0., 0., 0.]])
 
     Args:
         hidden: [rows, T, D] of the policy.
@@ -89,10 +122,14 @@ def chunked_full_kl(
             f"{list(hidden.shape)}, {list(ref_hidden.shape)}, {list(keep.shape)}"
         )
 
+    if ref_head is None:
+        ref_head = head
+
     def divergence(hidden: Tensor, ref_hidden: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            ref_logits = (head if ref_head is None else ref_head)(ref_hidden)
+            ref_logits = ref_head(ref_hidden)
         return full_vocabulary_kl(head(hidden), ref_logits, temperature), index
 
-    parts = over_chunks(divergence, (hidden[keep], ref_hidden[keep]), chunk_size)
-    return scatter(torch.cat([part[0] for part in parts]), keep)
+    chunks = over_chunks(divergence, (hidden[keep], ref_hidden[keep]), chunk_size)
+    values = torch.cat([value for value, _ in chunks])
+    return scatter(values, keep)

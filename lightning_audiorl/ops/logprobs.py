@@ -45,6 +45,14 @@ def token_log_probs(
 ) -> TokenLogProbs:
     """Score ``tokens`` under softmax(head(hidden) / temperature), at kept positions only.
 
+    Example:
+        >>> head = torch.nn.Identity()  # the states are logits over two tokens
+        >>> hidden = torch.tensor([[[0.25, 0.75], [0.5, 0.5]]]).log()
+        >>> tokens = torch.tensor([[1, 0]])
+        >>> keep = torch.tensor([[True, False]])
+        >>> token_log_probs(hidden, head, tokens, keep).log_probs.exp()
+        tensor([[0.7500, 1.0000]])
+
     Args:
         hidden: [rows, T, D]; the state at t predicts the token at t. Masked places are never read.
         head: [N, D] -> [N, V] logits; -inf forbids a token.
@@ -68,24 +76,33 @@ def token_log_probs(
             its support.
     """
     _check(hidden, tokens, keep, support, temperature, chunk_size)
+    flat_hidden = hidden[keep]
     flat_tokens = tokens[keep]
     flat_support = None if support is None else support[keep]
     if flat_support is not None and not (flat_support == flat_tokens.unsqueeze(-1)).any(-1).all():
-        raise ValueError("token_log_probs: a kept token is not in its support; pass the support of the same rollout")
+        raise ValueError(
+            "token_log_probs: a kept token is not in its support; pass the support of the same rollout"
+        )
 
     def score(hidden: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         logits = head(hidden)
         target = flat_tokens[index]
         if flat_support is not None:
+            # The distribution is over the K tokens of the support; the target is its own place among them.
             allowed = flat_support[index]
             logits = logits.gather(-1, allowed.clamp(min=0)).masked_fill(allowed < 0, -float("inf"))
             target = (allowed == target.unsqueeze(-1)).int().argmax(-1)
         return _Score.apply(logits, target, temperature, with_entropy)
 
-    flat_hidden = hidden[keep]
-    parts = over_chunks(score, (flat_hidden,), _chunk_size(flat_hidden, head) if chunk_size is None else chunk_size)
-    log_probs = scatter(torch.cat([part[0] for part in parts]), keep)
-    return TokenLogProbs(log_probs, scatter(torch.cat([part[1] for part in parts]), keep) if with_entropy else None)
+    if chunk_size is None:
+        chunk_size = _chunk_size(flat_hidden, head)
+    chunks = over_chunks(score, (flat_hidden,), chunk_size)
+
+    log_probs = scatter(torch.cat([log_prob for log_prob, _ in chunks]), keep)
+    if not with_entropy:
+        return TokenLogProbs(log_probs)
+    entropy = scatter(torch.cat([entropy for _, entropy in chunks]), keep)
+    return TokenLogProbs(log_probs, entropy)
 
 
 @torch.no_grad()
@@ -110,32 +127,53 @@ class _Score(torch.autograd.Function):
         log_prob = log_p.gather(-1, target.unsqueeze(-1)).squeeze(-1)
         entropy = torch.zeros_like(log_prob)
         if with_entropy:
+            # 0 * -inf would be NaN for a token that is forbidden.
             log_p.clamp_(min=_FLOOR)
             entropy = log_p.exp().mul_(log_p).sum(-1).neg_()
+
         ctx.save_for_backward(log_p, target, entropy)
-        ctx.temperature, ctx.dtype = temperature or 1.0, logits.dtype
+        ctx.temperature = temperature or 1.0
+        ctx.dtype = logits.dtype
+        # The gradient of an entropy that nobody uses stays None: a tensor of zeros would cost a pass over the logits.
         ctx.set_materialize_grads(False)
         return log_prob, entropy
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_log_prob: Tensor | None, grad_entropy: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(
+        ctx: Any, grad_log_prob: Tensor | None, grad_entropy: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
         """d log p(t) / dx = onehot(t) - p;  d entropy / dx = -p * (log p + entropy); both over the temperature."""
         if grad_log_prob is None and grad_entropy is None:
             return None, None, None, None
+
         log_p, target, entropy = ctx.saved_tensors
-        of_log_prob = (torch.zeros_like(entropy) if grad_log_prob is None else grad_log_prob / ctx.temperature)[:, None]
+        if grad_log_prob is None:
+            grad_log_prob = torch.zeros_like(entropy)
+        else:
+            grad_log_prob = grad_log_prob / ctx.temperature
+        of_log_prob = grad_log_prob[:, None]
+
+        # In place wherever it can be: [N, V] is the largest tensor of an update.
         if grad_entropy is None:
             grad = log_p.exp().mul_(-of_log_prob)
         else:
             of_entropy = (grad_entropy / ctx.temperature)[:, None]
-            grad = (log_p + entropy[:, None]).mul_(of_entropy).add_(of_log_prob).mul_(log_p.exp()).neg_()
-        return grad.scatter_add_(-1, target[:, None], of_log_prob).to(ctx.dtype), None, None, None
+            grad = (log_p + entropy[:, None]).mul_(of_entropy).add_(of_log_prob)
+            grad = grad.mul_(log_p.exp()).neg_()
+        grad = grad.scatter_add_(-1, target[:, None], of_log_prob)
+        return grad.to(ctx.dtype), None, None, None
 
 
 def scaled_logits(logits: Tensor, temperature: float) -> Tensor:
-    """``logits / temperature`` in float32 at least; temperature 0 (greedy) counts as 1."""
-    logits = logits if logits.dtype == torch.float64 else logits.float()
+    """``logits / temperature`` in float32 at least; temperature 0 (greedy) counts as 1.
+
+    Example:
+        >>> scaled_logits(torch.tensor([1.0, 2.0], dtype=torch.bfloat16), temperature=0.5)
+        tensor([2., 4.])
+    """
+    if logits.dtype != torch.float64:
+        logits = logits.float()
     return logits if temperature in (0.0, 1.0) else logits / temperature
 
 
@@ -143,6 +181,11 @@ def over_chunks(
     function: Callable[..., tuple[Tensor, Tensor]], states: Sequence[Tensor], chunk_size: int
 ) -> list[tuple[Tensor, Tensor]]:
     """``function(*state chunks, index)`` over slices of the first dimension of ``states``, in order.
+
+    Example:
+        >>> states = torch.tensor([1.0, 2.0, 3.0])
+        >>> over_chunks(lambda state, index: (state * 10, index), (states,), chunk_size=2)
+        [(tensor([10., 20.]), tensor([0, 1])), (tensor([30.]), tensor([2]))]
 
     Args:
         function: called with a chunk of each state and the chunk's [n] int64 places in the whole.
@@ -152,6 +195,7 @@ def over_chunks(
     index = torch.arange(states[0].shape[0], device=states[0].device)
     if chunk_size == 0:
         return [function(*states, index)]
+
     chunks = zip(*(tensor.split(chunk_size) for tensor in (*states, index)), strict=True)
     if torch.is_grad_enabled():
         return [checkpoint(function, *chunk, use_reentrant=False) for chunk in chunks]
@@ -159,20 +203,34 @@ def over_chunks(
 
 
 def scatter(values: Tensor, keep: Tensor) -> Tensor:
-    """[N] values of the N kept places -> the shape of ``keep``, 0 elsewhere."""
+    """[N] values of the N kept places -> the shape of ``keep``, 0 elsewhere.
+
+    Example:
+        >>> scatter(torch.tensor([5.0, 7.0]), torch.tensor([[True, False], [False, True]]))
+        tensor([[5., 0.],
+                [0., 7.]])
+    """
     return values.new_zeros(keep.shape).masked_scatter(keep, values)
 
 
 def _check(
-    hidden: Tensor, tokens: Tensor, keep: Tensor, support: Tensor | None, temperature: float, chunk_size: int | None
+    hidden: Tensor,
+    tokens: Tensor,
+    keep: Tensor,
+    support: Tensor | None,
+    temperature: float,
+    chunk_size: int | None,
 ) -> None:
     shape = hidden.shape[:2]
     fits = hidden.ndim == 3 and tokens.shape == shape and keep.shape == shape
-    if not fits or (support is not None and (support.ndim != 3 or support.shape[:2] != shape)):
+    support_fits = support is None or (support.ndim == 3 and support.shape[:2] == shape)
+    if not fits or not support_fits:
         raise ValueError(
             "token_log_probs: expected hidden [rows, T, D], tokens and keep [rows, T], support [rows, T, K] or None; "
             f"got {list(hidden.shape)}, {list(tokens.shape)}, {list(keep.shape)}, "
             f"{None if support is None else list(support.shape)}"
         )
     if temperature < 0 or (chunk_size or 0) < 0:
-        raise ValueError(f"token_log_probs: want temperature >= 0 and chunk_size >= 0, got {temperature}, {chunk_size}")
+        raise ValueError(
+            f"token_log_probs: want temperature >= 0 and chunk_size >= 0, got {temperature}, {chunk_size}"
+        )

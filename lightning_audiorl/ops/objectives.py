@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,13 +25,11 @@ class Surrogate:
         terms: [B, G, T] to be maximised; 0 where masked or unused.
         num_clipped_low: 0-d int64, tokens whose ratio was held from below.
         num_clipped_high: 0-d int64, tokens whose ratio was held from above.
-        num_tokens: 0-d int64, kept tokens of used samples.
     """
 
     terms: Tensor
     num_clipped_low: Tensor
     num_clipped_high: Tensor
-    num_tokens: Tensor
 
 
 class Objective(ABC):
@@ -40,7 +38,19 @@ class Objective(ABC):
     ``advantage`` and ``drop_zero_variance`` say how `group_advantages` is to be called, ``reduction`` how
     `reduce_terms` and `loss_divisor` are. An argument of this type should default to None, never to an instance:
     jsonargparse would carry the instance's values over into another objective that YAML names.
+
+    Example:
+        >>> log_probs = torch.zeros(1, 2, 3, requires_grad=True)  # B = 1 prompt, G = 2 samples, T = 3 tokens
+        >>> keep = torch.tensor([[[True, True, False], [True, True, True]]])
+        >>> used = torch.tensor([[True, True]])
+        >>> advantages = torch.tensor([[1.0, -1.0]])
+        >>> GRPO().surrogate(log_probs, None, advantages, keep, used).terms.detach()
+        tensor([[[ 1.,  1.,  0.],
+                 [-1., -1., -1.]]])
     """
+
+    #: Whether `surrogate` reads ``unique``, which costs a comparison of all samples of a group.
+    needs_unique: ClassVar[bool] = False
 
     reduction: Reduction
     advantage: AdvantageKind
@@ -63,7 +73,7 @@ class Objective(ABC):
             advantages: [B, G].
             keep: [B, G, T] bool.
             used: [B, G] bool, from `group_advantages`.
-            unique: [B, G] bool, from `unique_samples`; only `MWER` reads it.
+            unique: [B, G] bool, from `unique_samples`; read where ``needs_unique`` is True.
 
         Raises:
             ValueError: for shapes that do not fit.
@@ -97,34 +107,57 @@ def _inputs(
     shape = log_probs.shape
     old = log_probs.detach() if old_log_probs is None else old_log_probs.detach()
     unique = used if unique is None else unique
-    per_token, per_sample = (old, keep), (advantages, used, unique)
-    if len(shape) != 3 or any(x.shape != shape for x in per_token) or any(x.shape != shape[:2] for x in per_sample):
+    per_token = (log_probs, old, keep)
+    per_sample = (advantages, used, unique)
+    tokens_fit = len(shape) == 3 and all(x.shape == shape for x in per_token)
+    samples_fit = all(x.shape == shape[:2] for x in per_sample)
+    if not tokens_fit or not samples_fit:
         raise ValueError(
             "surrogate: expected log_probs, old_log_probs, keep [B, G, T] and advantages, used, unique [B, G]; got "
-            f"{', '.join(str(list(x.shape)) for x in (log_probs, *per_token, *per_sample))}"
+            f"{', '.join(str(list(x.shape)) for x in (*per_token, *per_sample))}"
         )
+
     mask = keep & used.unsqueeze(-1)
     log_probs = masked(log_probs, mask)
-    advantages = masked(advantages.detach(), used).unsqueeze(-1)
-    return _Inputs(log_probs, log_probs - masked(old, mask), mask, advantages, used, used & unique)
+    return _Inputs(
+        log_probs=log_probs,
+        log_ratio=log_probs - masked(old, mask),
+        mask=mask,
+        advantages=masked(advantages.detach(), used).unsqueeze(-1),
+        used=used,
+        unique=used & unique,
+    )
 
 
 def _clipped(ratio: Tensor, inputs: _Inputs, clip_low: float, clip_high: float) -> Surrogate:
     """min(r A, clip(r, 1 - clip_low, 1 + clip_high) A)."""
-    advantages, mask = inputs.advantages, inputs.mask
-    held = ratio.clamp(1 - clip_low, 1 + clip_high)
+    mask = inputs.mask
+    advantages = inputs.advantages
+    lowest = 1 - clip_low
+    highest = 1 + clip_high
+
+    held = ratio.clamp(lowest, highest)
     terms = torch.minimum(ratio * advantages, held * advantages)
-    return Surrogate(
-        masked(terms, mask),
-        (mask & (ratio < 1 - clip_low) & (advantages < 0)).sum(),
-        (mask & (ratio > 1 + clip_high) & (advantages > 0)).sum(),
-        mask.sum(),
-    )
+
+    # The minimum takes the held ratio only where that makes the term smaller.
+    held_from_below = mask & (ratio < lowest) & (advantages < 0)
+    held_from_above = mask & (ratio > highest) & (advantages > 0)
+    return Surrogate(masked(terms, mask), held_from_below.sum(), held_from_above.sum())
 
 
 @dataclass(frozen=True)
 class GRPO(Objective):
     """min(r A, clip(r) A) per token, mean over a sample's tokens, mean over samples (arXiv 2402.03300, eq. 3).
+
+    Example:
+        >>> now = torch.tensor([[[0.6, 0.9]]]).log()
+        >>> old = torch.tensor([[[0.5, 0.5]]]).log()  # ratios 1.2 and 1.8
+        >>> keep = torch.ones(1, 1, 2, dtype=torch.bool)
+        >>> surrogate = GRPO(clip_high=0.5).surrogate(now, old, torch.tensor([[2.0]]), keep, keep.any(-1))
+        >>> surrogate.terms
+        tensor([[[2.4000, 3.0000]]])
+        >>> surrogate.num_clipped_high
+        tensor(1)
 
     Args:
         clip_low: r is held at 1 - clip_low where A < 0.
@@ -147,7 +180,12 @@ class GRPO(Objective):
 @dataclass(frozen=True)
 class DrGRPO(GRPO):
     """GRPO without its two biases: advantages are only centred, token sums are divided by a constant length
-    (arXiv 2503.20783)."""
+    (arXiv 2503.20783).
+
+    Example:
+        >>> DrGRPO().reduction, DrGRPO().advantage
+        ('fixed_length', 'centred')
+    """
 
     reduction: Reduction = "fixed_length"
     advantage: AdvantageKind = "centred"
@@ -156,7 +194,12 @@ class DrGRPO(GRPO):
 @dataclass(frozen=True)
 class DAPO(GRPO):
     """GRPO with a higher upper clip, mean over all tokens, and groups with equal rewards left out (arXiv 2503.14476,
-    eq. 8). Its length penalty is `soft_overlong_penalty`; it uses no KL penalty."""
+    eq. 8). Its length penalty is `soft_overlong_penalty`; it uses no KL penalty.
+
+    Example:
+        >>> DAPO()
+        DAPO(clip_low=0.2, clip_high=0.28, reduction='token_mean', advantage='normalised', drop_zero_variance=True)
+    """
 
     clip_high: float = 0.28
     reduction: Reduction = "token_mean"
@@ -166,19 +209,36 @@ class DAPO(GRPO):
 @dataclass(frozen=True)
 class GSPO(GRPO):
     """GRPO with one ratio per sample, (policy / old policy of the whole completion)^(1 / length) (arXiv 2507.18071,
-    eq. 5 and 7)."""
+    eq. 5 and 7).
+
+    Example:
+        >>> now = torch.tensor([[[0.5, 0.8]]]).log()
+        >>> old = torch.tensor([[[0.5, 0.2]]]).log()  # (1 * 4)^(1 / 2) = 2 for both tokens
+        >>> keep = torch.ones(1, 1, 2, dtype=torch.bool)
+        >>> GSPO(clip_high=9.0).surrogate(now, old, torch.tensor([[1.0]]), keep, keep.any(-1)).terms
+        tensor([[[2., 2.]]])
+    """
 
     clip_low: float = 3e-4
     clip_high: float = 4e-4
 
     def _surrogate(self, inputs: _Inputs) -> Surrogate:
-        ratio = masked_mean(inputs.log_ratio, inputs.mask, dim=-1).exp().unsqueeze(-1)
+        mean_log_ratio = masked_mean(inputs.log_ratio, inputs.mask, dim=-1)
+        ratio = mean_log_ratio.exp().unsqueeze(-1)
         return _clipped(ratio, inputs, self.clip_low, self.clip_high)
 
 
 @dataclass(frozen=True)
 class CISPO(Objective):
     """sg(clip(r)) A log pi: clips the weight, so no token loses its gradient (MiniMax-M1, arXiv 2506.13585, eq. 4).
+
+    Example:
+        >>> now = torch.tensor([[[0.6, 0.9]]]).log().requires_grad_()
+        >>> old = torch.tensor([[[0.5, 0.5]]]).log()  # ratios 1.2 and 1.8
+        >>> keep = torch.ones(1, 1, 2, dtype=torch.bool)
+        >>> CISPO().surrogate(now, old, torch.tensor([[1.0]]), keep, keep.any(-1)).terms.sum().backward()
+        >>> now.grad
+        tensor([[[1.2000, 1.2800]]])
 
     Args:
         clip_low: r weighs at least 1 - clip_low; None sets no lower bound, as in the paper's experiments.
@@ -195,14 +255,16 @@ class CISPO(Objective):
     drop_zero_variance: bool = False
 
     def _surrogate(self, inputs: _Inputs) -> Surrogate:
+        # A ratio is never below 0: a bound there is no bound.
+        lowest = 0.0 if self.clip_low is None else 1 - self.clip_low
+        highest = 1 + self.clip_high
+
         ratio = inputs.log_ratio.exp().detach()
-        lowest, highest = 1 - (1.0 if self.clip_low is None else self.clip_low), 1 + self.clip_high
         terms = ratio.clamp(lowest, highest) * inputs.advantages * inputs.log_probs
         return Surrogate(
-            masked(terms, inputs.mask),
-            (inputs.mask & (ratio < lowest)).sum(),
-            (inputs.mask & (ratio > highest)).sum(),
-            inputs.mask.sum(),
+            terms=masked(terms, inputs.mask),
+            num_clipped_low=(inputs.mask & (ratio < lowest)).sum(),
+            num_clipped_high=(inputs.mask & (ratio > highest)).sum(),
         )
 
 
@@ -214,11 +276,22 @@ class MWER(Objective):
     Duplicates count once when ``unique`` is given. A baseline cancels in the gradient, so A need only be the negative
     error up to a constant. There is no ratio: ``old_log_probs`` is not read.
 
+    Example:
+        >>> log_probs = torch.tensor([[[0.6], [0.2], [0.2]]]).log()  # three samples of one token; the last two are one
+        >>> keep = torch.ones(1, 3, 1, dtype=torch.bool)
+        >>> used = keep.any(-1)
+        >>> unique = torch.tensor([[True, True, False]])
+        >>> surrogate = MWER().surrogate(log_probs, None, torch.tensor([[1.0, -1.0, -1.0]]), keep, used, unique)
+        >>> surrogate.terms.mean()  # 0.75 * 1 - 0.25 * 1
+        tensor(0.5000)
+
     Args:
         reduction: ``group_mean``, for which the terms are scaled: their reduction is the mean of the sum above.
         advantage: see `group_advantages`.
         drop_zero_variance: leave groups with equal rewards out of the loss.
     """
+
+    needs_unique: ClassVar[bool] = True
 
     reduction: Reduction = "group_mean"
     advantage: AdvantageKind = "centred"
@@ -229,24 +302,38 @@ class MWER(Objective):
             raise ValueError(f"MWER: reduction must be 'group_mean', got {self.reduction!r}")
 
     def _surrogate(self, inputs: _Inputs) -> Surrogate:
+        # The lowest finite number, not -inf: the softmax of a group without any counted sample must not be NaN.
         counted = inputs.mask.any(-1) & inputs.unique
         lowest = torch.finfo(inputs.log_probs.dtype).min
-        share = masked(inputs.log_probs.sum(-1).masked_fill(~counted, lowest).softmax(-1), counted)
+        sequence_log_probs = inputs.log_probs.sum(-1).masked_fill(~counted, lowest)
+        share = masked(sequence_log_probs.softmax(-1), counted)
+
+        # The reduction divides by the number of used samples; the sum over hypotheses is no mean.
         scale = inputs.used.sum(-1, keepdim=True)
         terms = (share * scale).unsqueeze(-1) * inputs.advantages
+
         none = torch.zeros((), dtype=torch.int64, device=inputs.mask.device)
-        return Surrogate(masked(terms, inputs.mask), none, none, inputs.mask.sum())
+        return Surrogate(masked(terms, inputs.mask), num_clipped_low=none, num_clipped_high=none)
 
 
 def unique_samples(tokens: Tensor, keep: Tensor, used: Tensor | None = None) -> Tensor:
     """[B, G] bool, True for the first of each distinct completion of a group.
+
+    Example:
+        >>> tokens = torch.tensor([[[5, 6], [5, 7], [5, 6]]])
+        >>> unique_samples(tokens, torch.ones_like(tokens, dtype=torch.bool))
+        tensor([[ True,  True, False]])
 
     Args:
         tokens: [B, G, T] int64.
         keep: [B, G, T] bool; masked tokens are not compared.
         used: [B, G] bool; only used samples are compared, unused ones are False. None uses all.
     """
-    used = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device) if used is None else used
-    words = tokens.masked_fill(~keep, -1)
-    same = (words.unsqueeze(2) == words.unsqueeze(1)).all(-1) & used.unsqueeze(1)
-    return used & ~same.tril(diagonal=-1).any(-1)
+    if used is None:
+        used = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+
+    kept_tokens = tokens.masked_fill(~keep, -1)
+    same = (kept_tokens.unsqueeze(2) == kept_tokens.unsqueeze(1)).all(-1)
+    # same[b, g, h]: below the diagonal stand the samples h before g.
+    is_repeat = (same & used.unsqueeze(1)).tril(diagonal=-1).any(-1)
+    return used & ~is_repeat

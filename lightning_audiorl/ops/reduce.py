@@ -15,12 +15,21 @@ from lightning_audiorl.ops.masks import masked, masked_mean
 Reduction = Literal["sample_mean", "token_mean", "fixed_length", "group_mean"]
 
 
-def loss_divisor(keep: Tensor, used: Tensor, reduction: Reduction, max_length: int | None = None) -> Tensor:
+def loss_divisor(
+    keep: Tensor, used: Tensor, reduction: Reduction, max_length: int | None = None
+) -> Tensor:
     """What the sum of `reduce_terms` over the whole step is divided by: a 0-d int64 count, to be summed over
     micro-batches and ranks.
 
     Number of used samples (``sample_mean``), of used tokens (``token_mean``), used samples times ``max_length``
     (``fixed_length``), or groups with a used sample (``group_mean``).
+
+    Example:
+        >>> import torch
+        >>> keep = torch.tensor([[[True, True, False], [True, True, True]]])
+        >>> used = torch.tensor([[True, True]])
+        >>> loss_divisor(keep, used, "sample_mean"), loss_divisor(keep, used, "token_mean")
+        (tensor(2), tensor(5))
 
     Args:
         keep: [B, G, T] bool.
@@ -39,7 +48,9 @@ def loss_divisor(keep: Tensor, used: Tensor, reduction: Reduction, max_length: i
     if reduction == "group_mean":
         return used.any(-1).sum()
     if max_length is None or max_length < 1:
-        raise ValueError(f"loss_divisor: reduction fixed_length needs max_length >= 1, got {max_length}")
+        raise ValueError(
+            f"loss_divisor: reduction fixed_length needs max_length >= 1, got {max_length}"
+        )
     return used.sum() * max_length
 
 
@@ -50,6 +61,14 @@ def reduce_terms(terms: Tensor, keep: Tensor, used: Tensor, reduction: Reduction
     - ``token_mean``: summed over tokens (DAPO, arXiv 2503.14476).
     - ``fixed_length``: summed over tokens, to be divided by a constant length (Dr. GRPO, arXiv 2503.20783).
     - ``group_mean``: mean over a sample's tokens, mean over the group's used samples, summed over groups.
+
+    Example:
+        >>> import torch
+        >>> terms = torch.tensor([[[1.0, 3.0, 0.0], [1.0, 1.0, 4.0]]])
+        >>> keep = torch.tensor([[[True, True, False], [True, True, True]]])
+        >>> used = torch.tensor([[True, True]])
+        >>> reduce_terms(terms, keep, used, "sample_mean"), reduce_terms(terms, keep, used, "token_mean")
+        (tensor(4.), tensor(10.))
 
     Args:
         terms: [B, G, T] to be maximised; anything where masked or unused.
@@ -62,10 +81,14 @@ def reduce_terms(terms: Tensor, keep: Tensor, used: Tensor, reduction: Reduction
     """
     _check(keep, used, reduction)
     if terms.shape != keep.shape:
-        raise ValueError(f"reduce_terms: terms {list(terms.shape)} and keep {list(keep.shape)} differ")
+        raise ValueError(
+            f"reduce_terms: terms {list(terms.shape)} and keep {list(keep.shape)} differ"
+        )
+
     mask = keep & used.unsqueeze(-1)
     if reduction in ("token_mean", "fixed_length"):
         return masked(terms, mask).sum()
+
     per_sample = masked_mean(terms, mask, dim=-1)
     if reduction == "group_mean":
         return masked_mean(per_sample, used, dim=-1).sum()
@@ -75,6 +98,11 @@ def reduce_terms(terms: Tensor, keep: Tensor, used: Tensor, reduction: Reduction
 def step_loss(total: Tensor, divisor: Tensor) -> Tensor:
     """The loss to be minimised: -total / divisor; 0 with a graph for an empty step.
 
+    Example:
+        >>> import torch
+        >>> step_loss(torch.tensor(4.0), torch.tensor(2))
+        tensor(-2.)
+
     Args:
         total: 0-d, from `reduce_terms`.
         divisor: 0-d, `loss_divisor` of the whole step, not of this micro-batch.
@@ -83,9 +111,16 @@ def step_loss(total: Tensor, divisor: Tensor) -> Tensor:
 
 
 def kl_penalised(terms: Tensor, kl: Tensor, beta: float) -> Tensor:
-    """``terms - beta * kl``, [B, G, T]: the penalty enters per token and shares the objective's reduction."""
+    """``terms - beta * kl``, [B, G, T]: the penalty enters per token and shares the objective's reduction.
+
+    Example:
+        >>> import torch
+        >>> kl_penalised(torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[0.5, 0.0]]]), beta=0.1)
+        tensor([[[0.9500, 2.0000]]])
+    """
     if terms.shape != kl.shape:
         raise ValueError(f"kl_penalised: terms {list(terms.shape)} and kl {list(kl.shape)} differ")
+    # Without a penalty an infinite KL must not become NaN.
     return terms if beta == 0 else terms - beta * kl
 
 
@@ -93,4 +128,6 @@ def _check(keep: Tensor, used: Tensor, reduction: str) -> None:
     if reduction not in get_args(Reduction):
         raise ValueError(f"reduction must be one of {get_args(Reduction)}, got {reduction!r}")
     if keep.ndim != 3 or used.shape != keep.shape[:2]:
-        raise ValueError(f"expected keep [B, G, T] and used [B, G], got {list(keep.shape)}, {list(used.shape)}")
+        raise ValueError(
+            f"expected keep [B, G, T] and used [B, G], got {list(keep.shape)}, {list(used.shape)}"
+        )

@@ -19,7 +19,7 @@ from lightning_audiorl.ops.randomness import keyed_generator
 RelaxForm = Literal["soft", "straight_through"]
 ScheduleKind = Literal["constant", "linear", "exponential"]
 
-# Nobody but the own token may win, rounding included; noise and logits together are of the order of 10.
+# No token but the sample's own may win, rounding included; noise and logits together are of the order of 10.
 _MARGIN = 1e-4
 
 
@@ -27,7 +27,10 @@ _MARGIN = 1e-4
 class Schedule:
     """A value that changes over the RL steps.
 
-    Example: ``Schedule(1.0, 0.5, "linear", 100)`` is 1.0 at step 0, 0.75 at step 50, and 0.5 from step 100 on.
+    Example:
+        >>> schedule = Schedule(1.0, 0.5, "linear", steps=100)
+        >>> [schedule.at(step, num_steps=1000) for step in (0, 50, 100, 200)]
+        [1.0, 0.75, 0.5, 0.5]
 
     Args:
         start: value at step 0.
@@ -58,13 +61,25 @@ class Schedule:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """First and last value."""
-        return self.start, self.start if self.end is None else self.end
+        """First and last value.
+
+        Example:
+            >>> Schedule(1.0).ends
+            (1.0, 1.0)
+        """
+        last = self.start if self.end is None else self.end
+        return self.start, last
 
     def at(self, step: int, num_steps: int) -> float:
-        """The value at RL step ``step`` of a run of ``num_steps``."""
+        """The value at RL step ``step`` of a run of ``num_steps``.
+
+        Example:
+            >>> Schedule(1.0, 0.25, "exponential").at(500, num_steps=1000)
+            0.5
+        """
         first, last = self.ends
-        done = min(1.0, step / max(1, self.steps or num_steps))
+        num_steps = max(1, self.steps or num_steps)
+        done = min(1.0, step / num_steps)
         if self.kind == "exponential":
             return first * (last / first) ** done
         return first + (last - first) * done
@@ -72,18 +87,32 @@ class Schedule:
 
 @dataclass(frozen=True)
 class TauSchedule(Schedule):
-    """Temperature of the relaxation; low values are close to the hard token, and their gradient is noisy."""
+    """Temperature of the relaxation; low values are close to the hard token, and their gradient is noisy.
+
+    Example:
+        >>> TauSchedule(end=0.5, kind="linear").at(50, num_steps=100)
+        0.75
+    """
 
     start: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if min(self.ends) <= 0:
-            raise ValueError(f"TauSchedule: tau must be above 0, got {self.ends}; for hard tokens use straight_through")
+            raise ValueError(
+                f"TauSchedule: tau must be above 0, got {self.ends}; for hard tokens use straight_through"
+            )
 
 
-def code_logits(logits: Tensor, code_to_token: Tensor, stop_ids: Sequence[int], with_stop: bool = True) -> Tensor:
+def code_logits(
+    logits: Tensor, code_to_token: Tensor, stop_ids: Sequence[int], with_stop: bool = True
+) -> Tensor:
     """Logits over the N codes and, as class N, the end of speech; what else the vocabulary has is left out.
+
+    Example:
+        >>> logits = torch.tensor([0.1, 0.2, 0.3, 0.4]).log()  # token 0 is text, 1 and 3 are codes, 2 ends speech
+        >>> code_logits(logits, code_to_token=torch.tensor([1, 3]), stop_ids=[2]).exp()
+        tensor([0.2000, 0.4000, 0.3000])
 
     Args:
         logits: [..., V], over the sampler's temperature; -inf where a token is not allowed.
@@ -95,28 +124,50 @@ def code_logits(logits: Tensor, code_to_token: Tensor, stop_ids: Sequence[int], 
         [..., N + 1]; -inf stays -inf, without a NaN in the gradient.
     """
     stops = logits[..., list(stop_ids)]
-    never = stops.isneginf().all(-1)
-    either = torch.where(never[..., None], 0.0, stops).logsumexp(-1)
-    stop = torch.where(never, -torch.inf, either) if with_stop else torch.full_like(either, -torch.inf)
+
+    # The gradient of logsumexp over -inf alone would be NaN.
+    impossible = stops.isneginf().all(-1)
+    any_stop = torch.where(impossible[..., None], 0.0, stops).logsumexp(-1)
+    if with_stop:
+        stop = torch.where(impossible, -torch.inf, any_stop)
+    else:
+        stop = torch.full_like(any_stop, -torch.inf)
     return torch.cat([logits[..., code_to_token], stop[..., None]], dim=-1)
 
 
-def keyed_exponentials(keys: Sequence[Sequence[int | str]], num_draws: int, num_classes: int) -> Tensor:
+def keyed_exponentials(
+    keys: Sequence[Sequence[int | str]], num_draws: int, num_classes: int
+) -> Tensor:
     """[K, n, num_classes] float32 draws of the standard exponential distribution, on the CPU.
+
+    Example:
+        >>> draws = keyed_exponentials([("relax", 0), ("relax", 1)], num_draws=3, num_classes=5)
+        >>> draws.shape
+        torch.Size([3, 2, 5])
+        >>> torch.equal(draws[:1, 1:], keyed_exponentials([("relax", 1)], num_draws=1, num_classes=5))
+        True
 
     Args:
         keys: n keys, one per position; position i's draws depend on ``keys[i]`` alone, the first of them not on K.
         num_draws: K.
         num_classes: of each position.
     """
-    out = torch.empty(len(keys), num_draws, num_classes)
-    for place, key in zip(out, keys, strict=True):
-        place.exponential_(generator=keyed_generator(*key))
-    return out.transpose(0, 1).clamp_(min=torch.finfo(torch.float32).tiny)
+    # Positions first, so that each one's draws are filled in a row and the first of them do not depend on K.
+    by_position = torch.empty(len(keys), num_draws, num_classes)
+    for draws, key in zip(by_position, keys, strict=True):
+        draws.exponential_(generator=keyed_generator(*key))
+
+    # The logarithm of 0, which float32 can draw, would be infinite.
+    return by_position.transpose(0, 1).clamp_(min=torch.finfo(torch.float32).tiny)
 
 
 def gumbel_noise(exponentials: Tensor) -> Tensor:
-    """Fresh Gumbel noise, -log(E): argmax(logits + noise) is a draw from softmax(logits)."""
+    """Fresh Gumbel noise, -log(E): argmax(logits + noise) is a draw from softmax(logits).
+
+    Example:
+        >>> gumbel_noise(torch.tensor([0.5, 1.0]))
+        tensor([0.6931, -0.0000])
+    """
     return -exponentials.log()
 
 
@@ -125,6 +176,13 @@ def posterior_noise(logits: Tensor, own: Tensor, exponentials: Tensor) -> Tensor
     """Gumbel noise as it must have been for ``own`` to be drawn: argmax(logits + noise) is always ``own``.
 
     The winner's value is a Gumbel variable at logsumexp(logits), the others' are cut off below it (arXiv 2010.04838).
+
+    Example:
+        >>> logits = torch.tensor([[5.0, 0.0, 0.0]])
+        >>> draws = keyed_exponentials([("relax", 0)], num_draws=4, num_classes=3)
+        >>> noise = posterior_noise(logits, own=torch.tensor([2]), exponentials=draws)
+        >>> (logits + noise).argmax(-1).flatten()  # the unlikely class wins, since it was drawn
+        tensor([2, 2, 2, 2])
 
     Args:
         logits: [..., C]; -inf where a class is impossible. Detached.
@@ -144,15 +202,29 @@ def posterior_noise(logits: Tensor, own: Tensor, exponentials: Tensor) -> Tensor
             "posterior_noise: an own token is impossible under its logits; the rollout must come from this policy "
             "under the same allowed tokens"
         )
+
+    # The maximum of all classes is Gumbel at their logsumexp, and independent of which of them attains it.
     index = own.expand(*exponentials.shape[:-1], 1)
     top = logits.logsumexp(-1, keepdim=True) - exponentials.gather(-1, index).log()
+
+    # Each other class is Gumbel at its own logit, truncated at that maximum.
     others = -(exponentials + (logits - top).exp()).log()
     limit = torch.where(logits.isneginf(), torch.inf, top - _MARGIN - logits)
     return torch.minimum(others, limit).scatter(-1, index, top - own_logit)
 
 
-def relax(logits: Tensor, tau: float, noise: Tensor, form: RelaxForm = "straight_through") -> Tensor:
+def relax(
+    logits: Tensor, tau: float, noise: Tensor, form: RelaxForm = "straight_through"
+) -> Tensor:
     """softmax((logits + noise) / tau), averaged over the draws; exactly 0 where logits are -inf.
+
+    Example:
+        >>> logits = torch.tensor([0.25, 0.75]).log()
+        >>> noise = torch.zeros(1, 2)  # K = 1 draw
+        >>> relax(logits, 1.0, noise, "soft")
+        tensor([0.2500, 0.7500])
+        >>> relax(logits, 1.0, noise, "straight_through")
+        tensor([0., 1.])
 
     Args:
         logits: [..., C], with a graph.
@@ -164,15 +236,27 @@ def relax(logits: Tensor, tau: float, noise: Tensor, form: RelaxForm = "straight
         [..., C], adding up to 1.
     """
     if tau <= 0 or form not in get_args(RelaxForm):
-        raise ValueError(f"relax: want tau > 0 and a form of {get_args(RelaxForm)}; got {tau}, {form!r}")
+        raise ValueError(
+            f"relax: want tau > 0 and a form of {get_args(RelaxForm)}; got {tau}, {form!r}"
+        )
+
     noisy = logits + noise
     soft = (noisy / tau).softmax(-1).mean(0)
     if form == "soft":
         return soft
-    hard = torch.zeros_like(noisy).scatter_(-1, noisy.argmax(-1, keepdim=True), 1.0).mean(0)
+
+    winner = noisy.argmax(-1, keepdim=True)
+    hard = torch.zeros_like(noisy).scatter_(-1, winner, 1.0).mean(0)
+    # The value of the first, the gradient of the second.
     return hard + (soft - soft.detach())
 
 
 def soft_embedding(weights: Tensor, table: Tensor) -> Tensor:
-    """[..., C] weights of the rows of ``table`` [C, D] -> [..., D]; of a one-hot row, that row of the table."""
+    """[..., C] weights of the rows of ``table`` [C, D] -> [..., D]; of a one-hot row, that row of the table.
+
+    Example:
+        >>> table = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+        >>> soft_embedding(torch.tensor([0.25, 0.75]), table)
+        tensor([0.2500, 0.7500])
+    """
     return weights @ table

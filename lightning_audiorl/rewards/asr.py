@@ -14,30 +14,59 @@ from lightning_audiorl.types import Decoding, Hypothesis
 
 
 def accuracy(counts: ErrorCounts, floor: float | None = None) -> float:
-    """1 - error rate, no lower than ``floor``."""
+    """1 - error rate, no lower than ``floor``.
+
+    Example:
+        >>> accuracy(count_errors("one two", "one", "word"))
+        0.5
+        >>> accuracy(count_errors("one", "a b c", "word"), floor=-1.0)
+        -1.0
+    """
+    # The rate has no upper bound: a loop may insert any number of units.
     value = 1.0 - counts.rate
     return value if floor is None else max(value, floor)
 
 
 def keyword_score(counts: KeywordCounts, neutral: float = 1.0) -> float:
-    """Mean of keyword precision and recall; a side without keywords gives 0, both sides without give ``neutral``."""
+    """Mean of keyword precision and recall; a side without keywords gives 0, both sides without give ``neutral``.
+
+    Example:
+        >>> from lightning_audiorl.text import normaliser_for
+        >>> english = normaliser_for("en")
+        >>> keyword_score(count_keywords("call anna", "call anna anna", ["anna"], english))
+        0.75
+        >>> keyword_score(count_keywords("call", "call", ["anna"], english), neutral=0.5)
+        0.5
+    """
     if not counts.in_reference and not counts.in_hypothesis:
         return neutral
-    return ((counts.precision or 0.0) + (counts.recall or 0.0)) / 2
+
+    # Undefined where one side has none: an invented keyword has no recall, a missed one no precision.
+    precision = counts.precision or 0.0
+    recall = counts.recall or 0.0
+    return (precision + recall) / 2
 
 
 def soft_overlong(num_tokens: int, cap: int, buffer_tokens: int) -> float:
-    """0 up to ``cap - buffer_tokens``, then falling linearly to -1 at ``cap`` (DAPO, arXiv:2503.14476, eq. 13)."""
-    return -min(max((num_tokens - (cap - buffer_tokens)) / buffer_tokens, 0.0), 1.0)
+    """0 up to ``cap - buffer_tokens``, then falling linearly to -1 at ``cap`` (DAPO, arXiv:2503.14476, eq. 13).
+
+    Example:
+        >>> [soft_overlong(num_tokens, cap=100, buffer_tokens=20) for num_tokens in (80, 90, 100)]
+        [-0.0, -0.5, -1.0]
+    """
+    into_buffer = (num_tokens - (cap - buffer_tokens)) / buffer_tokens
+    return -min(max(into_buffer, 0.0), 1.0)
 
 
 class _ErrorReward(TextReward):
     """A reward that needs nothing but the edit counts, in the unit of the row's language."""
 
     def counts(self, hypothesis: Hypothesis) -> ErrorCounts:
+        """Edits between the normalised texts of row and hypothesis."""
         normaliser = self.normaliser(hypothesis)
         reference = normaliser.normalise(hypothesis.row.text)
-        return count_errors(reference, normaliser.normalise(hypothesis.text), normaliser.unit)
+        text = normaliser.normalise(hypothesis.text)
+        return count_errors(reference, text, normaliser.unit)
 
 
 class Accuracy(_ErrorReward):
@@ -51,6 +80,21 @@ class Accuracy(_ErrorReward):
         name: log key.
         floor: lower clip. Without one, a single runaway hypothesis sets the spread of its whole group.
         normalisers: by language code, in place of the built-in table.
+
+    Example:
+        >>> from lightning_audiorl.types import Utterance
+        >>> def hypothesis(reference, text):
+        ...     return Hypothesis(Utterance("row", (), reference, 1.0), text)
+        >>> reward = Accuracy(floor=-1.0)
+        >>> reward.range
+        (-1.0, 1.0)
+        >>> reward.score([hypothesis("one two", "one two"), hypothesis("one two", "one")])
+        [1.0, 0.5]
+
+        Empty reference, empty hypothesis, both empty:
+
+        >>> reward.score([hypothesis("", "one two"), hypothesis("one two", ""), hypothesis("", "")])
+        [-1.0, 0.0, 1.0]
     """
 
     def __init__(
@@ -81,6 +125,21 @@ class ExpAccuracy(_ErrorReward):
         name: log key.
         scale: how steeply errors cost.
         normalisers: by language code, in place of the built-in table.
+
+    Example:
+        >>> from lightning_audiorl.types import Utterance
+        >>> def hypothesis(reference, text):
+        ...     return Hypothesis(Utterance("row", (), reference, 1.0), text)
+        >>> reward = ExpAccuracy(scale=1.0)
+        >>> reward.range
+        (0.0, 1.0)
+        >>> reward.score([hypothesis("one two", "one two"), hypothesis("one two", "one")])
+        [1.0, 0.6065306597126334]
+
+        Empty reference, empty hypothesis, both empty:
+
+        >>> reward.score([hypothesis("", "one two"), hypothesis("one two", ""), hypothesis("", "")])
+        [0.1353352832366127, 0.36787944117144233, 1.0]
     """
 
     range = (0.0, 1.0)
@@ -110,18 +169,37 @@ class ExactMatch(TextReward):
         weight: factor in the mix.
         name: log key.
         normalisers: by language code, in place of the built-in table.
+
+    Example:
+        >>> from lightning_audiorl.types import Utterance
+        >>> def hypothesis(reference, text):
+        ...     return Hypothesis(Utterance("row", (), reference, 1.0), text)
+        >>> reward = ExactMatch()
+        >>> reward.range
+        (0.0, 1.0)
+        >>> reward.score([hypothesis("one two", "One, two!"), hypothesis("one two", "one")])
+        [1.0, 0.0]
+
+        Empty reference, empty hypothesis, both empty:
+
+        >>> reward.score([hypothesis("", "one two"), hypothesis("one two", ""), hypothesis("", "")])
+        [0.0, 0.0, 1.0]
     """
 
     range = (0.0, 1.0)
 
     def __init__(
-        self, weight: float = 1.0, name: str = "exact_match", normalisers: dict[str, Normaliser] | None = None
+        self,
+        weight: float = 1.0,
+        name: str = "exact_match",
+        normalisers: dict[str, Normaliser] | None = None,
     ) -> None:
         super().__init__(weight, name, normalisers)
 
     def score_one(self, hypothesis: Hypothesis) -> float:
         normaliser = self.normaliser(hypothesis)
-        return float(normaliser.normalise(hypothesis.row.text) == normaliser.normalise(hypothesis.text))
+        reference = normaliser.normalise(hypothesis.row.text)
+        return float(normaliser.normalise(hypothesis.text) == reference)
 
 
 class EditCount(_ErrorReward):
@@ -134,12 +212,30 @@ class EditCount(_ErrorReward):
         weight: factor in the mix.
         name: log key.
         normalisers: by language code, in place of the built-in table.
+
+    Example:
+        >>> from lightning_audiorl.types import Utterance
+        >>> def hypothesis(reference, text):
+        ...     return Hypothesis(Utterance("row", (), reference, 1.0), text)
+        >>> reward = EditCount()
+        >>> reward.range
+        (-inf, 0.0)
+        >>> reward.score([hypothesis("one two", "one two"), hypothesis("one two", "one too three")])
+        [-0.0, -2.0]
+
+        Empty reference, empty hypothesis, both empty:
+
+        >>> reward.score([hypothesis("", "one two"), hypothesis("one two", ""), hypothesis("", "")])
+        [-2.0, -2.0, -0.0]
     """
 
     range = (-math.inf, 0.0)
 
     def __init__(
-        self, weight: float = 1.0, name: str = "edit_count", normalisers: dict[str, Normaliser] | None = None
+        self,
+        weight: float = 1.0,
+        name: str = "edit_count",
+        normalisers: dict[str, Normaliser] | None = None,
     ) -> None:
         super().__init__(weight, name, normalisers)
 
@@ -158,17 +254,36 @@ class LengthError(_ErrorReward):
         weight: factor in the mix.
         name: log key.
         normalisers: by language code, in place of the built-in table.
+
+    Example:
+        >>> from lightning_audiorl.types import Utterance
+        >>> def hypothesis(reference, text):
+        ...     return Hypothesis(Utterance("row", (), reference, 1.0), text)
+        >>> reward = LengthError()
+        >>> reward.range
+        (-1.0, 0.0)
+        >>> reward.score([hypothesis("one two", "won too"), hypothesis("one two", "one")])
+        [-0.0, -0.5]
+
+        Empty reference, empty hypothesis, both empty:
+
+        >>> reward.score([hypothesis("", "one two"), hypothesis("one two", ""), hypothesis("", "")])
+        [-1.0, -1.0, -0.0]
     """
 
     range = (-1.0, 0.0)
 
     def __init__(
-        self, weight: float = 1.0, name: str = "length_error", normalisers: dict[str, Normaliser] | None = None
+        self,
+        weight: float = 1.0,
+        name: str = "length_error",
+        normalisers: dict[str, Normaliser] | None = None,
     ) -> None:
         super().__init__(weight, name, normalisers)
 
     def score_one(self, hypothesis: Hypothesis) -> float:
         counts = self.counts(hypothesis)
+        # An empty reference counts as one unit, so that any text for it is wrong altogether.
         off = abs(counts.hypothesis_length - counts.reference_length)
         return -min(1.0, off / max(1, counts.reference_length))
 
@@ -185,6 +300,21 @@ class Hallucination(TextReward):
         name: log key.
         rules: the rules to ask; None takes `text.DEFAULT_RULES`.
         normalisers: by language code, in place of the built-in table.
+
+    Example:
+        >>> from lightning_audiorl.types import Utterance
+        >>> def hypothesis(reference, text):
+        ...     return Hypothesis(Utterance("row", (), reference, 1.0), text)
+        >>> reward = Hallucination()
+        >>> reward.range
+        (-1.0, 0.0)
+        >>> reward.score([hypothesis("one two", "one two"), hypothesis("one two", "one two two two two two two")])
+        [0.0, -1.0]
+
+        Empty reference, empty hypothesis, both empty:
+
+        >>> reward.score([hypothesis("", "one two"), hypothesis("one two", ""), hypothesis("", "")])
+        [-1.0, -1.0, 0.0]
     """
 
     range = (-1.0, 0.0)
@@ -198,13 +328,16 @@ class Hallucination(TextReward):
     ) -> None:
         super().__init__(weight, name, normalisers)
         if rules is not None and not rules:
-            raise ValueError("Hallucination.rules: expected at least one rule, or None for the defaults; got []")
+            raise ValueError(
+                "Hallucination.rules: expected at least one rule, or None for the defaults; got []"
+            )
         self.rules: Sequence[HallucinationRule] = DEFAULT_RULES if rules is None else tuple(rules)
 
     def score_one(self, hypothesis: Hypothesis) -> float:
         normaliser = self.normaliser(hypothesis)
-        units = normaliser.units(hypothesis.row.text), normaliser.units(hypothesis.text)
-        return -1.0 if fired_rules(*units, self.rules) else 0.0
+        reference = normaliser.units(hypothesis.row.text)
+        units = normaliser.units(hypothesis.text)
+        return -1.0 if fired_rules(reference, units, self.rules) else 0.0
 
 
 class Keyword(TextReward):
@@ -221,6 +354,21 @@ class Keyword(TextReward):
         keywords: for every row, beside ``row.keywords``; may have several words each.
         neutral: the value where neither text has a keyword; above 0, else inventing keywords would cost nothing.
         normalisers: by language code, in place of the built-in table.
+
+    Example:
+        >>> from lightning_audiorl.types import Utterance
+        >>> def hypothesis(reference, text):
+        ...     return Hypothesis(Utterance("row", (), reference, 1.0), text)
+        >>> reward = Keyword(keywords=["anna"], neutral=0.5)
+        >>> reward.range
+        (0.0, 1.0)
+        >>> reward.score([hypothesis("anna", "Anna"), hypothesis("anna", "hannah"), hypothesis("one", "one")])
+        [1.0, 0.0, 0.5]
+
+        Empty reference, empty hypothesis, both empty:
+
+        >>> reward.score([hypothesis("", "anna"), hypothesis("anna", ""), hypothesis("", "")])
+        [0.0, 0.0, 0.5]
     """
 
     range = (0.0, 1.0)
@@ -256,16 +404,29 @@ class SoftOverlong(Reward):
         weight: factor in the mix.
         name: log key.
         buffer_share: the last part of the cap over which the reward falls from 0 to -1, in (0, 1].
+
+    Example:
+        >>> from lightning_audiorl.types import Utterance
+        >>> reward = SoftOverlong(Decoding(max_new_tokens=100, min_cap=100), buffer_share=0.2)
+        >>> row = Utterance("row", (), "one two", 1.0)
+        >>> reward.score([Hypothesis(row, "one two", num_tokens=num_tokens) for num_tokens in (80, 90, 100)])
+        [-0.0, -0.5, -1.0]
     """
 
     range = (-1.0, 0.0)
 
     def __init__(
-        self, decoding: Decoding, weight: float = 1.0, name: str = "soft_overlong", buffer_share: float = 0.25
+        self,
+        decoding: Decoding,
+        weight: float = 1.0,
+        name: str = "soft_overlong",
+        buffer_share: float = 0.25,
     ) -> None:
         super().__init__(weight, name)
         if not 0 < buffer_share <= 1:
-            raise ValueError(f"SoftOverlong.buffer_share: expected a number in (0, 1], got {buffer_share}")
+            raise ValueError(
+                f"SoftOverlong.buffer_share: expected a number in (0, 1], got {buffer_share}"
+            )
         self.decoding = decoding
         self.buffer_share = buffer_share
 
@@ -273,5 +434,7 @@ class SoftOverlong(Reward):
         values = []
         for hypothesis in hypotheses:
             cap = self.decoding.cap(hypothesis.row.duration_s)
-            values.append(soft_overlong(hypothesis.num_tokens, cap, max(1, round(cap * self.buffer_share))))
+            # At least one token: a share of a tiny cap may round to none.
+            buffer_tokens = max(1, round(cap * self.buffer_share))
+            values.append(soft_overlong(hypothesis.num_tokens, cap, buffer_tokens))
         return values

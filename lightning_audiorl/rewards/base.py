@@ -29,6 +29,14 @@ class Reward(ABC):
 
     Attributes:
         range: lowest and highest value of the unweighted reward.
+
+    Example:
+        >>> class Short(Reward):
+        ...     def score(self, hypotheses):
+        ...         return [-float(hypothesis.num_tokens) for hypothesis in hypotheses]
+        >>> from lightning_audiorl.types import Utterance
+        >>> Short(1.0, "short").score([Hypothesis(Utterance("row", (), "one", 1.0), "one", num_tokens=4)])
+        [-4.0]
     """
 
     range: tuple[float, float] = (-math.inf, math.inf)
@@ -75,7 +83,7 @@ class JudgedReward(Reward):
         """
 
     def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
-        """As `score_with`, on a panel of its own."""
+        """One value per hypothesis, in order; judges are asked afresh, on a panel of its own."""
         return self.score_with(hypotheses, JudgePanel())
 
 
@@ -86,9 +94,23 @@ class TextReward(Reward):
         weight: see Reward.
         name: see Reward.
         normalisers: by language code, in place of the built-in table (`text.normaliser_for`).
+
+    Example:
+        >>> class SameLength(TextReward):
+        ...     def score_one(self, hypothesis):
+        ...         normaliser = self.normaliser(hypothesis)
+        ...         return float(len(normaliser.units(hypothesis.text)) == len(normaliser.units(hypothesis.row.text)))
+        >>> from lightning_audiorl.types import Utterance
+        >>> SameLength(1.0, "length").score([Hypothesis(Utterance("row", (), "one two", 1.0), "won too")])
+        [1.0]
     """
 
-    def __init__(self, weight: float, name: str, normalisers: Mapping[str, Normaliser] | None = None) -> None:
+    def __init__(
+        self,
+        weight: float,
+        name: str,
+        normalisers: Mapping[str, Normaliser] | None = None,
+    ) -> None:
         super().__init__(weight, name)
         self.normalisers = dict(normalisers or {})
 
@@ -106,4 +128,5 @@ class TextReward(Reward):
                 f"reward '{self.name}' ({type(self).__name__}) reads text, but the policy speaks; take a reward that "
                 "listens, such as SpeechAccuracy"
             )
+
         return [self.score_one(hypothesis) for hypothesis in hypotheses]

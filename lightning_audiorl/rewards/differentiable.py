@@ -20,7 +20,7 @@ class DifferentiableReward(ABC):
 
     Args:
         weight: factor in the mix, finite and >= 0; with 0 the reward is only logged.
-        name: log key of this part; unique within a mix.
+        name: log key of this component; unique within a mix.
     """
 
     def __init__(self, weight: float, name: str) -> None:
@@ -29,10 +29,16 @@ class DifferentiableReward(ABC):
                 f"{type(self).__name__}: want a finite weight >= 0 and a name, got {weight} and {name!r}; rewards are "
                 "higher-is-better"
             )
-        self.weight, self.name = float(weight), name
+        self.weight = float(weight)
+        self.name = name
 
     @abstractmethod
-    def score(self, network: Token2Text, encoded: Encoded, rows: Sequence[Utterance]) -> Tensor:
+    def score(
+        self,
+        network: Token2Text,
+        encoded: Encoded,
+        rows: Sequence[Utterance],
+    ) -> Tensor:
         """[B] values with their gradient to ``encoded``; a row's value depends on that row alone."""
 
     @abstractmethod
@@ -53,15 +59,31 @@ class TextLikelihood(DifferentiableReward):
         form: "decoder", teacher-forced as in the paper, or "ctc", over all alignments.
         weight: factor in the mix.
         name: log key.
+
+    Example:
+        >>> network = Token2Text(num_codes=16, characters="one", width=8, heads=2).eval()
+        >>> encoded = network(torch.tensor([[3, 7, 1, 16]]), torch.tensor([4]))
+        >>> TextLikelihood("ctc").score(network, encoded, [Utterance("row", (), "one", 1.0)]).shape
+        torch.Size([1])
     """
 
-    def __init__(self, form: Literal["decoder", "ctc"] = "decoder", weight: float = 1.0, name: str = "text") -> None:
+    def __init__(
+        self,
+        form: Literal["decoder", "ctc"] = "decoder",
+        weight: float = 1.0,
+        name: str = "text",
+    ) -> None:
         super().__init__(weight, name)
         if form not in ("decoder", "ctc"):
             raise ValueError(f"TextLikelihood.form: expected 'decoder' or 'ctc', got {form!r}")
         self.form = form
 
-    def score(self, network: Token2Text, encoded: Encoded, rows: Sequence[Utterance]) -> Tensor:
+    def score(
+        self,
+        network: Token2Text,
+        encoded: Encoded,
+        rows: Sequence[Utterance],
+    ) -> Tensor:
         targets = network.targets(rows)
         if self.form == "ctc":
             return network.ctc_log_likelihood(encoded, targets)
@@ -72,7 +94,7 @@ class TextLikelihood(DifferentiableReward):
 
 
 class HeadLikelihood(DifferentiableReward):
-    """log P(label | speech) of a further head, in nats: one part of the multi-task reward.
+    """log P(label | speech) of a further head, in nats: one component of the multi-task reward.
 
     Range: (-inf, 0]. The label is the row's speaker for the head "speaker", else the manifest field of its name.
 
@@ -82,13 +104,25 @@ class HeadLikelihood(DifferentiableReward):
         name: log key; by default the head's name.
     """
 
-    def __init__(self, head: str = "speaker", weight: float = 1.0, name: str | None = None) -> None:
+    def __init__(
+        self,
+        head: str = "speaker",
+        weight: float = 1.0,
+        name: str | None = None,
+    ) -> None:
         super().__init__(weight, name or head)
         self.head = head
 
-    def score(self, network: Token2Text, encoded: Encoded, rows: Sequence[Utterance]) -> Tensor:
+    def score(
+        self,
+        network: Token2Text,
+        encoded: Encoded,
+        rows: Sequence[Utterance],
+    ) -> Tensor:
         classes = class_ids(rows, self.head, network.labels[self.head])
-        return network.head_log_likelihood(self.head, encoded, torch.tensor(classes, device=encoded.states.device))
+        return network.head_log_likelihood(
+            self.head, encoded, torch.tensor(classes, device=encoded.states.device)
+        )
 
     def check(self, network: Token2Text, rows: Sequence[Utterance] = ()) -> None:
         if self.head not in network.labels:
@@ -104,17 +138,30 @@ class DifferentiableMix:
 
     Args:
         token2text: the folder of a trained network, or a network.
-        rewards: the parts; default the text likelihood alone.
+        rewards: the components; default the text likelihood alone.
+
+    Example:
+        >>> network = Token2Text(num_codes=16, characters="one", width=8, heads=2)
+        >>> mix = DifferentiableMix(network, [TextLikelihood(), TextLikelihood("ctc", weight=0.0, name="ctc")])
+        >>> embedded = network.embed(torch.tensor([[3, 7, 1, 16]]))
+        >>> total, components = mix.score(embedded, torch.tensor([4]), [Utterance("row", (), "one", 1.0)])
+        >>> bool(total == components["text"]), sorted(components)
+        (True, ['ctc', 'text'])
     """
 
-    def __init__(self, token2text: str | Token2Text, rewards: list[DifferentiableReward] | None = None) -> None:
+    def __init__(
+        self, token2text: str | Token2Text, rewards: list[DifferentiableReward] | None = None
+    ) -> None:
         self.rewards = [TextLikelihood()] if rewards is None else list(rewards)
         names = [reward.name for reward in self.rewards]
-        if len(set(names)) < len(names) or not any(reward.weight for reward in self.rewards):
+        names_differ = len(set(names)) == len(names)
+        if not names_differ or not any(reward.weight for reward in self.rewards):
             raise ValueError(
                 f"DifferentiableMix.rewards: names must differ and some weight must be above 0; got {names} with "
                 f"weights {[reward.weight for reward in self.rewards]}"
             )
+
+        # Frozen: its gradient goes to the codes, never to its weights.
         network = Token2Text.load(token2text) if isinstance(token2text, str) else token2text
         self.network = network.requires_grad_(False).eval()
         for reward in self.rewards:
@@ -143,7 +190,12 @@ class DifferentiableMix:
                 f"the policy's is {codec_hash}): the same code would be another sound; train it with the policy's codec"
             )
 
-    def score(self, embedded: Tensor, lengths: Tensor, rows: Sequence[Utterance]) -> tuple[Tensor, dict[str, Tensor]]:
+    def score(
+        self,
+        embedded: Tensor,
+        lengths: Tensor,
+        rows: Sequence[Utterance],
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Score B samples.
 
         Args:
@@ -152,9 +204,16 @@ class DifferentiableMix:
             rows: B.
 
         Returns:
-            [B] total with its gradient, and the unweighted parts by name, without.
+            [B] total with its gradient, and the unweighted components by name, without.
         """
         encoded = self.network.encode(embedded, lengths)
-        parts = {reward.name: reward.score(self.network, encoded, rows) for reward in self.rewards}
-        total = sum((r.weight * parts[r.name] for r in self.rewards if r.weight), embedded.new_zeros(len(rows)))
-        return total, {name: part.detach() for name, part in parts.items()}
+        components = {
+            reward.name: reward.score(self.network, encoded, rows) for reward in self.rewards
+        }
+
+        # A reward of weight 0 is only logged: 0 times its infinite gradient would be NaN.
+        total = embedded.new_zeros(len(rows))
+        for reward in self.rewards:
+            if reward.weight:
+                total = total + reward.weight * components[reward.name]
+        return total, {name: component.detach() for name, component in components.items()}

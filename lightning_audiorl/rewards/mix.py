@@ -1,11 +1,11 @@
-"""A weighted sum of rewards that keeps its parts, and takes failed samples out instead of inventing a value."""
+"""A weighted sum of rewards that keeps its components, and takes failed samples out instead of inventing a value."""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from numbers import Real
 from typing import Literal
 
@@ -29,13 +29,27 @@ class RewardMix:
     Rewards that name the same judge share it, and what it answers; see `judges.JudgePanel`.
 
     Args:
-        rewards: the parts; names must differ and some weight must be above 0.
+        rewards: the components; names must differ and some weight must be above 0.
         on_error: "exclude" as above; "raise" stops at the first sample that cannot be scored.
+
+    Example:
+        >>> from lightning_audiorl.rewards import Accuracy, LengthError
+        >>> from lightning_audiorl.types import Utterance
+        >>> row = Utterance("row", (), "one two", 1.0)
+        >>> group = [Hypothesis(row, "one two"), Hypothesis(row, "one")]
+        >>> scores = RewardMix([Accuracy(weight=1.0), LengthError(weight=0.5)]).score([group])
+        >>> scores.total
+        tensor([[1.0000, 0.2500]])
+        >>> scores.parts
+        {'accuracy': tensor([[1.0000, 0.5000]]), 'length_error': tensor([[-0.0000, -0.5000]])}
     """
 
-    def __init__(self, rewards: list[Reward], on_error: Literal["exclude", "raise"] = "exclude") -> None:
+    def __init__(
+        self, rewards: list[Reward], on_error: Literal["exclude", "raise"] = "exclude"
+    ) -> None:
         if not rewards:
             raise ValueError("RewardMix.rewards: expected at least one reward, got []")
+
         names = [reward.name for reward in rewards]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -44,13 +58,18 @@ class RewardMix:
             )
         if on_error not in ("exclude", "raise"):
             raise ValueError(f"RewardMix.on_error: expected 'exclude' or 'raise', got {on_error!r}")
+
+        # Constructors check weights, but a weight may have been set since.
         for reward in rewards:
             if not math.isfinite(reward.weight) or reward.weight < 0:
                 raise ValueError(
                     f"weight of reward '{reward.name}': expected a finite number >= 0, got {reward.weight}"
                 )
         if not any(reward.weight for reward in rewards):
-            raise ValueError(f"RewardMix.rewards: all weights of {names} are 0, so nothing would be learnt")
+            raise ValueError(
+                f"RewardMix.rewards: all weights of {names} are 0, so nothing would be learnt"
+            )
+
         self.rewards = list(rewards)
         self.on_error = on_error
         self._warned: set[str] = set()
@@ -67,10 +86,14 @@ class RewardMix:
 
     def judges(self) -> list[nn.Module]:
         """The models that the rewards judge with, each once."""
-        held = [judge for reward in self.rewards for judge in reward.judges()]
-        return list(dict.fromkeys(held))
+        held: dict[nn.Module, None] = {}
+        for reward in self.rewards:
+            held |= dict.fromkeys(reward.judges())
+        return list(held)
 
-    def score(self, groups: Sequence[Sequence[Hypothesis]], panel: JudgePanel | None = None) -> Scores:
+    def score(
+        self, groups: Sequence[Sequence[Hypothesis]], panel: JudgePanel | None = None
+    ) -> Scores:
         """Score B groups of G hypotheses.
 
         Args:
@@ -83,8 +106,11 @@ class RewardMix:
         """
         sizes = sorted({len(group) for group in groups})
         if len(sizes) != 1 or sizes[0] == 0:
-            raise ValueError(f"RewardMix.score: expected groups of one size >= 1, got sizes {sizes}")
-        flat = [hypothesis for group in groups for hypothesis in group]
+            raise ValueError(
+                f"RewardMix.score: expected groups of one size >= 1, got sizes {sizes}"
+            )
+        # A reward sees all samples of a step in one list, so that a judge can hear them in full passes.
+        flat = list(chain.from_iterable(groups))
         panel = panel or JudgePanel()
 
         shape = (len(groups), sizes[0])
@@ -93,7 +119,9 @@ class RewardMix:
         parts: dict[str, torch.Tensor] = {}
         failures: dict[str, int] = {}
         for reward in self.rewards:
-            part = torch.tensor(self._values(reward, flat, panel), dtype=torch.float64).reshape(shape)
+            # In float64; the total is rounded to float32 once, at the end.
+            values = self._values(reward, flat, panel)
+            part = torch.tensor(values, dtype=torch.float64).reshape(shape)
             scored = ~part.isnan()
 
             # A reward of weight 0 is only watched: its failures take no sample out of the step.
@@ -104,23 +132,33 @@ class RewardMix:
             failures[reward.name] = int((~scored).sum())
         return Scores(total.float(), valid, parts, failures)
 
-    def _values(self, reward: Reward, flat: list[Hypothesis], panel: JudgePanel) -> list[float]:
+    def _values(
+        self,
+        reward: Reward,
+        flat: list[Hypothesis],
+        panel: JudgePanel,
+    ) -> list[float]:
         """One finite value per hypothesis; NaN where the reward failed."""
         answers = _attempt(reward, flat, panel)
         if isinstance(answers, Exception):
             # Some sample is at fault. Rewards may compare the samples of a row, so each row is tried by itself.
             self._report(reward, f"raised {answers!r}", answers)
-            rows = groupby(flat, key=lambda hypothesis: hypothesis.row.id)
-            answers = [answer for _, row in rows for answer in _without_failing(reward, list(row), panel)]
+            answers = []
+            for _, samples in groupby(flat, key=lambda hypothesis: hypothesis.row.id):
+                answers += _without_failing(reward, list(samples), panel)
 
         values = [_number(answer) for answer in answers]
         failed = [i for i, value in enumerate(values) if math.isnan(value)]
         if not failed:
             return values
 
+        # The first of them says what is wrong; all of them would say the same over and over.
         first = answers[failed[0]]
-        example = f"gave {first!r} for row '{flat[failed[0]].row.id}'"
+        first_row = flat[failed[0]].row
+        example = f"gave {first!r} for row '{first_row.id}'"
         self._report(reward, example)
+
+        # A step without any sample left would be learnt from nothing, and silently.
         if len(failed) == len(flat):
             raise RewardError(
                 f"reward '{reward.name}' ({type(reward).__name__}) failed on all {len(flat)} samples of a step; "
@@ -128,7 +166,12 @@ class RewardMix:
             ) from (first if isinstance(first, Exception) else None)
         return values
 
-    def _report(self, reward: Reward, what: str, error: Exception | None = None) -> None:
+    def _report(
+        self,
+        reward: Reward,
+        what: str,
+        error: Exception | None = None,
+    ) -> None:
         """Raise where ``on_error`` says so; otherwise warn, the first time."""
         if self.on_error == "raise":
             raise RewardError(f"reward '{reward.name}' ({type(reward).__name__}) {what}") from error
@@ -144,7 +187,11 @@ class RewardMix:
         )
 
 
-def _attempt(reward: Reward, hypotheses: list[Hypothesis], panel: JudgePanel) -> list[object] | Exception:
+def _attempt(
+    reward: Reward,
+    hypotheses: list[Hypothesis],
+    panel: JudgePanel,
+) -> list[object] | Exception:
     """One answer per hypothesis, of whatever type; the exception where the reward raises one.
 
     Raises:
@@ -152,9 +199,11 @@ def _attempt(reward: Reward, hypotheses: list[Hypothesis], panel: JudgePanel) ->
     """
     try:
         answers: object = (
-            reward.score_with(hypotheses, panel) if isinstance(reward, JudgedReward) else reward.score(hypotheses)
+            reward.score_with(hypotheses, panel)
+            if isinstance(reward, JudgedReward)
+            else reward.score(hypotheses)
         )
-    except RewardError:
+    except RewardError:  # broken as a program: no sample is at fault
         raise
     except Exception as error:  # noqa: BLE001 - a user's reward may raise anything; it is logged or re-raised
         return error
@@ -173,7 +222,11 @@ def _attempt(reward: Reward, hypotheses: list[Hypothesis], panel: JudgePanel) ->
     return list(answers)
 
 
-def _without_failing(reward: Reward, group: list[Hypothesis], panel: JudgePanel) -> list[object]:
+def _without_failing(
+    reward: Reward,
+    group: list[Hypothesis],
+    panel: JudgePanel,
+) -> list[object]:
     """One answer per sample of a row, those that the reward fails on left out; their answer is its exception."""
     together = _attempt(reward, group, panel)
     if not isinstance(together, Exception):
@@ -199,7 +252,13 @@ def _without_failing(reward: Reward, group: list[Hypothesis], panel: JudgePanel)
 
 
 def _number(answer: object) -> float:
-    """The answer as a float; NaN when it is no number that is finite in float32."""
+    """The answer as a float; NaN when it is no number that is finite in float32.
+
+    Example:
+        >>> _number(1), _number("1"), _number(1e39)
+        (1.0, nan, nan)
+    """
+    # Tensors and texts are no numbers, even where they could be read as one: the reward is at fault.
     if not isinstance(answer, Real):
         return math.nan
     value = float(answer)

@@ -1,4 +1,4 @@
-"""Rewards for speech synthesis that ask nobody: the sample's length, and how a group's samples differ."""
+"""Rewards for speech synthesis without a judge: a sample's length, and how the samples of a group differ."""
 
 from __future__ import annotations
 
@@ -17,11 +17,15 @@ from lightning_audiorl.types import Hypothesis, Speech
 
 
 def by_group(
-    hypotheses: Sequence[Hypothesis], score: Callable[[Sequence[Speech]], list[float]], name: str
+    hypotheses: Sequence[Hypothesis],
+    score: Callable[[Sequence[Speech]], list[float]],
+    name: str,
 ) -> list[float]:
     """``score`` of each group of samples: neighbours of the same row."""
-    groups = [list(group) for _, group in groupby(hypotheses, key=lambda hypothesis: hypothesis.row.id)]
-    return [value for group in groups for value in score([speech_of(hypothesis, name) for hypothesis in group])]
+    values: list[float] = []
+    for _, group in groupby(hypotheses, key=lambda hypothesis: hypothesis.row.id):
+        values += score([speech_of(hypothesis, name) for hypothesis in group])
+    return values
 
 
 def duration_consistency(lengths: Sequence[int], floor: float = -1.0) -> list[float]:
@@ -29,36 +33,65 @@ def duration_consistency(lengths: Sequence[int], floor: float = -1.0) -> list[fl
 
     Samples without a token are left out of the median and get ``floor``.
 
-    Example: lengths 10, 8, 16, 0 -> median 10; values 0, -0.2, -0.6, -1.
+    Example:
+        >>> duration_consistency([10, 8, 16, 0])
+        [0.0, -0.2, -0.6, -1.0]
     """
+    # Silence must not pull the median down: a group that mostly says nothing would reward it.
     spoken = [length for length in lengths if length]
     middle = median(spoken) if spoken else 1.0
-    return [max(floor, -abs(length - middle) / middle) if length else floor for length in lengths]
+
+    values = []
+    for length in lengths:
+        value = -abs(length - middle) / middle
+        values.append(max(floor, value) if length else floor)
+    return values
 
 
 class DurationConsistency(Reward):
     """R2: how far a sample's length is from the median of its group, in speech tokens (arXiv:2509.18569).
 
-    Keeps speech from slowing down or rushing. Range: [floor, 0]. Higher is better. Nothing said: the floor. The text
+    Keeps speech from slowing down or rushing. Range: [floor, 0]. Higher is better. An empty sample: the floor. The text
     plays no part. A sample alone in its group is its own median: 0.
 
     Args:
         weight: factor in the mix.
         name: log key.
         floor: lower clip; at most -1, so that nothing scores below a sample that says nothing.
+
+    Example:
+        >>> import torch
+        >>> from lightning_audiorl.types import Utterance
+        >>> def sample(text, num_codes):
+        ...     speech = Speech(torch.zeros(320 * num_codes), 8000, torch.zeros(num_codes))
+        ...     return Hypothesis(Utterance(text, (), text, 1.0), "", speech=speech)
+        >>> reward = DurationConsistency()
+        >>> reward.score([sample("one", 10), sample("one", 8), sample("one", 16), sample("one", 0)])
+        [0.0, -0.2, -0.6, -1.0]
+        >>> reward.score([sample("", 10), sample("", 0)])
+        [0.0, -1.0]
     """
 
-    def __init__(self, weight: float = 1.0, name: str = "duration_consistency", floor: float = -1.0) -> None:
+    def __init__(
+        self,
+        weight: float = 1.0,
+        name: str = "duration_consistency",
+        floor: float = -1.0,
+    ) -> None:
         super().__init__(weight, name)
         if not -math.inf < floor <= -1:
-            raise ValueError(f"DurationConsistency.floor: expected a finite number at most -1, got {floor}")
+            raise ValueError(
+                f"DurationConsistency.floor: expected a finite number at most -1, got {floor}"
+            )
         self.floor = floor
         self.range = (floor, 0.0)
 
     def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
         return by_group(
             hypotheses,
-            lambda group: duration_consistency([speech.codes.shape[0] for speech in group], self.floor),
+            lambda group: duration_consistency(
+                [speech.codes.shape[0] for speech in group], self.floor
+            ),
             self.name,
         )
 
@@ -68,11 +101,14 @@ def token_distances(group: Sequence[Sequence[int]]) -> list[float]:
 
     Empty sequences get 0 and are no one's other: silence is not variety. One without others gets 0.
 
-    Example: (1 2 3 4), (1 2 3 4), (1 2 9 4) -> 0.125, 0.125, 0.25.
+    Example:
+        >>> token_distances([[1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 9, 4], []])
+        [0.125, 0.125, 0.25, 0.0]
     """
 
     def distance(i: int) -> float:
-        others = [group[j] for j in range(len(group)) if j != i and group[j]]
+        # Silence does not count as another sample: it would make every sample of its group look diverse.
+        others = [other for j, other in enumerate(group) if j != i and other]
         if not group[i] or not others:
             return 0.0
         return mean(Levenshtein.normalized_distance(group[i], other) for other in others)
@@ -86,7 +122,7 @@ class Diversity(Reward):
     distance: mean edit distance of its speech tokens to those of the others, over the longer length; range [0, 1].
     melody: standard deviation of F0 over its voiced frames in semitones, over ``full_melody_semitones``; range [0, 1].
     The reward is ``distance_weight * distance + melody_weight * melody``. Range: [0, distance_weight + melody_weight].
-    Higher is better. Nothing said: 0. The text plays no part. A sample alone in its group has distance 0. Where the
+    Higher is better. An empty sample: 0. The text plays no part. A sample alone in its group has distance 0. Where the
     waveform holds samples that are not finite, its melody cannot be measured: NaN, which takes it out of the step.
 
     Args:
@@ -95,6 +131,18 @@ class Diversity(Reward):
         distance_weight: of the token distance.
         melody_weight: of the melody; 0 leaves F0 unmeasured.
         full_melody_semitones: deviation that counts as 1; read speech has 2 to 4.
+
+    Example:
+        >>> import torch
+        >>> from lightning_audiorl.types import Utterance
+        >>> def sample(codes):
+        ...     speech = Speech(torch.zeros(320 * len(codes)), 8000, torch.tensor(codes, dtype=torch.int64))
+        ...     return Hypothesis(Utterance("row", (), "one", 1.0), "", speech=speech)
+        >>> reward = Diversity(distance_weight=1.0, melody_weight=0.5)
+        >>> reward.range
+        (0.0, 1.5)
+        >>> reward.score([sample([1, 2, 3, 4]), sample([1, 2, 3, 4]), sample([1, 2, 9, 4]), sample([])])
+        [0.125, 0.125, 0.25, 0.0]
     """
 
     def __init__(
@@ -106,17 +154,18 @@ class Diversity(Reward):
         full_melody_semitones: float = 6.0,
     ) -> None:
         super().__init__(weight, name)
-        if (
-            min(distance_weight, melody_weight) < 0
-            or distance_weight + melody_weight <= 0
-            or full_melody_semitones <= 0
-        ):
+        weights_fit = (
+            min(distance_weight, melody_weight) >= 0 and distance_weight + melody_weight > 0
+        )
+        if not weights_fit or full_melody_semitones <= 0:
             raise ValueError(
                 "Diversity: want weights >= 0, one of them above 0, and full_melody_semitones > 0; got "
                 f"distance_weight={distance_weight}, melody_weight={melody_weight}, "
                 f"full_melody_semitones={full_melody_semitones}"
             )
-        self.distance_weight, self.melody_weight = distance_weight, melody_weight
+
+        self.distance_weight = distance_weight
+        self.melody_weight = melody_weight
         self.full_melody_semitones = full_melody_semitones
         self.range = (0.0, distance_weight + melody_weight)
 
@@ -125,22 +174,27 @@ class Diversity(Reward):
 
     def _group(self, group: Sequence[Speech]) -> list[float]:
         distances = token_distances([speech.codes.tolist() for speech in group])
-        return [
-            self.distance_weight * distance + (self.melody_weight * self._melody(speech) if self.melody_weight else 0.0)
-            for distance, speech in zip(distances, group, strict=True)
-        ]
+
+        # Without a weight F0 is not even measured: 0 times a melody that cannot be measured is NaN.
+        values = []
+        for distance, speech in zip(distances, group, strict=True):
+            melody = self.melody_weight * self._melody(speech) if self.melody_weight else 0.0
+            values.append(self.distance_weight * distance + melody)
+        return values
 
     def _melody(self, speech: Speech) -> float:
+        """Spread of F0 over ``full_melody_semitones``, at most 1; NaN for samples that are not finite."""
         if not bool(speech.waveform.isfinite().all()):
             return math.nan
-        spread = f0_spread_semitones(voiced_f0_hz(speech.waveform, speech.sample_rate_hz))
+        f0_hz = voiced_f0_hz(speech.waveform, speech.sample_rate_hz)
+        spread = f0_spread_semitones(f0_hz)
         return min(spread / self.full_melody_semitones, 1.0)
 
 
 class SpeechBounds(Reward):
     """Hard bounds: 0 for a sample that ended by itself and has a plausible length, else -1.
 
-    Range: {-1, 0}. Higher is better. Nothing said: -1. Empty reference: only the stop and the expected length count.
+    Range: {-1, 0}. Higher is better. An empty sample: -1. Empty reference: only the stop and the expected length count.
 
     Args:
         weight: factor in the mix.
@@ -148,6 +202,18 @@ class SpeechBounds(Reward):
         tokens_per_character: fewest and most speech tokens per character of the normalised text, spaces left out.
         tokens_per_second: fewest and most speech tokens per second of the row's ``duration_s``, the expected length.
         normalisers: by language code, in place of the built-in table.
+
+    Example:
+        >>> import torch
+        >>> from lightning_audiorl.types import Utterance
+        >>> def sample(text, num_codes, finished=True):
+        ...     speech = Speech(torch.zeros(320 * num_codes), 8000, torch.zeros(num_codes))
+        ...     return Hypothesis(Utterance("row", (), text, 1.0), "", finished=finished, speech=speech)
+        >>> reward = SpeechBounds(tokens_per_character=(2, 6))
+        >>> reward.score([sample("one", 12), sample("one", 30), sample("one", 12, finished=False), sample("one", 0)])
+        [0.0, -1.0, -1.0, -1.0]
+        >>> reward.score([sample("", 30), sample("", 0)])
+        [0.0, -1.0]
     """
 
     range = (-1.0, 0.0)
@@ -161,21 +227,36 @@ class SpeechBounds(Reward):
         normalisers: dict[str, Normaliser] | None = None,
     ) -> None:
         super().__init__(weight, name)
-        spans = {"tokens_per_character": tokens_per_character, "tokens_per_second": tokens_per_second}
+        spans = {
+            "tokens_per_character": tokens_per_character,
+            "tokens_per_second": tokens_per_second,
+        }
         for key, span in spans.items():
             if span is not None and not 0 <= span[0] <= span[1]:
-                raise ValueError(f"SpeechBounds.{key}: expected (low, high) with 0 <= low <= high, got {span}")
-        self.tokens_per_character, self.tokens_per_second = tokens_per_character, tokens_per_second
+                raise ValueError(
+                    f"SpeechBounds.{key}: expected (low, high) with 0 <= low <= high, got {span}"
+                )
+
+        self.tokens_per_character = tokens_per_character
+        self.tokens_per_second = tokens_per_second
         self.normalisers = dict(normalisers or {})
 
     def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
         return [0.0 if self._within(hypothesis) else -1.0 for hypothesis in hypotheses]
 
     def _within(self, hypothesis: Hypothesis) -> bool:
-        num_codes, row = speech_of(hypothesis, self.name).codes.shape[0], hypothesis.row
-        characters = len(normaliser_for(row.lang, self.normalisers).normalise(row.text).replace(" ", ""))
+        """Whether the sample ended by itself, said something, and is about as long as its text."""
+        row = hypothesis.row
+        num_codes = speech_of(hypothesis, self.name).codes.shape[0]
+        text = normaliser_for(row.lang, self.normalisers).normalise(row.text)
+        num_characters = len(text.replace(" ", ""))
+
+        # Of a text without characters only the expected length counts.
         spans = [(self.tokens_per_second, row.duration_s)]
-        if characters:
-            spans.append((self.tokens_per_character, characters))
-        fits = all(span is None or span[0] * per <= num_codes <= span[1] * per for span, per in spans)
-        return hypothesis.finished and num_codes > 0 and fits
+        if num_characters:
+            spans.append((self.tokens_per_character, num_characters))
+
+        for span, size in spans:
+            if span is not None and not span[0] * size <= num_codes <= span[1] * size:
+                return False
+        return hypothesis.finished and num_codes > 0

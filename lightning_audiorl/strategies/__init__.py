@@ -12,7 +12,11 @@ from lightning_audiorl.strategies.phases import PHASES, Phase, PhaseClock
 from lightning_audiorl.strategies.placement import Placement
 from lightning_audiorl.strategies.single import PhaseSingleDevice
 
-for _name, _strategy in (("phase_single", PhaseSingleDevice), ("phase_ddp", PhaseDDP), ("phase_fsdp", PhaseFSDP)):
+for _name, _strategy in (
+    ("phase_single", PhaseSingleDevice),
+    ("phase_ddp", PhaseDDP),
+    ("phase_fsdp", PhaseFSDP),
+):
     if _name not in StrategyRegistry.available_strategies():
         StrategyRegistry.register(_name, _strategy, description=str(_strategy.__doc__))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -27,16 +28,29 @@ def shard_units(modules: list[nn.Module], users: dict[int, int]) -> list[nn.Modu
     Args:
         modules: of one part.
         users: of `weight_users` over the whole policy.
+
+    Example:
+        >>> layers = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])
+        >>> model = nn.Sequential(nn.Embedding(5, 2), layers, nn.LayerNorm(2))
+        >>> [type(unit).__name__ for unit in shard_units([model], weight_users([model]))]
+        ['Linear', 'Linear', 'Embedding']
     """
-    found = [inner for module in modules for inner in module.modules()]
+    found: list[nn.Module] = []
+    for module in modules:
+        found += module.modules()
 
     # A layer is what stands in a ModuleList; a list inside a layer (experts, say) is sharded with its layer.
-    layers = [layer for stack in found if isinstance(stack, nn.ModuleList) for layer in stack]
-    nested = {id(inner) for layer in layers for inner in layer.modules() if inner is not layer}
-    outer = [layer for layer in layers if id(layer) not in nested and any(True for _ in layer.parameters())]
+    layers: list[nn.Module] = []
+    for stack in found:
+        if isinstance(stack, nn.ModuleList):
+            layers += stack
+    nested: set[int] = set()
+    for layer in layers:
+        nested.update(id(inner) for inner in layer.modules() if inner is not layer)
+    outer = [layer for layer in layers if id(layer) not in nested and list(layer.parameters())]
 
     covered = nested | {id(layer) for layer in outer}
-    embeddings = []
+    embeddings: list[nn.Module] = []
     for other in found:
         if type(other) is not nn.Embedding or id(other) in covered:
             continue
@@ -55,7 +69,10 @@ def weight_users(modules: list[nn.Module]) -> dict[int, int]:
         True
     """
     # A module that stands in several parts is one module.
-    distinct = {id(inner): inner for module in modules for inner in module.modules()}
+    distinct: dict[int, nn.Module] = {}
+    for module in modules:
+        distinct.update((id(inner), inner) for inner in module.modules())
+
     users: dict[int, int] = {}
     for inner in distinct.values():
         for parameter in inner._parameters.values():
@@ -95,7 +112,7 @@ class PhaseFSDP(PhaseMixin, ModelParallelStrategy):
     def shard(self, parts: Mapping[str, list[nn.Module]]) -> None:
         """Shard the modules of a policy's parts, once; called by the module's ``configure_model``."""
         mesh = self.device_mesh["data_parallel"]
-        users = weight_users([module for modules in parts.values() for module in modules])
+        users = weight_users(list(chain.from_iterable(parts.values())))
         for name, modules in parts.items():
             # A second fit, or a test after it, finds the modules sharded.
             self._units[name] = self._units.get(name) or shard_units(modules, users)
@@ -112,7 +129,8 @@ class PhaseFSDP(PhaseMixin, ModelParallelStrategy):
 
     def _sharded(self, names: Iterable[str]) -> list[FSDPModule]:
         """The sharded modules of the parts ``names``."""
-        return [unit for name in names for unit in self._units[name] if isinstance(unit, FSDPModule)]
+        units = chain.from_iterable(self._units[name] for name in names)
+        return [unit for unit in units if isinstance(unit, FSDPModule)]
 
     @contextmanager
     def phase(self, name: Phase) -> Iterator[None]:
@@ -154,4 +172,6 @@ class PhaseFSDP(PhaseMixin, ModelParallelStrategy):
             for name, parameter in list(module._parameters.items()):
                 if isinstance(parameter, DTensor):
                     whole = parameter.full_tensor().detach().cpu()
-                    module._parameters[name] = nn.Parameter(whole, requires_grad=parameter.requires_grad)
+                    module._parameters[name] = nn.Parameter(
+                        whole, requires_grad=parameter.requires_grad
+                    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -58,6 +59,17 @@ class Ledger:
     Attributes:
         resident_bytes: by phase and part, when the phase began; the largest of the step.
         peak_bytes: by phase: most memory in use; on a CPU that of the whole process.
+
+    Example:
+        >>> from lightning_audiorl.strategies import Part
+        >>> weight = torch.zeros(2**18)
+        >>> placement = Placement("resident", torch.device("cpu"))
+        >>> placement.add([Part("lm", frozenset({"rollout"}), lambda: [weight])])
+        >>> ledger = Ledger(placement, torch.device("cpu"))
+        >>> with ledger.phase("rollout"):
+        ...     pass
+        >>> ledger.metrics()["resident_mib/rollout"]
+        1.0
     """
 
     def __init__(self, placement: Placement, device: torch.device) -> None:
@@ -96,16 +108,12 @@ class Ledger:
         out["moving/hidden_seconds"] = max(0.0, placement.moved_s - placement.waited_s)
         return out
 
-    #: Former name of `metrics`.
-    figures = metrics
-
     def table(self) -> str:
         """MiB of each part in each phase, as Markdown; the last row is the peak."""
         phases = list(self.resident_bytes)
         rows = [["MiB resident", *phases], ["---"] * (len(phases) + 1)]
 
-        parts = list(dict.fromkeys(part for held in self.resident_bytes.values() for part in held))
-        for part in parts:
+        for part in dict.fromkeys(chain.from_iterable(self.resident_bytes.values())):
             sizes = [self.resident_bytes[phase].get(part, 0) / _MIB for phase in phases]
             rows.append([part, *(f"{size:.1f}" if size else "." for size in sizes)])
 
@@ -113,7 +121,8 @@ class Ledger:
         rows.append(["all parts", *(f"{total:.1f}" for total in totals)])
 
         peaks = [self.peak_bytes.get(phase) for phase in phases]
-        rows.append(["peak in use", *("-" if peak is None else f"{peak / _MIB:.1f}" for peak in peaks)])
+        cells = ["-" if peak is None else f"{peak / _MIB:.1f}" for peak in peaks]
+        rows.append(["peak in use", *cells])
         return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
     def reset(self) -> None:

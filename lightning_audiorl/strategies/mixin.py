@@ -40,7 +40,9 @@ class PhaseMixin(Strategy):
     #: Number of processes; every strategy of Lightning has it, their base class does not.
     world_size: int
 
-    def __init__(self, placement: PlacementPolicy = "offload", budget_gb: float | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, placement: PlacementPolicy = "offload", budget_gb: float | None = None, **kwargs: Any
+    ) -> None:
         budget_bytes = _bytes(budget_gb)
         # A bad setting fails here, not in the run.
         Placement(placement, torch.device("cpu"), budget_bytes)
@@ -103,21 +105,29 @@ class PhaseMixin(Strategy):
         """
         module = self.lightning_module
         if not isinstance(module, PlacedModule):
-            raise TypeError(f"{type(self).__name__} wants an AudioRLModule, got {type(module).__name__}")
+            raise TypeError(
+                f"{type(self).__name__} wants an AudioRLModule, got {type(module).__name__}"
+            )
         self.placement = Placement(self._policy, self.root_device, self._budget_bytes)
         self.ledger = Ledger(self.placement, self.root_device)
 
         parts = module.parts()
-        placed = {id(tensor) for part in parts for tensor in part.tensors()}
+        placed: set[int] = set()
+        for part in parts:
+            placed.update(id(tensor) for tensor in part.tensors())
         for tensor in (*module.parameters(), *module.buffers()):
             if id(tensor) not in placed and not isinstance(tensor, DTensor):
                 tensor.data = tensor.data.to(self.root_device)
         self.placement.add(parts)
 
     def _optimizer_tensors(self) -> list[Tensor]:
-        states = [state for optimizer in self.optimizers for state in optimizer.state.values()]
-        # A state of one number, such as AdamW's step, lives on the host.
-        return [t for state in states for t in state.values() if isinstance(t, Tensor) and t.ndim > 0]
+        """What the optimizers keep for each parameter."""
+        tensors: list[Tensor] = []
+        for optimizer in self.optimizers:
+            for state in optimizer.state.values():
+                # A state of one number, such as AdamW's step, lives on the host.
+                tensors += [t for t in state.values() if isinstance(t, Tensor) and t.ndim > 0]
+        return tensors
 
     @contextmanager
     def _values(self) -> Iterator[None]:
@@ -132,7 +142,10 @@ class PhaseMixin(Strategy):
         """With the values of parked tensors; they stay in the result when the tensors are parked again."""
         with self._values():
             state = super().lightning_module_state_dict()
-            return {key: value.detach() if isinstance(value, Tensor) else value for key, value in state.items()}
+            return {
+                key: value.detach() if isinstance(value, Tensor) else value
+                for key, value in state.items()
+            }
 
     def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Also into parked tensors, where the strategy loads into them by itself."""

@@ -78,8 +78,12 @@ def module_parts(name: str, modules: Iterable[nn.Module], kind: str | None = Non
     parts = []
     if frozen:
         held = list(frozen.values())
-        parts.append(Part(name, needed | _UPDATE if trainable else needed, lambda: held, frozen=True))
+        parts.append(
+            Part(name, needed | _UPDATE if trainable else needed, lambda: held, frozen=True)
+        )
     if trainable:
         trained = list(trainable.values())
-        parts.append(Part(f"{name} (trainable)", needed - NEEDED["reference"] | _UPDATE, lambda: trained))
+        parts.append(
+            Part(f"{name} (trainable)", needed - NEEDED["reference"] | _UPDATE, lambda: trained)
+        )
     return parts

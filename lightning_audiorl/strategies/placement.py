@@ -60,7 +60,9 @@ class _Held:
         tensors = {id(tensor): tensor for tensor in self.tensors()}
 
         # An id may have gone over to another tensor since: an optimizer makes new states, a step new prompts.
-        self.host = {key: held for key, held in self.host.items() if tensors.get(key) is held[0]}
+        for key, (known, _) in list(self.host.items()):
+            if tensors.get(key) is not known:
+                del self.host[key]
         for key, tensor in tensors.items():
             if tensor.numel() == 0:
                 continue
@@ -138,13 +140,30 @@ class Placement:
     Attributes:
         moved_bytes, moved_s, waited_s: since `reset`: bytes copied, seconds that copying took, and seconds of it that
             the computation had to wait for.
+
+    Example:
+        >>> weight = torch.ones(3)
+        >>> placement = Placement("offload", torch.device("cpu"))
+        >>> placement.add([Part("lm", frozenset({"rollout"}), lambda: [weight])])
+        >>> placement.enter("encode")
+        >>> placement.is_parked("lm"), weight.numel()
+        (True, 0)
+        >>> placement.enter("rollout")
+        >>> placement.is_parked("lm"), weight
+        (False, tensor([1., 1., 1.]))
     """
 
-    def __init__(self, policy: PlacementPolicy, device: torch.device, budget_bytes: int | None = None) -> None:
+    def __init__(
+        self, policy: PlacementPolicy, device: torch.device, budget_bytes: int | None = None
+    ) -> None:
         if policy not in get_args(PlacementPolicy):
-            raise ValueError(f"placement: expected one of {', '.join(get_args(PlacementPolicy))}, got {policy!r}")
+            raise ValueError(
+                f"placement: expected one of {', '.join(get_args(PlacementPolicy))}, got {policy!r}"
+            )
         if policy == "auto" and (budget_bytes is None or budget_bytes <= 0):
-            raise ValueError("placement 'auto' wants a budget: set budget_gb to the memory that parts may take")
+            raise ValueError(
+                "placement 'auto' wants a budget: set budget_gb to the memory that parts may take"
+            )
         self.policy: PlacementPolicy = policy
         self.device = device
         self.budget_bytes = budget_bytes
@@ -155,7 +174,9 @@ class Placement:
         self._last: Phase | None = None
 
         # Where prefetches run, and the two events around each of them, for its time.
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" and policy == "auto" else None
+        self._stream = (
+            torch.cuda.Stream(device) if device.type == "cuda" and policy == "auto" else None
+        )
         self._pending: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
         self.reset()
 
@@ -186,7 +207,10 @@ class Placement:
 
     def resident_bytes(self) -> dict[str, int]:
         """Bytes on the device by part, read from the storages."""
-        return {held.part.name: storage_bytes(list(held.part.tensors()), self.device) for held in self._held}
+        return {
+            held.part.name: storage_bytes(list(held.part.tensors()), self.device)
+            for held in self._held
+        }
 
     def enter(self, phase: Phase) -> None:
         """Bring what ``phase`` needs; under ``auto`` begin to bring what the phase after it needs."""
@@ -284,7 +308,9 @@ class Placement:
             self.moved_s += first.elapsed_time(last) / 1000
         self._pending = []
 
-        self.moved_bytes += sum(held.num_bytes for held in self._held if held.parked != before[id(held)])
+        self.moved_bytes += sum(
+            held.num_bytes for held in self._held if held.parked != before[id(held)]
+        )
 
     def reset(self) -> None:
         """Forget what was moved."""

@@ -1,6 +1,11 @@
 """Text normalisation, error counts, hallucination rules and keyword counts. No torch."""
 
-from lightning_audiorl.text.errors import ErrorCounts, count_errors, count_errors_batch, symmetric_error_rate
+from lightning_audiorl.text.errors import (
+    ErrorCounts,
+    count_errors,
+    count_errors_batch,
+    symmetric_error_rate,
+)
 from lightning_audiorl.text.hallucination import (
     DEFAULT_RULES,
     HallucinationRule,

@@ -15,7 +15,15 @@ from lightning_audiorl.text.normalise import Unit, split_units
 class ErrorCounts:
     """Edit counts of one or more utterances; add two to join them.
 
-    Example: reference "a b c", hypothesis "a x c d" -> hits 2, substitutions 1, deletions 0, insertions 1.
+    Example:
+        >>> ErrorCounts(hits=2, substitutions=1) + ErrorCounts(hits=3, insertions=1)
+        ErrorCounts(hits=5, substitutions=1, deletions=0, insertions=1)
+
+    Args:
+        hits: units that both texts have.
+        substitutions: units of the reference that the hypothesis replaces by others.
+        deletions: units of the reference that the hypothesis lacks.
+        insertions: units that the hypothesis adds.
     """
 
     hits: int = 0
@@ -33,47 +41,87 @@ class ErrorCounts:
 
     @property
     def reference_length(self) -> int:
+        """Units of the reference."""
         return self.hits + self.substitutions + self.deletions
 
     @property
     def hypothesis_length(self) -> int:
+        """Units of the hypothesis."""
         return self.hits + self.substitutions + self.insertions
 
     @property
     def errors(self) -> int:
+        """Edits of any kind."""
         return self.substitutions + self.deletions + self.insertions
 
     @property
     def rate(self) -> float:
-        """Errors per reference unit; an empty reference counts as one unit, so its rate is the number of insertions."""
+        """Errors per reference unit; an empty reference counts as one unit, so its rate is the number of insertions.
+
+        Example:
+            >>> ErrorCounts(hits=3, deletions=1).rate
+            0.25
+            >>> ErrorCounts(insertions=2).rate
+            2.0
+        """
         return self.errors / max(self.reference_length, 1)
 
 
 def count_errors(reference: str, hypothesis: str, unit: Unit = "word") -> ErrorCounts:
     """Count edits that turn the reference into the hypothesis. Either may be empty.
 
+    Example:
+        >>> count_errors("a b c", "a x c d")
+        ErrorCounts(hits=2, substitutions=1, deletions=0, insertions=1)
+        >>> count_errors("abc", "ac", unit="char").deletions
+        1
+
     Args:
         reference: normalised text.
         hypothesis: normalised text.
         unit: "word" splits at spaces, "char" counts every character.
     """
-    source, target = split_units(reference, unit), split_units(hypothesis, unit)
+    source = split_units(reference, unit)
+    target = split_units(hypothesis, unit)
     edits = Counter(edit.tag for edit in Levenshtein.editops(source, target))
-    substitutions, deletions, insertions = edits["replace"], edits["delete"], edits["insert"]
-    return ErrorCounts(len(source) - substitutions - deletions, substitutions, deletions, insertions)
+    return ErrorCounts(
+        # Units that no edit touches are equal in both.
+        hits=len(source) - edits["replace"] - edits["delete"],
+        substitutions=edits["replace"],
+        deletions=edits["delete"],
+        insertions=edits["insert"],
+    )
 
 
 def symmetric_error_rate(one: str, other: str, unit: Unit = "word") -> float:
-    """Edits between two normalised texts over the length of the longer, 0 to 1; 0 for two empty texts."""
-    return Levenshtein.normalized_distance(split_units(one, unit), split_units(other, unit))
+    """Edits between two normalised texts over the length of the longer, 0 to 1; 0 for two empty texts.
+
+    Example:
+        >>> symmetric_error_rate("a b c d", "a b")
+        0.5
+        >>> symmetric_error_rate("a b", "a b c d")
+        0.5
+    """
+    one_units = split_units(one, unit)
+    other_units = split_units(other, unit)
+    return Levenshtein.normalized_distance(one_units, other_units)
 
 
-def count_errors_batch(references: Sequence[str], hypotheses: Sequence[str], unit: Unit = "word") -> list[ErrorCounts]:
+def count_errors_batch(
+    references: Sequence[str], hypotheses: Sequence[str], unit: Unit = "word"
+) -> list[ErrorCounts]:
     """``count_errors`` pair by pair.
+
+    Example:
+        >>> [counts.errors for counts in count_errors_batch(["a b", "c"], ["a b", "d e"])]
+        [0, 2]
 
     Raises:
         ValueError: when the two lists differ in length.
     """
     if len(references) != len(hypotheses):
-        raise ValueError(f"got {len(references)} references and {len(hypotheses)} hypotheses; expected one of each")
-    return [count_errors(r, h, unit) for r, h in zip(references, hypotheses, strict=True)]
+        raise ValueError(
+            f"got {len(references)} references and {len(hypotheses)} hypotheses; expected one of each"
+        )
+    pairs = zip(references, hypotheses, strict=True)
+    return [count_errors(reference, hypothesis, unit) for reference, hypothesis in pairs]

@@ -14,7 +14,17 @@ from typing import ClassVar
 
 
 class HallucinationRule(ABC):
-    """One rule over units (words, or characters of a language without spaces) of normalised text."""
+    """One rule over units (words, or characters of a language without spaces) of normalised text.
+
+    Example:
+        >>> class Shouting(HallucinationRule):
+        ...     name = "shouting"
+        ...
+        ...     def fires(self, reference: list[str], hypothesis: list[str]) -> bool:
+        ...         return any(unit.isupper() for unit in hypothesis)
+        >>> fired_rules(["hello"], ["HELLO"], [Shouting()])
+        ['shouting']
+    """
 
     name: ClassVar[str]
 
@@ -26,13 +36,19 @@ class HallucinationRule(ABC):
 def longest_runs(units: list[str], n: int) -> dict[tuple[str, ...], int]:
     """For each n-gram of ``units``, how many times at most it stands back to back.
 
-    Example: units "a b a b c", n=2 -> {(a, b): 2, (b, a): 1, (b, c): 1}.
+    Example:
+        >>> longest_runs("a b a b c".split(), n=2)
+        {('a', 'b'): 2, ('b', 'a'): 1, ('b', 'c'): 1}
     """
-    grams = [tuple(units[i : i + n]) for i in range(len(units) - n + 1)]
-    runs = [1] * len(grams)
-    for i in reversed(range(len(grams) - n)):
+    num_grams = max(0, len(units) - n + 1)
+    grams = [tuple(units[i : i + n]) for i in range(num_grams)]
+
+    # From the end: a run that starts at i goes on with the one that starts n units later.
+    runs = [1] * num_grams
+    for i in reversed(range(num_grams - n)):
         if grams[i] == grams[i + n]:
             runs[i] = runs[i + n] + 1
+
     longest: dict[tuple[str, ...], int] = {}
     for gram, run in zip(grams, runs, strict=True):
         longest[gram] = max(run, longest.get(gram, 0))
@@ -42,7 +58,8 @@ def longest_runs(units: list[str], n: int) -> dict[tuple[str, ...], int]:
 def _is_repetition(gram: tuple[str, ...]) -> bool:
     """Whether the n-gram is itself a shorter n-gram repeated."""
     n = len(gram)
-    return any(n % p == 0 and gram == gram[:p] * (n // p) for p in range(1, n // 2 + 1))
+    periods = [period for period in range(1, n // 2 + 1) if n % period == 0]
+    return any(gram == gram[:period] * (n // period) for period in periods)
 
 
 @dataclass(frozen=True)
@@ -51,6 +68,13 @@ class Loop(HallucinationRule):
 
     Digit strings and hard sets repeat by nature, so each n-gram is compared with its own longest run in the reference
     (at least 1).
+
+    Example:
+        >>> rule = Loop()
+        >>> rule.fires("one two".split(), "one two two two two".split())
+        True
+        >>> rule.fires("two two two two".split(), "two two two two".split())
+        False
 
     Args:
         max_n: longest n-gram looked at, in units.
@@ -64,18 +88,26 @@ class Loop(HallucinationRule):
 
     def __post_init__(self) -> None:
         if self.max_n < 1 or self.slack < 0:
-            raise ValueError(f"Loop: want max_n >= 1 and slack >= 0; got max_n={self.max_n}, slack={self.slack}")
+            raise ValueError(
+                f"Loop: want max_n >= 1 and slack >= 0; got max_n={self.max_n}, slack={self.slack}"
+            )
 
     def fires(self, reference: list[str], hypothesis: list[str]) -> bool:
-        for n in range(1, min(self.max_n, len(hypothesis) // 2) + 1):
-            candidates = {gram: run for gram, run in longest_runs(hypothesis, n).items() if run > 1}
-            if not candidates:
-                continue
-            spoken = longest_runs(reference, n)
-            for gram, run in candidates.items():
-                added = (run - max(spoken.get(gram, 0), 1)) * n
-                if added > self.slack and not _is_repetition(gram):
-                    return True
+        """Whether any n-gram is repeated beyond the slack."""
+        longest_n = min(self.max_n, len(hypothesis) // 2)
+        return any(self._loops(reference, hypothesis, n) for n in range(1, longest_n + 1))
+
+    def _loops(self, reference: list[str], hypothesis: list[str], n: int) -> bool:
+        repeated = {gram: run for gram, run in longest_runs(hypothesis, n).items() if run > 1}
+        if not repeated:
+            return False
+
+        spoken = longest_runs(reference, n)
+        for gram, run in repeated.items():
+            added = (run - max(spoken.get(gram, 0), 1)) * n
+            # "two two" twice is "two" four times: the shorter n-gram is judged, with its own run in the reference.
+            if added > self.slack and not _is_repetition(gram):
+                return True
         return False
 
 
@@ -84,6 +116,14 @@ class RunawayLength(HallucinationRule):
     """The hypothesis is more than ``max_ratio`` times as long as a non-empty reference, by ``min_extra`` units or more.
 
     The absolute bound keeps one wrong word beside a one-word reference from counting.
+
+    Example:
+        >>> RunawayLength().fires(["one"], "one and then some more".split())
+        True
+
+    Args:
+        max_ratio: of the hypothesis' length to the reference's.
+        min_extra: units that the hypothesis must have more than the reference.
     """
 
     max_ratio: float = 2.0
@@ -91,44 +131,73 @@ class RunawayLength(HallucinationRule):
     name: ClassVar[str] = "runaway_length"
 
     def fires(self, reference: list[str], hypothesis: list[str]) -> bool:
-        extra = len(hypothesis) - len(reference)
-        return bool(reference) and len(hypothesis) > self.max_ratio * len(reference) and extra >= self.min_extra
+        """Whether the hypothesis is too long; never for an empty reference, which is another rule's."""
+        if not reference:
+            return False
+        is_long = len(hypothesis) > self.max_ratio * len(reference)
+        return is_long and len(hypothesis) - len(reference) >= self.min_extra
 
 
 @dataclass(frozen=True)
 class Truncation(HallucinationRule):
-    """The hypothesis is less than ``min_ratio`` times as long as the reference, by ``min_missing`` units or more."""
+    """The hypothesis is less than ``min_ratio`` times as long as the reference, by ``min_missing`` units or more.
+
+    Example:
+        >>> Truncation().fires("one two three four five".split(), "one two".split())
+        True
+
+    Args:
+        min_ratio: of the hypothesis' length to the reference's.
+        min_missing: units that the hypothesis must have fewer than the reference.
+    """
 
     min_ratio: float = 0.5
     min_missing: int = 2
     name: ClassVar[str] = "truncation"
 
     def fires(self, reference: list[str], hypothesis: list[str]) -> bool:
-        missing = len(reference) - len(hypothesis)
-        return len(hypothesis) < self.min_ratio * len(reference) and missing >= self.min_missing
+        """Whether the hypothesis is too short."""
+        is_short = len(hypothesis) < self.min_ratio * len(reference)
+        return is_short and len(reference) - len(hypothesis) >= self.min_missing
 
 
 @dataclass(frozen=True)
 class TextForSilence(HallucinationRule):
-    """Any text where nothing was spoken (empty reference)."""
+    """Any text where nothing was spoken (empty reference).
+
+    Example:
+        >>> TextForSilence().fires([], ["thank", "you"])
+        True
+    """
 
     name: ClassVar[str] = "text_for_silence"
 
     def fires(self, reference: list[str], hypothesis: list[str]) -> bool:
+        """Whether there is text beside an empty reference."""
         return not reference and bool(hypothesis)
 
 
 @lru_cache(maxsize=65536)
 def script_of(char: str) -> str:
-    """Unicode script of a letter by its name ("LATIN", "CJK", ...); "" for anything but a letter."""
+    """Unicode script of a letter by its name ("LATIN", "CJK", ...); "" for anything but a letter.
+
+    Example:
+        >>> script_of("a"), script_of("我"), script_of("7")
+        ('LATIN', 'CJK', '')
+    """
     if unicodedata.category(char) not in ("Lu", "Ll", "Lt", "Lo"):
         return ""
     return unicodedata.name(char, "").partition(" ")[0]
 
 
 def scripts_of(units: list[str]) -> set[str]:
-    """Scripts of all letters in ``units``; text with kana may hold Chinese characters and either kana."""
-    scripts = {script_of(char) for unit in units for char in unit} - {""}
+    """Scripts of all letters in ``units``; text with kana may hold Chinese characters and either kana.
+
+    Example:
+        >>> sorted(scripts_of(["go", "дом", "3"]))
+        ['CYRILLIC', 'LATIN']
+    """
+    scripts = {script_of(char) for char in "".join(units)} - {""}
     if scripts & {"HIRAGANA", "KATAKANA"}:
         scripts |= {"HIRAGANA", "KATAKANA", "CJK"}
     return scripts
@@ -139,17 +208,27 @@ class OtherScript(HallucinationRule):
     """``min_letters`` or more letters of a script that the reference does not use, as when text was translated.
 
     A reference without letters (empty, or digits alone) says nothing about the script: the rule does not fire.
+
+    Example:
+        >>> OtherScript().fires(["guten", "tag"], ["добрый", "день"])
+        True
+
+    Args:
+        min_letters: of another script, in the hypothesis.
     """
 
     min_letters: int = 1
     name: ClassVar[str] = "other_script"
 
     def fires(self, reference: list[str], hypothesis: list[str]) -> bool:
+        """Whether the hypothesis has letters of a script that the reference lacks."""
         known = scripts_of(reference)
         if not known:
             return False
-        foreign = sum(script_of(char) not in known | {""} for unit in hypothesis for char in unit)
-        return foreign >= self.min_letters
+
+        scripts = [script_of(char) for char in "".join(hypothesis)]
+        num_foreign = sum(script != "" and script not in known for script in scripts)
+        return num_foreign >= self.min_letters
 
 
 DEFAULT_RULES: tuple[HallucinationRule, ...] = (
@@ -165,6 +244,10 @@ def fired_rules(
     reference: list[str], hypothesis: list[str], rules: Sequence[HallucinationRule] = DEFAULT_RULES
 ) -> list[str]:
     """Names of the rules that find a hallucination.
+
+    Example:
+        >>> fired_rules("one two".split(), "one two two two two two".split())
+        ['loop', 'runaway_length']
 
     Args:
         reference: units of the normalised reference (``Normaliser.units``).

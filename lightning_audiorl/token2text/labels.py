@@ -8,15 +8,31 @@ from lightning_audiorl.types import Utterance
 
 
 def label_of(row: Utterance, head: str) -> str:
-    """A row's label: its speaker for the head "speaker", else the manifest field of the head's name; "" without one."""
+    """A row's label: its speaker for the head "speaker", else the manifest field of the head's name; "" without one.
+
+    Example:
+        >>> row = Utterance("row", (), "one", 1.0, speaker="george", extra={"emotion": "calm"})
+        >>> label_of(row, "speaker"), label_of(row, "emotion"), label_of(row, "accent")
+        ('george', 'calm', '')
+    """
     return row.speaker if head == "speaker" else str(row.extra.get(head, ""))
 
 
-def class_ids(rows: Sequence[Utterance], head: str, classes: Sequence[str], missing_ok: bool = False) -> list[int]:
+def class_ids(
+    rows: Sequence[Utterance],
+    head: str,
+    classes: Sequence[str],
+    missing_ok: bool = False,
+) -> list[int]:
     """The rows' classes of one head; -1 for a row without a label, where that is allowed.
 
     Raises:
         ValueError: for a label that the head does not have, or none where one is wanted; names the row.
+
+    Example:
+        >>> rows = [Utterance("row", (), "one", 1.0, speaker="lucas"), Utterance("other", (), "two", 1.0)]
+        >>> class_ids(rows, "speaker", ["george", "lucas"], missing_ok=True)
+        [1, -1]
     """
     place = {name: i for i, name in enumerate(classes)}
     ids = []

@@ -1,10 +1,10 @@
-"""How far the likelihood of a Token2Text can be trusted: beside a judge who listens to the waveform."""
+"""How far the likelihood of a Token2Text can be trusted: beside an ASR judge of the waveforms."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import torch
@@ -37,11 +37,22 @@ class Calibration:
     num_samples: int
 
     def table(self) -> str:
-        """The quantiles as a Markdown table."""
-        lines = ["| form | part | log-likelihood per character | judge's CER % | samples |", "|---|---|---|---|---|"]
+        """The quantiles as a Markdown table.
+
+        Example:
+            >>> print(Calibration({}, {}, {"ctc": [(-1.5, 0.25, 8)]}, 8).table())
+            | form | part | log-likelihood per character | judge's CER % | samples |
+            |---|---|---|---|---|
+            | ctc | 1 of 1 | -1.500 | 25.0 | 8 |
+        """
+        lines = [
+            "| form | part | log-likelihood per character | judge's CER % | samples |",
+            "|---|---|---|---|---|",
+        ]
         for form, parts in self.quantiles.items():
             for number, (likelihood, rate, num) in enumerate(parts, start=1):
-                lines.append(f"| {form} | {number} of {len(parts)} | {likelihood:.3f} | {100 * rate:.1f} | {num} |")
+                part = f"{number} of {len(parts)}"
+                lines.append(f"| {form} | {part} | {likelihood:.3f} | {100 * rate:.1f} | {num} |")
         return "\n".join(lines)
 
 
@@ -57,7 +68,7 @@ def calibration(
 
     Args:
         network: in any mode; it reads in eval mode.
-        hypotheses: of a policy that speaks (``algorithms.evaluation.hypotheses``), or recordings as `Speech`.
+        hypotheses: samples of a policy that speaks, or recordings as `Speech`.
         judge: of the waveforms.
         num_quantiles: parts of equal size.
         batch_size: samples per pass.
@@ -65,32 +76,70 @@ def calibration(
     Raises:
         ValueError: where no sample has both codes and a transcript.
     """
-    heard = judge.transcribe(hypotheses)
-    judged = [(h, text) for h, text in zip(hypotheses, heard, strict=True) if text is not None and _num_codes(h)]
+    transcripts = judge.transcribe(hypotheses)
+    judged = [
+        (hypothesis, transcript)
+        for hypothesis, transcript in zip(hypotheses, transcripts, strict=True)
+        if transcript is not None and _num_codes(hypothesis)
+    ]
     if not judged:
         raise ValueError("calibration: no sample has codes and a transcript of the judge")
+
+    # What the network says of these samples, beside what the judge does.
+    read = _read([hypothesis for hypothesis, _ in judged], network, batch_size)
+    by_judge = [character_errors(hypothesis.row, transcript) for hypothesis, transcript in judged]
+    rates = torch.tensor([count.rate for count in by_judge])
+    counts = {form: of_form.counts for form, of_form in read.items()}
+    counts["judge"] = by_judge
+
+    return Calibration(
+        spearman={
+            form: spearman(torch.tensor(of_form.values), rates) for form, of_form in read.items()
+        },
+        cer={name: sum(each, ErrorCounts()).rate for name, each in counts.items()},
+        quantiles={
+            form: _quantiles(of_form.values, by_judge, num_quantiles)
+            for form, of_form in read.items()
+        },
+        num_samples=len(judged),
+    )
+
+
+@dataclass
+class _OfForm:
+    """What one form of a network says of samples: log-likelihoods of their texts, and edits of its own text."""
+
+    values: list[float] = field(default_factory=list)
+    counts: list[ErrorCounts] = field(default_factory=list)
+
+
+def _read(
+    hypotheses: Sequence[Hypothesis],
+    network: Token2Text,
+    batch_size: int,
+) -> dict[str, _OfForm]:
+    """By form, "decoder" and "ctc"; in eval mode."""
+    decoder = _OfForm()
+    ctc = _OfForm()
+
     mode = network.training
     network.eval()
-    values: dict[str, list[float]] = {"decoder": [], "ctc": []}
-    counts: dict[str, list[ErrorCounts]] = {"decoder": [], "ctc": []}
-    for first in range(0, len(judged), batch_size):
-        samples = [h for h, _ in judged[first : first + batch_size]]
+    for first in range(0, len(hypotheses), batch_size):
+        samples = hypotheses[first : first + batch_size]
         codes, lengths = _codes(network, samples)
-        encoded, targets = network(codes, lengths), network.targets([h.row for h in samples])
-        values["decoder"] += network.text_log_likelihood(encoded, targets).tolist()
-        values["ctc"] += network.ctc_log_likelihood(encoded, targets).tolist()
-        for form in counts:
-            texts = network.transcribe(codes, lengths, ctc=form == "ctc")
-            counts[form] += [character_errors(h.row, text) for h, text in zip(samples, texts, strict=True)]
+        targets = network.targets([hypothesis.row for hypothesis in samples])
+
+        encoded = network(codes, lengths)
+        decoder.values += network.text_log_likelihood(encoded, targets).tolist()
+        ctc.values += network.ctc_log_likelihood(encoded, targets).tolist()
+
+        for of_form in (decoder, ctc):
+            texts = network.transcribe(codes, lengths, ctc=of_form is ctc)
+            of_form.counts += [
+                character_errors(h.row, text) for h, text in zip(samples, texts, strict=True)
+            ]
     network.train(mode)
-    by_judge = [character_errors(h.row, text) for h, text in judged]
-    rates = torch.tensor([count.rate for count in by_judge])
-    return Calibration(
-        {form: spearman(torch.tensor(each), rates) for form, each in values.items()},
-        {name: sum(each, ErrorCounts()).rate for name, each in (counts | {"judge": by_judge}).items()},
-        {form: _quantiles(each, by_judge, num_quantiles) for form, each in values.items()},
-        len(judged),
-    )
+    return {"decoder": decoder, "ctc": ctc}
 
 
 def _num_codes(hypothesis: Hypothesis) -> int:
@@ -100,31 +149,48 @@ def _num_codes(hypothesis: Hypothesis) -> int:
 def _codes(network: Token2Text, samples: Sequence[Hypothesis]) -> tuple[Tensor, Tensor]:
     """Codes and lengths, with the end of speech where a sample ended by itself."""
     device = network.table.device
-    rows = [h.speech.codes for h in samples if h.speech is not None]
+    rows = [hypothesis.speech.codes for hypothesis in samples if hypothesis.speech is not None]
     lengths = torch.tensor([len(row) for row in rows], device=device)
-    finished = torch.tensor([h.finished for h in samples], device=device)
+    finished = torch.tensor([hypothesis.finished for hypothesis in samples], device=device)
     return with_end(pad_sequence(rows, batch_first=True).to(device), lengths, network.end, finished)
 
 
-def _quantiles(values: list[float], counts: list[ErrorCounts], num: int) -> list[tuple[float, float, int]]:
+def _quantiles(
+    values: list[float],
+    counts: list[ErrorCounts],
+    num: int,
+) -> list[tuple[float, float, int]]:
+    """(mean value, error rate, samples) of each of ``num`` parts by value, the lowest first; fewer for few samples."""
     order = sorted(range(len(values)), key=lambda i: values[i])
     edges = [round(len(order) * part / num) for part in range(num + 1)]
-    parts = [order[a:b] for a, b in pairwise(edges) if b > a]
-    return [
-        (math.fsum(values[i] for i in part) / len(part), sum((counts[i] for i in part), ErrorCounts()).rate, len(part))
-        for part in parts
-    ]
+
+    quantiles = []
+    for start, end in pairwise(edges):
+        part = order[start:end]
+        if part:
+            mean = math.fsum(values[i] for i in part) / len(part)
+            rate = sum((counts[i] for i in part), ErrorCounts()).rate
+            quantiles.append((mean, rate, len(part)))
+    return quantiles
 
 
 def spearman(one: Tensor, other: Tensor) -> float:
-    """Rank correlation of two [n] tensors, ties at their mean rank; NaN where either is constant."""
+    """Rank correlation of two [n] tensors, ties at their mean rank; NaN where either is constant.
+
+    Example:
+        >>> round(spearman(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([9.0, 4.0, 1.0])), 6)
+        -1.0
+    """
     ranks = torch.stack([_mean_ranks(one), _mean_ranks(other)])
     centred = ranks - ranks.mean(-1, keepdim=True)
     norms = centred.norm(dim=-1)
-    return math.nan if float(norms.min()) == 0 else float((centred[0] @ centred[1]) / norms.prod())
+    if float(norms.min()) == 0:
+        return math.nan
+    return float((centred[0] @ centred[1]) / norms.prod())
 
 
 def _mean_ranks(values: Tensor) -> Tensor:
+    """[n] ranks from 1; equal values share the mean of theirs."""
     _, inverse, counts = values.double().unique(return_inverse=True, return_counts=True)
     last = counts.cumsum(0).double()
     return (last - (counts - 1) / 2)[inverse]

@@ -12,16 +12,22 @@ from lightning_audiorl.models import FunAsrNanoPolicy
 from lightning_audiorl.types import PromptBatch, Rollout
 
 
-def inputs_of(policy: FunAsrNanoPolicy, batch: PromptBatch, b: int, completion: Sequence[int]) -> dict[str, Tensor]:
+def inputs_of(
+    policy: FunAsrNanoPolicy, batch: PromptBatch, b: int, completion: Sequence[int]
+) -> dict[str, Tensor]:
     """Inputs of `FunAsrNanoForConditionalGeneration` for one clip and one completion, unpadded."""
     wave = batch.waveform[b, : batch.num_samples[b]].numpy()
-    inputs = dict(policy.processor.apply_transcription_request(audio=wave, language=batch.rows[b].lang))
+    inputs = dict(
+        policy.processor.apply_transcription_request(audio=wave, language=batch.rows[b].lang)
+    )
     inputs["input_ids"] = torch.cat([inputs["input_ids"], torch.tensor([list(completion)])], dim=1)
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     return inputs
 
 
-def logits_of(policy: FunAsrNanoPolicy, batch: PromptBatch, b: int, completion: Sequence[int]) -> Tensor:
+def logits_of(
+    policy: FunAsrNanoPolicy, batch: PromptBatch, b: int, completion: Sequence[int]
+) -> Tensor:
     """[T, V] logits that predict each token of the completion; -inf for tokens that may not be sampled."""
     logits = policy.model(**inputs_of(policy, batch, b, completion)).logits[0]
     start = len(logits) - len(completion)

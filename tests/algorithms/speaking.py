@@ -12,8 +12,11 @@ import torch
 from torch import Tensor
 
 from lightning_audiorl.algorithms import DiffRO, GRPODiffRO, Optim
-from lightning_audiorl.algorithms.relaxed import RelaxedModule, RelaxedStep
+from lightning_audiorl.engine import RLModule
+from lightning_audiorl.losses import MicroBatch
+from lightning_audiorl.losses.diffro.loss import PreparedDiffRO
 from lightning_audiorl.models import SpeechLMPolicy
+from lightning_audiorl.models.policy import SampleKey
 from lightning_audiorl.ops.randomness import keyed_generator
 from lightning_audiorl.rewards import DifferentiableMix, Reward, RewardMix, TextLikelihood
 from lightning_audiorl.token2text import Token2Text
@@ -24,7 +27,9 @@ NUM_CODES = 16
 SHORT = Decoding(max_new_tokens=12, min_cap=12, temperature=0.8)
 
 
-def make_network(num_codes: int = NUM_CODES, labels: dict[str, list[str]] | None = None, **sizes: Any) -> Token2Text:
+def make_network(
+    num_codes: int = NUM_CODES, labels: dict[str, list[str]] | None = None, **sizes: Any
+) -> Token2Text:
     """Random weights, lively enough that another code is another likelihood."""
     sizes = {"width": 16, "dilations": (1,), "heads": 2, "decoder_layers": 1} | sizes
     network = Token2Text(num_codes, "eghinorstuvwxz ", labels, **sizes)
@@ -37,14 +42,18 @@ def make_network(num_codes: int = NUM_CODES, labels: dict[str, list[str]] | None
 
 def make_mix(**sizes: Any) -> DifferentiableMix:
     """Both forms of the text likelihood."""
-    return DifferentiableMix(make_network(**sizes), [TextLikelihood(), TextLikelihood("ctc", 0.5, "ctc")])
+    return DifferentiableMix(
+        make_network(**sizes), [TextLikelihood(), TextLikelihood("ctc", 0.5, "ctc")]
+    )
 
 
 def make_batch(names: str = "abc") -> PromptBatch:
     """Prompts of a speaker's tone; texts of one to three words."""
     batch = batch_of(list(names), [0.4] * len(names))
     words = ("one", "two one", "three two one")
-    rows = tuple(replace(row, text=words[i % 3], speaker="ab"[i % 2]) for i, row in enumerate(batch.rows))
+    rows = tuple(
+        replace(row, text=words[i % 3], speaker="ab"[i % 2]) for i, row in enumerate(batch.rows)
+    )
     return replace(batch, rows=rows)
 
 
@@ -60,7 +69,9 @@ class Codes(Reward):
         return [float((codes % 3 == 0).float().mean()) if len(codes) else 0.0 for codes in said]
 
 
-def make_module(kind: type[RelaxedModule] = DiffRO, policy: SpeechLMPolicy | None = None, **settings: Any) -> Any:
+def make_module(
+    kind: type[RLModule] = DiffRO, policy: SpeechLMPolicy | None = None, **settings: Any
+) -> Any:
     """Gradients unclipped, learning rate constant."""
     settings = {
         "num_steps": 1,
@@ -71,17 +82,23 @@ def make_module(kind: type[RelaxedModule] = DiffRO, policy: SpeechLMPolicy | Non
     } | settings
     if kind is GRPODiffRO:
         settings.setdefault("rewards", RewardMix([Codes()]))
-    return kind(make("speech_lm") if policy is None else policy, **settings)
+    module: Any = kind
+    return module(make("speech_lm") if policy is None else policy, **settings)
 
 
-def make_double(**settings: Any) -> Any:
-    """As `make_module`, policy and Token2Text in float64."""
+def make_double_policy() -> SpeechLMPolicy:
+    """The tiny policy in float64, its norms too."""
     policy = make("speech_lm").double()
     for norm in policy.modules():
         if type(norm).__name__ == "LlamaRMSNorm":  # which computes in float32, whatever it is given
             norm.forward = partial(_rms_norm, norm)
-    module = make_module(policy=policy, **settings)
-    module.differentiable.network.double()
+    return policy
+
+
+def make_double(**settings: Any) -> Any:
+    """As `make_module`, policy and Token2Text in float64."""
+    module = make_module(policy=make_double_policy(), **settings)
+    module.losses[0].differentiable.network.double()
     return module
 
 
@@ -89,17 +106,44 @@ def _rms_norm(norm: Any, x: Tensor) -> Tensor:
     return torch.nn.functional.rms_norm(x, x.shape[-1:], norm.weight, norm.variance_epsilon)
 
 
-def sampled(module: Any, names: str = "abc") -> tuple[Any, Rollout, RelaxedStep]:
-    """Context, a random rollout with ends of speech in it, and a step that uses all of its samples."""
+def sampled(module: Any, names: str = "abc") -> tuple[Any, Rollout, PreparedDiffRO]:
+    """Context, a random rollout with ends of speech in it, and what DiffRO learns of it: all of its samples."""
     batch, policy = make_batch(names), module.policy
     context = policy.encode(batch)
-    rollout = random_rollout(policy, len(names), module.group_size)
+    rollout = random_rollout(policy, len(names), module.sampler.group_size)
     last = rollout.lengths - 1
-    finished = torch.arange(module.group_size).expand_as(last) % 2 == 0
-    stops = torch.where(finished, policy.stop_ids[0], rollout.tokens.gather(-1, last[..., None])[..., 0])
+    finished = torch.arange(module.sampler.group_size).expand_as(last) % 2 == 0
+    stops = torch.where(
+        finished, policy.stop_ids[0], rollout.tokens.gather(-1, last[..., None])[..., 0]
+    )
     tokens = rollout.tokens.scatter(-1, last[..., None], stops[..., None])
     rollout = replace(rollout, tokens=tokens, finished=finished)
-    return context, rollout, RelaxedStep(batch.rows, torch.ones_like(finished), None, {})
+    return (
+        context,
+        rollout,
+        PreparedDiffRO(
+            used=torch.ones_like(finished), key=SampleKey(module.seed, module.rl_step), tau=1.0
+        ),
+    )
+
+
+def relaxed_loss(
+    module: Any,
+    prepared: PreparedDiffRO,
+    context: Any,
+    rollout: Rollout,
+    beta: float,
+    tau: float,
+    names: str = "abc",
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """DiffRO's loss of a whole step, summed over its samples, and the sums to be logged."""
+    loss = module.losses[-1]
+    loss.beta = beta
+    micro_batch = MicroBatch(list(range(len(names))), make_batch(names).rows, context, rollout)
+    result: tuple[Tensor, dict[str, Tensor]] = loss.compute(
+        replace(prepared, tau=tau), micro_batch, 1.0
+    )
+    return result
 
 
 def gradient(module: Any, loss: Tensor) -> Tensor:
@@ -107,7 +151,10 @@ def gradient(module: Any, loss: Tensor) -> Tensor:
     parameters = list(module.policy.trainable().values())
     grads = torch.autograd.grad(loss, parameters, allow_unused=True)
     return torch.cat(
-        [(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(parameters, grads, strict=True)]
+        [
+            (torch.zeros_like(p) if g is None else g).flatten()
+            for p, g in zip(parameters, grads, strict=True)
+        ]
     )
 
 
@@ -126,4 +173,6 @@ def assert_numerical_gradient(module: Any, loss: Callable[[], Tensor]) -> None:
                     p.copy_(value + sign * 1e-6 * direction)
                 values.append(float(loss()))
         numeric = (values[0] - values[1]) / 2e-6
-        assert float(analytic @ torch.cat([d.flatten() for d in directions])) == pytest.approx(numeric, rel=1e-5)
+        assert float(analytic @ torch.cat([d.flatten() for d in directions])) == pytest.approx(
+            numeric, rel=1e-5
+        )

@@ -25,7 +25,9 @@ DECODINGS = {
 
 def noise_data() -> AsrDataModule:
     rows = NonSpeech(num_rows=6, min_s=0.1, max_s=0.3)
-    return AsrDataModule(train=None, val={"a": rows, "b": NonSpeech(2, ["silence"], 0.1, 0.2)}, test={"c": rows})
+    return AsrDataModule(
+        train=None, val={"a": rows, "b": NonSpeech(2, ["silence"], 0.1, 0.2)}, test={"c": rows}
+    )
 
 
 def evaluate(module: Any, kind: str, folder: Path) -> Any:
@@ -43,7 +45,10 @@ def test_named_sets_under_named_decodings(tmp_path: Path) -> None:
     for figures in record["results"].values():
         assert {"wer", "nonspeech_text_rate", "real_time_factor"} <= set(figures)
         assert all(isinstance(value, float) for value in figures.values())
-    assert {name: len(groups) for name, groups in module.last_hypotheses.items()} == {"a": 6, "b": 2}
+    assert {name: len(groups) for name, groups in module.last_hypotheses.items()} == {
+        "a": 6,
+        "b": 2,
+    }
     assert all(len(group) == 1 for group in module.last_hypotheses["a"])
     assert "val/a/sampled/nonspeech_text_rate" in next(tmp_path.rglob("metrics.csv")).read_text()
     assert "val/b/nonspeech_text_rate" in module.trainer.callback_metrics
@@ -92,7 +97,9 @@ def test_evaluation_changes_nothing_in_a_run() -> None:
     assert seldom[0].evaluations == []
     assert_close(flat(often[1].weights[-1]), flat(seldom[1].weights[-1]), "exact")
     for a, b in zip(often[1].metrics, seldom[1].metrics, strict=True):
-        assert {k: v for k, v in a.items() if "seconds" not in k} == {k: v for k, v in b.items() if "seconds" not in k}
+        assert {k: v for k, v in a.items() if "seconds" not in k} == {
+            k: v for k, v in b.items() if "seconds" not in k
+        }
 
 
 def _subset() -> Any:
@@ -110,11 +117,24 @@ def test_figures_are_logged_by_rl_step(tmp_path: Path) -> None:
             files = list(tmp_path.rglob("metrics.csv"))
             on_disk.append(len(files[0].read_text().splitlines()) - 1 if files else 0)
 
-    fit(make_grpo(num_steps=4, num_updates=2, log_every_n_steps=2), None, Look(), logger=CSVLogger(tmp_path))
+    fit(
+        make_grpo(num_steps=4, num_updates=2, log_every_n_steps=2),
+        None,
+        Look(),
+        logger=CSVLogger(tmp_path),
+    )
     assert on_disk == [0, 1, 1, 2]
     header, *lines = next(tmp_path.rglob("metrics.csv")).read_text().splitlines()
     names = header.split(",")
-    assert {"loss", "kl", "entropy", "reward/judge/std", "reward/mean", "length/mean", "clip_high"} <= set(names)
+    assert {
+        "loss",
+        "kl",
+        "entropy",
+        "reward/judge/std",
+        "reward/mean",
+        "length/mean",
+        "clip_high",
+    } <= set(names)
     assert {f"seconds/{name}" for name in PHASES} <= set(names)
     assert [line.split(",")[names.index("step")] for line in lines] == ["2", "4"]
 

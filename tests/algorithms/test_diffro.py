@@ -8,8 +8,14 @@ import torch
 from torch import Tensor
 
 from lightning_audiorl import ops
-from lightning_audiorl.algorithms import LengthRange, Optim, PositiveAdvantage, Relaxation, StopEmitted
-from lightning_audiorl.algorithms.relaxation import ReferenceStates
+from lightning_audiorl.algorithms import (
+    LengthRange,
+    Optim,
+    PositiveAdvantage,
+    Relaxation,
+    StopEmitted,
+)
+from lightning_audiorl.losses import ReferenceStates
 from lightning_audiorl.ops import TauSchedule
 from lightning_audiorl.rewards import DifferentiableMix, RewardMix
 from lightning_audiorl.strategies import PhaseSingleDevice
@@ -20,30 +26,32 @@ from tests.algorithms.speaking import (
     gradient,
     make_batch,
     make_double,
+    make_double_policy,
     make_mix,
     make_module,
     make_network,
+    relaxed_loss,
     sampled,
 )
 from tests.algorithms.tiny import Recorder, fit, make_policy, trainable
 from tests.helpers import assert_close, assert_gradients_close
 from tests.models.families import make
 
-ALL = [0, 1, 2]
 
-
-def whole_loss(module: Any, beta: float = 0.0, tau: float = 1.0, step: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
+def whole_loss(
+    module: Any, beta: float = 0.0, tau: float = 1.0, step: Any = None
+) -> tuple[Tensor, dict[str, Tensor]]:
     context, rollout, plain = sampled(module)
-    return module._part(step or plain, ALL, context, rollout, beta, tau)
+    return relaxed_loss(module, step or plain, context, rollout, beta, tau)
 
 
 def hard_score(module: Any) -> Tensor:
     """The mix's score of the sampled codes themselves, summed; the end of speech is read too."""
-    _, rollout, step = sampled(module)
+    _, rollout, _ = sampled(module)
     own = module.policy.token_to_code[rollout.tokens].flatten(0, 1)
     classes = torch.where(own < 0, 16, own)
-    mix = module.differentiable
-    rows = [row for row in step.rows for _ in range(module.group_size)]
+    mix = module.losses[0].differentiable
+    rows = [row for row in make_batch().rows for _ in range(module.sampler.group_size)]
     return mix.score(mix.network.embed(classes), rollout.lengths.flatten(), rows)[0].sum()
 
 
@@ -67,13 +75,18 @@ def test_straight_through_scores_the_hard_codes_at_every_tau(tau: float) -> None
 
 def test_soft_score_goes_to_the_hard_one_as_tau_falls() -> None:
     module = make_module(relaxation=Relaxation(form="soft"))
-    errors = [abs(float(whole_loss(module, tau=tau)[0].detach() + hard_score(module))) for tau in (2.0, 0.3, 1e-5)]
+    errors = [
+        abs(float(whole_loss(module, tau=tau)[0].detach() + hard_score(module)))
+        for tau in (2.0, 0.3, 1e-5)
+    ]
     assert errors == sorted(errors, reverse=True)
     assert errors[0] > 0.1
     assert errors[-1] < 1e-3
 
 
-def test_without_kl_the_gradient_comes_through_the_relaxed_codes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_kl_the_gradient_comes_through_the_relaxed_codes_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     module = make_module()
     assert gradient(module, whole_loss(module)[0]).norm() > 0
     relax = ops.relax
@@ -87,13 +100,19 @@ def test_dropped_samples_have_no_gradient() -> None:
     context, rollout, step = sampled(module)
     used = torch.tensor([[1, 0, 1, 0], [0, 0, 0, 0], [0, 1, 1, 1]]).bool()
     some = replace(step, used=used)
-    kept = gradient(module, module._part(some, ALL, context, rollout, 0.0, 1.0)[0])
+    kept = gradient(module, relaxed_loss(module, some, context, rollout, 0.0, 1.0)[0])
     codes = torch.where(used[..., None], rollout.tokens, module.policy.code_to_token[3])
-    other = gradient(module, module._part(some, ALL, context, replace(rollout, tokens=codes), 0.0, 1.0)[0])
+    other = gradient(
+        module, relaxed_loss(module, some, context, replace(rollout, tokens=codes), 0.0, 1.0)[0]
+    )
     assert_gradients_close(other, kept)
-    rest = gradient(module, module._part(replace(step, used=~used), ALL, context, rollout, 0.0, 1.0)[0])
-    assert_gradients_close(kept + rest, gradient(module, module._part(step, ALL, context, rollout, 0.0, 1.0)[0]))
-    none = module._part(replace(step, used=used & False), ALL, context, rollout, 0.1, 1.0)[0]
+    rest = gradient(
+        module, relaxed_loss(module, replace(step, used=~used), context, rollout, 0.0, 1.0)[0]
+    )
+    assert_gradients_close(
+        kept + rest, gradient(module, relaxed_loss(module, step, context, rollout, 0.0, 1.0)[0])
+    )
+    none = relaxed_loss(module, replace(step, used=used & False), context, rollout, 0.1, 1.0)[0]
     assert gradient(module, none).norm() == 0
 
 
@@ -121,27 +140,35 @@ def test_the_stop_gets_a_gradient_unless_excluded() -> None:
 
 
 def test_kl_is_that_of_the_whole_vocabulary() -> None:
-    """Mean over a sample's tokens; its gradient reaches the policy directly, not the reference."""
-    module, other = make_module(), make("speech_lm")
+    """Mean over a sample's tokens; its gradient reaches the policy directly, not the reference.
+
+    In float64: what the divergence adds to a loss is less than a hundredth of that loss.
+    """
+    module = make_double()
+    other = make_double_policy()
     with torch.no_grad():
         for p in other.parameters():
             p.mul_(0.9)
     context, rollout, step = sampled(module)
-    reference = ReferenceStates(other.hidden(context, rollout).detach().unflatten(0, (3, 4)), other.output)
+    reference = ReferenceStates(
+        other.hidden(context, rollout).detach().unflatten(0, (3, 4)), other.output
+    )
     step = replace(step, reference=reference)
-    plain = module._part(step, ALL, context, rollout, 0.0, 1.0)[0]
-    with_kl, figures = module._part(step, ALL, context, rollout, 0.3, 1.0)
-    logits, of_reference = (p.head(p.hidden(context, rollout)) / 0.8 for p in (module.policy, other))
+    plain = relaxed_loss(module, step, context, rollout, 0.0, 1.0)[0]
+    with_kl, figures = relaxed_loss(module, step, context, rollout, 0.3, 1.0)
+    logits, of_reference = (
+        p.head(p.hidden(context, rollout)) / 0.8 for p in (module.policy, other)
+    )
     allowed = module.policy.allowed
     log_p, log_q = logits[..., allowed].log_softmax(-1), of_reference[..., allowed].log_softmax(-1)
     keep = rollout.keep.flatten(0, 1)
     kl = torch.where(keep, (log_p.exp() * (log_p - log_q)).sum(-1), 0.0)
     naive = 0.3 * (kl.sum(-1) / keep.sum(-1)).sum()
-    assert_close((with_kl - plain).detach(), naive.detach())
-    assert_close(figures["kl"], kl.sum().detach())
+    assert_close((with_kl - plain).detach(), naive.detach(), "float64")
+    assert_close(figures["kl"], kl.sum().detach(), "float64")
     assert_gradients_close(gradient(module, with_kl - plain), gradient(module, naive))
     entropy = torch.where(keep, -(log_p.exp() * log_p).sum(-1), 0.0).sum()
-    assert_close(figures["entropy"], entropy.detach())
+    assert_close(figures["entropy"], entropy.detach(), "float64")
 
 
 @pytest.mark.parametrize("mode", ["all", "lora"])
@@ -184,7 +211,9 @@ def test_cutting_changes_nothing(whole: Recorder, how: str) -> None:
     for step in range(2):
         assert_gradients_close(cut_up.gradient(step), whole.gradient(step), 1e-4)
         for name in ("kl", "reward/diffro/total", "reward/diffro/ctc", "entropy", "loss"):
-            assert cut_up.metrics[step][name] == pytest.approx(whole.metrics[step][name], abs=1e-5)
+            assert cut_up.metrics[step][name] == pytest.approx(
+                whole.metrics[step][name], rel=1e-5, abs=1e-5
+            )
 
 
 @pytest.mark.parametrize("placement", ["resident", "offload"])
@@ -212,7 +241,9 @@ def test_without_rewards_no_waveform_is_made() -> None:
     module = make_module(policy=policy, rewards=RewardMix([Codes()]))
     recorder = fit(module, [make_batch()])
     assert len(codec.conditions) > 0
-    assert {"reward/mean", "reward/codes/mean", "stop_rate", "tau", "length/mean"} <= set(recorder.metrics[0])
+    assert {"reward/mean", "reward/codes/mean", "stop_rate", "tau", "length/mean"} <= set(
+        recorder.metrics[0]
+    )
     assert module.last_step is not None
 
 
@@ -226,12 +257,16 @@ def test_drops_are_counted_and_an_empty_step_is_well_defined() -> None:
     filters = [StopEmitted(), LengthRange(high=5)]
     recorder = fit(make_module(diffro_filters=filters), [make_batch()])
     figures = recorder.metrics[0]
-    dropped = [figures[f"dropped/diffro/{name}"] for name in ("no_speech", "StopEmitted", "LengthRange")]
+    dropped = [
+        figures[f"dropped/diffro/{name}"] for name in ("no_speech", "StopEmitted", "LengthRange")
+    ]
     assert sum(dropped) + 12 * figures["used_share"] == 12
     assert dropped[1] > 0
     policy = make("speech_lm")
     before = trainable(policy)
-    recorder = fit(make_module(policy=policy, diffro_filters=[LengthRange(low=999)]), [make_batch()])
+    recorder = fit(
+        make_module(policy=policy, diffro_filters=[LengthRange(low=999)]), [make_batch()]
+    )
     assert recorder.metrics[0]["skipped_updates"] == 1
     assert recorder.metrics[0]["used_share"] == 0
     assert all((before[name] == value).all() for name, value in trainable(policy).items())
@@ -254,7 +289,9 @@ def test_another_codec_is_refused() -> None:
 
 def test_a_text_that_is_too_long_is_refused_before_anything_is_sampled() -> None:
     module = make_module(differentiable=DifferentiableMix(make_network(max_characters=8)))
-    with pytest.raises(ValueError, match="row 'c': its text has 13 characters, Token2Text knows texts of up to 8"):
+    with pytest.raises(
+        ValueError, match="row 'c': its text has 13 characters, Token2Text knows texts of up to 8"
+    ):
         fit(module, [make_batch()])
     assert module.policy.num_encoded == 0
 
@@ -275,7 +312,13 @@ def test_bad_settings(settings: dict[str, Any], message: str) -> None:
 
 
 def test_bad_relaxation() -> None:
-    for bad in ({"form": "hard"}, {"noise": "none"}, {"stop": "kept"}, {"num_draws": 0}, {"unrolled": -1}):
+    for bad in (
+        {"form": "hard"},
+        {"noise": "none"},
+        {"stop": "kept"},
+        {"num_draws": 0},
+        {"unrolled": -1},
+    ):
         with pytest.raises(ValueError, match="Relaxation: form is soft or straight_through"):
             Relaxation(**bad)  # type: ignore[arg-type]
 
@@ -296,6 +339,6 @@ def test_a_micro_batch_holds_no_logits(chunk_size: int, held: bool) -> None:
 
     context, rollout, step = sampled(module)
     with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
-        loss, _ = module._part(step, ALL, context, rollout, 0.0, 1.0)
+        loss, _ = relaxed_loss(module, step, context, rollout, 0.0, 1.0)
     assert loss.requires_grad
     assert any(len(shape) > 1 and shape[-1] in wide for shape in saved) == held

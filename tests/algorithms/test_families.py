@@ -90,11 +90,18 @@ def counted_rows(encoder: nn.Module) -> Iterator[list[int]]:
 @pytest.mark.parametrize("family", AUDIO_FAMILIES)
 @pytest.mark.parametrize(
     ("group_size", "settings"),
-    [(2, {}), (5, {"num_updates": 3, "micro_batch_size": 1, "rollout_batch_size": 1, "sampler_cap": 2.0})],
+    [
+        (2, {}),
+        (5, {"num_updates": 3, "micro_batch_size": 1, "rollout_batch_size": 1, "sampler_cap": 2.0}),
+    ],
 )
-def test_each_clip_is_encoded_once_per_step(family: str, group_size: int, settings: dict[str, Any]) -> None:
+def test_each_clip_is_encoded_once_per_step(
+    family: str, group_size: int, settings: dict[str, Any]
+) -> None:
     policy: Any = make(family)
-    encoder = policy.model.model.audio_tower if family == "fun_asr_nano" else policy.model.model.encoder
+    encoder = (
+        policy.model.model.audio_tower if family == "fun_asr_nano" else policy.model.model.encoder
+    )
     with counted_rows(encoder) as rows:
         fit(grpo(policy, group_size=group_size, **settings), batches())
     assert sum(rows) == 3 * NUM_STEPS

@@ -13,7 +13,10 @@ VALID = ~TOTAL.isnan() & (TOTAL != -9.0)
 SCORES = Scores(TOTAL, VALID, {})
 FINISHED = torch.tensor([[True, False, True], [True, True, True], [False, True, True]])
 ROLLOUT = Rollout(
-    torch.zeros(3, 3, 1, dtype=torch.long), torch.ones(3, 3, 1, dtype=torch.bool), torch.zeros(3, 3, 1), FINISHED
+    torch.zeros(3, 3, 1, dtype=torch.long),
+    torch.ones(3, 3, 1, dtype=torch.bool),
+    torch.zeros(3, 3, 1),
+    FINISHED,
 )
 
 
@@ -42,7 +45,9 @@ def test_finished() -> None:
 def test_filters_in_a_step() -> None:
     """What each takes out is counted by name, and only once; the loss sees the rest."""
     judge = Judge(lambda text: len(text) % 5)
-    module = make_grpo(make_policy(), judge, group_size=6, filters=[Finished(), MinRewardSpread(2.0), Finished()])
+    module = make_grpo(
+        make_policy(), judge, group_size=6, filters=[Finished(), MinRewardSpread(2.0), Finished()]
+    )
     metrics = fit(module).metrics[0]
     step = module.last_step
     assert step is not None

@@ -25,13 +25,18 @@ from tests.algorithms.tiny import (
 )
 from tests.helpers import assert_close, assert_gradients_close
 
-OBJECTIVES = {kind.__name__: kind for kind in (ops.GRPO, ops.DrGRPO, ops.DAPO, ops.GSPO, ops.CISPO, ops.MWER)}
+OBJECTIVES = {
+    kind.__name__: kind for kind in (ops.GRPO, ops.DrGRPO, ops.DAPO, ops.GSPO, ops.CISPO, ops.MWER)
+}
 
 
 @pytest.mark.parametrize(
-    ("group_size", "num_updates", "sizes"), [(2, 1, (0, 0)), (5, 1, (1, 1)), (2, 3, (0, 2)), (5, 3, (2, 0))]
+    ("group_size", "num_updates", "sizes"),
+    [(2, 1, (0, 0)), (5, 1, (1, 1)), (2, 3, (0, 2)), (5, 3, (2, 0))],
 )
-def test_each_clip_is_encoded_once_per_step(group_size: int, num_updates: int, sizes: tuple[int, int]) -> None:
+def test_each_clip_is_encoded_once_per_step(
+    group_size: int, num_updates: int, sizes: tuple[int, int]
+) -> None:
     rollout, micro = sizes
     policy = make_policy()
     module = make_grpo(
@@ -61,16 +66,19 @@ def test_each_clip_is_encoded_once_per_step(group_size: int, num_updates: int, s
 )
 def test_rollout_and_update_score_alike(decoding: Decoding) -> None:
     """On policy the ratio is 1, also under truncation; so are the weights against a sampler that is another engine."""
-    module = make_grpo(decoding=decoding, sampler_cap=2.0, rollout_batch_size=1, micro_batch_size=2, num_steps=2)
+    module = make_grpo(
+        decoding=decoding, sampler_cap=2.0, rollout_batch_size=1, micro_batch_size=2, num_steps=2
+    )
     recorder = fit(module)
     step = module.last_step
+    (prepared,) = module.last_prepared
     assert step is not None
-    assert step.old_log_probs is not None
-    assert step.weights is not None
+    assert prepared.old_log_probs is not None
+    assert prepared.weights is not None
     assert (step.rollout.support is None) == (decoding.top_k == 0 and decoding.top_p == 1)
     keep = step.rollout.keep
-    assert_close(step.old_log_probs[keep], step.rollout.log_probs[keep], "policy")
-    assert_close(step.weights[keep], torch.ones(int(keep.sum())), "policy")
+    assert_close(prepared.old_log_probs[keep], step.rollout.log_probs[keep], "policy")
+    assert_close(prepared.weights[keep], torch.ones(int(keep.sum())), "policy")
     assert recorder.metrics[0]["clip_low"] == recorder.metrics[0]["clip_high"] == 0
 
 
@@ -114,12 +122,13 @@ def test_inner_updates() -> None:
     recorder = fit(module)
     single = fit(make_grpo(**settings))
     step = module.last_step
+    (prepared,) = module.last_prepared
     assert step is not None
-    assert step.old_log_probs is not None
+    assert prepared.old_log_probs is not None
     keep = step.rollout.keep
-    assert_close(step.old_log_probs[keep], step.rollout.log_probs[keep], "policy")
+    assert_close(prepared.old_log_probs[keep], step.rollout.log_probs[keep], "policy")
     with torch.no_grad(), policy.evaluating():
-        after = module._log_probs_of_all(step.context, step.rollout)
+        after = module.loss_settings.token_log_probs(step.context, step.rollout).log_probs
     assert (after - step.rollout.log_probs)[keep].abs().max() > 0.2
     assert recorder.metrics[0]["clip_low"] + recorder.metrics[0]["clip_high"] > 0
     assert single.metrics[0]["clip_low"] + single.metrics[0]["clip_high"] == 0
@@ -131,7 +140,9 @@ def test_inner_updates() -> None:
 @pytest.mark.parametrize("micro_batch_size", [0, 2])
 @pytest.mark.parametrize("finetune", FINETUNES)
 def test_kl_is_exactly_zero_at_the_start(finetune: str, micro_batch_size: int) -> None:
-    module = make_grpo(make_policy(FINETUNES[finetune]), num_steps=2, micro_batch_size=micro_batch_size)
+    module = make_grpo(
+        make_policy(FINETUNES[finetune]), num_steps=2, micro_batch_size=micro_batch_size
+    )
     recorder = fit(module)
     assert recorder.metrics[0]["kl"] == 0.0
     assert recorder.metrics[1]["kl"] > 0.0
@@ -143,7 +154,9 @@ def test_kl_is_exactly_zero_at_the_start(finetune: str, micro_batch_size: int) -
 def test_bfloat16_autocast_follows_float32() -> None:
     """Reference and inner updates see the weights of their moment, not casts that autocast kept."""
     settings = {"optim": Optim(lr=0.01, max_grad_norm=0.0), "num_updates": 2, "num_steps": 2}
-    exact, rounded = (fit(make_grpo(**settings), precision=kind) for kind in ("32-true", "bf16-mixed"))
+    exact, rounded = (
+        fit(make_grpo(**settings), precision=kind) for kind in ("32-true", "bf16-mixed")
+    )
     for k in range(2):
         assert_gradients_close(rounded.gradient(k), exact.gradient(k), 0.1)
     assert rounded.metrics[0]["kl"] == pytest.approx(exact.metrics[0]["kl"], rel=0.1)
@@ -180,10 +193,11 @@ def test_dropout_is_off_in_rl() -> None:
     module = make_grpo(policy.train(), sampler_cap=2.0)
     recorder = fit(module)
     step = module.last_step
+    (prepared,) = module.last_prepared
     assert step is not None
-    assert step.old_log_probs is not None
+    assert prepared.old_log_probs is not None
     keep = step.rollout.keep
-    assert_close(step.old_log_probs[keep], step.rollout.log_probs[keep], "policy")
+    assert_close(prepared.old_log_probs[keep], step.rollout.log_probs[keep], "policy")
     assert recorder.metrics[0]["kl"] == 0.0
     assert policy.training
 
@@ -202,7 +216,11 @@ def test_validation_before_a_fit_leaves_the_reference_there() -> None:
     from torch.utils.data import DataLoader
 
     module = make_grpo(num_steps=2)
-    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    quiet: dict[str, Any] = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+    }
     loader = DataLoader([make_batch()], batch_size=None)  # type: ignore[arg-type]
     Trainer(accelerator="cpu", **quiet).validate(module, loader, verbose=False)
     assert module.reference is None
@@ -217,16 +235,22 @@ def test_gradient_clipping() -> None:
     free, clipped = fit(make_grpo()), fit(make_grpo(optim=Optim(max_grad_norm=0.01)))
     assert free.metrics[0]["grad_norm"] == pytest.approx(float(free.gradient().norm()), rel=1e-5)
     assert clipped.metrics[0]["grad_norm"] == free.metrics[0]["grad_norm"] > 0.01
-    assert_gradients_close(clipped.gradient(), free.gradient() * 0.01 / free.gradient().norm(), 1e-4)
+    assert_gradients_close(
+        clipped.gradient(), free.gradient() * 0.01 / free.gradient().norm(), 1e-4
+    )
 
 
-@pytest.mark.parametrize("objective", [ops.GRPO(), ops.DAPO(), ops.MWER()], ids=["GRPO", "DAPO", "MWER"])
+@pytest.mark.parametrize(
+    "objective", [ops.GRPO(), ops.DAPO(), ops.MWER()], ids=["GRPO", "DAPO", "MWER"]
+)
 def test_equal_rewards_move_nothing(objective: ops.Objective) -> None:
     """After a step that filled the optimiser's momentum; the step is counted all the same."""
     calls = itertools.count()
     judge = Judge(lambda text: len(text) if next(calls) < 12 else 1.0)
     optim = Optim(lr=1e-2, weight_decay=0.1)
-    module = make_grpo(make_policy(), judge, num_steps=3, beta=0.0, objective=objective, optim=optim)
+    module = make_grpo(
+        make_policy(), judge, num_steps=3, beta=0.0, objective=objective, optim=optim
+    )
     recorder = fit(module)
     first, second, third = recorder.metrics
     assert [m["zero_variance_share"] for m in recorder.metrics] == [0, 1, 1]
@@ -276,11 +300,15 @@ def test_failed_rewards_leave_the_step() -> None:
     assert metrics["dropped_group_share"] == pytest.approx(1 / 3)
     assert metrics["used_share"] == pytest.approx(7 / 12)
     valid = step.scores.total[step.scores.valid]
-    assert metrics["reward/mean"] == metrics["reward/judge/mean"] == pytest.approx(float(valid.mean()))
+    assert (
+        metrics["reward/mean"] == metrics["reward/judge/mean"] == pytest.approx(float(valid.mean()))
+    )
     assert math.isfinite(metrics["loss"])
     assert recorder.gradient().isfinite().all()
     lengths = [float(len(h.text)) for h in step.groups[0][1:]]
-    assert step.advantages.values[0, 1:].tolist() == pytest.approx([x - sum(lengths) / 3 for x in lengths])
+    assert step.advantages.values[0, 1:].tolist() == pytest.approx(
+        [x - sum(lengths) / 3 for x in lengths]
+    )
     assert step.advantages.values[0, 0] == 0
 
 
@@ -296,7 +324,12 @@ def test_a_step_without_any_valid_sample() -> None:
     module = make_grpo(policy, *rewards, num_steps=2)
     recorder = fit(module)
     metrics = recorder.metrics[0]
-    assert metrics["invalid_share"] == metrics["dropped_group_share"] == metrics["skipped_updates"] == 1
+    assert (
+        metrics["invalid_share"]
+        == metrics["dropped_group_share"]
+        == metrics["skipped_updates"]
+        == 1
+    )
     assert metrics["used_share"] == metrics["loss"] == metrics["grad_norm"] == 0
     assert math.isnan(metrics["reward/mean"])
     assert metrics["reward_failures/even"] == metrics["reward_failures/odd"] == 6
@@ -332,7 +365,9 @@ def test_a_gradient_that_is_not_finite_is_not_taken() -> None:
 def test_reward_rises_on_a_toy_task() -> None:
     """Say "seven" as often as you can."""
     judge = Judge(lambda text: text.split().count("seven"))
-    module = make_grpo(make_policy(), judge, num_steps=12, group_size=8, beta=0.0, optim=Optim(lr=5e-3))
+    module = make_grpo(
+        make_policy(), judge, num_steps=12, group_size=8, beta=0.0, optim=Optim(lr=5e-3)
+    )
     rewards = [m["reward/mean"] for m in fit(module).metrics]
     assert sum(rewards[-3:]) / 3 > 3 * sum(rewards[:3]) / 3
 
@@ -340,8 +375,8 @@ def test_reward_rises_on_a_toy_task() -> None:
 def test_every_step_draws_anew() -> None:
     drawn = []
     module = make_grpo(num_steps=2, optim=Optim(lr=1e-12))
-    collect = module.collect
-    module.collect = lambda batch: (drawn.append(step := collect(batch)), step)[1]  # type: ignore[method-assign]
+    collect = module.collect_rollouts
+    module.collect_rollouts = lambda batch: (drawn.append(samples := collect(batch)), samples)[1]  # type: ignore[method-assign]
     fit(module)
     assert drawn[0].batch.ids == drawn[1].batch.ids
     assert drawn[0].groups != drawn[1].groups

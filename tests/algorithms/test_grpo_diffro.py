@@ -18,8 +18,8 @@ from lightning_audiorl.algorithms import (
     StopEmitted,
     TopShare,
 )
-from lightning_audiorl.algorithms.diffro_filters import Candidates, DiffroFilter
-from lightning_audiorl.algorithms.gradients import compare, put_sum, take_gradients
+from lightning_audiorl.losses.combine import compare, put_sum, take_gradients
+from lightning_audiorl.losses.diffro.filters import Candidates, DiffroFilter
 from lightning_audiorl.models import Finetune
 from lightning_audiorl.ops import Schedule, group_advantages
 from lightning_audiorl.rewards import RewardMix
@@ -39,7 +39,13 @@ def run(num_steps: int = 1, trainer: dict[str, Any] | None = None, **settings: A
 
 def run_grpo() -> Recorder:
     module = GRPO(
-        make("speech_lm"), 1, make_module().optim, rewards=RewardMix([Codes()]), group_size=4, decoding=SHORT, beta=0.1
+        make("speech_lm"),
+        1,
+        optim=make_module().optim,
+        rewards=RewardMix([Codes()]),
+        group_size=4,
+        decoding=SHORT,
+        beta=0.1,
     )
     return fit(module, [make_batch()])
 
@@ -58,7 +64,11 @@ def both() -> Recorder:
 def test_gradients_add_up(grpo: Recorder, both: Recorder) -> None:
     """GRPO's own, and DiffRO's own of the samples with positive advantage, from the same rollout."""
     module = make_module(
-        DiffRO, make("speech_lm"), beta=0.0, rewards=RewardMix([Codes()]), diffro_filters=[PositiveAdvantage()]
+        DiffRO,
+        make("speech_lm"),
+        beta=0.0,
+        rewards=RewardMix([Codes()]),
+        diffro_filters=[PositiveAdvantage()],
     )
     diffro = fit(module, [make_batch()])
     assert_gradients_close(both.gradient(), grpo.gradient() + diffro.gradient())
@@ -66,7 +76,9 @@ def test_gradients_add_up(grpo: Recorder, both: Recorder) -> None:
     one, other = grpo.gradient().norm(), diffro.gradient().norm()
     assert figures["grad_norm/grpo"] == pytest.approx(float(one), rel=1e-5)
     assert figures["grad_norm/diffro"] == pytest.approx(float(other), rel=1e-5)
-    assert figures["grad_cosine"] == pytest.approx(float(grpo.gradient() @ diffro.gradient() / (one * other)), abs=1e-5)
+    assert figures["grad_cosine"] == pytest.approx(
+        float(grpo.gradient() @ diffro.gradient() / (one * other)), abs=1e-5
+    )
     assert figures["diffro_share"] == pytest.approx(float(other / (one + other)), rel=1e-5)
     assert figures["kl"] == 0
     assert figures["diffro/used_share"] == diffro.metrics[0]["used_share"]
@@ -91,7 +103,9 @@ def test_a_step_in_which_nothing_is_kept_is_a_step_of_grpo(grpo: Recorder) -> No
     assert_close(recorder.gradient(), grpo.gradient(), "exact")
     figures = recorder.metrics[0]
     assert figures["dropped/diffro/LengthRange"] == 12
-    assert figures["diffro_share"] == figures["grad_norm/diffro"] == figures["diffro/used_share"] == 0
+    assert (
+        figures["diffro_share"] == figures["grad_norm/diffro"] == figures["diffro/used_share"] == 0
+    )
     assert math.isnan(figures["grad_cosine"])
     assert figures["skipped_updates"] == 0
 
@@ -113,7 +127,9 @@ def test_cutting_and_parking_change_nothing(both: Recorder, how: str) -> None:
     trainer = {"strategy": PhaseSingleDevice()} if how == "offload" else {}
     again = run(2, trainer, **settings)
     for step in range(2):
-        assert_gradients_close(again.gradient(step), both.gradient(step), 1e-4 if how == "micro" else 0.0)
+        assert_gradients_close(
+            again.gradient(step), both.gradient(step), 1e-4 if how == "micro" else 0.0
+        )
         assert again.metrics[step]["grad_norm/diffro"] == pytest.approx(
             both.metrics[step]["grad_norm/diffro"], rel=1e-4
         )
@@ -137,10 +153,14 @@ def test_bad_settings() -> None:
 # --- filters
 
 
-def candidates(codes: list[list[list[int]]], rewards: list[list[float]], finished: list[list[bool]]) -> Candidates:
+def candidates(
+    codes: list[list[list[int]]], rewards: list[list[float]], finished: list[list[bool]]
+) -> Candidates:
     """Samples of which -1 is padding."""
     tokens = torch.tensor(codes)
-    rollout = Rollout(tokens.clamp(min=0), tokens >= 0, torch.zeros(tokens.shape), torch.tensor(finished))
+    rollout = Rollout(
+        tokens.clamp(min=0), tokens >= 0, torch.zeros(tokens.shape), torch.tensor(finished)
+    )
     total = torch.tensor(rewards)
     valid = ~total.isnan()
     scores = Scores(total, valid, {})
@@ -185,7 +205,11 @@ def test_bad_filters() -> None:
 
 
 def test_gradients_are_taken_compared_and_put_back() -> None:
-    parameters = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))]
+    parameters = [
+        nn.Parameter(torch.zeros(2)),
+        nn.Parameter(torch.zeros(1)),
+        nn.Parameter(torch.zeros(1)),
+    ]
 
     def take(*values: list[float] | None) -> list[Tensor | None]:
         for p, value in zip(parameters, values, strict=True):
@@ -198,5 +222,9 @@ def test_gradients_are_taken_compared_and_put_back() -> None:
     assert (measured.first, measured.second) == (5.0, 1.0)
     assert measured.cosine == pytest.approx(0.6)
     put_sum(parameters, first, second, 2.0)
-    assert [None if p.grad is None else p.grad.tolist() for p in parameters] == [[5.0, 0.0], [4.0], [0.0]]
+    assert [None if p.grad is None else p.grad.tolist() for p in parameters] == [
+        [5.0, 0.0],
+        [4.0],
+        [0.0],
+    ]
     assert math.isnan(compare(first, [None] * 3).cosine)

@@ -6,7 +6,15 @@ from lightning_audiorl import ops
 from lightning_audiorl.algorithms import Optim
 from lightning_audiorl.types import Decoding
 from tests.algorithms.naive import grpo_gradient, with_weights
-from tests.algorithms.tiny import FINETUNES, fit, flat, make_batch, make_grpo, make_policy, trainable
+from tests.algorithms.tiny import (
+    FINETUNES,
+    fit,
+    flat,
+    make_batch,
+    make_grpo,
+    make_policy,
+    trainable,
+)
 from tests.helpers import assert_gradients_close
 
 
@@ -15,7 +23,12 @@ def test_gradient_is_that_of_a_naive_loop(finetune: str) -> None:
     """Third inner update of the second RL step: ratio, clipping and KL are all at work."""
     decoding = Decoding(max_new_tokens=6, temperature=0.7)
     lr, clip = {"all": (2e-3, 0.2), "lora": (2e-2, 0.2), "projector": (2e-2, 1e-3)}[finetune]
-    settings = {"beta": 0.3, "num_updates": 3, "decoding": decoding, "optim": Optim(lr=lr, max_grad_norm=0.0)}
+    settings = {
+        "beta": 0.3,
+        "num_updates": 3,
+        "decoding": decoding,
+        "optim": Optim(lr=lr, max_grad_norm=0.0),
+    }
     settings["objective"] = ops.GRPO(clip_low=clip, clip_high=clip)
     policy = make_policy(FINETUNES[finetune])
     start = trainable(policy)

@@ -41,7 +41,9 @@ def judges(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def grpo(judges: Path, mode: str = "all", num_steps: int = 1, **settings: Any) -> GRPO:
     """R1 by a judge that listens, and R2."""
     settings = {
-        "rewards": RewardMix([SpeechAccuracy(speech.judge(judges), "exp"), DurationConsistency(0.5)]),
+        "rewards": RewardMix(
+            [SpeechAccuracy(speech.judge(judges), "exp"), DurationConsistency(0.5)]
+        ),
         "group_size": 3,
         "decoding": DECODING,
         "beta": 0.1,
@@ -50,7 +52,9 @@ def grpo(judges: Path, mode: str = "all", num_steps: int = 1, **settings: Any) -
     return GRPO(make(FAMILY, mode), num_steps, **settings)
 
 
-def run(module: GRPO, batch: PromptBatch | None = None, *callbacks: Callback, **settings: Any) -> Recorder:
+def run(
+    module: GRPO, batch: PromptBatch | None = None, *callbacks: Callback, **settings: Any
+) -> Recorder:
     """Every step sees the same batch."""
     batch = batch_of(NAMES) if batch is None else batch
     return fit(module, [batch] * module.num_steps, *callbacks, **settings)
@@ -59,12 +63,19 @@ def run(module: GRPO, batch: PromptBatch | None = None, *callbacks: Callback, **
 def said(module: GRPO) -> list[list[list[int]]]:
     """The codes of each sample of the last step."""
     assert module.last_step is not None
-    return [[h.speech.codes.tolist() for h in group if h.speech is not None] for group in module.last_step.groups]
+    return [
+        [h.speech.codes.tolist() for h in group if h.speech is not None]
+        for group in module.last_step.groups
+    ]
 
 
 @pytest.mark.parametrize(("group_size", "num_updates", "sizes"), [(2, 1, (0, 0)), (4, 2, (1, 2))])
 def test_each_prompt_is_encoded_once_per_step(
-    judges: Path, group_size: int, num_updates: int, sizes: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    judges: Path,
+    group_size: int,
+    num_updates: int,
+    sizes: tuple[int, int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """By the policy's count, and by the rows that the codec gets to see."""
     rollout, micro = sizes
@@ -120,7 +131,9 @@ def test_samples_depend_neither_on_company_nor_on_passes(judges: Path) -> None:
     run(part, batch_of(["d", "b"]))
     assert said(pieces) == said(whole)
     assert said(part) == [said(whole)[3], said(whole)[1]]
-    assert len({tuple(codes) for group in said(whole) for codes in group}) > 6, "samples hardly differ"
+    assert len({tuple(codes) for group in said(whole) for codes in group}) > 6, (
+        "samples hardly differ"
+    )
     assert_gradients_close(in_pieces.gradient(), recorded.gradient())
     assert_close(in_pieces.metrics[0]["loss"], recorded.metrics[0]["loss"], "policy")
     assert in_pieces.metrics[0]["reward/mean"] == pytest.approx(recorded.metrics[0]["reward/mean"])
@@ -144,18 +157,23 @@ def test_kl_is_exactly_zero_at_the_start(judges: Path, mode: str, micro_batch_si
     assert (module.reference.num_bytes == 0) == (mode == "lora")
 
 
-@pytest.mark.parametrize("changes", [{}, {"temperature": 0.7}, {"temperature": 1.4, "top_k": 6, "top_p": 0.8}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{}, {"temperature": 0.7}, {"temperature": 1.4, "top_k": 6, "top_p": 0.8}], ids=str
+)
 def test_rollout_and_update_score_alike(judges: Path, changes: dict[str, float]) -> None:
     decoding = replace(DECODING, **changes)
-    module = grpo(judges, decoding=decoding, sampler_cap=2.0, rollout_batch_size=1, micro_batch_size=2)
+    module = grpo(
+        judges, decoding=decoding, sampler_cap=2.0, rollout_batch_size=1, micro_batch_size=2
+    )
     recorder = run(module)
     step = module.last_step
+    (prepared,) = module.last_prepared
     assert step is not None
-    assert step.old_log_probs is not None
-    assert step.weights is not None
+    assert prepared.old_log_probs is not None
+    assert prepared.weights is not None
     keep = step.rollout.keep
-    assert_close(step.old_log_probs[keep], step.rollout.log_probs[keep], "policy")
-    assert_close(step.weights[keep], torch.ones(int(keep.sum())), "policy")
+    assert_close(prepared.old_log_probs[keep], step.rollout.log_probs[keep], "policy")
+    assert_close(prepared.weights[keep], torch.ones(int(keep.sum())), "policy")
     assert recorder.metrics[0]["clip_low"] == recorder.metrics[0]["clip_high"] == 0
 
 
@@ -178,7 +196,9 @@ def test_placement_changes_no_number(judges: Path, mode: str) -> None:
 
 def test_a_judge_of_rewards_and_evaluation_is_one(judges: Path) -> None:
     """One module in one part, moved once; what listens in the evaluation alone is a part of its own."""
-    module = speech.speech_grpo(judges, 1, policy=make(FAMILY), eval_decodings=None, decoding=DECODING)
+    module = speech.speech_grpo(
+        judges, 1, policy=make(FAMILY), eval_decodings=None, decoding=DECODING
+    )
     (own,) = module.reward_judges()
     listeners = list(module.evaluation.judges())
     assert listeners[0] is own
@@ -187,7 +207,9 @@ def test_a_judge_of_rewards_and_evaluation_is_one(judges: Path) -> None:
     assert len(placed) == len(set(placed))
     of_part = {part.name: {id(tensor) for tensor in part.tensors()} for part in module.parts()}
     assert of_part["judge"] == {id(tensor) for tensor in (*own.parameters(), *own.buffers())}
-    others = [tensor for judge in listeners[1:] for tensor in (*judge.parameters(), *judge.buffers())]
+    others = [
+        tensor for judge in listeners[1:] for tensor in (*judge.parameters(), *judge.buffers())
+    ]
     assert of_part["judge of the evaluation"] == {id(tensor) for tensor in others}
     look = Look()
     run(module, None, look, strategy=PhaseSingleDevice("offload"))
@@ -197,14 +219,20 @@ def test_a_judge_of_rewards_and_evaluation_is_one(judges: Path) -> None:
     other = speech.evaluation(judges)
     with torch.no_grad():
         next(other.judges()[0].parameters()).flatten()[0] += 1.0
-    with pytest.raises(JudgeError, match="two judges have the name 'judge', but their weights differ"):
+    with pytest.raises(
+        JudgeError, match="two judges have the name 'judge', but their weights differ"
+    ):
         speech.speech_grpo(judges, 1, policy=make(FAMILY), evaluation=other)
 
 
 def test_judges_by_name_are_those_given_one_by_one(judges: Path) -> None:
     """Same weights and figures; each judge hears each sample once, and the panel forgets them with the step."""
     folders = speech.judge_folders(judges)
-    settings: dict[str, Any] = {"policy": make(FAMILY), "decoding": DECODING, "eval_decodings": None}
+    settings: dict[str, Any] = {
+        "policy": make(FAMILY),
+        "decoding": DECODING,
+        "eval_decodings": None,
+    }
     given = speech.speech_grpo(judges, 2, **settings)
     named = {
         "judge": CtcJudge(str(folders["judge"]), "whatever"),
@@ -212,7 +240,9 @@ def test_judges_by_name_are_those_given_one_by_one(judges: Path) -> None:
         "encoder": EcapaEncoder(str(folders["encoder"])),
         "held_out_encoder": XvectorEncoder(str(folders["held_out_encoder"])),
     }
-    rewards = RewardMix([SpeechAccuracy("judge", "exp"), SpeechAccuracy("judge", weight=0.0, name="rate")])
+    rewards = RewardMix(
+        [SpeechAccuracy("judge", "exp"), SpeechAccuracy("judge", weight=0.0, name="rate")]
+    )
     rewards.rewards.append(DurationConsistency(0.5))
     by_name = speech.speech_grpo(
         judges,
@@ -234,8 +264,8 @@ def test_judges_by_name_are_those_given_one_by_one(judges: Path) -> None:
     same(run(given), run(by_name))
     step = by_name.last_step
     assert step is not None
-    assert sum(heard) <= 2 * len(NAMES) * by_name.group_size
-    assert sum(heard) > len(NAMES) * by_name.group_size
+    assert sum(heard) <= 2 * len(NAMES) * by_name.sampler.group_size
+    assert sum(heard) > len(NAMES) * by_name.sampler.group_size
     assert {name for group in step.groups for one in group for name in one.transcripts} == {"judge"}
     assert by_name.panel.with_transcripts(step.groups)[0][0].transcripts == {}
 
@@ -264,12 +294,17 @@ class KillIn(Callback):
             raise Killed
 
 
-def long_run(folder: Path, root: str, judges: Path, *more: Callback, ckpt_path: str | None = None) -> GRPO:
+def long_run(
+    folder: Path, root: str, judges: Path, *more: Callback, ckpt_path: str | None = None
+) -> GRPO:
     """Five steps of two inner updates, four listeners at every second step, checkpoints at every second."""
     optim = Optim(lr=3e-3, schedule="cosine", warmup_steps=2)
     module = speech.speech_grpo(judges, 5, num_updates=2, optim=optim)
     callbacks = [HackingWatch(window=1), *more, RLCheckpoint(every_n_steps=2, keep=9)]
-    settings: dict[str, Any] = {"val_check_interval": 2, "logger": TensorBoardLogger(folder, name="", version="")}
+    settings: dict[str, Any] = {
+        "val_check_interval": 2,
+        "logger": TensorBoardLogger(folder, name="", version=""),
+    }
     trainer = runs.trainer(folder, callbacks, **settings)
     trainer.fit(module, speech.speech_data(root), ckpt_path=ckpt_path)
     return module
@@ -277,10 +312,15 @@ def long_run(folder: Path, root: str, judges: Path, *more: Callback, ckpt_path: 
 
 def timeless(evaluations: list[dict[str, Any]]) -> list[str]:
     """Figures by name, but for those of the clock; NaN equals NaN."""
-    return [repr({k: v for k, v in one["results"]["digits"].items() if k != "rtf"}) for one in evaluations]
+    return [
+        repr({k: v for k, v in one["results"]["digits"].items() if k != "rtf"})
+        for one in evaluations
+    ]
 
 
-def test_killed_and_resumed_is_bit_for_bit_the_whole_run(judges: Path, root: str, tmp_path: Path) -> None:
+def test_killed_and_resumed_is_bit_for_bit_the_whole_run(
+    judges: Path, root: str, tmp_path: Path
+) -> None:
     """Curves, figures of all judges, alerts, weights, optimiser."""
     whole = long_run(tmp_path / "whole", root, judges)
     with pytest.raises(Killed):
@@ -293,12 +333,15 @@ def test_killed_and_resumed_is_bit_for_bit_the_whole_run(judges: Path, root: str
     assert timeless(resumed.evaluations) == timeless(whole.evaluations)
     timed = ("rtf", "seconds")
     curves, again = (
-        {k: v for k, v in scalars(tmp_path / name).items() if not k[0].endswith(timed)} for name in ("whole", "cut")
+        {k: v for k, v in scalars(tmp_path / name).items() if not k[0].endswith(timed)}
+        for name in ("whole", "cut")
     )
     assert {step for tag, step in curves if tag == "reward/mean"} == {1, 2, 3, 4, 5}
     assert all(len(values) == 1 for values in again.values())
     assert again == curves
-    first, second = (load(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("whole", "cut"))
+    first, second = (
+        load(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("whole", "cut")
+    )
     ours, theirs = tensors(first), tensors(second)
     assert ours.keys() == theirs.keys()
     assert any("optimizer_states" in path for path in ours)

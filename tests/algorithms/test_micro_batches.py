@@ -4,20 +4,26 @@ import random
 
 import pytest
 
-from lightning_audiorl.algorithms.micro_batches import micro_batches
+from lightning_audiorl.engine.micro_batches import micro_batches
 
 PROMPTS = [100, 20, 110, 25, 30, 105]
 COMPLETIONS = [10, 5, 12, 4, 9, 11]
 
 
 def cost(piece: list[int], prompts: list[int], completions: list[int], group_size: int) -> int:
-    return len(piece) * (max(prompts[i] for i in piece) + group_size * max(completions[i] for i in piece))
+    return len(piece) * (
+        max(prompts[i] for i in piece) + group_size * max(completions[i] for i in piece)
+    )
 
 
-@pytest.mark.parametrize("limits", [{}, {"max_tokens": None, "max_prompts": 0}, {"max_tokens": 0, "max_prompts": 6}])
+@pytest.mark.parametrize(
+    "limits", [{}, {"max_tokens": None, "max_prompts": 0}, {"max_tokens": 0, "max_prompts": 6}]
+)
 def test_without_a_limit_all_at_once_in_the_given_order(limits: dict[str, int | None]) -> None:
     assert micro_batches(PROMPTS, COMPLETIONS, 4, **limits) == [[0, 1, 2, 3, 4, 5]]
-    assert micro_batches(PROMPTS, COMPLETIONS, 4, max_tokens=6 * (110 + 4 * 12)) == [[0, 1, 2, 3, 4, 5]]
+    assert micro_batches(PROMPTS, COMPLETIONS, 4, max_tokens=6 * (110 + 4 * 12)) == [
+        [0, 1, 2, 3, 4, 5]
+    ]
 
 
 def test_worked_example() -> None:

@@ -11,8 +11,7 @@ from torch.utils.data import DataLoader
 
 from lightning_audiorl import ops
 from lightning_audiorl.algorithms import GRPO
-from lightning_audiorl.algorithms.filters import MinRewardSpread
-from lightning_audiorl.algorithms.refill import Sampled, join_sampled
+from lightning_audiorl.losses.sample_filters import MinRewardSpread
 from lightning_audiorl.models import TextLMPolicy, WhisperPolicy
 from lightning_audiorl.rewards import Reward
 from lightning_audiorl.strategies import PhaseSingleDevice
@@ -53,7 +52,9 @@ class Stream(LightningDataModule):
 def run(
     dull: str, further: str, max_refills: int, num_steps: int = 1, **settings: Any
 ) -> tuple[GRPO, Recorder, Stream]:
-    module = make_grpo(make_policy(), Picky(dull), max_refills=max_refills, num_steps=num_steps, **settings)
+    module = make_grpo(
+        make_policy(), Picky(dull), max_refills=max_refills, num_steps=num_steps, **settings
+    )
     stream = Stream(further, num_steps)
     return module, fit(module, datamodule=stream), stream
 
@@ -68,7 +69,11 @@ def test_dull_groups_are_replaced() -> None:
     # b and c are dull; the first round brings d (dull) and e, the second f.
     assert stream.asked == [(0, 1, 2), (0, 2, 1)]
     assert trained_on(module) == ["a", "e", "f"]
-    figures = {name.removeprefix("refill/"): n for name, n in recorder.metrics[0].items() if name.startswith("refill/")}
+    figures = {
+        name.removeprefix("refill/"): n
+        for name, n in recorder.metrics[0].items()
+        if name.startswith("refill/")
+    }
     assert figures == {"flat": 2, "prompts": 3, "taken": 2, "left": 0}
     assert recorder.metrics[0]["zero_variance_share"] == 0
 
@@ -78,7 +83,9 @@ def test_parked_parts_change_nothing(placement: Any) -> None:
     """The contexts of the rounds are taken from where they are on the device."""
     settings: dict[str, Any] = {"dull": "bcd", "further": "defg", "max_refills": 3, "num_steps": 2}
     plain, recorder, _ = run(**settings)
-    strategy = PhaseSingleDevice(placement=placement, budget_gb=1.0 if placement == "auto" else None)
+    strategy = PhaseSingleDevice(
+        placement=placement, budget_gb=1.0 if placement == "auto" else None
+    )
     module = make_grpo(make_policy(), Picky("bcd"), max_refills=3, num_steps=2)
     parked = fit(module, datamodule=Stream("defg", 2), strategy=strategy)
     assert trained_on(module) == trained_on(plain)
@@ -94,7 +101,7 @@ def test_refilling_is_bounded_and_what_is_left_stays() -> None:
     assert recorder.metrics[0]["zero_variance_share"] == 1
 
 
-def test_nothing_is_asked_for_where_every_group_teaches() -> None:
+def test_nothing_is_asked_for_where_every_group_has_a_signal() -> None:
     _, recorder, stream = run(dull="", further="", max_refills=2)
     assert stream.asked == []
     assert recorder.metrics[0]["refill/prompts"] == 0
@@ -104,7 +111,9 @@ def test_nothing_is_asked_for_where_every_group_teaches() -> None:
 
 def test_a_refilled_step_learns_as_if_its_prompts_had_come_at_once() -> None:
     """Hypotheses are keyed by prompt, so a refilled batch and the same prompts in one batch are one and the same."""
-    module, recorder, _ = run(dull="bc", further="de", max_refills=1, objective=ops.DAPO(), max_tokens=40)
+    module, recorder, _ = run(
+        dull="bc", further="de", max_refills=1, objective=ops.DAPO(), max_tokens=40
+    )
     batch = make_batch((0.4, 0.5, 0.5), "ade")
     whole = make_grpo(make_policy(), Picky("bc"), objective=ops.DAPO(), max_tokens=40)
     expected = fit(whole, [batch])
@@ -115,7 +124,7 @@ def test_a_refilled_step_learns_as_if_its_prompts_had_come_at_once() -> None:
     assert_close(recorder.gradient(), expected.gradient(), "policy")
 
 
-def test_filters_decide_what_teaches() -> None:
+def test_filters_decide_what_has_a_signal() -> None:
     """A group that a filter empties is as dull as one of equal rewards."""
     _, recorder, _ = run(dull="", further="defgh", max_refills=1, filters=[MinRewardSpread(1e6)])
     assert recorder.metrics[0]["refill/flat"] == 3
@@ -126,7 +135,11 @@ def test_filters_decide_what_teaches() -> None:
 def test_contexts_of_every_family_join(family: str) -> None:
     """Log-probs of prompts that were encoded apart and joined are those of prompts encoded together."""
     kinds: dict[str, Any] = {"whisper": WhisperPolicy, "text_lm": TextLMPolicy}
-    policy = kinds[family](SPECS[family], finetune_of(family, "all")) if family in kinds else make_policy()
+    policy = (
+        kinds[family](SPECS[family], finetune_of(family, "all"))
+        if family in kinds
+        else make_policy()
+    )
     batch = batch_of(list("abc"))
     with policy.evaluating(), torch.no_grad():
         whole = policy.encode(batch)
@@ -136,15 +149,17 @@ def test_contexts_of_every_family_join(family: str) -> None:
         assert joined.prompt_lengths == whole.prompt_lengths
         targets = policy.targets(whole, batch.texts)
         kept = targets.keep.flatten(0, 1)
-        assert_close(policy.hidden(joined, targets)[kept], policy.hidden(whole, targets)[kept], "policy")
+        assert_close(
+            policy.hidden(joined, targets)[kept], policy.hidden(whole, targets)[kept], "policy"
+        )
 
 
 def test_join_keeps_failures_and_parts() -> None:
     module, _, _ = run(dull="", further="", max_refills=1)
     step = module.last_step
     assert step is not None
-    whole = Sampled(step.batch, step.context, step.rollout, step.scores, step.groups)
-    back = join_sampled([whole.select([2]), whole.select([0, 1])])
+    whole = step.samples
+    back = whole.select([2]).join([whole.select([0, 1])])
     assert [group[0].row.id for group in back.groups] == ["c", "a", "b"]
     assert torch.equal(back.scores.total, step.scores.total[[2, 0, 1]])
     assert torch.equal(back.scores.parts["picky"], step.scores.parts["picky"][[2, 0, 1]])

@@ -37,9 +37,13 @@ def test_loss_and_gradient_are_those_of_transformers() -> None:
             inputs = inputs_of(policy, batch, b, target)
             labels = torch.full_like(inputs["input_ids"], -100)
             labels[:, -len(target) :] = inputs["input_ids"][:, -len(target) :]
-            logits = policy.model(**inputs).logits.masked_fill(~policy.allowed, torch.finfo(torch.float32).min)
+            logits = policy.model(**inputs).logits.masked_fill(
+                ~policy.allowed, torch.finfo(torch.float32).min
+            )
             vocab_size = policy.model.config.text_config.vocab_size
-            losses.append(policy.model.loss_function(logits=logits, labels=labels, vocab_size=vocab_size))
+            losses.append(
+                policy.model.loss_function(logits=logits, labels=labels, vocab_size=vocab_size)
+            )
             counts.append(len(target))
     total = sum(loss * n for loss, n in zip(losses, counts, strict=True)) / sum(counts)
     total.backward()
@@ -53,8 +57,12 @@ def test_loss_and_gradient_are_those_of_transformers() -> None:
     assert metrics["perplexity"] == pytest.approx(math.exp(expected), rel=1e-4)
 
 
-@pytest.mark.parametrize("settings", [{"micro_batch_size": 1}, {"micro_batch_size": 2}, {"chunk_size": 4}])
-@pytest.mark.parametrize("finetune", [Finetune(), Finetune(encoder=True)], ids=["frozen", "encoder"])
+@pytest.mark.parametrize(
+    "settings", [{"micro_batch_size": 1}, {"micro_batch_size": 2}, {"chunk_size": 4}]
+)
+@pytest.mark.parametrize(
+    "finetune", [Finetune(), Finetune(encoder=True)], ids=["frozen", "encoder"]
+)
 def test_pieces_of_a_batch_change_nothing(settings: dict[str, int], finetune: Finetune) -> None:
     whole, pieces = (fit(make_sft(make_policy(finetune), **kwargs)) for kwargs in ({}, settings))
     assert_close(pieces.metrics[0]["loss"], whole.metrics[0]["loss"])
@@ -74,7 +82,9 @@ def test_a_frozen_encoder_gets_no_gradient() -> None:
 
 def test_a_trainable_encoder_gets_one() -> None:
     recorder = fit(make_sft(make_policy(Finetune(encoder=True))))
-    encoder = [gradient for name, gradient in recorder.gradients[0].items() if "audio_tower" in name]
+    encoder = [
+        gradient for name, gradient in recorder.gradients[0].items() if "audio_tower" in name
+    ]
     assert len(encoder) > 5
     assert all(gradient.abs().max() > 0 for gradient in encoder)
 

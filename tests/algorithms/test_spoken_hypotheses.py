@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from lightning_audiorl.algorithms.evaluation import hypotheses
+from lightning_audiorl.engine.rollout import hypotheses
 from lightning_audiorl.models import SampleKey
 from lightning_audiorl.types import PromptBatch
 from tests.helpers import assert_close

@@ -33,13 +33,17 @@ def make_policy(finetune: Finetune | None = None) -> FunAsrNanoPolicy:
     return FunAsrNanoPolicy(TINY, finetune)
 
 
-def make_batch(durations_s: Sequence[float] = (0.4, 0.9, 0.25), names: str = "abcdefgh") -> PromptBatch:
+def make_batch(
+    durations_s: Sequence[float] = (0.4, 0.9, 0.25), names: str = "abcdefgh"
+) -> PromptBatch:
     """Noise of given lengths, another one for each name; texts of one, two, ... words."""
     waves, rows = [], []
     for number, (name, seconds) in enumerate(zip(names, durations_s, strict=False)):
         generator = torch.Generator().manual_seed(ord(name))
         waves.append(0.1 * torch.randn(int(RATE_HZ * seconds), generator=generator))
-        rows.append(Utterance(name, (), " ".join(["one", "two", "three"][: number % 3 + 1]), seconds))
+        rows.append(
+            Utterance(name, (), " ".join(["one", "two", "three"][: number % 3 + 1]), seconds)
+        )
     num_samples = torch.tensor([len(wave) for wave in waves])
     return PromptBatch(pad_sequence(waves, batch_first=True), num_samples, RATE_HZ, tuple(rows))
 
@@ -47,7 +51,9 @@ def make_batch(durations_s: Sequence[float] = (0.4, 0.9, 0.25), names: str = "ab
 class Judge(Reward):
     """Whatever ``answer`` says of each text; by default how many letters it has."""
 
-    def __init__(self, answer: Callable[[str], float] = len, weight: float = 1.0, name: str = "judge") -> None:
+    def __init__(
+        self, answer: Callable[[str], float] = len, weight: float = 1.0, name: str = "judge"
+    ) -> None:
         super().__init__(weight, name)
         self.answer = answer
 
@@ -122,9 +128,15 @@ def fit(
 ) -> Recorder:
     """Train on the batches (or the data module's) with Lightning's Trainer on the CPU; returns what was recorded."""
     recorder = Recorder()
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    quiet = {
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": False,
+    }
     settings = {"devices": 1} | quiet | settings
-    trainer = Trainer(accelerator="cpu", max_epochs=1, logger=logger, callbacks=[recorder, *callbacks], **settings)
+    trainer = Trainer(
+        accelerator="cpu", max_epochs=1, logger=logger, callbacks=[recorder, *callbacks], **settings
+    )
     if datamodule is not None:
         trainer.fit(module, datamodule=datamodule, ckpt_path=ckpt_path)
         return recorder

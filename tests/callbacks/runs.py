@@ -10,10 +10,10 @@ from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_audiorl.algorithms import GRPO, SFT, EvalDecoding
-from lightning_audiorl.algorithms.base import AudioRLModule
-from lightning_audiorl.algorithms.optim import Optim
 from lightning_audiorl.cli import trainer_defaults
 from lightning_audiorl.data import AsrDataModule, FsddDigits, NonSpeech, Subset
+from lightning_audiorl.engine import RLModule
+from lightning_audiorl.engine.optim import Optim
 from lightning_audiorl.models import FunAsrNanoPolicy, TinyFunAsrNano
 from lightning_audiorl.rewards import Accuracy, Hallucination, RewardMix
 from lightning_audiorl.strategies.phases import PhaseClock
@@ -55,13 +55,19 @@ def data(root: str) -> AsrDataModule:
 
 def trainer(folder: Path, callbacks: list[Callback], **settings: Any) -> Trainer:
     """A CPU trainer with the settings of the command line, and only the callbacks given."""
-    settings = trainer_defaults() | {"default_root_dir": str(folder), "logger": False, "accelerator": "cpu"} | settings
+    settings = (
+        trainer_defaults()
+        | {"default_root_dir": str(folder), "logger": False, "accelerator": "cpu"}
+        | settings
+    )
     settings.setdefault("enable_progress_bar", False)
     saves = any(isinstance(callback, Checkpoint) for callback in callbacks)
     return Trainer(callbacks=callbacks, enable_checkpointing=saves, **settings)
 
 
-def fit(folder: Path, root: str, *callbacks: Callback, module: AudioRLModule | None = None, **settings: Any) -> Any:
+def fit(
+    folder: Path, root: str, *callbacks: Callback, module: RLModule | None = None, **settings: Any
+) -> Any:
     """Fit and return the module, its trainer attached."""
     module = module or grpo()
     ckpt_path = settings.pop("ckpt_path", None)
@@ -71,8 +77,21 @@ def fit(folder: Path, root: str, *callbacks: Callback, module: AudioRLModule | N
 
 def view(**shown: Any) -> Any:
     """A `RunView` without a run: nothing has happened but for what is given."""
-    nothing = {"rl_step": 0, "num_steps": 1000, "seed": 0, "policy": None, "start_hash": None, "clock": PhaseClock()}
-    nothing |= {"step_metrics": {}, "last_step": None, "evaluation": None, "evaluations": [], "last_hypotheses": {}}
+    nothing = {
+        "rl_step": 0,
+        "num_steps": 1000,
+        "seed": 0,
+        "policy": None,
+        "start_hash": None,
+        "clock": PhaseClock(),
+    }
+    nothing |= {
+        "step_metrics": {},
+        "last_step": None,
+        "evaluation": None,
+        "evaluations": [],
+        "last_hypotheses": {},
+    }
     return SimpleNamespace(**nothing | {"ledger_table": None, "load_state_dict": print} | shown)
 
 
@@ -84,4 +103,6 @@ class PutMetrics(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         for name, values in self.values.items():
-            pl_module.evaluations[-1]["results"]["digits"][name] = values[len(pl_module.evaluations) - 1]
+            pl_module.evaluations[-1]["results"]["digits"][name] = values[
+                len(pl_module.evaluations) - 1
+            ]

@@ -9,8 +9,8 @@ import pytest
 import torch
 from lightning import Callback, Trainer
 
-from lightning_audiorl.algorithms.base import AudioRLModule
 from lightning_audiorl.callbacks import Export, HackingWatch, RLCheckpoint, RunReport
+from lightning_audiorl.engine import RLModule
 from tests.callbacks import runs
 from tests.callbacks.runs import PutMetrics
 from tests.helpers import assert_close
@@ -29,10 +29,14 @@ def trained(checkpoint: dict[str, Any]) -> int:
 
 
 @pytest.fixture(scope="module")
-def whole(root: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, AudioRLModule, list[Any]]:
+def whole(root: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RLModule, list[Any]]:
     """A run of four steps that nobody disturbs, with evaluations after steps 2 and 4."""
     folder = tmp_path_factory.mktemp("whole")
-    callbacks = [RunReport(enabled=False), HackingWatch(window=1), RLCheckpoint(every_n_steps=2, keep=9)]
+    callbacks = [
+        RunReport(enabled=False),
+        HackingWatch(window=1),
+        RLCheckpoint(every_n_steps=2, keep=9),
+    ]
     return folder, runs.fit(folder, root, *callbacks, val_check_interval=2), callbacks
 
 
@@ -44,13 +48,21 @@ def test_saves_by_rl_step_and_keeps_the_last(root: str, tmp_path: Path) -> None:
     assert saving.kept == ["step-000003", "step-000004"]
 
 
-def test_the_end_is_saved_with_its_evaluation(whole: tuple[Path, AudioRLModule, list[Any]]) -> None:
+def test_the_end_is_saved_with_its_evaluation(whole: tuple[Path, RLModule, list[Any]]) -> None:
     folder = whole[0] / "checkpoints"
-    assert [one["rl_step"] for one in load(folder / "last.ckpt")["audiorl"]["evaluations"]] == [0, 2, 4]
-    assert [one["rl_step"] for one in load(folder / "step-000002.ckpt")["audiorl"]["evaluations"]] == [0, 2]
+    assert [one["rl_step"] for one in load(folder / "last.ckpt")["audiorl"]["evaluations"]] == [
+        0,
+        2,
+        4,
+    ]
+    assert [
+        one["rl_step"] for one in load(folder / "step-000002.ckpt")["audiorl"]["evaluations"]
+    ] == [0, 2]
 
 
-def test_a_resumed_run_is_the_run(whole: tuple[Path, AudioRLModule, list[Any]], root: str, tmp_path: Path) -> None:
+def test_a_resumed_run_is_the_run(
+    whole: tuple[Path, RLModule, list[Any]], root: str, tmp_path: Path
+) -> None:
     folder, expected, (report, watch, _) = whole
     new_report, new_watch, saving = (
         RunReport(enabled=False),
@@ -59,14 +71,23 @@ def test_a_resumed_run_is_the_run(whole: tuple[Path, AudioRLModule, list[Any]], 
     )
     start = folder / "checkpoints" / "step-000002.ckpt"
     resumed = runs.fit(
-        tmp_path, root, new_report, new_watch, saving, module=runs.grpo(), val_check_interval=2, ckpt_path=str(start)
+        tmp_path,
+        root,
+        new_report,
+        new_watch,
+        saving,
+        module=runs.grpo(),
+        val_check_interval=2,
+        ckpt_path=str(start),
     )
     assert resumed.rl_step == 4
     assert new_report.history.steps == report.history.steps == [1, 2, 3, 4]
     timeless = [name for name in report.history.columns if not name.startswith("seconds/")]
     assert {"reward/mean", "loss", "kl", "grad_norm"} <= set(timeless)
     for name in timeless:
-        assert_close(torch.tensor(new_report.history.columns[name]), report.history.columns[name], "exact")
+        assert_close(
+            torch.tensor(new_report.history.columns[name]), report.history.columns[name], "exact"
+        )
     for name, weight in expected.policy.trainable().items():
         assert_close(resumed.policy.trainable()[name], weight, "exact")
     assert [one["rl_step"] for one in resumed.evaluations] == [0, 2, 4]
@@ -96,7 +117,9 @@ def killing_save(trainer: Trainer, rl_step: int, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("where", ["while writing", "while renaming"])
-def test_killed_in_the_middle_of_a_save(root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+def test_killed_in_the_middle_of_a_save(
+    root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
     trainer = runs.trainer(tmp_path, [RLCheckpoint(every_n_steps=1, keep=1)], limit_val_batches=0)
     if where == "while writing":
         killing_save(trainer, 2, monkeypatch)
@@ -129,10 +152,18 @@ class DyingEvaluation(Callback):
 def test_killed_in_the_last_evaluation(root: str, tmp_path: Path) -> None:
     """The end is not saved without its evaluation: the run that goes on would have none."""
     with pytest.raises(Killed):
-        runs.fit(tmp_path, root, RLCheckpoint(every_n_steps=1), DyingEvaluation(), module=runs.grpo(num_steps=2))
+        runs.fit(
+            tmp_path,
+            root,
+            RLCheckpoint(every_n_steps=1),
+            DyingEvaluation(),
+            module=runs.grpo(num_steps=2),
+        )
     last = tmp_path / "checkpoints" / "last.ckpt"
     assert trained(load(last)) == 1
-    resumed = runs.fit(tmp_path, root, RLCheckpoint(), module=runs.grpo(num_steps=2), ckpt_path=str(last))
+    resumed = runs.fit(
+        tmp_path, root, RLCheckpoint(), module=runs.grpo(num_steps=2), ckpt_path=str(last)
+    )
     assert [one["rl_step"] for one in resumed.evaluations] == [0, 2]
 
 
@@ -144,18 +175,29 @@ def test_killed_in_the_last_evaluation(root: str, tmp_path: Path) -> None:
         ("min", [0.1, math.nan, math.nan, 0.4], 3),
     ],
 )
-def test_best_by_a_figure(root: str, tmp_path: Path, mode: Any, values: list[float], best_step: int) -> None:
+def test_best_by_a_figure(
+    root: str, tmp_path: Path, mode: Any, values: list[float], best_step: int
+) -> None:
     saving = RLCheckpoint(every_n_steps=0, keep=0, monitor="val/digits/wer", mode=mode)
     export = Export(best=True)
     module = runs.fit(
-        tmp_path, root, PutMetrics(values), export, saving, module=runs.grpo(num_steps=3), val_check_interval=1
+        tmp_path,
+        root,
+        PutMetrics(values),
+        export,
+        saving,
+        module=runs.grpo(num_steps=3),
+        val_check_interval=1,
     )
     assert names(tmp_path) == ["best.ckpt", "last.ckpt"]
     best = load(tmp_path / "checkpoints" / "best.ckpt")
     assert (trained(best), saving.best_step) == (best_step, best_step)
     assert saving.best_value == values[best_step]
     assert best["callbacks"]["RLCheckpoint"]["best_step"] == best_step
-    exported = {name: type(module.policy)(str(tmp_path / name)).trainable() for name in ("export", "export_best")}
+    exported = {
+        name: type(module.policy)(str(tmp_path / name)).trainable()
+        for name in ("export", "export_best")
+    }
     for name, weight in module.policy.trainable().items():
         assert_close(exported["export"][name], weight, "exact")
         assert_close(exported["export_best"][name], best["state_dict"][f"policy.{name}"], "exact")

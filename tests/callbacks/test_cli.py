@@ -12,21 +12,39 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_audiorl import cli
-from lightning_audiorl.callbacks import EarlyStop, Guard, PhaseProgressBar, RLCheckpoint, RunReport, SampleLogger
+from lightning_audiorl.callbacks import (
+    EarlyStop,
+    Guard,
+    PhaseProgressBar,
+    RLCheckpoint,
+    RunReport,
+    SampleLogger,
+)
 
 
 def config(root: str, folder: Path) -> dict[str, Any]:
-    digits = {"class_path": "lightning_audiorl.data.FsddDigits", "init_args": {"root": root, "num_words": [1, 2]}}
-    rows = {"class_path": digits["class_path"], "init_args": {**digits["init_args"], "part": "dev", "num_rows": 2}}
+    digits = {
+        "class_path": "lightning_audiorl.data.FsddDigits",
+        "init_args": {"root": root, "num_words": [1, 2]},
+    }
+    rows = {
+        "class_path": digits["class_path"],
+        "init_args": {**digits["init_args"], "part": "dev", "num_rows": 2},
+    }
     tiny = {"width": 32, "encoder_layers": 1, "lm_layers": 1, "heads": 2}
-    policy = {"init_from": {"class_path": "lightning_audiorl.models.TinyFunAsrNano", "init_args": tiny}}
+    policy = {
+        "init_from": {"class_path": "lightning_audiorl.models.TinyFunAsrNano", "init_args": tiny}
+    }
     decoding = {"decoding": {"temperature": 0.0, "max_new_tokens": 4}}
     return {
         "trainer": {"accelerator": "cpu", "logger": False, "default_root_dir": str(folder)},
         "model": {
             "class_path": "lightning_audiorl.algorithms.SFT",
             "init_args": {
-                "policy": {"class_path": "lightning_audiorl.models.FunAsrNanoPolicy", "init_args": policy},
+                "policy": {
+                    "class_path": "lightning_audiorl.models.FunAsrNanoPolicy",
+                    "init_args": policy,
+                },
                 "num_steps": 2,
                 "eval_decodings": {"greedy": decoding},
             },
@@ -47,7 +65,9 @@ def call(root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         for key, value in changes.items():
             settings[key] = {**settings.get(key, {}), **value}
         (tmp_path / "c.yaml").write_text(yaml.safe_dump(settings))
-        monkeypatch.setattr(sys, "argv", ["audiorl", command, "--config", str(tmp_path / "c.yaml"), *args])
+        monkeypatch.setattr(
+            sys, "argv", ["audiorl", command, "--config", str(tmp_path / "c.yaml"), *args]
+        )
         return cli.run()
 
     return run
@@ -75,7 +95,10 @@ def test_fit_and_validate(call: Any, tmp_path: Path, capsys: pytest.CaptureFixtu
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     assert report["settings"]["checkpoint"]["keep"] == 1
     assert report["settings"]["model"]["init_args"]["num_steps"] == 2
-    assert [path.name for path in sorted((tmp_path / "checkpoints").iterdir())] == ["last.ckpt", "step-000002.ckpt"]
+    assert [path.name for path in sorted((tmp_path / "checkpoints").iterdir())] == [
+        "last.ckpt",
+        "step-000002.ckpt",
+    ]
     assert "step 2" in capsys.readouterr().out
 
     validated = call("validate", "--ckpt_path", str(tmp_path / "checkpoints" / "last.ckpt"))
@@ -86,7 +109,9 @@ def test_fit_and_validate(call: Any, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert (tmp_path / "report" / "validate.json").exists()
 
 
-def test_last_is_where_the_run_goes_on(call: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_last_is_where_the_run_goes_on(
+    call: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     asked = no_fit(monkeypatch)
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "last.ckpt").write_bytes(b"")
@@ -107,7 +132,10 @@ def test_guards_are_written_once_and_read_twice(call: Any, monkeypatch: pytest.M
     (stopping,) = (c for c in callbacks if isinstance(c, EarlyStop))
     (saving,) = (c for c in callbacks if isinstance(c, RLCheckpoint))
     assert (stopping.monitor, stopping.patience, stopping.min_delta) == ("val/digits/wer", 2, 0.01)
-    expected = {"val/digits/length_ratio": Guard(drift=0.1), "val/digits/loop_rate": Guard(high=0.01)}
+    expected = {
+        "val/digits/length_ratio": Guard(drift=0.1),
+        "val/digits/loop_rate": Guard(high=0.01),
+    }
     assert stopping.guards == saving.guards == expected
 
 
@@ -115,9 +143,17 @@ def test_own_callbacks_and_switches_win(call: Any, monkeypatch: pytest.MonkeyPat
     no_fit(monkeypatch)
     own = [
         {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint"},
-        {"class_path": "lightning_audiorl.callbacks.RunReport", "init_args": {"dirpath": "elsewhere"}},
+        {
+            "class_path": "lightning_audiorl.callbacks.RunReport",
+            "init_args": {"dirpath": "elsewhere"},
+        },
     ]
-    trainer = {"accelerator": "cpu", "logger": False, "callbacks": own, "enable_progress_bar": False}
+    trainer = {
+        "accelerator": "cpu",
+        "logger": False,
+        "callbacks": own,
+        "enable_progress_bar": False,
+    }
     callbacks = call("fit", trainer=trainer).trainer.callbacks
     found = {type(callback) for callback in callbacks}
     assert {ModelCheckpoint, SampleLogger} <= found

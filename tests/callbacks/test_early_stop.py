@@ -57,8 +57,13 @@ def test_limits(guard: Guard, start: float, expected: tuple[float, float]) -> No
 def test_what_does_not_hold_is_named() -> None:
     guards = {LENGTH: Guard(drift=0.1), WER: Guard(high=0.5)}
     assert broken_guards(evaluations(wer=[0.4], length_ratio=[1.0]), guards, "x") == []
-    assert broken_guards(evaluations(wer=[0.4, 0.9, 0.5], length_ratio=[1.0, 2.0, 1.1]), guards, "x") == []
-    assert broken_guards(evaluations(wer=[0.4, 0.6], length_ratio=[1.0, math.nan]), guards, "x") == [
+    assert (
+        broken_guards(evaluations(wer=[0.4, 0.9, 0.5], length_ratio=[1.0, 2.0, 1.1]), guards, "x")
+        == []
+    )
+    assert broken_guards(
+        evaluations(wer=[0.4, 0.6], length_ratio=[1.0, math.nan]), guards, "x"
+    ) == [
         f"{LENGTH} is nan, to hold it had to be within 0.9 and 1.1; it began at 1",
         f"{WER} is 0.6, to hold it had to be at most 0.5; it began at 0.4",
     ]
@@ -84,7 +89,9 @@ def test_since_best(values: list[float], settings: tuple[Any, float], expected: 
 # --- the run
 
 
-def test_a_run_that_stands_still_ends_and_says_why(root: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_run_that_stands_still_ends_and_says_why(
+    root: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Two evaluations without a gain; the end is saved, reported and exported as ever."""
     stop, report = EarlyStop(WER, patience=2, min_delta=0.01), RunReport()
     values = PutMetrics([0.5, 0.4, 0.395, 0.42, 0.1])
@@ -96,7 +103,11 @@ def test_a_run_that_stands_still_ends_and_says_why(root: str, tmp_path: Path, ca
     assert stop.reason == why
     assert f"RL step 3: the run ends here; {why}" in caplog.text
     written = json.loads((tmp_path / "report" / "report.json").read_text())
-    assert (written["status"], written["rl_step"], written["num_steps"]) == (f"stopped early; {why}", 3, 4)
+    assert (written["status"], written["rl_step"], written["num_steps"]) == (
+        f"stopped early; {why}",
+        3,
+        4,
+    )
     assert (tmp_path / "export" / "model.safetensors").is_file()
     last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert [one["rl_step"] for one in last["audiorl"]["evaluations"]] == [0, 1, 2, 3]
@@ -104,9 +115,13 @@ def test_a_run_that_stands_still_ends_and_says_why(root: str, tmp_path: Path, ca
 
 def test_a_guard_ends_a_run_that_still_gains(root: str, tmp_path: Path) -> None:
     stop = EarlyStop(WER, guards={LENGTH: Guard(drift=0.1)})
-    module = fit(tmp_path, root, PutMetrics([0.5, 0.4, 0.3, 0.2, 0.1], [1.0, 1.05, 0.85, 1.0, 1.0]), stop)
+    module = fit(
+        tmp_path, root, PutMetrics([0.5, 0.4, 0.3, 0.2, 0.1], [1.0, 1.05, 0.85, 1.0, 1.0]), stop
+    )
     assert module.rl_step == 2
-    assert stop.reason == f"{LENGTH} is 0.85, to hold it had to be within 0.9 and 1.1; it began at 1"
+    assert (
+        stop.reason == f"{LENGTH} is 0.85, to hold it had to be within 0.9 and 1.1; it began at 1"
+    )
 
 
 @pytest.mark.parametrize("stop", [EarlyStop(), EarlyStop(WER, patience=2)])
@@ -121,7 +136,11 @@ def test_a_resumed_run_decides_as_the_whole_one(root: str, tmp_path: Path) -> No
     values = [0.4, 0.5, 0.45, 0.41, 0.41]
 
     def settings(patience: int = 3) -> tuple[PutMetrics, EarlyStop, RLCheckpoint]:
-        return PutMetrics(values), EarlyStop(WER, patience=patience), RLCheckpoint(every_n_steps=1, keep=9)
+        return (
+            PutMetrics(values),
+            EarlyStop(WER, patience=patience),
+            RLCheckpoint(every_n_steps=1, keep=9),
+        )
 
     whole = fit(tmp_path, root, *settings())
     assert whole.rl_step == 3
@@ -133,7 +152,9 @@ def test_a_resumed_run_decides_as_the_whole_one(root: str, tmp_path: Path) -> No
         assert resumed.trainer.fit_loop.epoch_loop.batch_progress.current.completed == 3
         assert callbacks[1].reason == "val/digits/wer has not improved for 3 evaluations, now 0.41"
         assert len(list((tmp_path / name).rglob("step-*.ckpt"))) == num_steps
-    patient = fit(tmp_path / "longer", root, *settings(patience=9), ckpt_path=str(folder / "last.ckpt"))
+    patient = fit(
+        tmp_path / "longer", root, *settings(patience=9), ckpt_path=str(folder / "last.ckpt")
+    )
     assert patient.rl_step == 4
 
 
@@ -143,7 +164,11 @@ def test_all_ranks_do_what_the_first_says() -> None:
     for said in ("rank 0 says so", None):
         strategy = SimpleNamespace(broadcast=lambda own, said=said: said)
         trainer: Any = SimpleNamespace(
-            strategy=strategy, state=SimpleNamespace(fn="fit"), should_stop=False, is_global_zero=False, loggers=[]
+            strategy=strategy,
+            state=SimpleNamespace(fn="fit"),
+            should_stop=False,
+            is_global_zero=False,
+            loggers=[],
         )
         EarlyStop(WER, patience=1).on_validation_end(trainer, module)
         assert trainer.should_stop == (said is not None)
@@ -160,11 +185,16 @@ def test_the_best_is_the_best_whose_guards_hold(root: str, tmp_path: Path) -> No
     assert best["audiorl"]["rl_step"] == 4
 
 
-def test_without_a_best_none_is_exported(root: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_best_none_is_exported(
+    root: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     saving = RLCheckpoint(monitor=WER, guards={LENGTH: Guard(low=0.9)})
     fit(tmp_path, root, PutMetrics([0.5, 0.4], [1.0, 0.8]), Export(best=True), saving, num_steps=1)
     assert not (tmp_path / "export_best").exists()
-    assert "no best checkpoint to export: val/digits/wer was never a number whose guards hold" in caplog.text
+    assert (
+        "no best checkpoint to export: val/digits/wer was never a number whose guards hold"
+        in caplog.text
+    )
 
 
 # --- bad input
@@ -173,9 +203,18 @@ def test_without_a_best_none_is_exported(root: str, tmp_path: Path, caplog: pyte
 @pytest.mark.parametrize(
     ("callback", "message"),
     [
-        (lambda: EarlyStop("val/digit/wer"), r"EarlyStop\.monitor: no metric 'val/digit/wer' among .*val/digits/wer"),
-        (lambda: EarlyStop(guards={"wer": Guard(rise=0.1)}), r"EarlyStop\.guards: no metric 'wer' among"),
-        (lambda: RLCheckpoint(monitor=WER, guards={"x": Guard(rise=0.1)}), r"RLCheckpoint\.guards: no metric 'x'"),
+        (
+            lambda: EarlyStop("val/digit/wer"),
+            r"EarlyStop\.monitor: no metric 'val/digit/wer' among .*val/digits/wer",
+        ),
+        (
+            lambda: EarlyStop(guards={"wer": Guard(rise=0.1)}),
+            r"EarlyStop\.guards: no metric 'wer' among",
+        ),
+        (
+            lambda: RLCheckpoint(monitor=WER, guards={"x": Guard(rise=0.1)}),
+            r"RLCheckpoint\.guards: no metric 'x'",
+        ),
         (
             lambda: EarlyStop(guards={"val/noise/wer": Guard(rise=0.1)}),
             r"EarlyStop\.guards: val/noise/wer is NaN at the run's first evaluation; a guard wants a metric that",
@@ -197,7 +236,10 @@ def test_what_cannot_be_watched_is_found_before_the_first_step(
         (lambda: EarlyStop(WER, patience=0), "want patience >= 1.*got patience=0"),
         (lambda: EarlyStop(WER, min_delta=-0.1), "finite min_delta >= 0"),
         (lambda: EarlyStop(WER, mode="low"), "mode min or max; got .* mode='low'"),  # type: ignore[arg-type]
-        (lambda: RLCheckpoint(guards={LENGTH: Guard(fall=0.1)}), "guards say which evaluation may be best; set monito"),
+        (
+            lambda: RLCheckpoint(guards={LENGTH: Guard(fall=0.1)}),
+            "guards say which evaluation may be best; set monito",
+        ),
         (lambda: Guard(), "want one or more of fall, rise, drift"),
         (lambda: Guard(fall=-0.1), r"each >= 0.*fall=-0\.1"),
         (lambda: Guard(low=math.nan), "all of them finite"),

@@ -15,7 +15,11 @@ from tests.callbacks.test_samples import events, texts
 
 
 def run(
-    watch: HackingWatch, rewards: list[list[float]], wer: list[float], rl_step: int = 0, name: str = "reward/mean"
+    watch: HackingWatch,
+    rewards: list[list[float]],
+    wer: list[float],
+    rl_step: int = 0,
+    name: str = "reward/mean",
 ) -> None:
     """Evaluation, steps with these rewards, evaluation, ... without a trainer."""
     trainer: Any = SimpleNamespace(state=SimpleNamespace(fn="fit"), loggers=[], is_global_zero=True)
@@ -74,8 +78,12 @@ def test_a_watch_that_joins_later_knows_only_what_it_saw() -> None:
     assert late.alerts == []
 
 
-def test_an_alert_stands_in_tensorboard(root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lightning_audiorl.callbacks.hacking.reward_hacking_alerts", lambda *_: ["look at this"])
+def test_an_alert_stands_in_tensorboard(
+    root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "lightning_audiorl.callbacks.hacking.reward_hacking_alerts", lambda *_: ["look at this"]
+    )
     logger = TensorBoardLogger(tmp_path, name="", version="")
     watch = HackingWatch()
     runs.fit(tmp_path, root, watch, module=runs.grpo(num_steps=1), logger=logger)
@@ -92,7 +100,9 @@ def test_gaps_and_drifts_matter_where_something_is_rewarded(
     monkeypatch.setattr("lightning_audiorl.callbacks.hacking.drift_alerts", lambda *_: ["a drift"])
     watch = HackingWatch()
     runs.fit(tmp_path, root, watch, module=module(num_steps=1))
-    assert watch.alerts == [{"rl_step": step, "text": text} for step in rl_steps for text in ("a gap", "a drift")]
+    assert watch.alerts == [
+        {"rl_step": step, "text": text} for step in rl_steps for text in ("a gap", "a drift")
+    ]
 
 
 def test_the_gap_of_two_judges_opens(caplog: pytest.LogCaptureFixture) -> None:
@@ -118,7 +128,10 @@ def test_a_resumed_watch_knows_that_something_is_rewarded() -> None:
     trainer: Any = SimpleNamespace(state=SimpleNamespace(fn="fit"), loggers=[], is_global_zero=True)
     watch.on_train_batch_end(trainer, runs.view(step_metrics={"reward/diffro/total": -1.0}))
     resumed.load_state_dict(watch.state_dict())
-    values = [{"rl_step": s, "kind": "val", "results": {"a": {"f0_mean_hz": hz}}} for s, hz in ((0, 100.0), (9, 150.0))]
+    values = [
+        {"rl_step": s, "kind": "val", "results": {"a": {"f0_mean_hz": hz}}}
+        for s, hz in ((0, 100.0), (9, 150.0))
+    ]
     resumed.on_validation_end(trainer, runs.view(rl_step=9, evaluations=values))
     assert [alert["text"].split()[0] for alert in resumed.alerts] == ["val/a/f0_mean_hz"]
 

@@ -6,8 +6,14 @@ from lightning_audiorl.callbacks import metric_table
 from lightning_audiorl.callbacks.outputs import markdown_table
 from lightning_audiorl.callbacks.view import flat_metrics
 
-START = {"short": {"wer": 0.1234, "length_ratio": 1.0}, "long/sampled": {"wer": 2.5, "insertion_rate": nan}}
-END = {"short": {"wer": 0.1, "length_ratio": 0.975}, "long/sampled": {"wer": 0.3, "insertion_rate": 0.0}}
+START = {
+    "short": {"wer": 0.1234, "length_ratio": 1.0},
+    "long/sampled": {"wer": 2.5, "insertion_rate": nan},
+}
+END = {
+    "short": {"wer": 0.1, "length_ratio": 0.975},
+    "long/sampled": {"wer": 0.3, "insertion_rate": 0.0},
+}
 
 
 def cells(line: str) -> list[str]:
@@ -16,7 +22,18 @@ def cells(line: str) -> list[str]:
 
 def test_one_evaluation_has_one_line_per_set() -> None:
     header, rule, *rows = metric_table(START).splitlines()
-    assert cells(header) == ["set", "WER", "ins", "del", "correct", "loops", "halluc", "noise", "keyword", "length"]
+    assert cells(header) == [
+        "set",
+        "WER",
+        "ins",
+        "del",
+        "correct",
+        "loops",
+        "halluc",
+        "noise",
+        "keyword",
+        "length",
+    ]
     assert set(rule) == {"-"}
     assert [row.split() for row in rows] == [
         ["short", "12.3", *"-------", "1.00"],
@@ -48,4 +65,7 @@ def test_flat_metrics_are_log_keys() -> None:
 
 
 def test_markdown_cells_cannot_break_the_table() -> None:
-    assert markdown_table(["a", "b"], [["x|y", "line\nbreak"]]).splitlines()[2] == r"| x\|y | line break |"
+    assert (
+        markdown_table(["a", "b"], [["x|y", "line\nbreak"]]).splitlines()[2]
+        == r"| x\|y | line break |"
+    )

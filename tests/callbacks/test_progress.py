@@ -18,8 +18,12 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_few_lines_where_there_is_no_terminal(root: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    runs.fit(tmp_path, root, PhaseProgressBar(), module=runs.grpo(num_steps=2), enable_progress_bar=True)
+def test_few_lines_where_there_is_no_terminal(
+    root: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs.fit(
+        tmp_path, root, PhaseProgressBar(), module=runs.grpo(num_steps=2), enable_progress_bar=True
+    )
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition("]")[0] for line in lines] == [
         "evaluating at RL step 0: digits, noise",
@@ -79,7 +83,9 @@ def test_a_terminal_sees_one_line_with_the_phase(monkeypatch: pytest.MonkeyPatch
         ({"reward/mean": float("nan"), "loss": 1.0}, [], "reward"),
     ],
 )
-def test_reward_and_kl_or_the_loss(metrics: dict[str, float], shown: list[str], hidden: str) -> None:
+def test_reward_and_kl_or_the_loss(
+    metrics: dict[str, float], shown: list[str], hidden: str
+) -> None:
     bar, run = PhaseProgressBar(), runs.view(rl_step=1, step_metrics=metrics)
     bar.disable()
     bar.on_train_start(SimpleNamespace(), run)  # type: ignore[arg-type]

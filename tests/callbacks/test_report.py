@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from lightning import Callback, Trainer
 
-from lightning_audiorl.algorithms.base import AudioRLModule
 from lightning_audiorl.callbacks import Export, HackingWatch, RLCheckpoint, RunReport
 from lightning_audiorl.callbacks.history import History
+from lightning_audiorl.engine import RLModule
 from tests.callbacks import runs
 
 SETS = {"digits", "digits/sampled", "noise", "noise/sampled"}
@@ -22,17 +22,20 @@ def read(folder: Path, name: str = "report") -> tuple[dict[str, Any], str]:
 
 
 @pytest.fixture(scope="module")
-def finished(root: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, AudioRLModule]:
+def finished(root: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RLModule]:
     folder = tmp_path_factory.mktemp("finished")
     return folder, runs.fit(folder, root, RunReport(), Export(), module=runs.grpo(num_steps=3))
 
 
-def test_every_set_and_decoding_before_and_after(finished: tuple[Path, AudioRLModule]) -> None:
+def test_every_set_and_decoding_before_and_after(finished: tuple[Path, RLModule]) -> None:
     folder, module = finished
     report, text = read(folder)
     assert (report["before"]["rl_step"], report["after"]["rl_step"]) == (0, 3)
     assert set(report["before"]["results"]) == set(report["after"]["results"]) == SETS
-    assert report["after"]["results"]["digits"]["wer"] == module.evaluations[-1]["results"]["digits"]["wer"]
+    assert (
+        report["after"]["results"]["digits"]["wer"]
+        == module.evaluations[-1]["results"]["digits"]["wer"]
+    )
     assert report["before"]["results"]["noise"]["wer"] is None
     assert report["status"] == "finished"
     for name in SETS:
@@ -40,11 +43,18 @@ def test_every_set_and_decoding_before_and_after(finished: tuple[Path, AudioRLMo
     assert text.count("step 3") >= len(SETS)
 
 
-def test_training_curves_and_time(finished: tuple[Path, AudioRLModule]) -> None:
+def test_training_curves_and_time(finished: tuple[Path, RLModule]) -> None:
     report, _ = read(finished[0])
     history = report["history"]
     assert history["rl_step"] == [1, 2, 3]
-    for name in ("reward/mean", "reward/accuracy/mean", "kl", "entropy", "length/mean", "seconds/rollout"):
+    for name in (
+        "reward/mean",
+        "reward/accuracy/mean",
+        "kl",
+        "entropy",
+        "length/mean",
+        "seconds/rollout",
+    ):
         assert len(history[name]) == 3, name
     assert history["kl"][0] == 0.0
     phases = report["time"]["phases_s"]
@@ -53,17 +63,19 @@ def test_training_curves_and_time(finished: tuple[Path, AudioRLModule]) -> None:
     assert report["time"]["total_s"] > report["time"]["evaluation_s"] + sum(phases.values())
 
 
-def test_what_is_needed_to_repeat_it(finished: tuple[Path, AudioRLModule]) -> None:
+def test_what_is_needed_to_repeat_it(finished: tuple[Path, RLModule]) -> None:
     report, _ = read(finished[0])
     assert report["seeds"]["seed"] == 0
-    assert {"torch", "lightning", "transformers", "lightning_audiorl", "python"} <= set(report["versions"])
+    assert {"torch", "lightning", "transformers", "lightning_audiorl", "python"} <= set(
+        report["versions"]
+    )
     assert report["machine"]["device"] == "cpu"
     assert report["machine"]["cpus"] >= 1
     assert report["model"]["trainable"] <= report["model"]["parameters"]
     assert report["model"]["start"]["source"]["width"] == 32
 
 
-def test_plots_are_png_files_that_the_text_names(finished: tuple[Path, AudioRLModule]) -> None:
+def test_plots_are_png_files_that_the_text_names(finished: tuple[Path, RLModule]) -> None:
     folder, _ = finished
     _, text = read(folder)
     plots = sorted(path.name for path in (folder / "report").glob("*.png"))
@@ -74,7 +86,7 @@ def test_plots_are_png_files_that_the_text_names(finished: tuple[Path, AudioRLMo
 
 
 def test_validate_and_test_write_beside_the_report_of_the_fit(
-    finished: tuple[Path, AudioRLModule], root: str, capsys: pytest.CaptureFixture[str]
+    finished: tuple[Path, RLModule], root: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, module = finished
     before = (folder / "report" / "report.json").read_text()
@@ -86,7 +98,11 @@ def test_validate_and_test_write_beside_the_report_of_the_fit(
     assert "digits/sampled" in shown
     trainer.test(module, runs.data(root), verbose=False)
     report, _ = read(folder, "validate")
-    assert (set(report["before"]["results"]), report["after"], report["history"]) == (SETS, None, {})
+    assert (set(report["before"]["results"]), report["after"], report["history"]) == (
+        SETS,
+        None,
+        {},
+    )
     assert set(read(folder, "test")[0]["before"]["results"]) == {"digits", "digits/sampled"}
     assert (folder / "report" / "report.json").read_text() == before
 
@@ -110,7 +126,9 @@ def test_an_interrupted_run_reports_what_there_is(root: str, tmp_path: Path) -> 
     assert report["status"] in text
 
 
-def test_a_run_that_fails_before_anything_happened_writes_nothing(root: str, tmp_path: Path) -> None:
+def test_a_run_that_fails_before_anything_happened_writes_nothing(
+    root: str, tmp_path: Path
+) -> None:
     with pytest.raises(ValueError, match="needs an RLCheckpoint"):
         runs.fit(tmp_path, root, RunReport(), Export(best=True), RLCheckpoint())
     assert not (tmp_path / "report").exists()

@@ -15,7 +15,9 @@ from tests.callbacks import runs
 
 
 def said(text: str, reference: str, **settings: Any) -> Hypothesis:
-    return Hypothesis(Utterance("clip", (Segment("synthetic:silence", 1.0),), reference, 1.0), text, **settings)
+    return Hypothesis(
+        Utterance("clip", (Segment("synthetic:silence", 1.0),), reference, 1.0), text, **settings
+    )
 
 
 def events(folder: Path) -> EventAccumulator:
@@ -26,18 +28,26 @@ def events(folder: Path) -> EventAccumulator:
 
 
 def texts(found: EventAccumulator, tag: str) -> dict[int, str]:
-    return {one.step: one.tensor_proto.string_val[0].decode() for one in found.Tensors(f"{tag}/text_summary")}
+    return {
+        one.step: one.tensor_proto.string_val[0].decode()
+        for one in found.Tensors(f"{tag}/text_summary")
+    }
 
 
 def test_a_run_leaves_text_and_audio(root: str, tmp_path: Path) -> None:
     logger = TensorBoardLogger(tmp_path, name="", version="")
     callback = SampleLogger(every_n_steps=2, num_groups=1, num_rows=2)
-    module = runs.fit(tmp_path, root, callback, module=runs.grpo(num_steps=3, group_size=6), logger=logger)
+    module = runs.fit(
+        tmp_path, root, callback, module=runs.grpo(num_steps=3, group_size=6), logger=logger
+    )
     found = events(tmp_path)
     groups = texts(found, "groups")
     assert sorted(groups) == [1, 2]
     header, _, best, worst = groups[2].splitlines()
-    assert header == "| id | reference |  | hypothesis | reward | accuracy | hallucination | tokens | rules |"
+    assert (
+        header
+        == "| id | reference |  | hypothesis | reward | accuracy | hallucination | tokens | rules |"
+    )
     assert "| best |" in best
     assert "| worst |" in worst
     assert float(best.split("|")[5]) > float(worst.split("|")[5])
@@ -53,20 +63,32 @@ def test_a_run_leaves_text_and_audio(root: str, tmp_path: Path) -> None:
         assert module.last_hypotheses[name][0][0].row.id in tables[3]
 
 
-def test_without_tensorboard_nothing_is_prepared(root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_tensorboard_nothing_is_prepared(
+    root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def forbidden(*_: Any) -> None:
         raise AssertionError("work for nobody")
 
     for name in ("best_and_worst", "group_table", "hypothesis_table"):
         monkeypatch.setattr(f"lightning_audiorl.callbacks.samples.{name}", forbidden)
     callback = SampleLogger(every_n_steps=1)
-    assert runs.fit(tmp_path, root, callback, module=runs.grpo(num_steps=1), logger=CSVLogger(tmp_path)).rl_step == 1
+    assert (
+        runs.fit(
+            tmp_path, root, callback, module=runs.grpo(num_steps=1), logger=CSVLogger(tmp_path)
+        ).rl_step
+        == 1
+    )
 
 
 def test_supervised_training_has_no_groups(root: str, tmp_path: Path) -> None:
     logger = TensorBoardLogger(tmp_path, name="", version="")
-    runs.fit(tmp_path, root, SampleLogger(every_n_steps=1), module=runs.sft(num_steps=1), logger=logger)
-    assert sorted(events(tmp_path).Tags()["tensors"]) == ["val/digits/text_summary", "val/noise/text_summary"]
+    runs.fit(
+        tmp_path, root, SampleLogger(every_n_steps=1), module=runs.sft(num_steps=1), logger=logger
+    )
+    assert sorted(events(tmp_path).Tags()["tensors"]) == [
+        "val/digits/text_summary",
+        "val/noise/text_summary",
+    ]
 
 
 def test_groups_with_the_widest_rewards_and_no_invalid_sample() -> None:

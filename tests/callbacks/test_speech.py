@@ -50,12 +50,22 @@ def finished(root: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     return folder, module, report
 
 
-def test_tensorboard_has_sound_pictures_and_transcripts(finished: tuple[Path, GRPO, RunReport]) -> None:
+def test_tensorboard_has_sound_pictures_and_transcripts(
+    finished: tuple[Path, GRPO, RunReport],
+) -> None:
     folder, module, _ = finished
     found = events(folder)
     tags = found.Tags()
-    assert sorted(tags["audio"]) == ["groups/0", "groups/0/best", "groups/0/worst", "val/digits/0", "val/digits/1"]
-    assert sorted(tags["images"]) == [f"{tag}/mel" for tag in sorted(tags["audio"]) if tag != "groups/0"]
+    assert sorted(tags["audio"]) == [
+        "groups/0",
+        "groups/0/best",
+        "groups/0/worst",
+        "val/digits/0",
+        "val/digits/1",
+    ]
+    assert sorted(tags["images"]) == [
+        f"{tag}/mel" for tag in sorted(tags["audio"]) if tag != "groups/0"
+    ]
     assert [one.step for one in found.Audio("val/digits/0")] == [0, 2]
     assert [one.step for one in found.Audio("groups/0/best")] == [1, 2]
     sound = found.Audio("val/digits/1")[-1]
@@ -77,12 +87,17 @@ def test_tensorboard_has_sound_pictures_and_transcripts(finished: tuple[Path, GR
     assert float(best.split("|")[5]) > float(worst.split("|")[5])
 
 
-def test_the_report_plays_the_same_texts_before_and_after(finished: tuple[Path, GRPO, RunReport]) -> None:
+def test_the_report_plays_the_same_texts_before_and_after(
+    finished: tuple[Path, GRPO, RunReport],
+) -> None:
     """Files that exist where the report says, with the sound and transcripts of the evaluation."""
     folder, module, _ = finished
     report = json.loads((folder / "report" / "report.json").read_text())
     recordings = report["recordings"]
-    assert [(one["stage"], one["rl_step"]) for one in recordings] == [("before", 0), ("after", 2)] * 2
+    assert [(one["stage"], one["rl_step"]) for one in recordings] == [
+        ("before", 0),
+        ("after", 2),
+    ] * 2
     assert recordings[0]["id"] == recordings[1]["id"] != recordings[2]["id"] == recordings[3]["id"]
     last = {group[0].row.id: group[0] for group in module.last_hypotheses["digits"]}
     for one in recordings:
@@ -90,7 +105,9 @@ def test_the_report_plays_the_same_texts_before_and_after(finished: tuple[Path, 
         assert rate_hz == RATE_HZ
         assert len(wave) / rate_hz == pytest.approx(one["duration_s"])
         assert (folder / "report" / one["mel"]).read_bytes().startswith(b"\x89PNG")
-        assert (folder / "report" / one["wav"]).resolve().is_relative_to((folder / "audio").resolve())
+        assert (
+            (folder / "report" / one["wav"]).resolve().is_relative_to((folder / "audio").resolve())
+        )
         if one["stage"] == "after":
             shown = last[one["id"]]
             spoken = shown.speech
@@ -107,21 +124,34 @@ def test_the_report_plays_the_same_texts_before_and_after(finished: tuple[Path, 
     assert (folder / "report" / "report_judges.png").is_file()
 
 
-def test_the_table_of_the_report_has_the_figures_of_both_judges(finished: tuple[Path, GRPO, RunReport]) -> None:
+def test_the_table_of_the_report_has_the_figures_of_both_judges(
+    finished: tuple[Path, GRPO, RunReport],
+) -> None:
     folder, module, _ = finished
     text, page = ((folder / "report" / f"report.{kind}").read_text() for kind in ("md", "html"))
     results = [one["results"] for one in module.evaluations]
     table = metric_table(*results, ("step 0", "step 2"))
     assert table in text
     assert html.escape(table) in page
-    for column in ("CER", "held-out CER", "gap", "sim", "tokens/unit", "no stop", "F0 Hz", "duration"):
+    for column in (
+        "CER",
+        "held-out CER",
+        "gap",
+        "sim",
+        "tokens/unit",
+        "no stop",
+        "F0 Hz",
+        "duration",
+    ):
         assert column in table.splitlines()[0]
     shown = re.split(r"\s{2,}", table.splitlines()[2])
     assert shown[:3] == ["digits", "step 0", f"{100 * results[0]['digits']['cer']:.1f}"]
     assert shown[3] == f"{100 * results[0]['digits']['held_out_cer']:.1f}"
 
 
-def test_recordings_survive_a_checkpoint_and_lost_files(finished: tuple[Path, GRPO, RunReport], tmp_path: Path) -> None:
+def test_recordings_survive_a_checkpoint_and_lost_files(
+    finished: tuple[Path, GRPO, RunReport], tmp_path: Path
+) -> None:
     first = finished[2]
     again = RunReport()
     again.load_state_dict(json.loads(json.dumps(first.state_dict())))
@@ -141,7 +171,9 @@ def test_validate_and_test_have_recordings_of_their_own(
     trainer = runs.trainer(finished[0], [RunReport(num_spoken=1)])
     trainer.test(finished[1], speech.speech_data(root), verbose=False)
     report = json.loads((finished[0] / "report" / "test.json").read_text())
-    assert [(one["stage"], one["wav"]) for one in report["recordings"]] == [("test", "../audio/digits/00_test.wav")]
+    assert [(one["stage"], one["wav"]) for one in report["recordings"]] == [
+        ("test", "../audio/digits/00_test.wav")
+    ]
     assert (finished[0] / "report" / "test.html").is_file()
     assert {path: path.read_bytes() for path in before} == before
 
@@ -149,7 +181,9 @@ def test_validate_and_test_have_recordings_of_their_own(
 def test_a_policy_that_writes_leaves_no_sound(root: str, tmp_path: Path) -> None:
     """Neither files, nor a page, nor columns; its table is as it was."""
     logger = TensorBoardLogger(tmp_path, name="", version="")
-    runs.fit(tmp_path, root, RunReport(), SampleLogger(1), module=runs.grpo(num_steps=1), logger=logger)
+    runs.fit(
+        tmp_path, root, RunReport(), SampleLogger(1), module=runs.grpo(num_steps=1), logger=logger
+    )
     assert not (tmp_path / "audio").exists()
     assert not (tmp_path / "report" / "report.html").exists()
     report = json.loads((tmp_path / "report" / "report.json").read_text())
@@ -164,7 +198,10 @@ def test_a_policy_that_writes_leaves_no_sound(root: str, tmp_path: Path) -> None
 
 def test_what_no_judge_heard_is_said() -> None:
     """One judge hears nothing in the first sample, and fails on the second."""
-    samples = [[said("one", value=heard(0))], [said("two", value=heard(1), num_codes=3, finished=False, id="b")]]
+    samples = [
+        [said("one", value=heard(0))],
+        [said("two", value=heard(1), num_codes=3, finished=False, id="b")],
+    ]
     panel = JudgePanel()
     for judge in (FakeJudge(["", None]), FakeJudge(["won", "too"], "other"), FakeEncoder()):
         panel.ask(judge, [group[0] for group in samples])
@@ -180,7 +217,9 @@ def test_best_and_worst_with_what_was_heard() -> None:
     panel.ask(FakeJudge(["one", "oh"]), group)
     (group,) = panel.with_transcripts([group])
     total = torch.tensor([[0.5, -0.25]])
-    table = spoken_group_table([group], Scores(total, total > -9, {"accuracy": 2 * total}), [(0, 0, 1)])
+    table = spoken_group_table(
+        [group], Scores(total, total > -9, {"accuracy": 2 * total}), [(0, 0, 1)]
+    )
     assert table.splitlines()[2:] == [
         "| row | one | best | one | 0.500 | 1.000 | 0.40 | 11 |",
         "| row | one | worst | oh | -0.250 | -0.500 | 0.40 | 11 |",
@@ -207,7 +246,10 @@ def test_a_tone_is_where_the_picture_says(hz: float) -> None:
     assert decibels.max() - decibels.min() <= 80.001
     speech_of_tone = Speech(torch.sin(2 * torch.pi * hz * time_s), RATE_HZ, torch.zeros(0))
     axis = mel_figure(speech_of_tone).axes[0]
-    ticks = {float(label.get_text()): place for place, label in zip(axis.get_yticks(), axis.get_yticklabels())}  # noqa: B905
+    ticks = {
+        float(label.get_text()): place
+        for place, label in zip(axis.get_yticks(), axis.get_yticklabels(), strict=False)
+    }
     loudest = float(decibels[:, 25].argmax()) + 0.5
     below, above = max(f for f in ticks if f <= hz), min(f for f in ticks if f >= hz)
     assert ticks[below] - 1.5 <= loudest <= ticks[above] + 1.5
@@ -218,7 +260,10 @@ def test_a_tone_is_where_the_picture_says(hz: float) -> None:
 
 def test_silent_samples_have_a_file_and_no_picture(tmp_path: Path) -> None:
     recordings = Recordings(2)
-    groups = {"a/b": [[said("one", num_codes=0)], [said("two", waveform=tone(150.0), id="b")]], "text": []}
+    groups = {
+        "a/b": [[said("one", num_codes=0)], [said("two", waveform=tone(150.0), id="b")]],
+        "text": [],
+    }
     recordings.keep(groups, tmp_path, "before", 0)
     recordings.keep(groups, tmp_path, "before", 0)
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")) == [
@@ -235,7 +280,10 @@ def test_silent_samples_have_a_file_and_no_picture(tmp_path: Path) -> None:
 COLUMNS = columns_of({"all": {"missing_stop_rate": 0.5}})
 HALVES = dict.fromkeys([column.name for column in COLUMNS], 0.5)
 START = {"all": HALVES | {"f0_mean_hz": 120.0, "tokens_per_unit": 10.0, "similarity": 0.9}}
-END = {"all": START["all"] | {"cer": 0.44, "f0_mean_hz": 126.0, "tokens_per_unit": 9.5, "similarity": math.nan}}
+END = {
+    "all": START["all"]
+    | {"cer": 0.44, "f0_mean_hz": 126.0, "tokens_per_unit": 9.5, "similarity": math.nan}
+}
 
 
 def test_speech_has_columns_and_a_line_of_changes() -> None:
@@ -243,9 +291,32 @@ def test_speech_has_columns_and_a_line_of_changes() -> None:
     titles = [column.title for column in COLUMNS]
     assert re.split(r"\s{2,}", header) == ["set", *titles]
     first, second, changes = (re.split(r"\s{2,}", line.strip()) for line in lines)
-    assert first == ["all", "step 0", "50.0", "50.0", "50.0", "0.900", "0.500", "10.0", "50.0", "120", "0.50"]
+    assert first == [
+        "all",
+        "step 0",
+        "50.0",
+        "50.0",
+        "50.0",
+        "0.900",
+        "0.500",
+        "10.0",
+        "50.0",
+        "120",
+        "0.50",
+    ]
     assert second == ["step 9", "44.0", "50.0", "50.0", "-", "0.500", "9.5", "50.0", "126", "0.50"]
-    assert changes == ["change", "-6.0", "+0.0", "+0.0", "-", "+0.000", "-5.0 %", "+0.0", "+5.0 %", "+0.0 %"]
+    assert changes == [
+        "change",
+        "-6.0",
+        "+0.0",
+        "+0.0",
+        "-",
+        "+0.000",
+        "-5.0 %",
+        "+0.0",
+        "+5.0 %",
+        "+0.0 %",
+    ]
     assert "change" not in metric_table(START)
     assert "change" not in metric_table({"a": {"wer": 0.5}}, {"a": {"wer": 0.4}})
 
@@ -256,14 +327,23 @@ def series(**values: list[float]) -> dict[str, list[float]]:
 
 def test_drift_is_measured_from_the_start() -> None:
     history = series(
-        f0_mean_hz=[100.0, 140.0, 109.0], duration_ratio=[1.0, 1.05, 0.85], tokens_per_unit=[8.0, 8.0, 8.9]
+        f0_mean_hz=[100.0, 140.0, 109.0],
+        duration_ratio=[1.0, 1.05, 0.85],
+        tokens_per_unit=[8.0, 8.0, 8.9],
     )
     alerts = drift_alerts(history, 0.1)
-    assert [alert.split()[0] for alert in alerts] == ["val/digits/duration_ratio", "val/digits/tokens_per_unit"]
-    assert alerts[0] == "val/digits/duration_ratio drifted from 1 to 0.85 (-15 %): the pace is another"
+    assert [alert.split()[0] for alert in alerts] == [
+        "val/digits/duration_ratio",
+        "val/digits/tokens_per_unit",
+    ]
+    assert (
+        alerts[0] == "val/digits/duration_ratio drifted from 1 to 0.85 (-15 %): the pace is another"
+    )
     assert len(drift_alerts(history, 0.05)) == 3
     unknown = series(
-        f0_mean_hz=[math.nan, 100.0, 150.0], duration_ratio=[1.0, 9.0, math.nan], tokens_per_unit=[0.0, 1.0]
+        f0_mean_hz=[math.nan, 100.0, 150.0],
+        duration_ratio=[1.0, 9.0, math.nan],
+        tokens_per_unit=[0.0, 1.0],
     )
     assert [alert.split()[0] for alert in drift_alerts(unknown)] == ["val/digits/f0_mean_hz"]
     assert drift_alerts(series(wer=[0.1, 0.9], length_ratio=[1.0, 3.0])) == []
@@ -276,7 +356,9 @@ def watched(watch: HackingWatch, results: list[dict[str, float]]) -> list[dict[s
     trainer: Any = SimpleNamespace(state=SimpleNamespace(fn="fit"), loggers=[], is_global_zero=True)
     module = runs.view(step_metrics={"reward/mean": 0.5})
     for metrics in results:
-        module.evaluations.append({"rl_step": module.rl_step, "kind": "val", "results": {"digits": metrics}})
+        module.evaluations.append(
+            {"rl_step": module.rl_step, "kind": "val", "results": {"digits": metrics}}
+        )
         watch.on_validation_end(trainer, module)
         module.rl_step += 1
         watch.on_train_batch_end(trainer, module)
@@ -291,7 +373,11 @@ def test_the_watch_says_when_a_gap_opens_or_speech_drifts() -> None:
     ]
     alerts = watched(HackingWatch(), steps)
     assert [alert["rl_step"] for alert in alerts] == [2, 2, 2]
-    assert [alert["text"].split()[0].split("/")[2] for alert in alerts] == ["judge_gap", "similarity_gap", "f0_mean_hz"]
+    assert [alert["text"].split()[0].split("/")[2] for alert in alerts] == [
+        "judge_gap",
+        "similarity_gap",
+        "f0_mean_hz",
+    ]
     assert watched(HackingWatch(gap_tolerance=0.2, drift_tolerance=0.5), steps) == []
     assert len(watched(HackingWatch(gap_tolerance=0.03, drift_tolerance=0.5), steps)) == 3
     assert watched(HackingWatch(), [{"length_ratio": 1.0}, {"length_ratio": 1.5}]) == []
@@ -299,7 +385,11 @@ def test_the_watch_says_when_a_gap_opens_or_speech_drifts() -> None:
 
 @pytest.mark.parametrize(
     "make",
-    [lambda: HackingWatch(gap_tolerance=-1), lambda: SampleLogger(num_spoken=-1), lambda: RunReport(num_spoken=-1)],
+    [
+        lambda: HackingWatch(gap_tolerance=-1),
+        lambda: SampleLogger(num_spoken=-1),
+        lambda: RunReport(num_spoken=-1),
+    ],
 )
 def test_negative_settings_are_refused(make: Any) -> None:
     with pytest.raises(ValueError, match="negative"):

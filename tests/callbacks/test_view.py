@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from lightning_audiorl.callbacks import HackingWatch, PhaseProgressBar, RLCheckpoint, RunReport, run_view
+from lightning_audiorl.callbacks import (
+    HackingWatch,
+    PhaseProgressBar,
+    RLCheckpoint,
+    RunReport,
+    run_view,
+)
 from lightning_audiorl.callbacks.view import phase_view
 from tests.algorithms.speaking import make_double, make_module
 from tests.callbacks import runs
@@ -20,7 +26,9 @@ def test_an_algorithm_is_a_run(make: Any) -> None:
     assert phase_view(module) is module
 
 
-@pytest.mark.parametrize("callback", [HackingWatch(), PhaseProgressBar(), RLCheckpoint(), RunReport()])
+@pytest.mark.parametrize(
+    "callback", [HackingWatch(), PhaseProgressBar(), RLCheckpoint(), RunReport()]
+)
 def test_a_foreign_module_is_refused_by_every_callback(callback: Any) -> None:
     foreign: Any = SimpleNamespace(rl_step=3, evaluations=[])
     message = "cannot follow a SimpleNamespace: it has no num_steps, seed, policy, .* what lightning_audiorl.callbacks"

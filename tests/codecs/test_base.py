@@ -15,8 +15,12 @@ RATE_HZ = 1000
 class Levels(Codec):
     """100 codes per second: each is the mean of ten samples in tenths; ``num_extra`` codes too many."""
 
-    def __init__(self, frame_rate_hz: float = 100.0, num_codebooks: int = 1, num_extra: int = 0) -> None:
-        super().__init__(RATE_HZ, frame_rate_hz, 11, num_codebooks, output_sample_rate_hz=2 * RATE_HZ)
+    def __init__(
+        self, frame_rate_hz: float = 100.0, num_codebooks: int = 1, num_extra: int = 0
+    ) -> None:
+        super().__init__(
+            RATE_HZ, frame_rate_hz, 11, num_codebooks, output_sample_rate_hz=2 * RATE_HZ
+        )
         self.num_extra = num_extra
         self.weight = torch.nn.Parameter(torch.ones(1))
         self.freeze()
@@ -26,8 +30,12 @@ class Levels(Codec):
         means = padded.unfold(1, 10, 10).mean(-1) * self.weight
         return (means * 10).round().int(), self.num_codes(num_samples) + self.num_extra
 
-    def _decode(self, codes: Tensor, lengths: Tensor, condition: SpeakerCondition | None) -> tuple[Tensor, Tensor]:
-        return (codes / 10 * self.weight).repeat_interleave(20, dim=1), lengths * self.output_samples_per_code
+    def _decode(
+        self, codes: Tensor, lengths: Tensor, condition: SpeakerCondition | None
+    ) -> tuple[Tensor, Tensor]:
+        return (codes / 10 * self.weight).repeat_interleave(
+            20, dim=1
+        ), lengths * self.output_samples_per_code
 
 
 def clips() -> tuple[Tensor, Tensor]:
@@ -43,8 +51,14 @@ def test_codes_of_clips_and_back() -> None:
     codes, lengths = codec.encode(*clips())
     assert codes.dtype == torch.int64
     assert lengths.tolist() == [3, 1, 0]
-    assert codes.tolist() == [[5, 5, 2], [3, 0, 0], [0, 0, 0]]  # 2.5 rounds to 2: the last code is half silence
-    waveform, num_samples = codec.decode(codes + torch.tensor([[0], [0], [99]]), lengths)  # 99: behind the end
+    assert codes.tolist() == [
+        [5, 5, 2],
+        [3, 0, 0],
+        [0, 0, 0],
+    ]  # 2.5 rounds to 2: the last code is half silence
+    waveform, num_samples = codec.decode(
+        codes + torch.tensor([[0], [0], [99]]), lengths
+    )  # 99: behind the end
     assert num_samples.tolist() == [60, 20, 0]
     assert waveform.shape == (3, 60)
     assert_close(waveform[0], torch.tensor([0.5] * 40 + [0.2] * 20))
@@ -70,7 +84,9 @@ def test_frozen_without_gradients() -> None:
 
 
 def test_too_many_codes_are_seen() -> None:
-    with pytest.raises(CodecError, match=r"10 samples at 1000 Hz became 3 codes, but 100.0 codes .* makes 1.0") as info:
+    with pytest.raises(
+        CodecError, match=r"10 samples at 1000 Hz became 3 codes, but 100.0 codes .* makes 1.0"
+    ) as info:
         Levels(num_extra=2).encode(*(x[1:2] for x in clips()))
     assert "correct the declared rates" in str(info.value)
     with pytest.raises(CodecError, match="0 samples at 1000 Hz became 1 codes"):
@@ -87,7 +103,9 @@ def test_several_codebooks_are_refused() -> None:
 
 @pytest.mark.parametrize("code", [-1, 11])
 def test_unknown_codes_are_refused(code: int) -> None:
-    with pytest.raises(CodecError, match=r"this codec has 0 to 10. Are the language model's speech tokens"):
+    with pytest.raises(
+        CodecError, match=r"this codec has 0 to 10. Are the language model's speech tokens"
+    ):
         Levels().decode(torch.tensor([[3, code]]), torch.tensor([2]))
 
 
@@ -102,7 +120,13 @@ def test_shapes_and_rates_are_checked() -> None:
 
 
 def test_a_group_shares_its_condition() -> None:
-    condition = SpeakerCondition(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([2, 1]), 16000)
+    condition = SpeakerCondition(
+        torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([2, 1]), 16000
+    )
     group = condition.select([0, 0, 1]).to("cpu")
     assert group.waveform.tolist() == [[1, 2], [1, 2], [3, 4]]
-    assert (group.num_samples.tolist(), group.sample_rate_hz, group.embedding) == ([2, 2, 1], 16000, None)
+    assert (group.num_samples.tolist(), group.sample_rate_hz, group.embedding) == (
+        [2, 2, 1],
+        16000,
+        None,
+    )

@@ -23,10 +23,14 @@ class Simple(CosyVoice2Codec):
 
     def features(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
         self.num_prompts += 1
-        num_frames = len(waveform) // 320  # upstream's front end has one frame less or more than codes times two
+        num_frames = (
+            len(waveform) // 320
+        )  # upstream's front end has one frame less or more than codes times two
         return torch.full((num_frames, 80), float(waveform.mean())), waveform.mean()[None]
 
-    def speak(self, codes: Tensor, prompt_codes: Tensor, prompt_mel: Tensor, embedding: Tensor) -> Tensor:
+    def speak(
+        self, codes: Tensor, prompt_codes: Tensor, prompt_mel: Tensor, embedding: Tensor
+    ) -> Tensor:
         assert len(prompt_mel) == 2 * len(prompt_codes) > 0
         return codes.repeat_interleave(960) + 100 * embedding + 0.01 * torch.rand(len(codes) * 960)
 
@@ -39,7 +43,9 @@ def condition(embedding: Tensor | None = None) -> SpeakerCondition:
 
 def test_speech_in_the_voice_of_the_prompt() -> None:
     codec = Simple()
-    codes, lengths = codec.encode(torch.tensor([3.0, 7.0]).repeat_interleave(640)[None], torch.tensor([1280]))
+    codes, lengths = codec.encode(
+        torch.tensor([3.0, 7.0]).repeat_interleave(640)[None], torch.tensor([1280])
+    )
     assert (codes.tolist(), lengths.tolist()) == ([[3, 7]], [2])
     state = torch.get_rng_state()
     rows = condition().select([0, 0, 1])
@@ -56,7 +62,9 @@ def test_speech_in_the_voice_of_the_prompt() -> None:
 
 def test_an_embedding_of_the_users_counts() -> None:
     embedding = torch.tensor([[5.0], [6.0]])
-    waveform, _ = Simple().decode(torch.tensor([[1], [1]]), torch.tensor([1, 1]), condition(embedding))
+    waveform, _ = Simple().decode(
+        torch.tensor([[1], [1]]), torch.tensor([1, 1]), condition(embedding)
+    )
     assert waveform[:, 0].round().tolist() == [501, 601]
 
 

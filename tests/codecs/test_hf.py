@@ -23,7 +23,13 @@ from transformers import (
     Xcodec2Model,
 )
 
-from lightning_audiorl.codecs import AudioTokenizationCodec, Codec, CodecError, NeuCodecCodec, Xcodec2Codec
+from lightning_audiorl.codecs import (
+    AudioTokenizationCodec,
+    Codec,
+    CodecError,
+    NeuCodecCodec,
+    Xcodec2Codec,
+)
 from tests.helpers import assert_close
 
 SEMANTIC = {
@@ -46,10 +52,25 @@ SIZES: dict[str, Any] = {
     "quantization_dim": 80,
     "semantic_model_config": SEMANTIC,
 }
-DAC = {"encoder_hidden_size": 4, "decoder_hidden_size": 32, "downsampling_ratios": [4, 8], "codebook_size": 64}
+DAC = {
+    "encoder_hidden_size": 4,
+    "decoder_hidden_size": 32,
+    "downsampling_ratios": [4, 8],
+    "codebook_size": 64,
+}
 KINDS: dict[str, tuple[Callable[..., Any], Any, Any, Callable[[str], Codec]]] = {
-    "xcodec2": (lambda: Xcodec2Config(**SIZES), Xcodec2Model, Xcodec2FeatureExtractor(), Xcodec2Codec),
-    "neucodec": (lambda: NeuCodecConfig(**SIZES), NeuCodecModel, NeuCodecFeatureExtractor(), NeuCodecCodec),
+    "xcodec2": (
+        lambda: Xcodec2Config(**SIZES),
+        Xcodec2Model,
+        Xcodec2FeatureExtractor(),
+        Xcodec2Codec,
+    ),
+    "neucodec": (
+        lambda: NeuCodecConfig(**SIZES),
+        NeuCodecModel,
+        NeuCodecFeatureExtractor(),
+        NeuCodecCodec,
+    ),
     "dac": (
         lambda num=1: DacConfig(**DAC, n_codebooks=num),
         DacModel,
@@ -89,7 +110,12 @@ def some_codes(codec: Codec, lengths: Tensor) -> Tensor:
 
 
 def test_declared(codec: Codec) -> None:
-    figures = (codec.sample_rate_hz, codec.frame_rate_hz, codec.cardinality, codec.output_samples_per_code)
+    figures = (
+        codec.sample_rate_hz,
+        codec.frame_rate_hz,
+        codec.cardinality,
+        codec.output_samples_per_code,
+    )
     assert (
         figures
         == {
@@ -116,11 +142,15 @@ def test_encode_decode_encode(codec: Codec) -> None:
     assert lengths.tolist() == codec.num_codes(num_samples).tolist()
     assert codes.shape == (4, int(lengths[0]))
     speech, num_spoken = codec.decode(some_codes(codec, lengths), lengths)
-    assert num_spoken.tolist() == [length * codec.output_samples_per_code for length in lengths.tolist()]
+    assert num_spoken.tolist() == [
+        length * codec.output_samples_per_code for length in lengths.tolist()
+    ]
     assert speech.isfinite().all()
     assert all(speech[b, :num].any() for b, num in enumerate(num_spoken.tolist()) if num)
     heard = speech[:, :: codec.output_sample_rate_hz // codec.sample_rate_hz]
-    again, lengths_again = codec.encode(heard, num_spoken * codec.samples_per_code // codec.output_samples_per_code)
+    again, lengths_again = codec.encode(
+        heard, num_spoken * codec.samples_per_code // codec.output_samples_per_code
+    )
     assert ((lengths_again - lengths).abs() <= 1).all()
     assert 0 <= int(again.min()) <= int(again.max()) < codec.cardinality
 
@@ -142,7 +172,9 @@ def test_a_codec_of_another_kind_is_refused(tmp_path: Path) -> None:
     folder = save("neucodec", tmp_path)
     with pytest.raises(CodecError, match="is a model of type 'neucodec', expected 'xcodec2'"):
         Xcodec2Codec(folder)
-    with pytest.raises(CodecError, match=r"'neucodec' has no sampling_rate .* have classes of their own"):
+    with pytest.raises(
+        CodecError, match=r"'neucodec' has no sampling_rate .* have classes of their own"
+    ):
         AudioTokenizationCodec(folder)
 
 
@@ -157,10 +189,13 @@ def test_several_codebooks_and_none_are_refused(tmp_path: Path) -> None:
 def test_a_wrong_declaration_is_seen(tmp_path: Path) -> None:
     codec = AudioTokenizationCodec(save("dac", tmp_path))
     codec.frame_rate_hz = 250.0
-    with pytest.raises(CodecError, match=r"8000 samples at 16000 Hz became 250 codes, but 250.0 codes per second"):
+    with pytest.raises(
+        CodecError, match=r"8000 samples at 16000 Hz became 250 codes, but 250.0 codes per second"
+    ):
         codec.encode(*(x[:1] for x in clips()))
     with pytest.raises(
-        CodecError, match=r"4 codes became \d+ samples, but 250.0 codes per second at 16000 Hz make 256"
+        CodecError,
+        match=r"4 codes became \d+ samples, but 250.0 codes per second at 16000 Hz make 256",
     ):
         codec.decode(torch.zeros(1, 4, dtype=torch.long), torch.tensor([4]))
 

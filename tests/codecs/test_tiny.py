@@ -61,10 +61,13 @@ def test_codes_are_digits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("frame_rate_hz", "expected"), [(12.5, [13, 1, 0, 7]), (25.0, [25, 2, 0, 13]), (50.0, [50, 3, 0, 25])]
+    ("frame_rate_hz", "expected"),
+    [(12.5, [13, 1, 0, 7]), (25.0, [25, 2, 0, 13]), (50.0, [50, 3, 0, 25])],
 )
 def test_lengths(frame_rate_hz: float, expected: list[int]) -> None:
-    codec = TinyCodec(TinyCodecConfig(frame_rate_hz=frame_rate_hz, width=16, n_fft=512, iterations=1))
+    codec = TinyCodec(
+        TinyCodecConfig(frame_rate_hz=frame_rate_hz, width=16, n_fft=512, iterations=1)
+    )
     codes, lengths = codec.encode(*clips())
     assert lengths.tolist() == expected
     assert codes.shape == (4, expected[0])
@@ -95,8 +98,12 @@ def test_no_global_randomness() -> None:
     first = codec.decode(torch.full((1, 5), 7), torch.tensor([5]))[0]
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(123)
-    assert_close(TinyCodec(SMALL).decode(torch.full((1, 5), 7), torch.tensor([5]))[0], first, "exact")
-    other = TinyCodec(TinyCodecConfig(width=16, layers=1, num_mels=32, n_fft=512, iterations=4, seed=1))
+    assert_close(
+        TinyCodec(SMALL).decode(torch.full((1, 5), 7), torch.tensor([5]))[0], first, "exact"
+    )
+    other = TinyCodec(
+        TinyCodecConfig(width=16, layers=1, num_mels=32, n_fft=512, iterations=4, seed=1)
+    )
     assert not torch.equal(other.decode(torch.full((1, 5), 7), torch.tensor([5]))[0], first)
     torch.set_rng_state(state)
 
@@ -126,7 +133,9 @@ def test_sound_stays_where_it_was() -> None:
 
 
 def test_a_folder_gives_the_same_codec(tmp_path: Path) -> None:
-    codec = TinyCodec(TinyCodecConfig(levels=(4, 3), width=16, layers=1, n_fft=512, iterations=2, seed=5))
+    codec = TinyCodec(
+        TinyCodecConfig(levels=(4, 3), width=16, layers=1, n_fft=512, iterations=2, seed=5)
+    )
     codec.save(str(tmp_path / "codec"))
     loaded = TinyCodec(str(tmp_path / "codec"))
     assert loaded.config == codec.config
@@ -137,7 +146,9 @@ def test_a_folder_gives_the_same_codec(tmp_path: Path) -> None:
 
 
 def test_bad_folders_and_sizes(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"has no config.json; give a folder that CodecTraining wrote"):
+    with pytest.raises(
+        FileNotFoundError, match=r"has no config.json; give a folder that CodecTraining wrote"
+    ):
         TinyCodec(str(tmp_path))
     TinyCodec(SMALL).save(str(tmp_path))
     values = json.loads((tmp_path / "config.json").read_text())

@@ -40,9 +40,15 @@ def trainer(folder: Path) -> Trainer:
 
 
 def data(sample_rate_hz: int = 16000) -> AsrDataModule:
-    sounds = NonSpeech(num_rows=12, kinds=["hum", "music"], min_s=0.4, max_s=0.8, level_db=(-30.0, -10.0))
+    sounds = NonSpeech(
+        num_rows=12, kinds=["hum", "music"], min_s=0.4, max_s=0.8, level_db=(-30.0, -10.0)
+    )
     return AsrDataModule(
-        train=[Subset(sounds)], val={"held": sounds}, batch_size=4, sample_rate_hz=sample_rate_hz, max_batch_s=4.0
+        train=[Subset(sounds)],
+        val={"held": sounds},
+        batch_size=4,
+        sample_rate_hz=sample_rate_hz,
+        max_batch_s=4.0,
     )
 
 
@@ -52,7 +58,9 @@ def test_crops_are_stretches_of_their_clip_and_keyed() -> None:
     assert_close(crops[0], torch.arange(start, start + 6.0), "exact")
     assert 1 <= start <= 5
     assert crops[1].tolist() == [1, 2, 3, 4, 0, 0]
-    assert_close(random_crops(batch().select([0]), 6, (0, 3))[0], crops[0], "exact")  # whatever else is in the batch
+    assert_close(
+        random_crops(batch().select([0]), 6, (0, 3))[0], crops[0], "exact"
+    )  # whatever else is in the batch
     starts = {int(random_crops(batch(), 6, (0, step))[0, 0]) for step in range(60)}
     assert starts == {1, 2, 3, 4, 5}
 
@@ -78,7 +86,9 @@ def test_training_lowers_the_error_and_writes_the_codec(tmp_path: Path) -> None:
     loaded = TinyCodec(str(tmp_path / "codec"))
     wave = data().load(list(NonSpeech(num_rows=1))).waveform
     num_samples = torch.tensor([wave.shape[1]])
-    assert_close(loaded.encode(wave, num_samples)[0], module.codec.encode(wave, num_samples)[0], "exact")
+    assert_close(
+        loaded.encode(wave, num_samples)[0], module.codec.encode(wave, num_samples)[0], "exact"
+    )
     assert not any(p.requires_grad for p in loaded.parameters())
 
 
@@ -93,7 +103,9 @@ def test_the_same_seed_trains_the_same_codec(tmp_path: Path) -> None:
 
 
 def test_bad_settings(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="the data are at 8000 Hz and the codec at 16000 Hz; set sample_rate_hz"):
+    with pytest.raises(
+        ValueError, match="the data are at 8000 Hz and the codec at 16000 Hz; set sample_rate_hz"
+    ):
         trainer(tmp_path).fit(CodecTraining(TinyCodec(SMALL), num_steps=1), data(8000))
     with pytest.raises(ValueError, match="want num_steps, lr, crop_s > 0"):
         CodecTraining(TinyCodec(SMALL), num_steps=0)

@@ -13,7 +13,9 @@ from lightning_audiorl.types import Segment, Utterance
 SPEAKERS = ("ann", "bob", "cy")
 
 
-def write_tone(path: Path, seconds: float = 0.5, rate_hz: int = 16000, hz: float = 440.0, channels: int = 1) -> Path:
+def write_tone(
+    path: Path, seconds: float = 0.5, rate_hz: int = 16000, hz: float = 440.0, channels: int = 1
+) -> Path:
     """A sine at half of full scale; with two channels the second is silent."""
     wave = np.zeros((round(seconds * rate_hz), channels), dtype="float32")
     wave[:, 0] = 0.5 * np.sin(2 * np.pi * hz * np.arange(len(wave)) / rate_hz)
@@ -29,7 +31,9 @@ def fake_fsdd(root: Path, num_index: int = 12) -> str:
             for index in range(num_index):
                 seconds = 0.05 + 0.002 * digit + 0.001 * index
                 name = f"{digit}_{speaker}_{index}.wav"
-                write_tone(root / "recordings" / name, seconds, 8000, hz=200.0 + 50 * digit + 10 * number)
+                write_tone(
+                    root / "recordings" / name, seconds, 8000, hz=200.0 + 50 * digit + 10 * number
+                )
     return str(root)
 
 
@@ -44,4 +48,6 @@ class Rows(RowSource):
 
     def __getitem__(self, index: int) -> Utterance:  # type: ignore[override]
         seconds = self.durations[index]
-        return Utterance(f"{self.name}{index}", (Segment("synthetic:silence", seconds),), "x", seconds)
+        return Utterance(
+            f"{self.name}{index}", (Segment("synthetic:silence", seconds),), "x", seconds
+        )

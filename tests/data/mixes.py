@@ -23,7 +23,9 @@ RATE_HZ = 8000
 
 def write_noise(path: Path, seed: int, seconds: float = 0.1) -> Path:
     """Noise of 16 bits per sample, so that every lossless format holds the same numbers."""
-    samples = np.random.default_rng(seed).integers(-8000, 8000, round(seconds * RATE_HZ), dtype=np.int16)
+    samples = np.random.default_rng(seed).integers(
+        -8000, 8000, round(seconds * RATE_HZ), dtype=np.int16
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, samples, RATE_HZ, subtype="PCM_16")
     return path
@@ -39,7 +41,13 @@ def write_set(folder: Path, name: str, num_rows: int, seed: int) -> str:
     rows = []
     for i in range(num_rows):
         audio = write_noise(folder / name / f"{i}.wav", seed + i, 0.1 + 0.01 * i)
-        rows.append({"id": f"{name}{i}", "audio_filepath": str(audio.relative_to(folder)), "text": f"say {i}"})
+        rows.append(
+            {
+                "id": f"{name}{i}",
+                "audio_filepath": str(audio.relative_to(folder)),
+                "text": f"say {i}",
+            }
+        )
     return write_rows(folder / f"{name}.jsonl", rows)
 
 
@@ -67,7 +75,9 @@ def write_hypotheses(path: Path, manifest: str, wrong: Sequence[str]) -> str:
         text = row.text + (" again again again" if row.id in wrong else "")
         errors, keywords = count_errors(row.text, text), KeywordCounts(0, 0, 0)
         rules = ("loop",) if row.id in wrong else ()
-        samples = tuple(Sample(text, "sampled", i, -1.0, 4, True, errors, rules, keywords) for i in range(2))
+        samples = tuple(
+            Sample(text, "sampled", i, -1.0, 4, True, errors, rules, keywords) for i in range(2)
+        )
         lines.append(to_line(Predicted(row.id, "m", row.text, row_fingerprint(row), samples, 0.1)))
     path.write_text("\n".join(lines) + "\n")
     return str(path)

@@ -44,7 +44,9 @@ def test_channels_are_averaged(tmp_path: Path) -> None:
 def test_offset_and_duration_cut_the_stretch(tmp_path: Path) -> None:
     ramp = np.arange(800, dtype="float32") / 1000
     soundfile.write(tmp_path / "ramp.wav", ramp, 8000, subtype="FLOAT")
-    wave = read_audio(row(Segment(str(tmp_path / "ramp.wav"), duration_s=0.05, offset_s=0.025)), 8000)
+    wave = read_audio(
+        row(Segment(str(tmp_path / "ramp.wav"), duration_s=0.05, offset_s=0.025)), 8000
+    )
     assert_close(wave, torch.from_numpy(ramp[200:600]), "exact")
 
 
@@ -52,7 +54,10 @@ def test_segments_are_joined_with_their_gaps(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "ones.wav", np.full(80, 0.5), 8000, subtype="FLOAT")
     ones = str(tmp_path / "ones.wav")
     wave = read_audio(
-        row(Segment(ones, gap_s=0.01), Segment(ones, gap_s=0.02), Segment("synthetic:silence", 0.01)), 8000
+        row(
+            Segment(ones, gap_s=0.01), Segment(ones, gap_s=0.02), Segment("synthetic:silence", 0.01)
+        ),
+        8000,
     )
     expected = [0.0] * 80 + [0.5] * 80 + [0.0] * 160 + [0.5] * 80 + [0.0] * 80
     assert_close(wave, expected, "exact")
@@ -85,7 +90,9 @@ def bad_file(folder: Path, kind: str) -> Segment:
     ],
 )
 @pytest.mark.parametrize("cache", [None, AudioCache()])
-def test_bad_audio_names_row_and_file(tmp_path: Path, kind: str, says: str, cache: AudioCache | None) -> None:
+def test_bad_audio_names_row_and_file(
+    tmp_path: Path, kind: str, says: str, cache: AudioCache | None
+) -> None:
     segment = bad_file(tmp_path, kind)
     with pytest.raises(AudioError) as caught:
         read_audio(row(segment), RATE_HZ, cache)

@@ -47,7 +47,9 @@ def test_ranges_are_kept_and_noise_comes_as_often_as_asked() -> None:
     clips = [augment.apply(tone(0.05), 0, step, "a") for step in range(300)]
     assert all(727 <= len(clip) <= 890 for clip in clips)
     assert len({len(clip) for clip in clips}) == 11
-    silent = [Augment((1, 1), (0, 0), 0.3, (0, 0)).apply(tone(0.05), 0, step, "a") for step in range(300)]
+    silent = [
+        Augment((1, 1), (0, 0), 0.3, (0, 0)).apply(tone(0.05), 0, step, "a") for step in range(300)
+    ]
     noisy = sum(not torch.equal(clip, tone(0.05)) for clip in silent)
     assert 60 < noisy < 120
 
@@ -57,7 +59,9 @@ def test_everything_off_changes_nothing() -> None:
     assert_close(off.apply(tone(), 0, 0, "a"), tone(), "exact")
 
 
-@pytest.mark.parametrize("settings", [{"speed": (1.1, 0.9)}, {"speed": (0.1, 1)}, {"noise_probability": 1.5}])
+@pytest.mark.parametrize(
+    "settings", [{"speed": (1.1, 0.9)}, {"speed": (0.1, 1)}, {"noise_probability": 1.5}]
+)
 def test_bad_settings_are_named(settings: dict) -> None:
     with pytest.raises(ValueError, match=f"Augment.*{next(iter(settings))}"):
         Augment(**settings)

@@ -16,7 +16,11 @@ def rows(num: int, name: str = "r") -> Rows:
 
 
 def mix() -> list[MixEntry]:
-    return [MixEntry(rows(50, "a"), 0.6), MixEntry(rows(7, "b"), 0.3), MixEntry(rows(30, "c"), {0: 0.1, 6: 0.4})]
+    return [
+        MixEntry(rows(50, "a"), 0.6),
+        MixEntry(rows(7, "b"), 0.3),
+        MixEntry(rows(30, "c"), {0: 0.1, 6: 0.4}),
+    ]
 
 
 def steps(num: int, start_step: int = 0, **settings: int) -> list[list[Draw]]:
@@ -52,14 +56,18 @@ def test_shares_are_followed_to_within_a_row() -> None:
 
 def test_a_share_of_zero_draws_nothing() -> None:
     entries = [MixEntry(rows(9), {0: 1.0, 3: 0.0}), MixEntry(rows(9), {2: 1.0})]
-    counts = [Counter(draw.source for draw in batch) for batch in StepSampler(entries, 5, num_steps=5)]
+    counts = [
+        Counter(draw.source for draw in batch) for batch in StepSampler(entries, 5, num_steps=5)
+    ]
     assert [count[0] for count in counts][:2] == [5, 5]
     assert 0 < counts[2][0] < 5
     assert [count[1] for count in counts][3:] == [5, 5]
 
 
 def test_batches_keep_their_size_when_old_debts_come_due() -> None:
-    ending = [MixEntry(rows(9), {0: 1.0, 1: 0.0}) for _ in range(3)]  # each is drawn .4 rows more than its share
+    ending = [
+        MixEntry(rows(9), {0: 1.0, 1: 0.0}) for _ in range(3)
+    ]  # each is drawn .4 rows more than its share
     staying = [MixEntry(rows(9)) for _ in range(2)]  # and these are then owed 2.1 rows each
     sizes = [len(batch) for batch in StepSampler(ending + staying, 3, num_steps=6)]
     assert sizes == [3] * 6
@@ -161,7 +169,12 @@ def test_refills_follow_the_shares_of_the_step() -> None:
 
 
 def test_a_refill_takes_no_row_twice_while_there_are_others() -> None:
-    entries = [MixEntry(rows(3), 0.8), MixEntry(rows(40), 0.1), MixEntry(rows(5), 0.1), MixEntry(rows(9), 0.0)]
+    entries = [
+        MixEntry(rows(3), 0.8),
+        MixEntry(rows(40), 0.1),
+        MixEntry(rows(5), 0.1),
+        MixEntry(rows(9), 0.0),
+    ]
     draws = refill_draws(entries, 48, seed=0, step=0, attempt=2)
     assert Counter(draw.source for draw in draws) == {0: 3, 1: 40, 2: 5}
     assert len({(draw.source, draw.row) for draw in draws}) == 48

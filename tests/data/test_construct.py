@@ -14,7 +14,11 @@ from lightning_audiorl.data.audio.effects import Degraded
 from lightning_audiorl.data.audio.reading import read_audio
 from lightning_audiorl.data.manifest.files import read_manifest, write_manifest
 from lightning_audiorl.data.manifest.source import RowSource
-from lightning_audiorl.data.transforms.concatenate import JoinedNeighbours, PhraseRepeated, join_texts
+from lightning_audiorl.data.transforms.concatenate import (
+    JoinedNeighbours,
+    PhraseRepeated,
+    join_texts,
+)
 from lightning_audiorl.data.transforms.noise_padding import NoisePadded
 from lightning_audiorl.types import Segment, Utterance
 from tests.helpers import assert_close
@@ -36,7 +40,9 @@ class Given(RowSource):
         return self.rows[index]
 
 
-def cut(path: str, first_s: float, duration_s: float, name: str = "", **fields: object) -> Utterance:
+def cut(
+    path: str, first_s: float, duration_s: float, name: str = "", **fields: object
+) -> Utterance:
     """A row cut from a file; its id and text name file and offset."""
     name = name or f"{Path(path).stem}-{first_s:g}"
     fields = {"text": name, "speaker": "ann", **fields}
@@ -60,7 +66,9 @@ def source(recordings: dict[str, str]) -> Given:
     return Given(rows[::-1])
 
 
-def test_joined_rows_are_the_recording_with_its_true_gaps(source: Given, recordings: dict[str, str]) -> None:
+def test_joined_rows_are_the_recording_with_its_true_gaps(
+    source: Given, recordings: dict[str, str]
+) -> None:
     joined = JoinedNeighbours(source, min_s=4.0, max_s=9.0)
     assert source.num_asked == 0, "read before a row is asked for"
     assert len(joined) >= 6
@@ -68,14 +76,19 @@ def test_joined_rows_are_the_recording_with_its_true_gaps(source: Given, recordi
     for row in joined:
         first = row.segments[0]
         assert {segment.audio_filepath for segment in row.segments} == {first.audio_filepath}
-        assert [s.offset_s for s in row.segments] == [first.offset_s + 2.0 * n for n in range(len(row.segments))]
+        assert [s.offset_s for s in row.segments] == [
+            first.offset_s + 2.0 * n for n in range(len(row.segments))
+        ]
         assert [s.gap_s for s in row.segments] == [0.0] + [0.5] * (len(row.segments) - 1)
         assert 4.0 <= row.duration_s <= 9.0
         assert row.extra["sources"] == row.text.split()
         assert row.speaker == "ann"
         wave = read_audio(row, RATE_HZ)
         assert len(wave) == round(row.duration_s * RATE_HZ)
-        whole = read_audio(Utterance("", (Segment(first.audio_filepath, row.duration_s, first.offset_s),), "", 0), 8000)
+        whole = read_audio(
+            Utterance("", (Segment(first.audio_filepath, row.duration_s, first.offset_s),), "", 0),
+            8000,
+        )
         said = (torch.arange(len(wave)) % (2 * RATE_HZ)) < 1.5 * RATE_HZ
         assert_close(wave, torch.where(said, whole, 0.0), "exact")
         used += row.extra["sources"]
@@ -111,10 +124,16 @@ def test_drawn_gaps_between_rows_of_one_recording(source: Given) -> None:
 
 def test_neighbours_of_one_speaker_in_source_order(recordings: dict[str, str]) -> None:
     rows = [
-        replace(cut(recordings["ab"[n % 2]], 1.0 * n, 1.0, f"{n:02}"), speaker="ann" if n % 3 else "bob", lang=lang)
+        replace(
+            cut(recordings["ab"[n % 2]], 1.0 * n, 1.0, f"{n:02}"),
+            speaker="ann" if n % 3 else "bob",
+            lang=lang,
+        )
         for n, lang in enumerate(["en", "en", "zh", "zh"] * 8)
     ]
-    joined = list(JoinedNeighbours(Given(rows), min_s=2.5, max_s=5.0, by="speaker", gap_s=(0.1, 0.4), seed=3))
+    joined = list(
+        JoinedNeighbours(Given(rows), min_s=2.5, max_s=5.0, by="speaker", gap_s=(0.1, 0.4), seed=3)
+    )
     group_of = {row.id: (row.speaker, row.lang) for row in rows}
     assert {row.speaker for row in joined} == {"ann", "bob"}
     assert {row.lang for row in joined} == {"en", "zh"}
@@ -157,11 +176,15 @@ def test_keywords_unite_and_mixed_speakers_are_not_named(recordings: dict[str, s
     assert [segment.gap_s for segment in row.segments] == [0.0, 0.0, 0.0]
 
 
-def test_rows_that_overlap_lie_far_apart_or_do_not_fill_min_s_are_not_joined(recordings: dict[str, str]) -> None:
+def test_rows_that_overlap_lie_far_apart_or_do_not_fill_min_s_are_not_joined(
+    recordings: dict[str, str],
+) -> None:
     path = recordings["a"]
     for second_s in (0.5, 9.0, 1.1):
         rows = Given([cut(path, 0.0, 1.0), cut(path, second_s, 1.0)])
-        with pytest.raises(ValueError, match=r"2 rows give 0 rows of 2.5 to 5.0 s by recording, at least 1 wanted"):
+        with pytest.raises(
+            ValueError, match=r"2 rows give 0 rows of 2.5 to 5.0 s by recording, at least 1 wanted"
+        ):
             len(JoinedNeighbours(rows, 2.5, 5.0))
     overlapping = Given([cut(path, 0.0, 1.0), cut(path, 0.5, 1.0)])
     with pytest.raises(ValueError, match="give 0 rows"):
@@ -181,9 +204,13 @@ def test_bad_sources_name_the_row(recordings: dict[str, str], source: Given) -> 
             len(JoinedNeighbours(Given([row]), 1.0, 2.0))
     with pytest.raises(ValueError, match="row 'row7' names no speaker"):
         len(JoinedNeighbours(Given([replace(plain, speaker="")]), 1.0, 2.0, "speaker", (0.1, 0.1)))
-    with pytest.raises(ValueError, match=r"JoinedNeighbours: row 'r.*telephone' has effects.*wrap .* in Degraded"):
+    with pytest.raises(
+        ValueError, match=r"JoinedNeighbours: row 'r.*telephone' has effects.*wrap .* in Degraded"
+    ):
         len(JoinedNeighbours(Degraded(Given([plain]), ["telephone"]), 1.0, 2.0))
-    with pytest.raises(ValueError, match=r"40 rows give [0-9]+ rows .* at least 1000 wanted; lower num_rows"):
+    with pytest.raises(
+        ValueError, match=r"40 rows give [0-9]+ rows .* at least 1000 wanted; lower num_rows"
+    ):
         len(JoinedNeighbours(source, 4.0, 9.0, num_rows=1000))
 
 
@@ -197,14 +224,18 @@ def test_bad_sources_name_the_row(recordings: dict[str, str], source: Given) -> 
         ({"gap_s": (0.4, 0.2)}, "JoinedNeighbours.gap_s: want"),
     ],
 )
-def test_bad_settings_of_joined_neighbours(source: Given, settings: dict[str, object], says: str) -> None:
+def test_bad_settings_of_joined_neighbours(
+    source: Given, settings: dict[str, object], says: str
+) -> None:
     with pytest.raises(ValueError, match="JoinedNeighbours") as caught:
         JoinedNeighbours(source, **settings)  # type: ignore[arg-type]
     assert says in str(caught.value)
 
 
 def test_padding_is_around_the_row_and_the_text_stays(source: Given) -> None:
-    padded = NoisePadded(source, before_s=(0.5, 2.0), after_s=(0.2, 0.4), kinds=["white", "hum"], level_db=(-40, -30))
+    padded = NoisePadded(
+        source, before_s=(0.5, 2.0), after_s=(0.2, 0.4), kinds=["white", "hum"], level_db=(-40, -30)
+    )
     assert len(padded) == len(source)
     kinds, lengths_s, addresses = set(), set(), set()
     for row, before in zip(padded, source, strict=True):
@@ -212,7 +243,11 @@ def test_padding_is_around_the_row_and_the_text_stays(source: Given) -> None:
         assert (speech,) == before.segments
         assert 0.5 <= (first.duration_s or 0) <= 2.0
         assert 0.2 <= (last.duration_s or 0) <= 0.4
-        assert (row.text, row.speaker, row.keywords) == (before.text, before.speaker, before.keywords)
+        assert (row.text, row.speaker, row.keywords) == (
+            before.text,
+            before.speaker,
+            before.keywords,
+        )
         assert row.extra["sources"] == [before.id]
         wave = read_audio(row, RATE_HZ)
         assert len(wave) == round(row.duration_s * RATE_HZ)
@@ -228,7 +263,10 @@ def test_padding_is_around_the_row_and_the_text_stays(source: Given) -> None:
     assert len(lengths_s) > 10
     assert len(addresses) == 80, "the same sound twice"
     assert padded[3] == NoisePadded(source, (0.5, 2.0), (0.2, 0.4), ("white", "hum"), (-40, -30))[3]
-    assert padded[3].id != NoisePadded(source, (0.5, 2.0), (0.2, 0.4), ("white", "hum"), (-40, -30), seed=1)[3].id
+    assert (
+        padded[3].id
+        != NoisePadded(source, (0.5, 2.0), (0.2, 0.4), ("white", "hum"), (-40, -30), seed=1)[3].id
+    )
 
 
 def test_padding_on_one_side_alone(source: Given) -> None:
@@ -248,7 +286,9 @@ def test_padding_on_one_side_alone(source: Given) -> None:
         ({"after_s": (2.0, 1.0)}, "NoisePadded.after_s: want"),
     ],
 )
-def test_bad_settings_of_noise_padded(source: Given, settings: dict[str, object], says: str) -> None:
+def test_bad_settings_of_noise_padded(
+    source: Given, settings: dict[str, object], says: str
+) -> None:
     with pytest.raises(ValueError, match=says):
         NoisePadded(source, **settings)  # type: ignore[arg-type]
 
@@ -263,7 +303,11 @@ def test_repeated_phrases_say_it_all_again(source: Given) -> None:
         gap_s = row.segments[1].gap_s
         assert 0.1 <= gap_s <= 0.3
         wave = read_audio(row, RATE_HZ)
-        assert len(wave) == round(row.duration_s * RATE_HZ) == round((1.5 * times + gap_s * (times - 1)) * RATE_HZ)
+        assert (
+            len(wave)
+            == round(row.duration_s * RATE_HZ)
+            == round((1.5 * times + gap_s * (times - 1)) * RATE_HZ)
+        )
         once = read_audio(before, RATE_HZ)
         for number in range(times):
             start = round(number * (1.5 + gap_s) * RATE_HZ)
@@ -295,7 +339,9 @@ def test_repeated_phrases_stay_within_their_length(
 
 
 def test_bad_settings_and_effects_are_refused(source: Given) -> None:
-    with pytest.raises(ValueError, match=r"PhraseRepeated.times: want .* 2 <= low <= high, got .1, 3"):
+    with pytest.raises(
+        ValueError, match=r"PhraseRepeated.times: want .* 2 <= low <= high, got .1, 3"
+    ):
         PhraseRepeated(source, times=(1, 3))
     with pytest.raises(ValueError, match="max_s > 0"):
         PhraseRepeated(source, max_s=0)
@@ -315,6 +361,10 @@ def test_texts_join_as_their_language_is_written() -> None:
 
 
 def test_made_rows_survive_a_manifest(tmp_path: Path, source: Given) -> None:
-    rows = [JoinedNeighbours(source, 4.0, 9.0)[0], NoisePadded(source)[1], PhraseRepeated(source)[2]]
+    rows = [
+        JoinedNeighbours(source, 4.0, 9.0)[0],
+        NoisePadded(source)[1],
+        PhraseRepeated(source)[2],
+    ]
     write_manifest(rows, tmp_path / "made.jsonl")
     assert read_manifest(tmp_path / "made.jsonl") == rows

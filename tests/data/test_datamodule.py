@@ -13,7 +13,15 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 from torch import Tensor
 
-from lightning_audiorl.data import AsrDataModule, Augment, FsddDigits, ManifestRows, NonSpeech, RowSource, Subset
+from lightning_audiorl.data import (
+    AsrDataModule,
+    Augment,
+    FsddDigits,
+    ManifestRows,
+    NonSpeech,
+    RowSource,
+    Subset,
+)
 from lightning_audiorl.types import PromptBatch
 from tests.data.fakes import Rows, write_tone
 from tests.helpers import assert_close
@@ -30,8 +38,14 @@ def manifest(tmp_path: Path) -> str:
 
 def module(root: str, **settings: Any) -> AsrDataModule:
     settings = {
-        "train": [Subset(FsddDigits(root, num_rows=50), 0.8), Subset(NonSpeech(9, min_s=0.1, max_s=0.2), 0.2)],
-        "val": {"short": FsddDigits(root, "dev", num_rows=11), "noise": NonSpeech(5, min_s=0.1, max_s=0.2)},
+        "train": [
+            Subset(FsddDigits(root, num_rows=50), 0.8),
+            Subset(NonSpeech(9, min_s=0.1, max_s=0.2), 0.2),
+        ],
+        "val": {
+            "short": FsddDigits(root, "dev", num_rows=11),
+            "noise": NonSpeech(5, min_s=0.1, max_s=0.2),
+        },
         "batch_size": 5,
     } | settings
     return AsrDataModule(**settings)
@@ -53,7 +67,9 @@ def test_a_batch_is_padded_with_zeros(root: str) -> None:
     assert len(batch) == 5
     assert batch.sample_rate_hz == 16000
     assert batch.waveform.shape == (5, int(batch.num_samples.max()))
-    for wave, num_samples, row in zip(batch.waveform, batch.num_samples.tolist(), batch.rows, strict=True):
+    for wave, num_samples, row in zip(
+        batch.waveform, batch.num_samples.tolist(), batch.rows, strict=True
+    ):
         assert abs(num_samples / 16000 - row.duration_s) < 1e-3
         assert float(wave[num_samples:].abs().sum()) == 0.0
 
@@ -66,7 +82,9 @@ def test_ids_stay_unique_when_rows_come_again(root: str) -> None:
 
 @pytest.mark.parametrize("settings", [{}, {"pool": 4}, {"augment": Augment()}, {"num_workers": 2}])
 def test_training_goes_on_from_next_step(root: str, settings: dict[str, Any]) -> None:
-    whole = take(module(root), 6) if "num_workers" in settings else take(module(root, **settings), 6)
+    whole = (
+        take(module(root), 6) if "num_workers" in settings else take(module(root, **settings), 6)
+    )
     data = module(root, **settings)
     data.load_state_dict({"next_step": 3})
     assert data.state_dict() == {"next_step": 3}
@@ -77,7 +95,9 @@ def test_augmented_rows_carry_their_new_length(root: str) -> None:
     (batch,) = take(module(root, augment=Augment(speed=(0.9, 0.9))), 1)
     (plain,) = take(module(root), 1)
     assert batch.ids == plain.ids
-    for row, num_samples, before in zip(batch.rows, batch.num_samples.tolist(), plain.rows, strict=True):
+    for row, num_samples, before in zip(
+        batch.rows, batch.num_samples.tolist(), plain.rows, strict=True
+    ):
         assert row.duration_s == num_samples / 16000
         assert abs(row.duration_s * 0.9 - before.duration_s) < 2e-3
 
@@ -88,7 +108,9 @@ def test_evaluation_sets_are_read_once_longest_first(root: str) -> None:
     short, noise = data.val_dataloader()
     batches = list(short)
     assert len(batches) == len(short) > 1
-    assert sorted(i for batch in batches for i in batch.ids) == [row.id for row in data.rows("val/short")]
+    assert sorted(i for batch in batches for i in batch.ids) == [
+        row.id for row in data.rows("val/short")
+    ]
     durations = [row.duration_s for batch in batches for row in batch.rows]
     assert durations == sorted(durations, reverse=True)
     assert all(text == "" for batch in noise for text in batch.texts)
@@ -103,7 +125,9 @@ def test_ranks_take_contiguous_parts_of_a_batch(root: str, monkeypatch: pytest.M
     whole = take(module(root), 3)
     parts = []
     for rank in range(2):
-        monkeypatch.setattr("lightning_audiorl.data.datamodules.asr._rank_and_size", lambda rank=rank: (rank, 2))
+        monkeypatch.setattr(
+            "lightning_audiorl.data.datamodules.asr._rank_and_size", lambda rank=rank: (rank, 2)
+        )
         parts.append(take(module(root), 3))
     for step, batch in enumerate(whole):
         assert parts[0][step].ids + parts[1][step].ids == batch.ids
@@ -120,7 +144,9 @@ def test_a_refill_is_further_rows_that_depend_on_step_and_attempt_alone(root: st
     assert len(set(batch.ids)) == 10
     assert not drawn & set(batch.ids)
     for step, attempt in ((5, 1), (4, 2)):
-        assert [i.split("@")[0] for i in data.refill(step, attempt, 10).ids] != [i.split("@")[0] for i in batch.ids]
+        assert [i.split("@")[0] for i in data.refill(step, attempt, 10).ids] != [
+            i.split("@")[0] for i in batch.ids
+        ]
     for row, num_samples in zip(batch.rows, batch.num_samples.tolist(), strict=True):
         assert row.duration_s == num_samples / 16000
     assert data.next_step == 0
@@ -132,7 +158,9 @@ def test_ranks_refill_with_different_rows(root: str, monkeypatch: pytest.MonkeyP
     whole = module(root).refill(2, 0, 8)
     parts = []
     for rank in range(2):
-        monkeypatch.setattr("lightning_audiorl.data.datamodules.asr._rank_and_size", lambda rank=rank: (rank, 2))
+        monkeypatch.setattr(
+            "lightning_audiorl.data.datamodules.asr._rank_and_size", lambda rank=rank: (rank, 2)
+        )
         parts.append(module(root).refill(2, 0, 4))
     assert parts[0].ids + parts[1].ids == whole.ids
 
@@ -151,7 +179,9 @@ def test_too_long_rows_are_named_or_left_out_and_counted(manifest: str) -> None:
     limit: dict[str, Any] = {"max_duration_s": 0.3, "batch_size": 2}
     with pytest.raises(ValueError, match=r"train/0: row 'm:2' lasts 0\.40 s"):
         AsrDataModule(train=manifest, **limit).train_dataloader()
-    with pytest.raises(ValueError, match=r"val/m: row 'm:2' lasts 0\.40 s, more than max_duration_s=0\.3"):
+    with pytest.raises(
+        ValueError, match=r"val/m: row 'm:2' lasts 0\.40 s, more than max_duration_s=0\.3"
+    ):
         AsrDataModule(val={"m": manifest}, **limit).val_dataloader()
     with pytest.raises(ValueError, match="train/0: row 'r1' lasts"):
         take(AsrDataModule(train=[Subset(Rows([0.1, 0.9]))], **limit), 1)
@@ -191,8 +221,18 @@ class Recorder(LightningModule):
 
 
 def trainer(folder: Path, max_steps: int, callbacks: list[Any]) -> Trainer:
-    quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    return Trainer(accelerator="cpu", max_steps=max_steps, default_root_dir=folder, callbacks=callbacks, **quiet)
+    quiet: dict[str, Any] = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    return Trainer(
+        accelerator="cpu",
+        max_steps=max_steps,
+        default_root_dir=folder,
+        callbacks=callbacks,
+        **quiet,
+    )
 
 
 def test_a_resumed_lightning_run_sees_the_same_batches(root: str, tmp_path: Path) -> None:
@@ -207,18 +247,30 @@ def test_a_resumed_lightning_run_sees_the_same_batches(root: str, tmp_path: Path
 
 
 def test_the_cli_builds_it_from_yaml(root: str, manifest: str, tmp_path: Path) -> None:
-    fsdd = {"class_path": "lightning_audiorl.data.FsddDigits", "init_args": {"root": root, "num_words": [1, 3]}}
-    noise = {"class_path": "lightning_audiorl.data.NonSpeech", "init_args": {"num_rows": 3, "kinds": ["hum"]}}
+    fsdd = {
+        "class_path": "lightning_audiorl.data.FsddDigits",
+        "init_args": {"root": root, "num_words": [1, 3]},
+    }
+    noise = {
+        "class_path": "lightning_audiorl.data.NonSpeech",
+        "init_args": {"num_rows": 3, "kinds": ["hum"]},
+    }
     config = {
         "data": {
-            "train": [{"source": fsdd, "share": {0: 1.0, 10: 0.5}}, {"source": noise}, {"source": manifest}],
+            "train": [
+                {"source": fsdd, "share": {0: 1.0, 10: 0.5}},
+                {"source": noise},
+                {"source": manifest},
+            ],
             "val": {"digits": fsdd, "noise": noise, "mine": manifest},
             "augment": {"speed": [0.95, 1.05]},
         }
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     args = ["--config", str(tmp_path / "config.yaml"), "--data.batch_size=3"]
-    data = LightningCLI(Recorder, AsrDataModule, run=False, save_config_callback=None, args=args).datamodule
+    data = LightningCLI(
+        Recorder, AsrDataModule, run=False, save_config_callback=None, args=args
+    ).datamodule
     assert isinstance(data.train, list)
     assert [type(subset) for subset in data.train] == [Subset] * 3
     assert data.train[0].share == {0: 1.0, 10: 0.5}

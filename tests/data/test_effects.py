@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 from torchaudio.functional import fftconvolve
 
-from lightning_audiorl.data.audio.effects import EFFECTS, Degraded, apply_effects, parse_effect, room_response
+from lightning_audiorl.data.audio.effects import (
+    EFFECTS,
+    Degraded,
+    apply_effects,
+    parse_effect,
+    room_response,
+)
 from lightning_audiorl.data.audio.nonspeech import KINDS, NonSpeech
 from lightning_audiorl.data.audio.reading import AudioCache, AudioError, read_audio
 from lightning_audiorl.data.manifest.files import read_manifest, write_manifest
@@ -106,8 +112,12 @@ def test_telephone_quantises_to_eight_bits_and_ends_at_full_scale() -> None:
     tone = 0.5 * torch.sin(2 * math.pi * 1000.7 * time_s)
     heard = apply_effects(tone, ["telephone"], "a", RATE_HZ)[1000:-1000]
     clean = tone[1000:-1000]
-    ratio_db = rms_db(clean) - rms_db(heard - clean * float((heard * clean).sum() / clean.square().sum()))
-    assert 33 < ratio_db < 45  # 8-bit mu-law gives 37 to 38 dB over a wide range of levels (ITU-T G.711, G.712)
+    ratio_db = rms_db(clean) - rms_db(
+        heard - clean * float((heard * clean).sum() / clean.square().sum())
+    )
+    assert (
+        33 < ratio_db < 45
+    )  # 8-bit mu-law gives 37 to 38 dB over a wide range of levels (ITU-T G.711, G.712)
     assert float(apply_effects(10 * tone, ["telephone"], "a", RATE_HZ).abs().max()) < 1.5
 
 
@@ -117,8 +127,14 @@ def test_gain() -> None:
 
 
 def test_order_counts() -> None:
-    hiss = band_db(apply_effects(white(), ["noise?snr_db=0", "telephone"], "a", RATE_HZ), 5000, 7000)
-    assert hiss < band_db(apply_effects(white(), ["telephone", "noise?snr_db=0"], "a", RATE_HZ), 5000, 7000) - 40
+    hiss = band_db(
+        apply_effects(white(), ["noise?snr_db=0", "telephone"], "a", RATE_HZ), 5000, 7000
+    )
+    assert (
+        hiss
+        < band_db(apply_effects(white(), ["telephone", "noise?snr_db=0"], "a", RATE_HZ), 5000, 7000)
+        - 40
+    )
 
 
 @pytest.mark.parametrize("num_samples", [0, 1, 7, 1599, 16000])
@@ -130,7 +146,9 @@ def test_length_stays_and_input_is_not_written_to(effect: str, num_samples: int)
     assert heard.dtype == torch.float32
     assert bool(torch.isfinite(heard).all())
     assert_close(clean, white(num_samples), "exact")
-    assert bool((apply_effects(torch.zeros(num_samples), [effect], "a", RATE_HZ).abs() < 1e-4).all())
+    assert bool(
+        (apply_effects(torch.zeros(num_samples), [effect], "a", RATE_HZ).abs() < 1e-4).all()
+    )
 
 
 def test_a_training_row_sounds_as_the_manifest_row() -> None:
@@ -167,7 +185,9 @@ def test_bad_addresses_are_named(address: str, says: str) -> None:
     with pytest.raises(ValueError, match=r"not allowed|no effect|no option") as caught:
         parse_effect(address)
     assert says in str(caught.value)
-    row = Utterance("row7", (Segment("synthetic:white", 0.1),), "", 0.1, effects=("telephone", address))
+    row = Utterance(
+        "row7", (Segment("synthetic:white", 0.1),), "", 0.1, effects=("telephone", address)
+    )
     with pytest.raises(AudioError, match="row 'row7': effect") as caught_in_row:
         read_audio(row, RATE_HZ)
     assert says in str(caught_in_row.value)
@@ -188,9 +208,15 @@ def test_read_audio_applies_effects_to_the_joined_clip(tmp_path: Path) -> None:
     cache = AudioCache()
     heard = [read_audio(degraded, RATE_HZ, cache) for _ in range(2)]
     assert_close(heard[0], heard[1], "exact")
-    assert_close(heard[0], apply_effects(read_audio(plain, RATE_HZ), EVERY_EFFECT, degraded.id, RATE_HZ), "exact")
+    assert_close(
+        heard[0],
+        apply_effects(read_audio(plain, RATE_HZ), EVERY_EFFECT, degraded.id, RATE_HZ),
+        "exact",
+    )
     assert len(heard[0]) == round(0.6 * RATE_HZ)
-    assert float(read_audio(plain, RATE_HZ, cache).abs().max()) < 0.51, "the cache holds what was in the file"
+    assert float(read_audio(plain, RATE_HZ, cache).abs().max()) < 0.51, (
+        "the cache holds what was in the file"
+    )
 
 
 class _Given(Rows):
@@ -214,7 +240,11 @@ def test_degraded_rows_keep_all_else_and_list_their_source() -> None:
         assert row.id == f"{before.id}+telephone"
         assert row.effects == ("telephone",)
         assert row.extra == {**before.extra, "sources": [before.id]}
-        assert (row.segments, row.text, row.duration_s) == (before.segments, before.text, before.duration_s)
+        assert (row.segments, row.text, row.duration_s) == (
+            before.segments,
+            before.text,
+            before.duration_s,
+        )
     [twice] = Degraded(Degraded(Rows([1.0]), ["gain?db=-3"]), ["telephone", "noise"])
     assert twice.id == "r0+gain?db=-3+telephone+noise"
     assert twice.effects == ("gain?db=-3", "telephone", "noise")

@@ -15,15 +15,32 @@ import pytest
 import soundfile
 
 from lightning_audiorl.data.audio.reading import read_audio
-from lightning_audiorl.data.corpora import espeak, espeak_engine
-from lightning_audiorl.data.corpora.espeak import NAMES, TEMPLATES, VOICES, WORDS, EspeakCorpus, Part, sentence_part
+from lightning_audiorl.data.corpora import espeak, espeak_engine, espeak_speech
+from lightning_audiorl.data.corpora.espeak import (
+    NAMES,
+    TEMPLATES,
+    VOICES,
+    WORDS,
+    EspeakCorpus,
+    Part,
+    sentence_part,
+)
 from lightning_audiorl.data.corpora.espeak_engine import resolve_voice, synthesise, voice_names
 from lightning_audiorl.ops.randomness import keyed_generator
 from lightning_audiorl.types import Utterance
 
 SENTENCE = "call anna in paris at seven"
 # Female breath, whisper, Klatt and the C library's rand(): each its own noise source in the library.
-NOISY = ("en-us", "en-gb", "en-us+f2", "en-us+whisper", "en-us+klatt4", "en-us+caleb", "en-gb-scotland+croak", "cmn")
+NOISY = (
+    "en-us",
+    "en-gb",
+    "en-us+f2",
+    "en-us+whisper",
+    "en-us+klatt4",
+    "en-us+caleb",
+    "en-gb-scotland+croak",
+    "cmn",
+)
 PARTS: tuple[Part, ...] = ("train", "dev", "test")
 
 
@@ -35,7 +52,9 @@ def fingerprint(voice: str) -> str:
 def run_with_engine(command: str) -> str:
     """What ``command`` prints in a fresh process that has the engine's names alone (no torch: it starts at once)."""
     command = f"import hashlib, runpy; globals().update(runpy.run_path({espeak_engine.__file__!r}))\n{command}"
-    return subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        [sys.executable, "-c", command], capture_output=True, text=True, check=True
+    ).stdout
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +71,10 @@ def test_samples_depend_on_the_arguments_alone() -> None:
 
 
 def test_a_fresh_process_gives_the_same_samples() -> None:
-    command = inspect.getsource(fingerprint) + f"SENTENCE = {SENTENCE!r}\nprint(*map(fingerprint, {NOISY[::-1]}))"
+    command = (
+        inspect.getsource(fingerprint)
+        + f"SENTENCE = {SENTENCE!r}\nprint(*map(fingerprint, {NOISY[::-1]}))"
+    )
     assert run_with_engine(command).split()[::-1] == [fingerprint(voice) for voice in NOISY]
 
 
@@ -85,7 +107,11 @@ def test_speech_is_loud_enough_and_sits_in_range() -> None:
 
 @pytest.mark.parametrize(
     ("voice", "message"),
-    [("en-uz", "no voice 'en-uz'.*en-us"), ("en-us+m99", "no variant 'm99'.*m8"), ("", "no voice ''")],
+    [
+        ("en-uz", "no voice 'en-uz'.*en-us"),
+        ("en-us+m99", "no variant 'm99'.*m8"),
+        ("", "no voice ''"),
+    ],
 )
 def test_unknown_voice_names_near_ones(voice: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -124,11 +150,21 @@ def test_a_library_held_by_another_package_is_refused() -> None:
 
 
 def test_rows_do_not_depend_on_order_or_number(cache_dir: str, tmp_path: Path) -> None:
-    few, many = EspeakCorpus(num_rows=3, cache_dir=cache_dir), EspeakCorpus(num_rows=50, cache_dir=str(tmp_path))
+    few, many = (
+        EspeakCorpus(num_rows=3, cache_dir=cache_dir),
+        EspeakCorpus(num_rows=50, cache_dir=str(tmp_path)),
+    )
     backward = [many[i] for i in (2, 1, 0)][::-1]
 
     def facts(row: Utterance) -> tuple[object, ...]:
-        return row.id, row.text, row.speaker, row.duration_s, row.keywords, [s.gap_s for s in row.segments]
+        return (
+            row.id,
+            row.text,
+            row.speaker,
+            row.duration_s,
+            row.keywords,
+            [s.gap_s for s in row.segments],
+        )
 
     assert [facts(row) for row in few] == [facts(row) for row in backward]
     for one, other in zip(few, backward, strict=True):
@@ -167,7 +203,9 @@ def test_long_rows_are_long_and_medium_rows_have_several_sentences(cache_dir: st
     names = [word for word in row.text.split() if word in NAMES]
     assert len(names) > len(set(names)) == len(row.keywords)
     assert all(0.1 <= s.gap_s <= 0.4 for s in spoken[1:])
-    for medium in EspeakCorpus("train", num_rows=4, num_sentences=(2, 4), edge_s=(0.0, 0.0), cache_dir=cache_dir):
+    for medium in EspeakCorpus(
+        "train", num_rows=4, num_sentences=(2, 4), edge_s=(0.0, 0.0), cache_dir=cache_dir
+    ):
         assert 2 <= len(medium.segments) <= 4
 
 
@@ -190,8 +228,14 @@ def test_parts_share_no_voice_variant_or_sentence() -> None:
         drawn[part] = {espeak.draw_sentence(generator, part, (3, 8)) for _ in range(300)}
         assert all(sentence_part(sentence) == part for sentence in drawn[part])
         assert {len(sentence.split()) for sentence in drawn[part]} == set(range(3, 9))
-    assert not drawn["train"] & drawn["dev"] | drawn["train"] & drawn["test"] | drawn["dev"] & drawn["test"]
-    assert {word for words in drawn.values() for sentence in words for word in sentence.split()} <= set(WORDS)
+    assert (
+        not drawn["train"] & drawn["dev"]
+        | drawn["train"] & drawn["test"]
+        | drawn["dev"] & drawn["test"]
+    )
+    assert {
+        word for words in drawn.values() for sentence in words for word in sentence.split()
+    } <= set(WORDS)
 
 
 def test_vocabulary() -> None:
@@ -217,11 +261,13 @@ def test_bad_settings_are_refused(arguments: dict[str, object], message: str) ->
         EspeakCorpus(**arguments)  # type: ignore[arg-type]
 
 
-def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(espeak.soundfile, "write", fail)
+    monkeypatch.setattr(espeak_speech.soundfile, "write", fail)
     with pytest.raises(OSError, match="disk full"):
         espeak.speak_to_file(tmp_path, SENTENCE, "en-us", 170, 50)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -16,7 +16,18 @@ from lightning_audiorl.text import normaliser_for
 from tests.helpers import assert_close
 
 #: líng yī èr sān sì wǔ liù qī bā jiǔ in espeak's letters, tone contours as numbers (55 high, 51 falling, 214 low).
-MANDARIN = ("li35N", "ji55", "@r51", "sa55n", "si[51", "wu214", "liou51", "tS;hi55", "pA55", "tS;iou214")
+MANDARIN = (
+    "li35N",
+    "ji55",
+    "@r51",
+    "sa55n",
+    "si[51",
+    "wu214",
+    "liou51",
+    "tS;hi55",
+    "pA55",
+    "tS;iou214",
+)
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +40,16 @@ def phonemes(text: str, voice: str) -> list[str]:
     library = espeak_engine._load()
     try:
         data = str(espeak_engine._loader().get_data_path()).encode()
-        assert library.espeak_Initialize(espeak_engine._SYNCHRONOUS, 0, data, espeak_engine._DONT_EXIT) > 0
+        assert (
+            library.espeak_Initialize(espeak_engine._SYNCHRONOUS, 0, data, espeak_engine._DONT_EXIT)
+            > 0
+        )
         assert library.espeak_SetVoiceByName(voice.encode()) == 0
         library.espeak_TextToPhonemes.restype = ctypes.c_char_p
         held = ctypes.create_string_buffer(text.encode())
-        said = library.espeak_TextToPhonemes(ctypes.byref(ctypes.c_void_p(ctypes.addressof(held))), 1, 0).decode()
+        said = library.espeak_TextToPhonemes(
+            ctypes.byref(ctypes.c_void_p(ctypes.addressof(held))), 1, 0
+        ).decode()
         library.espeak_Terminate()
     finally:
         espeak_engine._unload(library)
@@ -53,14 +69,20 @@ def test_no_two_digits_sound_the_same(lang: Lang) -> None:
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_rows_have_texts_in_phrases_and_exact_durations(lang: Lang, cache_dir: str) -> None:
-    rows = list(EspeakDigits(lang, num_words=(1, 9), num_rows=12, gap_s=(0.1, 0.2), cache_dir=cache_dir))
+    rows = list(
+        EspeakDigits(lang, num_words=(1, 9), num_rows=12, gap_s=(0.1, 0.2), cache_dir=cache_dir)
+    )
     lengths = set()
     for row in rows:
         digits = row.text.split() if lang == "en" else list(row.text)
         assert set(digits) <= set(DIGITS[lang])
         assert normaliser_for(lang).normalise(row.text) == row.text
         assert normaliser_for(row.lang).units(row.text) == digits
-        spoken = [segment for segment in row.segments if not segment.audio_filepath.startswith("synthetic:")]
+        spoken = [
+            segment
+            for segment in row.segments
+            if not segment.audio_filepath.startswith("synthetic:")
+        ]
         assert len(digits) / 4 <= len(spoken) <= len(digits) / 3 + 1
         assert all(0.1 <= segment.gap_s <= 0.2 for segment in spoken[1:])
         wave = read_audio(row, 16000)
@@ -76,7 +98,9 @@ def test_rows_have_texts_in_phrases_and_exact_durations(lang: Lang, cache_dir: s
     assert len({row.id for row in rows}) == 12
 
 
-def test_every_digit_comes_up_and_rows_depend_on_seed_and_index_alone(cache_dir: str, tmp_path: Path) -> None:
+def test_every_digit_comes_up_and_rows_depend_on_seed_and_index_alone(
+    cache_dir: str, tmp_path: Path
+) -> None:
     few = EspeakDigits("zh", num_words=(6, 6), num_rows=3, cache_dir=cache_dir)
     many = EspeakDigits("zh", num_words=(6, 6), num_rows=20, cache_dir=str(tmp_path))
     backward = [many[i] for i in (2, 1, 0)][::-1]
@@ -97,7 +121,12 @@ def test_every_digit_comes_up_and_rows_depend_on_seed_and_index_alone(cache_dir:
 
 
 def test_one_voice_one_phrase_and_silent_edges(cache_dir: str) -> None:
-    settings = {"voices": ["cmn+f5"], "num_words": (4, 4), "words_per_phrase": (4, 4), "edge_s": (0.5, 0.5)}
+    settings = {
+        "voices": ["cmn+f5"],
+        "num_words": (4, 4),
+        "words_per_phrase": (4, 4),
+        "edge_s": (0.5, 0.5),
+    }
     [row] = EspeakDigits("zh", num_rows=1, cache_dir=cache_dir, **settings)  # type: ignore[arg-type]
     assert len(row.segments) == 2
     assert row.speaker == "cmn+f5"

@@ -11,7 +11,12 @@ from tests.data.fakes import SPEAKERS, write_tone
 
 
 def used(source: FsddDigits) -> set[str]:
-    return {s.audio_filepath for row in source for s in row.segments if not s.audio_filepath.startswith("synthetic:")}
+    return {
+        s.audio_filepath
+        for row in source
+        for s in row.segments
+        if not s.audio_filepath.startswith("synthetic:")
+    }
 
 
 def test_parts_share_no_recording(root: str) -> None:
@@ -22,14 +27,20 @@ def test_parts_share_no_recording(root: str) -> None:
     assert not files["dev"] & files["test"]
     for part, (first, end) in PART_INDEX.items():
         assert files[part] <= parts[part].recordings()
-        assert {int(Path(file).stem.split("_")[2]) for file in files[part]} == set(range(first, min(end, 12)))
+        assert {int(Path(file).stem.split("_")[2]) for file in files[part]} == set(
+            range(first, min(end, 12))
+        )
 
 
 def test_a_row_says_what_its_recordings_say(root: str) -> None:
     source = FsddDigits(root, num_words=(3, 5), num_rows=50, gap_s=(0.01, 0.02), edge_s=(0.0, 0.03))
     assert {len(row.text.split()) for row in source} == {3, 4, 5}
     for row in source:
-        takes = [Path(s.audio_filepath).stem.split("_") for s in row.segments if s.audio_filepath.endswith("wav")]
+        takes = [
+            Path(s.audio_filepath).stem.split("_")
+            for s in row.segments
+            if s.audio_filepath.endswith("wav")
+        ]
         assert row.text == " ".join(DIGIT_WORDS[int(digit)] for digit, _, _ in takes)
         assert {speaker for _, speaker, _ in takes} == {row.speaker}
         assert all(0.01 <= s.gap_s <= 0.02 for s in row.segments[1 : len(takes)])
@@ -43,12 +54,17 @@ def test_row_i_depends_on_its_number_alone(root: str) -> None:
     assert [row.text for row in FsddDigits(root, num_rows=5, seed=2)] != [row.text for row in few]
     assert len({row.id for row in many}) == 5000
     long = FsddDigits(root, num_words=(20, 40), num_rows=5, seed=1)
-    assert not any(b.text.startswith(a.text) for a, b in zip(few, long, strict=True) if len(a.text.split()) > 2)
+    assert not any(
+        b.text.startswith(a.text) for a, b in zip(few, long, strict=True) if len(a.text.split()) > 2
+    )
 
 
 def test_speakers_can_be_left_out_or_alone(root: str) -> None:
     assert {row.speaker for row in FsddDigits(root, num_rows=60)} == set(SPEAKERS)
-    assert {row.speaker for row in FsddDigits(root, num_rows=60, exclude_speakers=["cy"])} == {"ann", "bob"}
+    assert {row.speaker for row in FsddDigits(root, num_rows=60, exclude_speakers=["cy"])} == {
+        "ann",
+        "bob",
+    }
     assert {row.speaker for row in FsddDigits(root, num_rows=60, only_speakers=["cy"])} == {"cy"}
     with pytest.raises(ValueError, match="unknown speaker 'theo'; this folder has ann, bob, cy"):
         FsddDigits(root, exclude_speakers=["theo"])
@@ -93,5 +109,7 @@ def test_broken_recordings_are_named(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="holds no samples"):
         FsddDigits(str(tmp_path / "none"))
     write_tone(tmp_path / "part" / "recordings" / "1_ann_0.wav")
-    with pytest.raises(ValueError, match=r"'ann' has no recording of digit 0 with index in \[0, 5\), the test part"):
+    with pytest.raises(
+        ValueError, match=r"'ann' has no recording of digit 0 with index in \[0, 5\), the test part"
+    ):
         FsddDigits(str(tmp_path / "part"), "test")

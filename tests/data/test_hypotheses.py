@@ -25,7 +25,17 @@ from lightning_audiorl.data.hypotheses.summary import summary
 from lightning_audiorl.text import ErrorCounts, KeywordCounts
 from lightning_audiorl.types import Segment, Utterance
 
-SAMPLE = Sample("one two", "greedy", 0, -1.25, 3, True, ErrorCounts(1, 1, 0, 0), ("loop",), KeywordCounts(1, 2, 3))
+SAMPLE = Sample(
+    "one two",
+    "greedy",
+    0,
+    -1.25,
+    3,
+    True,
+    ErrorCounts(1, 1, 0, 0),
+    ("loop",),
+    KeywordCounts(1, 2, 3),
+)
 
 
 def row(name: str, text: str = "one too", **changes: Any) -> Utterance:
@@ -43,7 +53,10 @@ def write(path: Path, lines: list[Predicted]) -> str:
 
 
 def test_a_line_is_read_back_the_same(tmp_path: Path) -> None:
-    lines = [predicted(row('a "quoted" \\ id\n')), predicted(row("é"), reference="ünï 零", samples=(SAMPLE, SAMPLE))]
+    lines = [
+        predicted(row('a "quoted" \\ id\n')),
+        predicted(row("é"), reference="ünï 零", samples=(SAMPLE, SAMPLE)),
+    ]
     path = write(tmp_path / "h.jsonl", lines)
     assert list(read_hypotheses(path)) == lines
     assert len(Path(path).read_text(encoding="utf-8").splitlines()) == 2
@@ -71,9 +84,14 @@ def test_the_example_of_a_line() -> None:
 
 def test_a_fingerprint_says_nothing_of_folders_and_names() -> None:
     one = row("a")
-    moved = tuple(replace(s, audio_filepath=s.audio_filepath.replace("/data/", "/other/place/")) for s in one.segments)
+    moved = tuple(
+        replace(s, audio_filepath=s.audio_filepath.replace("/data/", "/other/place/"))
+        for s in one.segments
+    )
     assert moved != one.segments
-    assert row_fingerprint(one) == row_fingerprint(replace(one, id="b", segments=moved, speaker="x", extra={"k": 1}))
+    assert row_fingerprint(one) == row_fingerprint(
+        replace(one, id="b", segments=moved, speaker="x", extra={"k": 1})
+    )
     assert len(row_fingerprint(one)) == 16
 
 
@@ -89,7 +107,12 @@ def test_a_fingerprint_says_nothing_of_folders_and_names() -> None:
         {"segments": row("a").segments[::-1]},
         *(
             {"segments": (replace(row("a").segments[0], **change), row("a").segments[1])}
-            for change in ({"audio_filepath": "/data/b.wav"}, {"offset_s": 0.26}, {"duration_s": 1.6}, {"gap_s": 0.01})
+            for change in (
+                {"audio_filepath": "/data/b.wav"},
+                {"offset_s": 0.26},
+                {"duration_s": 1.6},
+                {"gap_s": 0.01},
+            )
         ),
         {"segments": (replace(row("a").segments[0], duration_s=None), row("a").segments[1])},
     ],
@@ -107,7 +130,10 @@ def test_shuffled_lines_of_two_models_in_two_files(tmp_path: Path) -> None:
     rows = [row(f"r{number}") for number in range(50)]
     first = [predicted(one, "a", seconds=float(number)) for number, one in enumerate(rows)]
     second = [predicted(one, "b", seconds=float(number) + 0.5) for number, one in enumerate(rows)]
-    paths = [write(tmp_path / "a.jsonl", first[::-1]), write(tmp_path / "b.jsonl", second[25:] + second[:25])]
+    paths = [
+        write(tmp_path / "a.jsonl", first[::-1]),
+        write(tmp_path / "b.jsonl", second[25:] + second[:25]),
+    ]
     found = HypothesisFiles(paths)
     assert len(found) == 100
     assert [found.of(one) for one in rows] == list(zip(first, second, strict=True))
@@ -117,14 +143,21 @@ def test_shuffled_lines_of_two_models_in_two_files(tmp_path: Path) -> None:
 def test_two_models_in_one_file_blank_lines_and_other_key_orders(tmp_path: Path) -> None:
     one = row("r")
     lines = [json.loads(to_line(predicted(one, model))) for model in ("a", "b")]
-    text = "\n" + "\n\n".join(json.dumps(dict(sorted(line.items(), reverse=True))) for line in lines)
+    text = "\n" + "\n\n".join(
+        json.dumps(dict(sorted(line.items(), reverse=True))) for line in lines
+    )
     (tmp_path / "h.jsonl").write_text(text)
     assert not text.startswith('\n{"id"')
-    assert [line.model for line in HypothesisFiles([str(tmp_path / "h.jsonl")]).of(one)] == ["a", "b"]
+    assert [line.model for line in HypothesisFiles([str(tmp_path / "h.jsonl")]).of(one)] == [
+        "a",
+        "b",
+    ]
 
 
-def test_ids_with_the_same_hash_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "_key", lambda row_id: 3)
+def test_ids_with_the_same_hash_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "id_key", lambda row_id: 3)
     rows = [row("a"), row("b", "other")]
     found = HypothesisFiles([write(tmp_path / "h.jsonl", [predicted(one) for one in rows])])
     assert [found.of(one) for one in rows] == [(predicted(one),) for one in rows]
@@ -139,7 +172,10 @@ def test_it_travels_to_another_process(tmp_path: Path) -> None:
 
 def test_an_index_holds_few_bytes_per_line(tmp_path: Path) -> None:
     num_rows = 4000
-    path = write(tmp_path / "h.jsonl", [predicted(row(f"a-rather-long-id-{i:020d}")) for i in range(num_rows)])
+    path = write(
+        tmp_path / "h.jsonl",
+        [predicted(row(f"a-rather-long-id-{i:020d}")) for i in range(num_rows)],
+    )
     tracemalloc.start()
     try:
         found = HypothesisFiles([path])
@@ -168,7 +204,10 @@ def test_a_row_without_a_line_is_refused(tmp_path: Path) -> None:
 def test_a_row_whose_text_changed_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "h.jsonl", [predicted(row(name)) for name in "xyz"])
     said = refusal([path], row("y", "one two"))
-    assert "h.jsonl, line 2, field `reference`: row 'y' had 'one too' when it was decoded and has 'one two' now" in said
+    assert (
+        "h.jsonl, line 2, field `reference`: row 'y' had 'one too' when it was decoded and has 'one two' now"
+        in said
+    )
     assert "`--overwrite true`" in said
 
 
@@ -212,7 +251,10 @@ def broken(**changes: Any) -> str:
             broken(s_errors=[1, 2, 3]),
             "field `samples[0].errors`: expected a list of 4 whole numbers, got list [1, 2, 3]",
         ),
-        (broken(s_keywords=[1, 2, 0.5]), "field `samples[0].keywords`: expected a list of 3 whole numbers"),
+        (
+            broken(s_keywords=[1, 2, 0.5]),
+            "field `samples[0].keywords`: expected a list of 3 whole numbers",
+        ),
         (broken(s_finished=1), "field `samples[0].finished`: expected true or false, got int 1"),
         (broken(s_rules=[1]), "field `samples[0].rules`: expected a list of strings"),
         (broken(s_log_prob=...), "field `samples[0].log_prob`: expected a number, it is missing"),
@@ -231,9 +273,13 @@ def test_a_bad_line_is_named(line: str, expected: str, tmp_path: Path) -> None:
 def test_files_that_are_none(tmp_path: Path) -> None:
     empty = tmp_path / "empty.jsonl"
     empty.write_text("\n")
-    with pytest.raises(HypothesisError, match=r"empty.jsonl: holds no hypotheses; run `audiorl predict` again"):
+    with pytest.raises(
+        HypothesisError, match=r"empty.jsonl: holds no hypotheses; run `audiorl predict` again"
+    ):
         HypothesisFiles([str(empty)])
-    with pytest.raises(FileNotFoundError, match=r"none.jsonl: no such file of hypotheses; `audiorl predict` writes"):
+    with pytest.raises(
+        FileNotFoundError, match=r"none.jsonl: no such file of hypotheses; `audiorl predict` writes"
+    ):
         HypothesisFiles([str(tmp_path / "none.jsonl")])
     for paths in ([], "h.jsonl"):
         with pytest.raises(HypothesisError, match="expected a list of one or more files"):
@@ -245,8 +291,13 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 
 def test_a_summary_counts_by_model_and_decoding(tmp_path: Path) -> None:
     clean = replace(SAMPLE, rules=(), errors=ErrorCounts(2), decoding="sampled")
-    lines = [predicted(row("a"), samples=(SAMPLE, clean, replace(SAMPLE, decoding="sampled", sample=1)))]
-    lines += [predicted(row("b"), samples=(SAMPLE,)), predicted(row("a"), "other", samples=(clean,))]
+    lines = [
+        predicted(row("a"), samples=(SAMPLE, clean, replace(SAMPLE, decoding="sampled", sample=1)))
+    ]
+    lines += [
+        predicted(row("b"), samples=(SAMPLE,)),
+        predicted(row("a"), "other", samples=(clean,)),
+    ]
     shown = [line.split() for line in summary(write(tmp_path / "h.jsonl", lines)).splitlines()]
     assert shown[0][:5] == ["model", "decoding", "rows", "samples", "WER"]
     assert shown[1:] == [

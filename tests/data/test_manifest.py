@@ -24,7 +24,10 @@ def folder(tmp_path: Path) -> Path:
 
 def write_lines(folder: Path, *rows: Any) -> Path:
     path = folder / "m.jsonl"
-    path.write_text("".join(row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    path.write_text(
+        "".join(row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows),
+        encoding="utf-8",
+    )
     return path
 
 
@@ -33,7 +36,9 @@ def good(**fields: Any) -> dict[str, Any]:
 
 
 def test_a_plain_row(folder: Path) -> None:
-    (row,) = read_manifest(write_lines(folder, good(offset=0.1, duration=0.3, keywords=["one"], lang="de", snr=7)))
+    (row,) = read_manifest(
+        write_lines(folder, good(offset=0.1, duration=0.3, keywords=["one"], lang="de", snr=7))
+    )
     assert row == Utterance(
         id="m:1",
         segments=(Segment(str(folder / "audio" / "a.wav"), 0.3, 0.1),),
@@ -89,7 +94,9 @@ def test_missing_duration_is_read_from_the_header(folder: Path) -> None:
         (good(offset=0.7, duration=None), "offset", "behind the file's end"),
     ],
 )
-def test_a_bad_row_names_file_line_and_field(folder: Path, line: Any, field: str, says: str) -> None:
+def test_a_bad_row_names_file_line_and_field(
+    folder: Path, line: Any, field: str, says: str
+) -> None:
     path = write_lines(folder, good(id="first"), line)
     with pytest.raises(ManifestError) as caught:
         read_manifest(path)
@@ -107,7 +114,9 @@ def test_unreadable_and_empty_audio_without_a_duration(folder: Path) -> None:
     soundfile.write(folder / "audio" / "empty.wav", [], 8000)
     for name, says in (("noise", "not readable"), ("empty", "no samples")):
         with pytest.raises(ManifestError, match=says):
-            read_manifest(write_lines(folder, good(audio_filepath=f"audio/{name}.wav", duration=None)))
+            read_manifest(
+                write_lines(folder, good(audio_filepath=f"audio/{name}.wav", duration=None))
+            )
 
 
 def test_invalid_utf8_is_named(folder: Path) -> None:
@@ -130,13 +139,25 @@ def test_skips_are_counted_by_reason_and_a_manifest_without_rows_is_an_error(fol
 def test_what_the_user_may_allow(folder: Path) -> None:
     assert read_manifest(write_lines(folder, good(text="")), allow_empty_text=True)[0].text == ""
     path = write_lines(folder, good(audio_filepath="later.wav"))
-    assert read_manifest(path, check_files=False)[0].segments[0].audio_filepath == str(folder / "later.wav")
+    assert read_manifest(path, check_files=False)[0].segments[0].audio_filepath == str(
+        folder / "later.wav"
+    )
 
 
 def test_write_then_read_gives_the_same_rows(folder: Path) -> None:
     wav = str(folder / "audio" / "a.wav")
     rows = [
-        Utterance("a", (Segment(wav, 0.3, 0.1),), "héllo", 0.3, "fr", "ann", ("héllo",), ("telephone",), {"snr": 3}),
+        Utterance(
+            "a",
+            (Segment(wav, 0.3, 0.1),),
+            "héllo",
+            0.3,
+            "fr",
+            "ann",
+            ("héllo",),
+            ("telephone",),
+            {"snr": 3},
+        ),
         Utterance("b", (Segment(wav, 0.2, gap_s=0.1), Segment("synthetic:silence", 0.1)), "x", 0.4),
     ]
     write_manifest(rows, folder / "out.jsonl")
@@ -173,8 +194,12 @@ def test_a_streamed_manifest_gives_the_same_rows_one_by_one(folder: Path) -> Non
 
 
 def test_a_duplicate_id_names_both_lines(folder: Path) -> None:
-    path = write_lines(folder, good(), "\n", good(id="twice"), good(), good(id="twice"), good(id="m:4"))
-    with pytest.raises(ManifestError, match="line 5, field `id`: 'twice' is already used in line 3"):
+    path = write_lines(
+        folder, good(), "\n", good(id="twice"), good(), good(id="twice"), good(id="m:4")
+    )
+    with pytest.raises(
+        ManifestError, match="line 5, field `id`: 'twice' is already used in line 3"
+    ):
         list(iter_manifest(path))
     skipped: Counter[str] = Counter()
     assert len(list(iter_manifest(path, on_bad_row="skip", skipped=skipped))) == 3
@@ -184,9 +209,18 @@ def test_a_duplicate_id_names_both_lines(folder: Path) -> None:
 @pytest.mark.parametrize("ending", ["\n", "\r\n", ""])
 def test_an_indexed_manifest_has_the_rows_of_one_in_memory(folder: Path, ending: str) -> None:
     path = write_lines(
-        folder, "\n", good(text="é"), good(text=" "), "\n", good(id="mine", duration=None), "{]\n", good()
+        folder,
+        "\n",
+        good(text="é"),
+        good(text=" "),
+        "\n",
+        good(id="mine", duration=None),
+        "{]\n",
+        good(),
     )
-    path.write_bytes(path.read_bytes().rstrip().replace(b"\n", (ending or "\n").encode()) + ending.encode())
+    path.write_bytes(
+        path.read_bytes().rstrip().replace(b"\n", (ending or "\n").encode()) + ending.encode()
+    )
     expected = ManifestRows(str(path), on_bad_row="skip")
     indexed = IndexedManifest(str(path), on_bad_row="skip")
     assert [row.id for row in expected] == ["m:2", "mine", "m:7"]
@@ -216,5 +250,19 @@ def test_an_indexed_manifest_that_changed_is_not_read(folder: Path) -> None:
 
 @pytest.mark.parametrize("folder", ["/data", "/data/b.c", "/"])
 def test_paths_are_spelt_as_pathlib_does(folder: str) -> None:
-    for name in ("a.wav", "b/a.wav", "/b/a.wav", "./a", "../a", "b/./a", "b//a", "b/", "", ".", ".a", "~/a", "~"):
+    for name in (
+        "a.wav",
+        "b/a.wav",
+        "/b/a.wav",
+        "./a",
+        "../a",
+        "b/./a",
+        "b//a",
+        "b/",
+        "",
+        ".",
+        ".a",
+        "~/a",
+        "~",
+    ):
         assert full_path(folder, name) == str(Path(folder) / Path(name).expanduser())

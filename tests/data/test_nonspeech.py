@@ -12,7 +12,9 @@ from tests.helpers import assert_close
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("duration_s", [0.0101, 1.37])
-def test_every_kind_has_its_length_and_level_and_is_repeatable(kind: str, duration_s: float) -> None:
+def test_every_kind_has_its_length_and_level_and_is_repeatable(
+    kind: str, duration_s: float
+) -> None:
     uri = f"synthetic:{kind}?seed=3&level_db=-30"
     wave = render(uri, duration_s, 16000)
     assert wave.shape == (round(duration_s * 16000),)
@@ -27,8 +29,13 @@ def test_every_kind_has_its_length_and_level_and_is_repeatable(kind: str, durati
 
 @pytest.mark.parametrize(("kind", "exponent"), [("white", 0.0), ("pink", 1.0), ("brown", 2.0)])
 def test_noises_have_their_colour(kind: str, exponent: float) -> None:
-    power = torch.fft.rfft(render(f"synthetic:{kind}?seed=1&level_db=-20", 4.0, 16000)).abs().square()
-    low, high = power[400:800].mean(), power[3200:6400].mean()  # 100-200 Hz, 800-1600 Hz: three octaves apart
+    power = (
+        torch.fft.rfft(render(f"synthetic:{kind}?seed=1&level_db=-20", 4.0, 16000)).abs().square()
+    )
+    low, high = (
+        power[400:800].mean(),
+        power[3200:6400].mean(),
+    )  # 100-200 Hz, 800-1600 Hz: three octaves apart
     assert abs(float(torch.log2(low / high)) / 3 - exponent) < 0.3
 
 

@@ -21,7 +21,12 @@ from lightning_audiorl.data import (
 from lightning_audiorl.data.audio.reading import AudioError
 from lightning_audiorl.data.mix.selection import Candidate
 from lightning_audiorl.data.mix.selection import by_prompt_quality as module
-from lightning_audiorl.data.mix.selection.by_prompt_quality import SILENT_DB, PromptRule, check_prompt, prompt_measures
+from lightning_audiorl.data.mix.selection.by_prompt_quality import (
+    SILENT_DB,
+    PromptRule,
+    check_prompt,
+    prompt_measures,
+)
 from lightning_audiorl.ops.randomness import keyed_generator
 from lightning_audiorl.types import Segment, Utterance
 
@@ -31,10 +36,17 @@ RATE_HZ = 16000
 def bursts(level_db: float, noise_db: float | None, seconds: float = 4.0) -> Tensor:
     """A tone, on for 0.3 s and off for 0.2 s, at an RMS level while it is on; white noise all along."""
     time_s = torch.arange(round(seconds * RATE_HZ)) / RATE_HZ
-    wave = torch.sin(2 * math.pi * 300 * time_s) * math.sqrt(2) * 10 ** (level_db / 20) * (time_s % 0.5 < 0.3)
+    wave = (
+        torch.sin(2 * math.pi * 300 * time_s)
+        * math.sqrt(2)
+        * 10 ** (level_db / 20)
+        * (time_s % 0.5 < 0.3)
+    )
     if noise_db is None:
         return wave
-    return wave + torch.randn(wave.shape, generator=keyed_generator("noise")) * 10 ** (noise_db / 20)
+    return wave + torch.randn(wave.shape, generator=keyed_generator("noise")) * 10 ** (
+        noise_db / 20
+    )
 
 
 def row(path: Path, wave: Tensor, row_id: str = "r") -> Utterance:
@@ -42,7 +54,9 @@ def row(path: Path, wave: Tensor, row_id: str = "r") -> Utterance:
     return Utterance(row_id, (Segment(str(path), len(wave) / RATE_HZ),), "text", 9.0)
 
 
-@pytest.mark.parametrize(("level_db", "noise_db"), [(-20.0, -60.0), (-20.0, -40.0), (-30.0, -48.0), (-12.0, -70.0)])
+@pytest.mark.parametrize(
+    ("level_db", "noise_db"), [(-20.0, -60.0), (-20.0, -40.0), (-30.0, -48.0), (-12.0, -70.0)]
+)
 def test_level_and_noise_of_bursts(level_db: float, noise_db: float) -> None:
     measures = measure_prompt(bursts(level_db, noise_db), RATE_HZ)
     assert measures.duration_s == 4.0
@@ -52,8 +66,13 @@ def test_level_and_noise_of_bursts(level_db: float, noise_db: float) -> None:
 
 
 def test_level_is_that_of_the_speech_not_of_the_pauses() -> None:
-    dense, sparse = bursts(-20.0, -70.0), torch.cat([bursts(-20.0, -70.0), torch.zeros(4 * RATE_HZ)])
-    assert measure_prompt(dense, RATE_HZ).level_db == pytest.approx(measure_prompt(sparse, RATE_HZ).level_db, abs=0.05)
+    dense, sparse = (
+        bursts(-20.0, -70.0),
+        torch.cat([bursts(-20.0, -70.0), torch.zeros(4 * RATE_HZ)]),
+    )
+    assert measure_prompt(dense, RATE_HZ).level_db == pytest.approx(
+        measure_prompt(sparse, RATE_HZ).level_db, abs=0.05
+    )
     # Digital silence between joined clips is not what a recording's noise is measured by.
     assert measure_prompt(sparse, RATE_HZ).snr_db == pytest.approx(50.0, abs=1.5)
 
@@ -83,7 +102,11 @@ def test_silence_nothing_and_a_single_click() -> None:
         (PromptDuration(1.0, 2.0), bursts(-20, -60, 0.5), "prompt shorter than 1 s"),
         (PromptDuration(1.0, 2.0), bursts(-20, -60, 2.5), "prompt longer than 2 s"),
         (PromptDuration(1.0, 2.0), bursts(-20, -60, 1.5), ""),
-        (PromptClipping(0.01), bursts(0, -60).clamp(-1, 1), "more than 0.01 of the prompt's samples clipped"),
+        (
+            PromptClipping(0.01),
+            bursts(0, -60).clamp(-1, 1),
+            "more than 0.01 of the prompt's samples clipped",
+        ),
         (PromptClipping(0.01), bursts(-6, -60), ""),
         (PromptLoudness(-30, -10), bursts(-35, -60), "prompt quieter than -30 dB"),
         (PromptLoudness(-30, -10), bursts(-5, -60), "prompt louder than -10 dB"),
@@ -93,7 +116,9 @@ def test_silence_nothing_and_a_single_click() -> None:
         (PromptNoise(20), bursts(-20, -50), ""),
     ],
 )
-def test_rules_keep_good_prompts(tmp_path: Path, rule: PromptRule, wave: Tensor, reason: str) -> None:
+def test_rules_keep_good_prompts(
+    tmp_path: Path, rule: PromptRule, wave: Tensor, reason: str
+) -> None:
     verdict = rule.judge(Candidate(0, row(tmp_path / "a.wav", wave)))
     assert verdict.keep == (reason == "")
     assert reason in ("", verdict.reason)
@@ -101,13 +126,20 @@ def test_rules_keep_good_prompts(tmp_path: Path, rule: PromptRule, wave: Tensor,
     assert (without.keep, without.reason) == (False, "no speaker prompt")
 
 
-def test_a_prompt_of_many_rows_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prompt_of_many_rows_is_measured_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read: list[str] = []
     reads = module.read_audio
-    monkeypatch.setattr(module, "read_audio", lambda one, rate_hz: read.append(one.id) or reads(one, rate_hz))
+    monkeypatch.setattr(
+        module, "read_audio", lambda one, rate_hz: read.append(one.id) or reads(one, rate_hz)
+    )
     one = row(tmp_path / "a.wav", bursts(-20, -60, 1.0), "one")
     other = Utterance("other", one.segments, "another text", 1.0)
-    noisy = [Utterance(name, one.segments, "text", 1.0, effects=("noise?kind=white&snr_db=5",)) for name in "xy"]
+    noisy = [
+        Utterance(name, one.segments, "text", 1.0, effects=("noise?kind=white&snr_db=5",))
+        for name in "xy"
+    ]
     found = [prompt_measures(each) for each in (one, other, *noisy)]
     assert read == ["one", "x", "y"]
     assert found[0] == found[1]
@@ -121,7 +153,10 @@ def test_a_prompt_of_many_rows_is_measured_once(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("wave", "message"),
     [
-        (bursts(-20, -60, 0.2), r"row 'r': speaker prompt .*a\.wav is 0\.20 s long, want 0\.3 to 2 s; .*prompt_s"),
+        (
+            bursts(-20, -60, 0.2),
+            r"row 'r': speaker prompt .*a\.wav is 0\.20 s long, want 0\.3 to 2 s; .*prompt_s",
+        ),
         (bursts(-20, -60, 2.2), r"row 'r': speaker prompt .*a\.wav is 2\.20 s long"),
         (torch.zeros(RATE_HZ), r"row 'r': speaker prompt .*a\.wav is silent \(-120 dB"),
         (bursts(-70, -90, 1.0), r"row 'r': speaker prompt .*a\.wav is silent \(-7\d dB"),

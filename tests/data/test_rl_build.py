@@ -21,7 +21,16 @@ from lightning_audiorl.data.mix.selection.by_metadata import Length, RandomContr
 from lightning_audiorl.data.mix.spec import RLSubset, describe
 from lightning_audiorl.data.mix.writer import MixWriter
 from lightning_audiorl.types import Segment, Utterance
-from tests.data.mixes import HighFirst, built, ids, plan, write_hypotheses, write_noise, write_rows, write_set
+from tests.data.mixes import (
+    HighFirst,
+    built,
+    ids,
+    plan,
+    write_hypotheses,
+    write_noise,
+    write_rows,
+    write_set,
+)
 
 
 class Listed(RowSource):
@@ -85,13 +94,17 @@ def test_a_planted_evaluation_row_is_refused_and_the_next_takes_its_place(
     else:
         shutil.copy(tmp_path / "test" / "1.wav", tmp_path / "harmless.wav")
         part = {"audio_filepath": str(tmp_path / "harmless.wav"), "offset": 0.02, "duration": 0.05}
-        planted = {"segments": [{"audio_filepath": str(audio), "duration": 0.1}, part | {"gap": 0.1}]}
+        planted = {
+            "segments": [{"audio_filepath": str(audio), "duration": 0.1}, part | {"gap": 0.1}]
+        }
     rows = [json.loads(line) for line in Path(train).read_text().splitlines()]
     rows[9] = {"id": "train9", "text": "say 9", **planted}
     write_rows(Path(train), rows)
 
     subsets = {"high": RLSubset(train, HighFirst(3))}
-    folder = plan(tmp_path, subsets, kept_out={"val/a": [], "test/talk": ManifestRows(test)}).build()
+    folder = plan(
+        tmp_path, subsets, kept_out={"val/a": [], "test/talk": ManifestRows(test)}
+    ).build()
     assert ids(folder, "high") == ["train11", "train10", "train8"]
     found = figures(folder, "high")
     assert (found["refused"], found["kept"]) == (1, 3)
@@ -121,7 +134,13 @@ def test_more_refusals_than_the_reserve_holds_are_replaced_too(tmp_path: Path, t
 def test_a_constructed_row_inherits_refusals(first: str, tmp_path: Path, train: str) -> None:
     """Here the made row's audio was rendered into a new file, so that only the id of its source tells."""
     rendered = [
-        Utterance(f"made{i}", (Segment(str(write_noise(tmp_path / f"made{i}.wav", 90 + i))),), f"say {i}", 0.1, extra=e)
+        Utterance(
+            f"made{i}",
+            (Segment(str(write_noise(tmp_path / f"made{i}.wav", 90 + i))),),
+            f"say {i}",
+            0.1,
+            extra=e,
+        )
         for i, e in enumerate([{"sources": ["train4", "train9"]}, {"sources": ["train3"]}])
     ]
     subsets = {"plain": RLSubset(train), "made": RLSubset(Listed(rendered))}
@@ -129,7 +148,9 @@ def test_a_constructed_row_inherits_refusals(first: str, tmp_path: Path, train: 
     folder = plan(tmp_path, order, kept_out={"val/a": [ManifestRows(train)[9]]}).build()
     assert ids(folder, "made") == ["made1"]
     assert built(folder, "made")[0].extra["sources"] == ["train3"]
-    assert figures(folder, "made")["refused_first"] == ["row 'made0': is made from row 'train9', which was refused"]
+    assert figures(folder, "made")["refused_first"] == [
+        "row 'made0': is made from row 'train9', which was refused"
+    ]
     assert figures(folder, "plain")["kept"] == 11
     assert read_summary(folder)["overlap"]["rows"]["made"] == {"made": 1, "plain": 1}
 
@@ -137,9 +158,15 @@ def test_a_constructed_row_inherits_refusals(first: str, tmp_path: Path, train: 
 def test_overlap_counts_source_rows_and_audio(tmp_path: Path, train: str) -> None:
     rows = list(ManifestRows(train))
     segments = rows[0].segments + rows[1].segments
-    joined = [Utterance("j", segments, "say 0 say 1", 0.21, extra={"sources": ["train0", "train1"]})]
+    joined = [
+        Utterance("j", segments, "say 0 say 1", 0.21, extra={"sources": ["train0", "train1"]})
+    ]
     renamed = [replace(row, id=f"other-{row.id}") for row in rows[1:4]]
-    subsets = {"all": RLSubset(train), "joined": RLSubset(Listed(joined)), "renamed": RLSubset(Listed(renamed))}
+    subsets = {
+        "all": RLSubset(train),
+        "joined": RLSubset(Listed(joined)),
+        "renamed": RLSubset(Listed(renamed)),
+    }
     overlap = read_summary(plan(tmp_path, subsets).build())["overlap"]
     assert overlap["rows"] == {
         "all": {"all": 12, "joined": 2, "renamed": 0},
@@ -151,15 +178,24 @@ def test_overlap_counts_source_rows_and_audio(tmp_path: Path, train: str) -> Non
 
 def test_a_control_follows_another_subset(tmp_path: Path, train: str) -> None:
     high = HighFirst(4)
-    subsets = {"control": RLSubset(train, RandomControl(like="high", bin_s=0.05)), "high": RLSubset(train, high)}
+    subsets = {
+        "control": RLSubset(train, RandomControl(like="high", bin_s=0.05)),
+        "high": RLSubset(train, high),
+    }
     folder = plan(tmp_path, subsets).build()
     control = built(folder, "control")
     assert not {row.id for row in control} & set(ids(folder, "high"))
     assert [0.15 <= row.duration_s < 0.2 for row in control] == [True, True]
     assert list(read_summary(folder)["subsets"]) == ["control", "high"]
-    with pytest.raises(ValueError, match=r"subset 'control' is like 'hard', which does not exist; there are control"):
+    with pytest.raises(
+        ValueError,
+        match=r"subset 'control' is like 'hard', which does not exist; there are control",
+    ):
         plan(tmp_path, {"control": RLSubset(train, RandomControl(like="hard"))}).build()
-    circle = {"a": RLSubset(train, RandomControl(like="b")), "b": RLSubset(train, RandomControl(like="a"))}
+    circle = {
+        "a": RLSubset(train, RandomControl(like="b")),
+        "b": RLSubset(train, RandomControl(like="a")),
+    }
     with pytest.raises(ValueError, match=r"in a circle: a is like b, b is like a"):
         plan(tmp_path, circle).build()
 
@@ -212,7 +248,11 @@ def _touch(folder: Path) -> None:
     ],
 )
 def test_a_mix_is_built_again_when_what_went_into_it_changed(
-    change: Callable[[Path], None], rebuilt: bool, tmp_path: Path, train: str, monkeypatch: pytest.MonkeyPatch
+    change: Callable[[Path], None],
+    rebuilt: bool,
+    tmp_path: Path,
+    train: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     write_set(tmp_path, "val", 2, seed=300)
     write_hypotheses(tmp_path / "h.jsonl", train, ["train2", "train7"])
@@ -228,7 +268,9 @@ def test_a_mix_is_built_again_when_what_went_into_it_changed(
     def build() -> Path:
         looping = RLSubset(train, Hallucinating(), [str(tmp_path / "h.jsonl")])
         kept_out = {"val/a": ManifestRows(str(tmp_path / "val.jsonl"))}
-        return plan(tmp_path, {"high": RLSubset(train, HighFirst(9)), "loop": looping}, kept_out=kept_out).build()
+        return plan(
+            tmp_path, {"high": RLSubset(train, HighFirst(9)), "loop": looping}, kept_out=kept_out
+        ).build()
 
     first = build()
     HighFirst.judged.clear()
@@ -247,7 +289,9 @@ def test_a_mix_is_built_again_when_what_went_into_it_changed(
         assert sorted(ids(second, "loop")) == ["train2", "train5"]
 
 
-def test_changed_training_audio_that_is_now_an_evaluation_row_is_refused(tmp_path: Path, train: str) -> None:
+def test_changed_training_audio_that_is_now_an_evaluation_row_is_refused(
+    tmp_path: Path, train: str
+) -> None:
     val = ManifestRows(write_set(tmp_path, "val", 2, seed=300))
     mix = plan(tmp_path, {"high": RLSubset(train, HighFirst(2))}, kept_out={"val/a": val})
     assert ids(mix.build(), "high") == ["train11", "train10"]
@@ -283,7 +327,10 @@ def test_a_mix_depends_on_seed_alone(tmp_path: Path, root: str) -> None:
     digits = FsddDigits(root, num_rows=60)
 
     def rows(cache: str, seed: int) -> list[str]:
-        subsets = {"a": RLSubset(digits, RandomControl(20)), "b": RLSubset(digits, RandomControl(20))}
+        subsets = {
+            "a": RLSubset(digits, RandomControl(20)),
+            "b": RLSubset(digits, RandomControl(20)),
+        }
         folder = plan(tmp_path, subsets, seed=seed, cache_dir=str(tmp_path / cache)).build()
         return [*ids(folder, "a"), *ids(folder, "b")]
 
@@ -304,11 +351,14 @@ def test_other_sources_are_written_as_manifests(tmp_path: Path, root: str) -> No
 
 
 def test_an_empty_subset_says_which_rule_removed_what(tmp_path: Path, train: str) -> None:
-    with pytest.raises(ValueError, match=r"subset 'long' .*empty: of 12 rows removed: 12 x not longer than 20 s"):
+    with pytest.raises(
+        ValueError, match=r"subset 'long' .*empty: of 12 rows removed: 12 x not longer than 20 s"
+    ):
         plan(tmp_path, {"long": RLSubset(train, Length())}).build()
     kept_out = {"val/all": ManifestRows(train)}
     with pytest.raises(
-        ValueError, match=r"'high' is empty: of 12 rows, all 12 .* hold evaluation audio; row 'train11'"
+        ValueError,
+        match=r"'high' is empty: of 12 rows, all 12 .* hold evaluation audio; row 'train11'",
     ):
         plan(tmp_path, {"high": RLSubset(train, HighFirst(3))}, kept_out=kept_out).build()
     assert list((tmp_path / "mixes").iterdir()) == []
@@ -316,16 +366,22 @@ def test_an_empty_subset_says_which_rule_removed_what(tmp_path: Path, train: str
 
 def test_hypotheses_must_be_those_of_the_rows(tmp_path: Path, train: str) -> None:
     needing = {"loop": RLSubset(train, Hallucinating())}
-    with pytest.raises(ValueError, match=r"subset 'loop': Hallucinating judges by hypotheses; .*audiorl predict"):
+    with pytest.raises(
+        ValueError, match=r"subset 'loop': Hallucinating judges by hypotheses; .*audiorl predict"
+    ):
         plan(tmp_path, needing).build()
     path = write_hypotheses(tmp_path / "h.jsonl", train, ["train2"])
     looping = {"loop": RLSubset(train, Hallucinating(), [path])}
     assert ids(plan(tmp_path, looping).build(), "loop") == ["train2"]
     _new_text(tmp_path)
-    with pytest.raises(HypothesisError, match=r"h.jsonl, line 4, field `reference`: row 'train3' had 'say 3'"):
+    with pytest.raises(
+        HypothesisError, match=r"h.jsonl, line 4, field `reference`: row 'train3' had 'say 3'"
+    ):
         plan(tmp_path, looping).build()
     with pytest.raises(FileNotFoundError, match=r"gone.jsonl"):
-        plan(tmp_path, {"loop": RLSubset(train, Hallucinating(), [str(tmp_path / "gone.jsonl")])}).build()
+        plan(
+            tmp_path, {"loop": RLSubset(train, Hallucinating(), [str(tmp_path / "gone.jsonl")])}
+        ).build()
 
 
 @pytest.mark.parametrize("again", [False, True])
@@ -339,7 +395,9 @@ def test_a_killed_build_leaves_nothing_half_done(
         _new_training_audio(tmp_path)
     pid = os.fork()
     if pid == 0:
-        monkeypatch.setattr("lightning_audiorl.data.mix.writer.markdown", lambda summary: os._exit(9))
+        monkeypatch.setattr(
+            "lightning_audiorl.data.mix.writer.markdown", lambda summary: os._exit(9)
+        )
         mix.build()
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
@@ -354,7 +412,9 @@ def test_a_killed_build_leaves_nothing_half_done(
     assert [path.name for path in (tmp_path / "mixes").iterdir()] == [folder.name]
 
 
-def test_two_builds_at_once_agree(tmp_path: Path, train: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_builds_at_once_agree(
+    tmp_path: Path, train: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mix = plan(tmp_path, {"a": RLSubset(train, HighFirst(2))})
     write = MixWriter.write
 
@@ -372,7 +432,10 @@ def test_two_builds_at_once_agree(tmp_path: Path, train: str, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([0.5, 0.4], r"add up to 0.9 at step 0 \(a 0.5 \+ b 0.4\), want 1; in the same proportions: a: 0.555556"),
+        (
+            [0.5, 0.4],
+            r"add up to 0.9 at step 0 \(a 0.5 \+ b 0.4\), want 1; in the same proportions: a: 0.555556",
+        ),
         ([0.5, None], "b has none; give one to every subset"),
         ([1.5, -0.5], "subset 'b': want shares of 0 or more, got -0.5"),
         ([{}, 1.0], "subset 'a': want shares of 0 or more, got {}"),
@@ -381,8 +444,12 @@ def test_two_builds_at_once_agree(tmp_path: Path, train: str, monkeypatch: pytes
         ([{0: 0.5, 9: 0.6}, 0.5], "add up to 1.1 at step 9"),
     ],
 )
-def test_shares_that_do_not_add_up_are_named(given: list[Any], message: str, tmp_path: Path) -> None:
-    subsets = {name: RLSubset(NonSpeech(3), share=share) for name, share in zip("ab", given, strict=True)}
+def test_shares_that_do_not_add_up_are_named(
+    given: list[Any], message: str, tmp_path: Path
+) -> None:
+    subsets = {
+        name: RLSubset(NonSpeech(3), share=share) for name, share in zip("ab", given, strict=True)
+    }
     with pytest.raises(ValueError, match=message):
         plan(tmp_path, subsets).build()
 
@@ -391,8 +458,14 @@ def test_subsets_without_shares_get_the_same(tmp_path: Path) -> None:
     noise = NonSpeech(3, min_s=0.1, max_s=0.2)
     folder = plan(tmp_path, {name: RLSubset(noise) for name in "abc"}).build()
     assert [figures(folder, name)["share"] for name in "abc"] == [1 / 3] * 3
-    changing = {"a": RLSubset(noise, share={0: 1.0, 4: 0.25}), "b": RLSubset(noise, share={4: 0.75})}
-    assert "1 from step 0, 0.25 from step 4" in (plan(tmp_path, changing).build() / "summary.md").read_text()
+    changing = {
+        "a": RLSubset(noise, share={0: 1.0, 4: 0.25}),
+        "b": RLSubset(noise, share={4: 0.75}),
+    }
+    assert (
+        "1 from step 0, 0.25 from step 4"
+        in (plan(tmp_path, changing).build() / "summary.md").read_text()
+    )
 
 
 def test_bad_names_and_ids_are_told(tmp_path: Path) -> None:
@@ -401,7 +474,9 @@ def test_bad_names_and_ids_are_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"subset '../a': a name has letters"):
         plan(tmp_path, {"../a": RLSubset(NonSpeech(3))}).build()
     twice = Listed([NonSpeech(1)[0], NonSpeech(1)[0]])
-    with pytest.raises(ValueError, match=r"subset 'a': two rows of its source have the id 'nonspeech-silence"):
+    with pytest.raises(
+        ValueError, match=r"subset 'a': two rows of its source have the id 'nonspeech-silence"
+    ):
         plan(tmp_path, {"a": RLSubset(twice)}).build()
 
 

@@ -68,13 +68,17 @@ def test_batches_come_from_the_chosen_rows_by_share(tmp_path: Path, train: str) 
         assert all(row.extra["chosen_because"] for row in batch.rows)
     ids = [row_id for batch in batches for row_id in batch.ids]
     assert len(set(ids)) == 40
-    assert {f"train{i}@high.{epoch}" for i in (8, 9, 10, 11) for epoch in range(6)} == {i for i in ids if "@high" in i}
+    assert {f"train{i}@high.{epoch}" for i in (8, 9, 10, 11) for epoch in range(6)} == {
+        i for i in ids if "@high" in i
+    }
     assert all(row_id.endswith(("@noise.0", "@noise.1")) for row_id in ids if "@high" not in row_id)
     assert data.summary["subsets"]["high"]["kept"] == 4
     assert [len(batch) for batch in data.val_dataloader()[0]] == [3]
 
 
-def test_another_process_reads_what_was_built(tmp_path: Path, train: str, count_builds: list[str]) -> None:
+def test_another_process_reads_what_was_built(
+    tmp_path: Path, train: str, count_builds: list[str]
+) -> None:
     waiting = module(tmp_path, train)
     with pytest.raises(FileNotFoundError, match=r"mix is not built here; call prepare_data first"):
         waiting.setup("fit")
@@ -87,12 +91,16 @@ def test_another_process_reads_what_was_built(tmp_path: Path, train: str, count_
     assert waiting.folder == first.folder
 
 
-def test_ranks_see_disjoint_rows_of_one_mix(tmp_path: Path, train: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_see_disjoint_rows_of_one_mix(
+    tmp_path: Path, train: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = module(tmp_path, train, batch_size=4)
     whole.prepare_data()
     parts, refills = [], []
     for rank in range(2):
-        monkeypatch.setattr("lightning_audiorl.data.datamodules.asr._rank_and_size", lambda rank=rank: (rank, 2))
+        monkeypatch.setattr(
+            "lightning_audiorl.data.datamodules.asr._rank_and_size", lambda rank=rank: (rank, 2)
+        )
         data = module(tmp_path, train, batch_size=4)
         data.setup("fit")
         parts.append(take(data, 6))
@@ -130,10 +138,20 @@ def test_no_row_of_any_evaluation_set_enters(tmp_path: Path, train: str) -> None
         held[name] = {"mine": str(path)}
     data = module(tmp_path, train, **held)
     data.prepare_data()
-    assert sorted(row.id for row in data.rows("train/high")) == ["train5", "train6", "train7", "train8"]
+    assert sorted(row.id for row in data.rows("train/high")) == [
+        "train5",
+        "train6",
+        "train7",
+        "train8",
+    ]
     refused = data.summary["subsets"]["high"]["refused_first"]
     assert [why.rpartition(" ")[2] for why in refused] == ["'train11'", "'train10'", "'train9'"]
-    assert [set_name for why in refused for set_name in data.summary["kept_out"] if f"audio of {set_name}" in why] == [
+    assert [
+        set_name
+        for why in refused
+        for set_name in data.summary["kept_out"]
+        if f"audio of {set_name}" in why
+    ] == [
         "val/mine",
         "test/mine",
         "forbid/mine",
@@ -150,7 +168,9 @@ def test_too_long_rows_are_told_before_training(tmp_path: Path, train: str) -> N
     assert {row.id for row in data.rows("train/high")} == {"train8", "train9", "train10"}
 
 
-def test_lightning_builds_once_and_a_resume_goes_on(tmp_path: Path, train: str, count_builds: list[str]) -> None:
+def test_lightning_builds_once_and_a_resume_goes_on(
+    tmp_path: Path, train: str, count_builds: list[str]
+) -> None:
     whole, resumed = Recorder(), Recorder()
     settings: dict[str, Any] = {"augment": Augment(), "pool": 2}
     trainer(tmp_path, 6, []).fit(whole, module(tmp_path, train, **settings))
@@ -164,8 +184,14 @@ def test_lightning_builds_once_and_a_resume_goes_on(tmp_path: Path, train: str, 
 
 def test_evaluating_builds_nothing(tmp_path: Path, train: str, count_builds: list[str]) -> None:
     recorder = Recorder()
-    quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    Trainer(accelerator="cpu", default_root_dir=tmp_path, **quiet).validate(recorder, module(tmp_path, train))
+    quiet: dict[str, Any] = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    Trainer(accelerator="cpu", default_root_dir=tmp_path, **quiet).validate(
+        recorder, module(tmp_path, train)
+    )
     assert recorder.validated == [(0, 3)]
     assert count_builds == []
     assert not (tmp_path / "mixes").exists()
@@ -212,7 +238,9 @@ def test_the_cli_builds_it_from_yaml(root: str, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"data": data_settings}))
     args = ["--config", str(tmp_path / "config.yaml"), f"--data.cache_dir={tmp_path / 'mixes'}", "--data.batch_size=4",
             f"--data.content_cache={tmp_path / 'c.sqlite'}", "--data.seed=3"]  # fmt: skip
-    data = LightningCLI(Recorder, AsrRLDataModule, run=False, save_config_callback=None, args=args).datamodule
+    data = LightningCLI(
+        Recorder, AsrRLDataModule, run=False, save_config_callback=None, args=args
+    ).datamodule
     assert isinstance(data.subsets["control"], RLSubset)
     assert isinstance(data.subsets["long"].builder, Length)
     assert data.subsets["long"].share == {0: 0.5, 10: 0.75}
@@ -225,10 +253,15 @@ def test_the_cli_builds_it_from_yaml(root: str, tmp_path: Path) -> None:
             LightningCLI(Recorder, AsrRLDataModule, run=False, args=[*args, wrong])
 
 
-def test_audiorl_fit_parses_it(root: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_audiorl_fit_parses_it(
+    root: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = tiny_config(tmp_path)
     settings = yaml.safe_load(YAML.format(root=root))
-    config["data"] = {"class_path": "lightning_audiorl.data.datamodules.asr_rl.AsrRLDataModule", "init_args": settings}
+    config["data"] = {
+        "class_path": "lightning_audiorl.data.datamodules.asr_rl.AsrRLDataModule",
+        "init_args": settings,
+    }
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(config))
     try:
@@ -253,5 +286,7 @@ def test_the_build_is_the_same_in_another_interpreter(root: str, tmp_path: Path)
     )
     train = write_set(tmp_path, "train", 3, seed=0)
     command = [sys.executable, "-c", script, str(tmp_path), train]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=True)
+    run = subprocess.run(
+        command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=True
+    )
     assert run.stdout.splitlines()[-1] == str(module(tmp_path, train).folder)

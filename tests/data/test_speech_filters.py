@@ -11,7 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from lightning_audiorl.data import Filters, PassRate, Similar, Stops, TextCharset, TextLength, TokenRate
+from lightning_audiorl.data import (
+    Filters,
+    PassRate,
+    Similar,
+    Stops,
+    TextCharset,
+    TextLength,
+    TokenRate,
+)
 from lightning_audiorl.data.hypotheses.reader import (
     HypothesisError,
     HypothesisFiles,
@@ -21,7 +29,13 @@ from lightning_audiorl.data.hypotheses.reader import (
     row_fingerprint,
     to_line,
 )
-from lightning_audiorl.data.mix.selection import Candidate, RandomControl, RepeatedPhrases, SubsetBuilder, choose
+from lightning_audiorl.data.mix.selection import (
+    Candidate,
+    RandomControl,
+    RepeatedPhrases,
+    SubsetBuilder,
+    choose,
+)
 from lightning_audiorl.text import ErrorCounts, KeywordCounts
 from lightning_audiorl.types import Utterance
 
@@ -52,17 +66,33 @@ def test_a_line_keeps_what_judges_said(tmp_path: Path) -> None:
     line = predicted(sample(0.25, 0.81), sample(None, None, finished=False))
     (tmp_path / "h.jsonl").write_text(to_line(line) + "\n")
     assert HypothesisFiles([str(tmp_path / "h.jsonl")]).of(ROW) == (line,)
-    assert json.loads(to_line(line))["samples"][1]["speech"] == {"cer": None, "similarity": None, "duration_s": 2.0}
+    assert json.loads(to_line(line))["samples"][1]["speech"] == {
+        "cer": None,
+        "similarity": None,
+        "duration_s": 2.0,
+    }
     assert "speech" not in to_line(predicted(replace(sample(), speech=None)))
 
 
 @pytest.mark.parametrize(
     ("speech", "message"),
     [
-        ({"cer": 0.1, "similarity": 0.5}, "field `samples[0].speech.duration_s`: expected a number, it is missing"),
-        ({"cer": 0.1, "duration_s": 1.0}, "field `samples[0].speech.similarity`: expected a number, it is missing"),
-        ({"cer": "0.1", "similarity": 1, "duration_s": 1}, "speech.cer`: expected a number, got str"),
-        ({"cer": float("nan"), "similarity": 1, "duration_s": 1}, "speech.cer`: expected a finite number or null"),
+        (
+            {"cer": 0.1, "similarity": 0.5},
+            "field `samples[0].speech.duration_s`: expected a number, it is missing",
+        ),
+        (
+            {"cer": 0.1, "duration_s": 1.0},
+            "field `samples[0].speech.similarity`: expected a number, it is missing",
+        ),
+        (
+            {"cer": "0.1", "similarity": 1, "duration_s": 1},
+            "speech.cer`: expected a number, got str",
+        ),
+        (
+            {"cer": float("nan"), "similarity": 1, "duration_s": 1},
+            "speech.cer`: expected a finite number or null",
+        ),
         ([0.1], "field `samples[0].speech`: expected an object"),
     ],
 )
@@ -94,7 +124,9 @@ def test_samples_that_a_judge_failed_on_count_neither_way() -> None:
 
 
 def test_similarity_pace_and_stop() -> None:
-    one = candidate(sample(similarity=0.9, num_tokens=40), sample(similarity=0.3, num_tokens=60, finished=False))
+    one = candidate(
+        sample(similarity=0.9, num_tokens=40), sample(similarity=0.3, num_tokens=60, finished=False)
+    )
     assert Similar(0.6).judge(one).keep
     assert Similar(0.61).judge(one).reason == "mean similarity below 0.61"
     assert TokenRate(20, 30).judge(one).reason == "25.0 tokens per expected second"
@@ -122,7 +154,11 @@ def test_decodings_and_missing_samples() -> None:
     ("rule", "text", "reason"),
     [
         (TextCharset("abcdefghijklmnopqrstuvwxyz "), "hello there", ""),
-        (TextCharset("abcdefghijklmnopqrstuvwxyz "), "Hello", "text has a character outside the charset"),
+        (
+            TextCharset("abcdefghijklmnopqrstuvwxyz "),
+            "Hello",
+            "text has a character outside the charset",
+        ),
         (TextLength(min_chars=3), "ab", "text of fewer than 3 characters"),
         (TextLength(max_chars=3), "abcd", "text of more than 3 characters"),
         (TextLength(min_words=2), "one", "text of fewer than 2 words"),
@@ -138,8 +174,13 @@ def test_text_rules(rule: SubsetBuilder, text: str, reason: str) -> None:
 
 def test_a_row_is_counted_under_the_first_rule_that_it_fails() -> None:
     texts = ["ok then", "no", "fine too", "UPPER", "UP", "a b c d"]
-    rows = [Candidate(number, replace(ROW, id=f"r{number}", text=text)) for number, text in enumerate(texts)]
-    rules = Filters([TextCharset("abcdefghijklmnopqrstuvwxyz "), TextLength(min_words=2, max_words=3)])
+    rows = [
+        Candidate(number, replace(ROW, id=f"r{number}", text=text))
+        for number, text in enumerate(texts)
+    ]
+    rules = Filters(
+        [TextCharset("abcdefghijklmnopqrstuvwxyz "), TextLength(min_words=2, max_words=3)]
+    )
     chosen = choose(rules, lambda: rows, seed=0)
     assert {choice.id for choice in chosen.choices} == {"r0", "r2"}
     assert chosen.choices[0].reason == "text within the charset; text of 2 words"
@@ -150,7 +191,10 @@ def test_a_row_is_counted_under_the_first_rule_that_it_fails() -> None:
             "text of more than 3 words": 1,
         }
     )
-    assert len(choose(Filters([TextLength()], num_rows=3), lambda: rows, seed=0, reserve=0.0).choices) == 3
+    assert (
+        len(choose(Filters([TextLength()], num_rows=3), lambda: rows, seed=0, reserve=0.0).choices)
+        == 3
+    )
 
 
 def test_rules_in_a_row_rank_and_ask_for_what_they_need() -> None:
@@ -167,13 +211,19 @@ def test_rules_in_a_row_rank_and_ask_for_what_they_need() -> None:
     ("make", "message"),
     [
         (lambda: Filters([]), "give at least one rule"),
-        (lambda: Filters([RandomControl(like="x")]), r"Filters\.rules\[0\]: RandomControl follows another subset"),
+        (
+            lambda: Filters([RandomControl(like="x")]),
+            r"Filters\.rules\[0\]: RandomControl follows another subset",
+        ),
         (
             lambda: Filters([TextLength(), RepeatedPhrases(5)]),
             r"Filters\.rules\[1\]: RepeatedPhrases .*its own num_rows",
         ),
         (lambda: TextCharset(""), "the charset is empty"),
-        (lambda: TextLength(min_chars=5, max_chars=3), "want 0 <= min_chars <= max_chars; got 5, 3"),
+        (
+            lambda: TextLength(min_chars=5, max_chars=3),
+            "want 0 <= min_chars <= max_chars; got 5, 3",
+        ),
         (lambda: PassRate(low=0.5, high=0.5), "PassRate: want 0 <= low < high <= 1"),
         (lambda: Similar(2.0), "Similar: want -1 <= min_similarity <= 1"),
         (lambda: TokenRate(3, 2), "TokenRate: want 0 <= low <= high"),

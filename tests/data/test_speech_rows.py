@@ -44,11 +44,17 @@ class Recorded(RowSource):
     def __getitem__(self, index: int) -> Utterance:  # type: ignore[override]
         segment = Segment(str(self.folder / f"{index}.wav"), self.seconds)
         speaker = self.speakers[index].strip()
-        return Utterance(f"rec{index}", (segment,), f"say number {index}", self.seconds, speaker=speaker)
+        return Utterance(
+            f"rec{index}", (segment,), f"say number {index}", self.seconds, speaker=speaker
+        )
 
 
 def files(segments: tuple[Segment, ...]) -> list[str]:
-    return [segment.audio_filepath for segment in segments if not segment.audio_filepath.startswith("synthetic:")]
+    return [
+        segment.audio_filepath
+        for segment in segments
+        if not segment.audio_filepath.startswith("synthetic:")
+    ]
 
 
 def test_a_prompt_is_another_utterance_of_the_speaker(root: str) -> None:
@@ -56,10 +62,16 @@ def test_a_prompt_is_another_utterance_of_the_speaker(root: str) -> None:
     digits = FsddDigits(root, "train", num_words=(2, 6), num_rows=40)
     lengths = set()
     for row, plain in zip(rows, digits, strict=True):
-        assert (row.text, row.speaker, row.duration_s) == (plain.text, plain.speaker, plain.duration_s)
+        assert (row.text, row.speaker, row.duration_s) == (
+            plain.text,
+            plain.speaker,
+            plain.duration_s,
+        )
         assert target_segments(row) == plain.segments
         prompt = files(row.segments)
-        assert [DIGIT_WORDS[int(Path(path).name[0])] for path in prompt] == row.extra["prompt_text"].split()
+        assert [DIGIT_WORDS[int(Path(path).name[0])] for path in prompt] == row.extra[
+            "prompt_text"
+        ].split()
         assert {Path(path).name.split("_")[1] for path in prompt} == {row.speaker}
         assert not set(prompt) & set(files(plain.segments))
         lengths.add(len(prompt))
@@ -69,8 +81,16 @@ def test_a_prompt_is_another_utterance_of_the_speaker(root: str) -> None:
 
 
 def test_rows_without_target_say_how_long_the_speech_will_be(root: str) -> None:
-    settings: dict[str, Any] = {"num_words": (3, 3), "num_rows": 30, "gap_s": (0.1, 0.1), "edge_s": (0.2, 0.2)}
-    with_target, without = FsddSpeech(root, **settings), FsddSpeech(root, with_target=False, **settings)
+    settings: dict[str, Any] = {
+        "num_words": (3, 3),
+        "num_rows": 30,
+        "gap_s": (0.1, 0.1),
+        "edge_s": (0.2, 0.2),
+    }
+    with_target, without = (
+        FsddSpeech(root, **settings),
+        FsddSpeech(root, with_target=False, **settings),
+    )
     for row, other in zip(with_target, without, strict=True):
         assert (row.text, row.segments, row.id) == (other.text, other.segments, other.id)
         assert "target" not in other.extra
@@ -83,21 +103,30 @@ def test_a_row_depends_on_its_number_alone(root: str) -> None:
     assert FsddSpeech(root, num_rows=9)[7] == FsddSpeech(root, num_rows=400)[7]
     assert FsddSpeech(root, seed=1)[7].segments != FsddSpeech(root, seed=2)[7].segments
     rows = FsddSpeech(root, num_rows=20, prompt_words=None)
-    assert all(row.segments == () and "prompt_text" not in row.extra and row.speaker for row in rows)
+    assert all(
+        row.segments == () and "prompt_text" not in row.extra and row.speaker for row in rows
+    )
 
 
 def test_parts_and_halves_share_no_recording(root: str) -> None:
     used: dict[str, set[str]] = {}
     for part in ("train", "dev", "test"):
         for half in ("odd", "even"):
-            rows = FsddSpeech(root, part, num_words=(1, 2), num_rows=60, prompt_words=(1, 2), recordings=half)
+            rows = FsddSpeech(
+                root, part, num_words=(1, 2), num_rows=60, prompt_words=(1, 2), recordings=half
+            )
             used[f"{part} {half}"] = {path for row in rows for path in files(all_segments(row))}
-            assert all(int(Path(p).stem.split("_")[2]) % 2 == (half == "odd") for p in used[f"{part} {half}"])
+            assert all(
+                int(Path(p).stem.split("_")[2]) % 2 == (half == "odd")
+                for p in used[f"{part} {half}"]
+            )
     names = list(used)
     assert all(len(paths) > 20 for paths in used.values())
     assert not any(used[a] & used[b] for a in names for b in names if a < b)
     whole = FsddDigits(root, "train", num_rows=5)
-    assert [row.id for row in FsddDigits(root, "train", num_rows=5, recordings="odd")] != [row.id for row in whole]
+    assert [row.id for row in FsddDigits(root, "train", num_rows=5, recordings="odd")] != [
+        row.id for row in whole
+    ]
 
 
 @pytest.mark.parametrize(
@@ -115,12 +144,19 @@ def test_bad_settings_of_digits(root: str, settings: dict[str, Any], message: st
 
 def test_a_row_that_leaves_no_recording_for_its_prompt(root: str) -> None:
     rows = FsddSpeech(root, num_words=(80, 80), num_rows=3, recordings="even")
-    with pytest.raises(ValueError, match=r"row 'fsdd-train-w80to80-s0-even-000001' uses every recording of speaker"):
+    with pytest.raises(
+        ValueError, match=r"row 'fsdd-train-w80to80-s0-even-000001' uses every recording of speaker"
+    ):
         rows[1]
 
 
 def test_espeak_prompts_have_the_voice_and_other_words(tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"part": "dev", "num_rows": 4, "num_sentences": (2, 2), "cache_dir": str(tmp_path)}
+    settings: dict[str, Any] = {
+        "part": "dev",
+        "num_rows": 4,
+        "num_sentences": (2, 2),
+        "cache_dir": str(tmp_path),
+    }
     rows = list(EspeakSpeech(prompt_sentences=(1, 2), **settings))
     for row in rows:
         assert row.extra["prompt_text"] not in row.text
@@ -135,10 +171,17 @@ def test_espeak_prompts_have_the_voice_and_other_words(tmp_path: Path) -> None:
     assert "target" not in bare.extra
 
 
-def test_a_prompt_never_says_a_sentence_of_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prompt_never_says_a_sentence_of_the_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With few sentences to draw from, most first draws would."""
     few = ["call anna now", "find emma today", "leave paris tomorrow", "go to lima now"]
-    settings: dict[str, Any] = {"voices": ["en-us"], "rate_wpm": (160, 160), "pitch": (50, 50), "num_rows": 6}
+    settings: dict[str, Any] = {
+        "voices": ["en-us"],
+        "rate_wpm": (160, 160),
+        "pitch": (50, 50),
+        "num_rows": 6,
+    }
     rows = EspeakSpeech(num_sentences=(3, 3), cache_dir=str(tmp_path), **settings)
     for module in ("espeak", "tts"):
         monkeypatch.setattr(
@@ -153,7 +196,9 @@ def test_a_prompt_never_says_a_sentence_of_the_text(tmp_path: Path, monkeypatch:
     assert found > 0
     said = next(sentence for sentence in few if sentence in rows[0].text)
     monkeypatch.setattr("lightning_audiorl.data.corpora.tts.draw_sentence", lambda *_: said)
-    with pytest.raises(ValueError, match=r"row 'espeak-train-\w+-000000' holds every sentence of \(3, 8\) words"):
+    with pytest.raises(
+        ValueError, match=r"row 'espeak-train-\w+-000000' holds every sentence of \(3, 8\) words"
+    ):
         rows[0]
 
 
@@ -162,8 +207,15 @@ def test_recordings_prompt_each_other(tmp_path: Path) -> None:
     rows = list(PromptedSpeech(recordings))
     for number, row in enumerate(rows):
         other = recordings[(number + 2) % 4]
-        assert (row.speaker, row.segments, row.extra["prompt_text"]) == ("abab"[number], other.segments, other.text)
-        assert (row.text, target_segments(row)) == (recordings[number].text, recordings[number].segments)
+        assert (row.speaker, row.segments, row.extra["prompt_text"]) == (
+            "abab"[number],
+            other.segments,
+            other.text,
+        )
+        assert (row.text, target_segments(row)) == (
+            recordings[number].text,
+            recordings[number].segments,
+        )
         assert row.extra["sources"] == [f"rec{number}", other.id]
     many = Recorded("a" * 50, tmp_path)
     prompts = [PromptedSpeech(many, seed=seed)[3].extra["prompt_text"] for seed in range(12)]
@@ -179,7 +231,9 @@ def test_recordings_prompt_each_other(tmp_path: Path) -> None:
         ("ab", "ab", "row 'rec0': speaker 'a' has no other recording of 1.0 to 15.0 s"),
     ],
 )
-def test_rows_without_a_prompt_are_named(tmp_path: Path, speakers: str, prompts: str, message: str) -> None:
+def test_rows_without_a_prompt_are_named(
+    tmp_path: Path, speakers: str, prompts: str, message: str
+) -> None:
     rows = PromptedSpeech(Recorded(speakers, tmp_path), Recorded(prompts, tmp_path))
     with pytest.raises(ValueError, match=message):
         rows[0]
@@ -196,7 +250,9 @@ def test_what_is_known_of_the_voice_comes_with_the_prompt() -> None:
     clip = (Segment("a.wav", 1.0),)
     extra = {"gender": "f", "emotion": "calm", "sources": ["x"]}
     prompt = Utterance("p", clip, "hello", 1.0, speaker="anna", extra=extra)
-    made = speech_row(Utterance("t", (), "good bye", 1.0, extra={"emotion": "angry"}), "t+p", prompt, 1.0)
+    made = speech_row(
+        Utterance("t", (), "good bye", 1.0, extra={"emotion": "angry"}), "t+p", prompt, 1.0
+    )
     assert made.extra == {"gender": "f", "emotion": "angry", "prompt_text": "hello"}
     assert speech_row(prompt, "p", None, 1.0).extra["gender"] == "f"
 
@@ -215,9 +271,20 @@ def test_texts_from_a_file_are_spoken_by_drawn_prompts(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("another text\n\n  good bye \n")
     assert TextSpeech(Texts(str(tmp_path / "t.txt")), prompts)[1] == rows[1]
     assert (
-        len({row.speaker for row in TextSpeech(Texts(lines=[f"text {number}" for number in range(12)]), prompts)}) > 3
+        len(
+            {
+                row.speaker
+                for row in TextSpeech(
+                    Texts(lines=[f"text {number}" for number in range(12)]), prompts
+                )
+            }
+        )
+        > 3
     )
-    seeds = [TextSpeech(Texts(str(tmp_path / "t.txt")), prompts, seed=seed)[1].speaker for seed in range(20)]
+    seeds = [
+        TextSpeech(Texts(str(tmp_path / "t.txt")), prompts, seed=seed)[1].speaker
+        for seed in range(20)
+    ]
     assert len(set(seeds)) > 3
 
 
@@ -229,22 +296,34 @@ def test_lines_of_json_may_name_their_speaker(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, lines)))
     path = str(tmp_path / "t.jsonl")
     hello, bye = TextSpeech(Texts(path), Recorded("abca", tmp_path), seconds_per_char=0.1)
-    assert (hello.speaker, hello.lang, hello.extra["topic"], hello.duration_s) == ("b", "de", 3, 0.5)
+    assert (hello.speaker, hello.lang, hello.extra["topic"], hello.duration_s) == (
+        "b",
+        "de",
+        3,
+        0.5,
+    )
     assert (bye.id.split("+")[0], bye.lang) == ("t:2", "en")
     assert [row.segments for row in TextSpeech(Texts(path))] == [(), ()]
-    with pytest.raises(ValueError, match="TextSpeech: row 'x': unknown speaker 'b'; the prompts have a, c"):
+    with pytest.raises(
+        ValueError, match="TextSpeech: row 'x': unknown speaker 'b'; the prompts have a, c"
+    ):
         TextSpeech(Texts(path), Recorded("ac", tmp_path))[0]
-    with pytest.raises(ValueError, match="only_speakers: unknown speaker 'z'; the prompts have a, b"):
+    with pytest.raises(
+        ValueError, match="only_speakers: unknown speaker 'z'; the prompts have a, b"
+    ):
         TextSpeech(Texts(path), Recorded("ab", tmp_path), only_speakers=["z"])[1]
     found = [
-        TextSpeech(Texts(path), Recorded("abab", tmp_path), only_speakers=["a"], seed=seed)[1] for seed in range(9)
+        TextSpeech(Texts(path), Recorded("abab", tmp_path), only_speakers=["a"], seed=seed)[1]
+        for seed in range(9)
     ]
     assert {row.speaker for row in found} == {"a"}
     assert len({row.segments for row in found}) == 2
 
 
 def test_a_text_with_several_prompts(tmp_path: Path) -> None:
-    rows = list(TextSpeech(Texts(lines=["one", "two"]), Recorded("abcdef", tmp_path), prompts_per_text=4))
+    rows = list(
+        TextSpeech(Texts(lines=["one", "two"]), Recorded("abcdef", tmp_path), prompts_per_text=4)
+    )
     assert [row.text for row in rows] == ["one"] * 4 + ["two"] * 4
     assert all(len({row.speaker for row in part}) == 4 for part in (rows[:4], rows[4:]))
     assert len({row.id for row in rows}) == 8
@@ -261,7 +340,10 @@ def test_hard_texts_take_prompts(root: str) -> None:
 
 
 def test_texts_that_cannot_be_used(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"'texts-\w+:2': text 'café' has 'é' \(U\+00E9, LATIN SMALL LETTER E WITH "):
+    with pytest.raises(
+        ValueError,
+        match=r"'texts-\w+:2': text 'café' has 'é' \(U\+00E9, LATIN SMALL LETTER E WITH ",
+    ):
         TextSpeech(Texts(lines=["cafe", "café"]), charset="abcdefghijklmnopqrstuvwxyz ")
     (tmp_path / "empty.txt").write_text("\n \n")
     with pytest.raises(ManifestError, match="there is no text; give at least one"):
@@ -296,7 +378,11 @@ def test_a_manifest_names_prompt_and_recording(tmp_path: Path) -> None:
             {"text": "hello", **prompt, "target": {"audio_filepath": "a/t.wav"}, "speaker": "ann"},
             {"text": "hello", **prompt, "offset": 0.1, "prompt_duration": 0.2, "duration": 3.0},
             {"text": "0123456789", **prompt},
-            {"text": "bare", "duration": 2.0, "target": [{"audio_filepath": "a/t.wav", "offset": 0.5}]},
+            {
+                "text": "bare",
+                "duration": 2.0,
+                "target": [{"audio_filepath": "a/t.wav", "offset": 0.5}],
+            },
         )
     )
     assert [row.duration_s for row in rows] == [0.8, 3.0, 1.0, 2.0]
@@ -312,10 +398,19 @@ def test_a_manifest_names_prompt_and_recording(tmp_path: Path) -> None:
     ("row", "message"),
     [
         ({"text": "a"}, r"m\.jsonl, line 1, field `duration`: is missing, and there is no target"),
-        ({"text": "a", "duration": 1, "target": "t.wav"}, r"line 1, field `target`, field `segments`: expected a list"),
+        (
+            {"text": "a", "duration": 1, "target": "t.wav"},
+            r"line 1, field `target`, field `segments`: expected a list",
+        ),
         ({"text": "a", "duration": 1, "target": []}, r"field `target`: is an empty list"),
-        ({"text": "a", "target": {"audio_filepath": "gone.wav"}}, r"field `audio_filepath`: no such file: .*gone\.wav"),
-        ({"text": "a", "duration": 1, "audio_filepath": "gone.wav"}, r"line 1.*no such file: .*gone\.wav"),
+        (
+            {"text": "a", "target": {"audio_filepath": "gone.wav"}},
+            r"field `audio_filepath`: no such file: .*gone\.wav",
+        ),
+        (
+            {"text": "a", "duration": 1, "audio_filepath": "gone.wav"},
+            r"line 1.*no such file: .*gone\.wav",
+        ),
         ({"text": " ", "duration": 1}, r"field `text`: is empty"),
     ],
 )
@@ -341,7 +436,9 @@ def test_rows_survive_being_written(root: str, tmp_path: Path) -> None:
     write_manifest(rows, tmp_path / "built.jsonl")
     path = str(tmp_path / "built.jsonl")
     assert list(IndexedManifest(path, check_files=False, allow_no_audio=True)) == rows
-    with pytest.raises(ManifestError, match=r"line 2, field `segments`: expected a list of objects, got list \[\]"):
+    with pytest.raises(
+        ManifestError, match=r"line 2, field `segments`: expected a list of objects, got list \[\]"
+    ):
         IndexedManifest(path, check_files=False)
 
 
@@ -356,7 +453,10 @@ def test_yaml_names_a_file_of_texts(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("one\ntwo three\n")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--rows", type=RowSource)
-    texts = {"class_path": "lightning_audiorl.data.Texts", "init_args": {"path": str(tmp_path / "t.txt")}}
+    texts = {
+        "class_path": "lightning_audiorl.data.Texts",
+        "init_args": {"path": str(tmp_path / "t.txt")},
+    }
     spoken = {"class_path": "lightning_audiorl.data.TextSpeech", "init_args": {"texts": texts}}
     for spec in (texts, spoken):
         rows = parser.instantiate_classes(parser.parse_object({"rows": spec})).rows

@@ -22,18 +22,27 @@ def test_every_builder_is_measured(tmp_path: Path) -> None:
     kinds = {
         name
         for name in selection.__all__
-        if isinstance(kind := getattr(selection, name), type) and issubclass(kind, selection.SubsetBuilder)
+        if isinstance(kind := getattr(selection, name), type)
+        and issubclass(kind, selection.SubsetBuilder)
     }
     assert set(found["builders"].values()) == kinds - {"SubsetBuilder"}
     assert found["rows"] == 600
     assert all(0 < kept <= 12 for kept in found["kept"].values())
     assert found["kept"]["hallucinating"] == found["kept"]["random"] == 12
-    assert found["kept"]["control"] >= 8  # as many as hallucinating, where others have the same length
+    assert (
+        found["kept"]["control"] >= 8
+    )  # as many as hallucinating, where others have the same length
     assert 0 < sum(found["seconds"].values()) <= found["work_s"]
     page = subset_builders.report(found | {"total_s": found["work_s"] + 1.0})
     assert page.count("no verdict on fewer rows") == 3
     assert all(f"{name} ({kind})" in page for name, kind in found["builders"].items())
-    million = {"rows": 10**6, "total_s": 301.0, "work_s": 290.0, "rows_alone_s": 280.0, "peak_bytes": 10**9 + 10**6}
+    million = {
+        "rows": 10**6,
+        "total_s": 301.0,
+        "work_s": 290.0,
+        "rows_alone_s": 280.0,
+        "peak_bytes": 10**9 + 10**6,
+    }
     assert subset_builders.report(found | million).splitlines()[-3:] == [
         "time, builders of rows alone: 291 s for 1,000,000 rows; bar 300 s: met",
         "time, those of hypotheses and a control too: 301 s for 1,000,000 rows; bar 300 s: MISSED",
@@ -48,8 +57,12 @@ def test_made_up_rows_are_mixed() -> None:
     assert sum(not row.text for row in rows) == 62
     assert 0.005 < sum(row.duration_s > 20 for row in rows) / 2000 < 0.2
     predicted = [parse_line(corpus.line(row, number)) for number, row in enumerate(rows)]
-    assert [(one.id, one.fingerprint) for one in predicted] == [(row.id, row_fingerprint(row)) for row in rows]
+    assert [(one.id, one.fingerprint) for one in predicted] == [
+        (row.id, row_fingerprint(row)) for row in rows
+    ]
     samples = [sample for one in predicted for sample in one.samples]
     assert len(samples) == 2000 * subset_builders.NUM_SAMPLES
-    assert sum(bool(sample.rules) for sample in samples) / len(samples) == pytest.approx(0.03, abs=0.01)
+    assert sum(bool(sample.rules) for sample in samples) / len(samples) == pytest.approx(
+        0.03, abs=0.01
+    )
     assert 0.2 < sum(sample.errors.errors > 0 for sample in samples) / len(samples) < 0.8

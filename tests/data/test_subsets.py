@@ -46,7 +46,9 @@ def texts(*said: str, **fields: Any) -> Callable[[], Iterator[Candidate]]:
     return stream(row(f"r{number}", text, **fields) for number, text in enumerate(said))
 
 
-def ids(builder: SubsetBuilder, candidates: Callable[[], Iterator[Candidate]], seed: int = 0) -> list[str]:
+def ids(
+    builder: SubsetBuilder, candidates: Callable[[], Iterator[Candidate]], seed: int = 0
+) -> list[str]:
     return [choice.id for choice in choose(builder, candidates, seed, reserve=0).choices]
 
 
@@ -70,10 +72,14 @@ class ByNumber(SubsetBuilder):
 
 def test_highest_priority_comes_first_and_each_cell_has_its_own_places() -> None:
     chosen = choose(ByNumber(), stream(row(f"r{i}") for i in range(2000)), seed=0, reserve=0.5)
-    assert Counter(choice.cell for choice in chosen.choices) == {"low": 3, "high": 5}  # 2 and 3, half more, rounded up
+    assert Counter(choice.cell for choice in chosen.choices) == {
+        "low": 3,
+        "high": 5,
+    }  # 2 and 3, half more, rounded up
     assert [choice.priority for choice in chosen.choices] == [19] * 5 + [9] * 3
     assert all(
-        choice.reason == f"number {choice.number}" and choice.id == f"r{choice.number}" for choice in chosen.choices
+        choice.reason == f"number {choice.number}" and choice.id == f"r{choice.number}"
+        for choice in chosen.choices
     )
     assert (chosen.removed, chosen.num_seen) == ({"odd": 1000}, 2000)
 
@@ -89,7 +95,10 @@ def test_the_heap_keeps_what_sorting_everything_would() -> None:
     assert len(everyone) == 300
     assert everyone == sorted(everyone, key=lambda choice: -choice.priority)
     for num_rows in (1, 7, 61, 300, 1000):
-        assert choose(ByLength(num_rows), stream(rows), seed=3, reserve=0).choices == everyone[:num_rows]
+        assert (
+            choose(ByLength(num_rows), stream(rows), seed=3, reserve=0).choices
+            == everyone[:num_rows]
+        )
 
 
 def test_ties_are_drawn_by_seed_name_and_id_alone() -> None:
@@ -99,7 +108,9 @@ def test_ties_are_drawn_by_seed_name_and_id_alone() -> None:
     assert set(first) == set(ids(RandomControl(40), stream(rows[::-1])))
     assert set(first) - {"r0", "r1"} == set(ids(RandomControl(40), stream(rows[2:]))) & set(first)
     assert len(set(first) & set(ids(RandomControl(40), stream(rows), seed=1))) < 15  # 4 expected
-    both = choose_many({"a": RandomControl(40), "b": RandomControl(40)}, stream(rows), seed=0, reserve=0)
+    both = choose_many(
+        {"a": RandomControl(40), "b": RandomControl(40)}, stream(rows), seed=0, reserve=0
+    )
     assert len({c.id for c in both["a"].choices} & {c.id for c in both["b"].choices}) < 15
     numbers = sorted(choice.number for choice in both["a"].choices)
     assert sum(number < 200 for number in numbers) in range(10, 31)  # 20 expected
@@ -147,7 +158,10 @@ def test_fewer_rows_than_wanted_is_no_error() -> None:
 
 
 def test_fill_replaces_refused_rows_within_their_cell() -> None:
-    choices = [Choice(n, f"r{n}", "", 0.0, cell) for n, cell in enumerate(["low", "high", "low", "low", "high", "low"])]
+    choices = [
+        Choice(n, f"r{n}", "", 0.0, cell)
+        for n, cell in enumerate(["low", "high", "low", "low", "high", "low"])
+    ]
     asked: list[int] = []
 
     def admit(choice: Choice) -> bool:
@@ -159,7 +173,9 @@ def test_fill_replaces_refused_rows_within_their_cell() -> None:
     assert fill(Everything(), choices, lambda choice: True) == choices
 
 
-@pytest.mark.parametrize("builder", [Everything, Length, EmptyReference, RepeatedPhrases, KeywordHeavy, RandomControl])
+@pytest.mark.parametrize(
+    "builder", [Everything, Length, EmptyReference, RepeatedPhrases, KeywordHeavy, RandomControl]
+)
 def test_num_rows_must_be_positive(builder: Callable[..., SubsetBuilder]) -> None:
     with pytest.raises(ValueError, match="num_rows >= 1"):
         builder(num_rows=0)
@@ -170,7 +186,11 @@ def test_num_rows_must_be_positive(builder: Callable[..., SubsetBuilder]) -> Non
 
 def test_kind_of_a_row() -> None:
     assert kind_of(row("a", extra={"kind": "music"})) == "music"
-    assert [kind_of(row("a", " ")), kind_of(row("a", "one")), kind_of(row("a", extra={"kind": 3}))] == [
+    assert [
+        kind_of(row("a", " ")),
+        kind_of(row("a", "one")),
+        kind_of(row("a", extra={"kind": 3})),
+    ] == [
         "nonspeech",
         "speech",
         "speech",
@@ -178,7 +198,12 @@ def test_kind_of_a_row() -> None:
 
 
 def test_a_control_has_the_size_kinds_and_durations_of_the_other_subset() -> None:
-    hard = [row("h0", seconds=3.2), row("h1", seconds=3.9), row("h2", "", 1.5), row("h3", seconds=9.5)]
+    hard = [
+        row("h0", seconds=3.2),
+        row("h1", seconds=3.9),
+        row("h2", "", 1.5),
+        row("h3", seconds=9.5),
+    ]
     others = [row(f"s{i}", seconds=3.0 + i / 50) for i in range(100)]
     silent = [row(f"n{i}", "", 1.0 + i / 50) for i in range(100)]
     control = RandomControl(like="hard", bin_s=1.0)
@@ -191,7 +216,10 @@ def test_a_control_has_the_size_kinds_and_durations_of_the_other_subset() -> Non
     assert all(int(name[1:]) < 50 for name in taken)
     assert chosen.removed["row of 'hard' itself"] == 4
     assert chosen.removed["'hard' has no row of this kind and length"] == 100
-    assert Counter(choice.cell for choice in chosen.choices) == {"speech, 3 to 4 s": 3, "nonspeech, 1 to 2 s": 2}
+    assert Counter(choice.cell for choice in chosen.choices) == {
+        "speech, 3 to 4 s": 3,
+        "nonspeech, 1 to 2 s": 2,
+    }
     with pytest.raises(NotImplementedError, match="follows no other subset"):
         Everything().matches(hard)
 
@@ -228,14 +256,21 @@ def test_yaml_makes_every_builder() -> None:
     """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--builders", type=dict[str, SubsetBuilder])
-    made = parser.instantiate_classes(parser.parse_object({"builders": yaml.safe_load(settings)})).builders
+    made = parser.instantiate_classes(
+        parser.parse_object({"builders": yaml.safe_load(settings)})
+    ).builders
     builders = {
         name: kind
         for name, kind in vars(selection).items()
         if isinstance(kind, type) and issubclass(kind, SubsetBuilder)
     }
     assert {type(builder) for builder in made.values()} == set(builders.values()) - {SubsetBuilder}
-    assert (made["a"].like, made["a"].bin_s, made["b"].num_rows, made["e"].keywords) == ("hard", 2.0, 5, ("oslo",))
+    assert (made["a"].like, made["a"].bin_s, made["b"].num_rows, made["e"].keywords) == (
+        "hard",
+        2.0,
+        5,
+        ("oslo",),
+    )
 
 
 # words
@@ -247,7 +282,10 @@ def naive_phrase_said_again(units: list[str], n: int) -> int:
     for size in range(n, len(units) + 1):
         for start in range(len(units)):
             phrase, times = units[start : start + size], 1
-            while len(phrase) == size and units[start + times * size : start + (times + 1) * size] == phrase:
+            while (
+                len(phrase) == size
+                and units[start + times * size : start + (times + 1) * size] == phrase
+            ):
                 times += 1
             most = max(most, size * (times - 1))
     return most
@@ -273,7 +311,10 @@ def test_phrases_said_again_against_a_naive_search() -> None:
 
 def test_repeated_phrases() -> None:
     said = texts(
-        "One two, three one TWO four", "one two one two three four", "one two three four five six", "one two one two"
+        "One two, three one TWO four",
+        "one two one two three four",
+        "one two three four five six",
+        "one two one two",
     )
     anywhere = choose(RepeatedPhrases(min_words=6), said, 0)
     assert {choice.id: choice.reason for choice in anywhere.choices} == {
@@ -283,8 +324,12 @@ def test_repeated_phrases() -> None:
     assert anywhere.choices[0].priority == pytest.approx(2 / 6)
     assert anywhere.removed == {"no repeated phrase": 1, "shorter than 6 words": 1}
     assert ids(RepeatedPhrases(min_words=6, where="back_to_back"), said) == ["r1"]
-    assert ids(RepeatedPhrases(min_words=6, phrase_words=3), texts("a b c x a b c", "a b x y a b z")) == ["r0"]
-    characters = choose(RepeatedPhrases(min_words=5, where="back_to_back"), texts("我们去我们去。", lang="zh"), 0)
+    assert ids(
+        RepeatedPhrases(min_words=6, phrase_words=3), texts("a b c x a b c", "a b x y a b z")
+    ) == ["r0"]
+    characters = choose(
+        RepeatedPhrases(min_words=5, where="back_to_back"), texts("我们去我们去。", lang="zh"), 0
+    )
     assert characters.choices[0].reason == '"我们去" said 2 times in 6 words'
 
 
@@ -306,7 +351,13 @@ def test_keywords_of_a_list_and_of_the_row() -> None:
 
 def test_keywords_are_counted_as_the_reward_counts_them() -> None:
     keywords = ["new york", "york", "york new york", "a", "a a", "ö", "...", "new york"]
-    for text in ("New York new york new york", "a a a york", "O, new", "", "york new york new york"):
+    for text in (
+        "New York new york new york",
+        "a a a york",
+        "O, new",
+        "",
+        "york new york new york",
+    ):
         one = row("a", text, keywords=("a a a",))
         expected = count_keywords(text, "", [*keywords, "a a a"], normaliser_for("en")).in_reference
         assert sum(KeywordHeavy(keywords=keywords).found(one).values()) == expected
@@ -323,7 +374,12 @@ def test_rare_words_are_found_by_their_frequency() -> None:
         "r0": "keywords: 1 in 3 words (here)",
         "r1": "keywords: 1 in 3 words (there)",
     }
-    assert set(ids(KeywordHeavy(rare_below=0.1, min_length=3), said)) == {"r0", "r1", "r2", "r3"}  # 1 of 11 words
+    assert set(ids(KeywordHeavy(rare_below=0.1, min_length=3), said)) == {
+        "r0",
+        "r1",
+        "r2",
+        "r3",
+    }  # 1 of 11 words
     assert set(ids(KeywordHeavy(rare_below=3, min_length=5), said)) == {"r0", "r1", "r2", "r4"}
     with pytest.raises(ValueError, match="5 x keywords below 1"):
         ids(KeywordHeavy(rare_below=0.09, min_length=3), said)

@@ -22,12 +22,26 @@ from lightning_audiorl.types import Segment, Utterance
 
 
 def predicted(
-    reference: str, said: Sequence[str], rules: Sequence[str] = (), model: str = "base", decoding: str = "sampled"
+    reference: str,
+    said: Sequence[str],
+    rules: Sequence[str] = (),
+    model: str = "base",
+    decoding: str = "sampled",
 ) -> Predicted:
     """One model's samples of a row; ``rules[i]`` names the rules that fired in sample i, joined by spaces."""
     fired = [*rules, *[""] * len(said)]
     samples = tuple(
-        Sample(t, decoding, i, -1.0, 3, True, count_errors(reference, t), tuple(fired[i].split()), KeywordCounts())
+        Sample(
+            t,
+            decoding,
+            i,
+            -1.0,
+            3,
+            True,
+            count_errors(reference, t),
+            tuple(fired[i].split()),
+            KeywordCounts(),
+        )
         for i, t in enumerate(said)
     )
     return Predicted("a", model, reference, "0" * 16, samples, 0.1)
@@ -73,18 +87,25 @@ def test_hard_across_samples() -> None:
 def test_hard_across_models_compares_their_first_samples() -> None:
     two = candidate(predicted("a b", ["a b", "x"]), predicted("a b", ["a c", "y"], model="other"))
     assert only(Hard(across="models"), two).reason == "disagreement 0.50 between 2 models"
-    with pytest.raises(ValueError, match=r"Hard: row 'a' has hypotheses of 'base' only; .*second model"):
+    with pytest.raises(
+        ValueError, match=r"Hard: row 'a' has hypotheses of 'base' only; .*second model"
+    ):
         Hard(across="models").judge(candidate(predicted("a b", ["a b", "a c"])))
     with pytest.raises(ValueError, match="0 samples of decoding greedy by 'base', needs 1 or more"):
         Hard(across="models", decodings=["greedy"]).judge(two)
 
 
 def test_hallucination_rate_and_the_rules_that_count() -> None:
-    one = candidate(predicted("a b", ["w", "x", "y", "a b"], ["loop", "runaway_length", "loop runaway_length"]))
+    one = candidate(
+        predicted("a b", ["w", "x", "y", "a b"], ["loop", "runaway_length", "loop runaway_length"])
+    )
     choice = only(Hallucinating(), one)
     assert choice.reason == "hallucination rate 0.75 over 4 samples (loop, runaway_length)"
     assert choice.priority == 0.75
-    assert only(Hallucinating(rules=["loop"]), one).reason == "hallucination rate 0.50 over 4 samples (loop)"
+    assert (
+        only(Hallucinating(rules=["loop"]), one).reason
+        == "hallucination rate 0.50 over 4 samples (loop)"
+    )
     assert removed(Hallucinating(min_rate=0.8), one) == "hallucination rate below 0.8"
     assert removed(Hallucinating(rules=["truncation"]), one) == "no rule fired"
 
@@ -94,7 +115,9 @@ def test_learnable_keeps_pass_rates_strictly_between_the_bounds() -> None:
     choice = only(Learnable(), some)
     assert (choice.reason, choice.priority) == ("1 of 4 samples pass", 0.25 * 0.75)
     assert removed(Learnable(), candidate(predicted("a b", ["a", "b"]))) == "pass rate not above 0"
-    assert removed(Learnable(), candidate(predicted("a b", ["a b", "a b"]))) == "pass rate not below 1"
+    assert (
+        removed(Learnable(), candidate(predicted("a b", ["a b", "a b"]))) == "pass rate not below 1"
+    )
     assert removed(Learnable(low=0.25), some) == "pass rate not above 0.25"
     assert removed(Learnable(max_error_rate=0.5), some) == "pass rate not below 1"
 
@@ -106,7 +129,9 @@ def test_decodings_and_models_are_picked_by_name() -> None:
     assert removed(Learnable(decodings=["sampled"]), candidate(both)) == "pass rate not below 1"
     two = candidate(both, predicted("a b", ["a b", "a"], model="other"))
     assert only(Learnable(model="other"), two).reason == "1 of 2 samples pass"
-    with pytest.raises(ValueError, match="hypotheses of 'base', 'other'; name one of them as model"):
+    with pytest.raises(
+        ValueError, match="hypotheses of 'base', 'other'; name one of them as model"
+    ):
         Learnable().judge(two)
     with pytest.raises(ValueError, match="none of them is 'third'"):
         Learnable(model="third").judge(two)
@@ -116,14 +141,17 @@ def test_decodings_and_models_are_picked_by_name() -> None:
 def test_a_row_without_hypotheses_is_an_error_that_names_it(builder: SubsetBuilder) -> None:
     assert builder.needs_hypotheses
     with pytest.raises(
-        ValueError, match=f"{type(builder).__name__}: row 'b7' has no hypotheses; run `audiorl predict`"
+        ValueError,
+        match=f"{type(builder).__name__}: row 'b7' has no hypotheses; run `audiorl predict`",
     ):
         builder.judge(candidate(row_id="b7"))
 
 
 @pytest.mark.parametrize("builder", [Hard(), Hallucinating(min_samples=2), Learnable()])
 def test_too_few_samples_are_an_error_that_says_how_many_are_needed(builder: SubsetBuilder) -> None:
-    with pytest.raises(ValueError, match=r"row 'a' has 1 samples by 'base', needs 2 or more \(decodings there: sam"):
+    with pytest.raises(
+        ValueError, match=r"row 'a' has 1 samples by 'base', needs 2 or more \(decodings there: sam"
+    ):
         builder.judge(candidate(predicted("a b", ["a b"])))
 
 

@@ -91,14 +91,22 @@ def test_a_batch_holds_prompts_and_recordings(root: str) -> None:
     for number, row in enumerate(batch.rows):
         for wave, num_samples, segments in (
             (batch.waveform[number], int(batch.num_samples[number]), row.segments),
-            (batch.target_waveform[number], int(batch.target_num_samples[number]), target_segments(row)),
+            (
+                batch.target_waveform[number],
+                int(batch.target_num_samples[number]),
+                target_segments(row),
+            ),
         ):
             assert (num_samples == 0) == (segments == ())
             assert float(wave[num_samples:].abs().sum()) == 0.0
             if segments:
                 alone = read_audio(replace(row, segments=segments), 16000)
                 assert_close(wave[:num_samples], alone, "exact")
-    without = [row.id.split("@")[1] for row, num in zip(batch.rows, batch.num_samples.tolist(), strict=True) if not num]
+    without = [
+        row.id.split("@")[1]
+        for row, num in zip(batch.rows, batch.num_samples.tolist(), strict=True)
+        if not num
+    ]
     assert without == ["2.0", "2.0"]
     bare = [row for row in batch.rows if not target_segments(row)]
     assert {row.id.split("@")[1] for row in bare} == {"1.0"}
@@ -108,7 +116,9 @@ def test_a_batch_holds_prompts_and_recordings(root: str) -> None:
 
 
 def test_without_recordings_or_prompts_there_are_none(root: str) -> None:
-    data = module(root, train=[Subset(FsddSpeech(root, num_rows=9, with_target=False, prompt_words=None))])
+    data = module(
+        root, train=[Subset(FsddSpeech(root, num_rows=9, with_target=False, prompt_words=None))]
+    )
     (batch,) = take(data, 1)
     assert batch.target_waveform is None
     assert batch.waveform.shape == (8, 0)
@@ -118,7 +128,9 @@ def test_without_recordings_or_prompts_there_are_none(root: str) -> None:
 
 @pytest.mark.parametrize("settings", [{}, {"pool": 3}, {"num_workers": 2}])
 def test_training_goes_on_from_next_step(root: str, settings: dict[str, Any]) -> None:
-    whole = take(module(root), 5) if "num_workers" in settings else take(module(root, **settings), 5)
+    whole = (
+        take(module(root), 5) if "num_workers" in settings else take(module(root, **settings), 5)
+    )
     data = module(root, **settings)
     data.load_state_dict({"next_step": 3})
     rest = take(data, 2)
@@ -145,7 +157,9 @@ def test_ranks_and_refills(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {row_id.split("@")[1] for row_id in refill.ids} == {"0.r2.1", "1.r2.1", "2.r2.1"}
     parts, refills = [], []
     for rank in range(2):
-        monkeypatch.setattr("lightning_audiorl.data.datamodules.asr._rank_and_size", lambda rank=rank: (rank, 2))
+        monkeypatch.setattr(
+            "lightning_audiorl.data.datamodules.asr._rank_and_size", lambda rank=rank: (rank, 2)
+        )
         parts += take(module(root), 1)
         refills.append(module(root).refill(2, 1, 3))
     assert parts[0].ids + parts[1].ids == whole.ids
@@ -163,7 +177,9 @@ def test_evaluation_sets_have_prompts_and_optional_recordings(root: str) -> None
     assert digits[0].ids[0].startswith("tts-fsdd-dev")
 
 
-def prompted(path: Path, seconds: float, row_id: str = "r", text: str = "one two", **fields: Any) -> Utterance:
+def prompted(
+    path: Path, seconds: float, row_id: str = "r", text: str = "one two", **fields: Any
+) -> Utterance:
     return Utterance(row_id, (Segment(str(path), seconds),), text, 1.0, **fields)
 
 
@@ -171,17 +187,28 @@ def test_bad_rows_are_named_with_their_files(root: str, tmp_path: Path) -> None:
     data = module(root, prompt_s=(0.3, 2.0), charset=LETTERS)
     path = write_tone(tmp_path / "p.wav", 3.0)
     assert data.load([prompted(path, 1.0)]).num_samples.tolist() == [16000]
-    with pytest.raises(AudioError, match=r"row 'r': speaker prompt .*p\.wav is 0\.20 s long, want 0\.3 to 2 s"):
+    with pytest.raises(
+        AudioError, match=r"row 'r': speaker prompt .*p\.wav is 0\.20 s long, want 0\.3 to 2 s"
+    ):
         data.load([prompted(path, 0.2)])
     with pytest.raises(AudioError, match=r"row 'r': speaker prompt .*p\.wav is 2\.50 s long"):
         data.load([prompted(path, 2.5)])
     with pytest.raises(AudioError, match="row 'r': speaker prompt synthetic:silence is silent"):
         data.load([Utterance("r", (Segment("synthetic:silence", 1.0),), "one", 1.0)])
     with pytest.raises(AudioError, match=r"row 'r': .*gone\.wav: no such file"):
-        data.load([prompted(path, 1.0, extra={"target": [{"audio_filepath": str(tmp_path / "gone.wav")}]})])
+        data.load(
+            [
+                prompted(
+                    path, 1.0, extra={"target": [{"audio_filepath": str(tmp_path / "gone.wav")}]}
+                )
+            ]
+        )
     with pytest.raises(ValueError, match=r"row 'r', field `target`: expected a list of segments"):
         data.load([prompted(path, 1.0, extra={"target": "gone.wav"})])
-    with pytest.raises(ValueError, match=r"row 'r': text 'one 2' has '2' \(U\+0032, DIGIT TWO\) at place 5, outside"):
+    with pytest.raises(
+        ValueError,
+        match=r"row 'r': text 'one 2' has '2' \(U\+0032, DIGIT TWO\) at place 5, outside",
+    ):
         data.load([prompted(path, 1.0, text="one 2")])
     with pytest.raises(ValueError, match=r"TtsDataModule\.augment: .*leave it out"):
         module(root, augment=Augment())
@@ -193,7 +220,9 @@ def test_manifest_paths_are_read_as_speech(root: str, tmp_path: Path) -> None:
     write_tone(tmp_path / "p.wav", 0.5)
     line = '{"text": "hello", "audio_filepath": "p.wav", "prompt_text": "bye", "target": {"audio_filepath": "p.wav"}}'
     (tmp_path / "m.jsonl").write_text(line + "\n" + line + "\n")
-    data = TtsDataModule(train=str(tmp_path / "m.jsonl"), val={"m": str(tmp_path / "m.jsonl")}, batch_size=2)
+    data = TtsDataModule(
+        train=str(tmp_path / "m.jsonl"), val={"m": str(tmp_path / "m.jsonl")}, batch_size=2
+    )
     for batch in (*take(data, 1), *data.val_dataloader()[0]):
         assert batch.num_samples.tolist() == [8000, 8000]
         assert batch.target_num_samples is not None
@@ -205,7 +234,9 @@ def test_manifest_paths_are_read_as_speech(root: str, tmp_path: Path) -> None:
 
 def rl_module(folder: Path, subsets: dict[str, RLSubset], **settings: Any) -> TtsRLDataModule:
     cache = {"cache_dir": str(folder / "mixes"), "content_cache": str(folder / "content.sqlite")}
-    return TtsRLDataModule(subsets, **(cache | {"batch_size": 6, "prompt_s": (0.1, 30.0)} | settings))
+    return TtsRLDataModule(
+        subsets, **(cache | {"batch_size": 6, "prompt_s": (0.1, 30.0)} | settings)
+    )
 
 
 def removed(data: TtsRLDataModule, name: str) -> dict[str, int]:
@@ -217,7 +248,9 @@ def test_texts_times_prompts_by_rules(root: str, tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("one two\nthree\nf4ur five\nsix seven eight\n" + "nine " * 30)
     prompts = FsddDigits(root, num_words=(1, 6), num_rows=60)
     source = TextSpeech(Texts(str(tmp_path / "t.txt")), prompts, prompts_per_text=6)
-    rules = Filters([TextCharset(LETTERS), TextLength(min_words=2, max_words=10), PromptDuration(0.5, 30.0)])
+    rules = Filters(
+        [TextCharset(LETTERS), TextLength(min_words=2, max_words=10), PromptDuration(0.5, 30.0)]
+    )
     subsets = {
         "chosen": RLSubset(source, rules),
         "hard": RLSubset(TextSpeech(HardTexts(num_rows=9), prompts)),
@@ -257,7 +290,10 @@ def test_a_mix_is_built_once_and_again_when_texts_change(root: str, tmp_path: Pa
     (tmp_path / "t.txt").write_text("one two\nthree four\n")
 
     def folder() -> Path:
-        data = rl_module(tmp_path, {"a": RLSubset(TextSpeech(Texts(str(tmp_path / "t.txt")), prompts), TextLength())})
+        data = rl_module(
+            tmp_path,
+            {"a": RLSubset(TextSpeech(Texts(str(tmp_path / "t.txt")), prompts), TextLength())},
+        )
         data.prepare_data()
         return data.folder
 
@@ -270,7 +306,10 @@ def test_a_mix_is_built_once_and_again_when_texts_change(root: str, tmp_path: Pa
 
 
 def test_no_prompt_and_no_recording_of_an_evaluation_row_enters(root: str, tmp_path: Path) -> None:
-    paths = [write_tone(tmp_path / f"{name}.wav", 0.5, hz=200.0 + 50 * i) for i, name in enumerate("abcdef")]
+    paths = [
+        write_tone(tmp_path / f"{name}.wav", 0.5, hz=200.0 + 50 * i)
+        for i, name in enumerate("abcdef")
+    ]
     a, b, c, d, e, f = (str(path) for path in paths)
 
     def row(row_id: str, prompt: str, target: str | None = None) -> Utterance:
@@ -281,7 +320,10 @@ def test_no_prompt_and_no_recording_of_an_evaluation_row_enters(root: str, tmp_p
 
     train = Listed(row("prompt-prompt", a), row("target-target", e, b), row("prompt-target", b), row("clean", e, f),
                    row("target-prompt", e, c))  # fmt: skip
-    held: dict[str, Any] = {"val": {"v": Listed(row("v1", a, b))}, "test": {"t": Listed(row("t1", c, d))}}
+    held: dict[str, Any] = {
+        "val": {"v": Listed(row("v1", a, b))},
+        "test": {"t": Listed(row("t1", c, d))},
+    }
     data = rl_module(tmp_path, {"mix": RLSubset(train)}, **held)
     data.prepare_data()
     assert [one.id for one in data.rows("train/mix")] == ["clean"]
@@ -324,7 +366,11 @@ def test_rows_are_chosen_by_the_policys_own_samples(root: str, tmp_path: Path) -
     data = rl_module(tmp_path, subsets)
     data.prepare_data()
     assert [row.id for row in data.rows("train/own")] == [rows[0].id]
-    assert data.rows("train/own")[0].extra["chosen_because"].startswith("1 of 2 samples pass; mean similarity 0.80")
+    assert (
+        data.rows("train/own")[0]
+        .extra["chosen_because"]
+        .startswith("1 of 2 samples pass; mean similarity 0.80")
+    )
     assert removed(data, "own") == {
         "pass rate not below 1": 1,
         "pass rate not above 0": 1,
@@ -334,9 +380,12 @@ def test_rows_are_chosen_by_the_policys_own_samples(root: str, tmp_path: Path) -
     }
     assert len(data.rows("train/control")) == 1
     with pytest.raises(
-        ValueError, match=r"subset 'own' \(Filters\) is empty: of 6 rows removed: 6 x mean similarity below 0\.95"
+        ValueError,
+        match=r"subset 'own' \(Filters\) is empty: of 6 rows removed: 6 x mean similarity below 0\.95",
     ):
-        rl_module(tmp_path, {"own": replace(subsets["own"], builder=Filters([Similar(0.95)]))}).prepare_data()
+        rl_module(
+            tmp_path, {"own": replace(subsets["own"], builder=Filters([Similar(0.95)]))}
+        ).prepare_data()
 
 
 YAML = """
@@ -373,11 +422,20 @@ charset: abcdefghijklmnopqrstuvwxyz' '
 
 
 def test_the_cli_builds_it_from_yaml(root: str, tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"data": yaml.safe_load(YAML.format(root=root))}))
+    (tmp_path / "config.yaml").write_text(
+        yaml.safe_dump({"data": yaml.safe_load(YAML.format(root=root))})
+    )
     args = ["--config", str(tmp_path / "config.yaml"), f"--data.cache_dir={tmp_path / 'mixes'}", "--data.batch_size=4",
             f"--data.content_cache={tmp_path / 'c.sqlite'}", "--data.seed=3"]  # fmt: skip
-    data = LightningCLI(Recorder, TtsRLDataModule, run=False, save_config_callback=None, args=args).datamodule
-    assert (data.seed, data.batch_size, data.val_names, data.prompt_s) == (3, 4, ["digits"], (0.1, 20.0))
+    data = LightningCLI(
+        Recorder, TtsRLDataModule, run=False, save_config_callback=None, args=args
+    ).datamodule
+    assert (data.seed, data.batch_size, data.val_names, data.prompt_s) == (
+        3,
+        4,
+        ["digits"],
+        (0.1, 20.0),
+    )
     data.prepare_data()
     (batch,) = take(data, 1)
     assert Counter(row.extra["subset"] for row in batch.rows) == {"texts": 3, "listed": 1}
@@ -385,7 +443,14 @@ def test_the_cli_builds_it_from_yaml(root: str, tmp_path: Path) -> None:
         with pytest.raises(SystemExit):
             LightningCLI(Recorder, TtsRLDataModule, run=False, args=[*args, wrong])
     settings = {
-        "train": [{"source": {"class_path": "lightning_audiorl.data.FsddSpeech", "init_args": {"root": root}}}],
+        "train": [
+            {
+                "source": {
+                    "class_path": "lightning_audiorl.data.FsddSpeech",
+                    "init_args": {"root": root},
+                }
+            }
+        ],
         "prompt_s": [0.1, 9.0],
     }
     (tmp_path / "sft.yaml").write_text(yaml.safe_dump({"data": settings}))
@@ -395,7 +460,12 @@ def test_the_cli_builds_it_from_yaml(root: str, tmp_path: Path) -> None:
 
 
 def test_joined_sources_stay_apart(root: str) -> None:
-    rows = JoinedRows([FsddSpeech(root, num_rows=5), TextSpeech(Texts(lines=["one"]), FsddDigits(root, num_rows=9))])
+    rows = JoinedRows(
+        [
+            FsddSpeech(root, num_rows=5),
+            TextSpeech(Texts(lines=["one"]), FsddDigits(root, num_rows=9)),
+        ]
+    )
     batch = module(root).load([rows[0], rows[5]])
     assert batch.target_num_samples is not None
     assert torch.equal(batch.target_num_samples > 0, torch.tensor([True, False]))

@@ -20,7 +20,9 @@ from tests.algorithms.tiny import make_batch, make_grpo, trainable
 #: Every test here wants a GPU.
 NEEDS_GPU = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device on this machine"),
+    pytest.mark.skipif(
+        not torch.cuda.is_available(), reason="torch sees no CUDA device on this machine"
+    ),
 ]
 
 #: Large enough that a part's bytes stand out from the allocator's rounding.
@@ -118,5 +120,7 @@ def assert_same(actual: Witness, expected: Witness) -> None:
     for ours, theirs in zip(actual.gradients, expected.gradients, strict=True):
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert all(torch.equal(actual.weights[name], expected.weights[name]) for name in expected.weights)
+    assert all(
+        torch.equal(actual.weights[name], expected.weights[name]) for name in expected.weights
+    )
     assert any(gradient.any() for gradient in expected.gradients[-1].values())

@@ -43,9 +43,13 @@ class Spy:
         for part in placement.parts:
             for tensor in part.tensors():
                 if placement.is_parked(part.name) and tensor.untyped_storage().nbytes():
-                    self.problems.append(f"{name}: {part.name} is parked, but a tensor of it holds storage")
+                    self.problems.append(
+                        f"{name}: {part.name} is parked, but a tensor of it holds storage"
+                    )
                 if name in part.phases and tensor.device.type != self.device:
-                    self.problems.append(f"{name}: {part.name} is needed, but a tensor of it is on {tensor.device}")
+                    self.problems.append(
+                        f"{name}: {part.name} is needed, but a tensor of it is on {tensor.device}"
+                    )
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
@@ -55,7 +59,10 @@ def test_needed_parts_are_on_the_device_and_parked_ones_are_not(placement: str) 
     fit(module, placement)
     assert list(spy.resident) == list(PHASES)
     assert spy.problems == []
-    lm = {name: sum(size for part, size in held.items() if "lm" in part) for name, held in spy.resident.items()}
+    lm = {
+        name: sum(size for part, size in held.items() if "lm" in part)
+        for name, held in spy.resident.items()
+    }
     assert min(lm["rollout"], lm["update"]) > _MIB
     if placement == "offload":
         assert lm["encode"] == lm["reward"] == 0

@@ -22,7 +22,10 @@ NAMES, GROUP_SIZE = ["a", "b", "c"], 3
 def naive_log_probs(family: str, policy: Any, batch: Any, b: int, tokens: Tensor) -> Tensor:
     """[T] of one sample that carries its own prompt."""
     if family == "fun_asr_nano":
-        inputs = {name: value.to(tokens.device) for name, value in inputs_of(policy, batch, b, tokens.tolist()).items()}
+        inputs = {
+            name: value.to(tokens.device)
+            for name, value in inputs_of(policy, batch, b, tokens.tolist()).items()
+        }
     else:
         words = policy.tokenizer.encode(batch.rows[b].extra["prompt"], add_special_tokens=False)
         start = torch.tensor([policy.tokenizer.bos_token_id, *words], device=tokens.device)

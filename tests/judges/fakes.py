@@ -18,7 +18,9 @@ RATE_HZ = 8000
 class FakeJudge(AsrJudge):
     """Hears transcript number ``round(100 * first sample)``; an exception in its place is raised."""
 
-    def __init__(self, transcripts: Sequence[str | Exception | None], name: str = "fake", batch_size: int = 3) -> None:
+    def __init__(
+        self, transcripts: Sequence[str | Exception | None], name: str = "fake", batch_size: int = 3
+    ) -> None:
         super().__init__(name, RATE_HZ, batch_size, min_duration_s=0.0)
         self.transcripts = list(transcripts)
         self.calls: list[int] = []
@@ -61,11 +63,21 @@ def said(
     **row: Any,
 ) -> Hypothesis:
     """A sample for ``text`` whose waveform is ``value`` throughout, 40 ms per code."""
-    tokens = torch.tensor(list(range(num_codes)) if codes is None else list(codes), dtype=torch.int64)
+    tokens = torch.tensor(
+        list(range(num_codes)) if codes is None else list(codes), dtype=torch.int64
+    )
     samples = torch.full((320 * len(tokens),), value) if waveform is None else waveform
-    speech = Speech(samples, RATE_HZ, tokens, prompt=prompt, prompt_sample_rate_hz=0 if prompt is None else RATE_HZ)
+    speech = Speech(
+        samples,
+        RATE_HZ,
+        tokens,
+        prompt=prompt,
+        prompt_sample_rate_hz=0 if prompt is None else RATE_HZ,
+    )
     fields = {"id": "row", "duration_s": 0.4} | row
-    return Hypothesis(Utterance(segments=(), text=text, **fields), "", len(tokens) + finished, finished, speech)
+    return Hypothesis(
+        Utterance(segments=(), text=text, **fields), "", len(tokens) + finished, finished, speech
+    )
 
 
 def heard(number: int) -> float:

@@ -86,9 +86,16 @@ def test_judges_stay_in_eval_mode_and_listen_at_their_rate() -> None:
 def test_voices_and_prompts_are_embedded_once() -> None:
     encoder = FakeEncoder()
     prompt = torch.full((500,), 0.3)
-    samples = [said(value=0.1, prompt=prompt), said(value=0.2, prompt=prompt), said(num_codes=0, prompt=prompt), said()]
+    samples = [
+        said(value=0.1, prompt=prompt),
+        said(value=0.2, prompt=prompt),
+        said(num_codes=0, prompt=prompt),
+        said(),
+    ]
     voices = encoder.voices(samples)
-    assert sum(encoder.calls) == 4, "two samples of speech with the prompt, one without, and the prompt once"
+    assert sum(encoder.calls) == 4, (
+        "two samples of speech with the prompt, one without, and the prompt once"
+    )
     for (voice, asked), angle in zip(voices[:2], (0.1, 0.2), strict=True):
         assert voice is not None
         assert asked is not None

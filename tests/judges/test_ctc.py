@@ -7,18 +7,27 @@ import pytest
 import torch
 
 from lightning_audiorl.judges import CtcJudge, JudgeError, LogMelGru, MfccConv, XvectorEncoder
-from lightning_audiorl.judges.ctc import CtcNetwork, greedy_text
-from lightning_audiorl.judges.networks import Frames
+from lightning_audiorl.judges.models.ctc import CtcNetwork, greedy_text
+from lightning_audiorl.judges.models.networks import Frames
 from lightning_audiorl.ops.randomness import keyed_generator
 from tests.helpers import assert_close
 from tests.judges.fakes import RATE_HZ, said, tone
 
-NETWORKS = [LogMelGru(characters="abc ", width=8), MfccConv(characters="abc ", width=8, dilations=(1, 2))]
+NETWORKS = [
+    LogMelGru(characters="abc ", width=8),
+    MfccConv(characters="abc ", width=8, dilations=(1, 2)),
+]
 
 
 @pytest.mark.parametrize(
     ("ids", "text"),
-    [([], ""), ([0, 0], ""), ([1, 1, 0, 1, 2, 2, 3], "aabc"), ([0, 4, 1, 0, 0, 4], " a "), ([2], "b")],
+    [
+        ([], ""),
+        ([0, 0], ""),
+        ([1, 1, 0, 1, 2, 2, 3], "aabc"),
+        ([0, 4, 1, 0, 0, 4], " a "),
+        ([2], "b"),
+    ],
 )
 def test_greedy_text(ids: list[int], text: str) -> None:
     assert greedy_text(ids, "abc ") == text
@@ -29,7 +38,9 @@ def test_frames_depend_on_the_clip_alone(num_cepstra: int) -> None:
     frames = Frames(RATE_HZ, 20, 0.025, 0.01, num_cepstra)
     clip = tone(150.0, 0.3)
     (alone,), (length,) = frames(clip[None], torch.tensor([len(clip)]))
-    batch = torch.stack([torch.cat([clip, torch.ones(1600)]), torch.rand(4000, generator=keyed_generator("frames"))])
+    batch = torch.stack(
+        [torch.cat([clip, torch.ones(1600)]), torch.rand(4000, generator=keyed_generator("frames"))]
+    )
     together, lengths = frames(batch, torch.tensor([len(clip), 4000]))
     assert lengths.tolist() == [31, 51]
     assert length == 31
@@ -55,12 +66,16 @@ def test_padding_does_not_reach_a_clip(network: CtcNetwork) -> None:
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_a_judge_from_its_folder_hears_what_the_network_says(network: CtcNetwork, tmp_path: Path) -> None:
+def test_a_judge_from_its_folder_hears_what_the_network_says(
+    network: CtcNetwork, tmp_path: Path
+) -> None:
     network.eval()
     with torch.no_grad():  # random weights say one thing only: make them say more
         torch.nn.init.normal_(network.out.weight, std=5.0, generator=keyed_generator("out"))  # type: ignore[arg-type]
     network.save(str(tmp_path / "mine"), {"dev/cer": 0.5})
-    assert json.loads((tmp_path / "mine" / "config.json").read_text())["figures"] == {"dev/cer": 0.5}
+    assert json.loads((tmp_path / "mine" / "config.json").read_text())["figures"] == {
+        "dev/cer": 0.5
+    }
     judge = CtcJudge(str(tmp_path / "mine"))
     assert judge.name == "mine"
     assert not any(parameter.requires_grad for parameter in judge.parameters())

@@ -33,18 +33,29 @@ def folder_of(kind: str, folder: Path) -> str:
     if kind == "ctc":
         return ctc_folder(folder)
     if kind == "whisper":
-        model, processor = build_whisper(TinyWhisper(words=("one",), width=16, encoder_layers=1, decoder_layers=1))
+        model, processor = build_whisper(
+            TinyWhisper(words=("one",), width=16, encoder_layers=1, decoder_layers=1)
+        )
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
     if kind == "wavlm":
-        sizes: dict[str, Any] = {"tdnn_dim": (8,), "tdnn_kernel": (3,), "tdnn_dilation": (1,), "xvector_output_dim": 6}
+        sizes: dict[str, Any] = {
+            "tdnn_dim": (8,),
+            "tdnn_kernel": (3,),
+            "tdnn_dilation": (1,),
+            "xvector_output_dim": 6,
+        }
         WavLMForXVector(WavLMConfig(**SMALL_WAVE, **sizes)).save_pretrained(folder)
-        Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True).save_pretrained(folder)
+        Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True).save_pretrained(
+            folder
+        )
     return str(folder)
 
 
 def policy_judge(folder: str, **settings: Any) -> PolicyJudge:
-    return PolicyJudge(FunAsrNanoPolicy(TinyFunAsrNano(words=("one",), width=16, encoder_layers=1, lm_layers=1)))
+    return PolicyJudge(
+        FunAsrNanoPolicy(TinyFunAsrNano(words=("one",), width=16, encoder_layers=1, lm_layers=1))
+    )
 
 
 MAKERS: dict[str, Callable[[str], Judge]] = {
@@ -107,7 +118,10 @@ def test_samples_carry_the_transcripts_of_the_step() -> None:
     panel.ask(FakeEncoder(), samples)
     panel.ask(FakeJudge(["b", "c"], name="first"), samples[:1])
     (group,) = panel.with_transcripts([samples])
-    assert [list(one.transcripts.items()) for one in group] == [[("second", "a"), ("first", "b")], [("second", None)]]
+    assert [list(one.transcripts.items()) for one in group] == [
+        [("second", "a"), ("first", "b")],
+        [("second", None)],
+    ]
     assert [one.speech for one in group] == [one.speech for one in samples]
     assert all(not one.transcripts for one in samples)
     text = Hypothesis(Utterance("r", (), "one", 1.0), "one")
@@ -126,10 +140,20 @@ def test_text_is_no_speech() -> None:
 
 def test_judges_are_named_once() -> None:
     """The name in `judges` is the judge's; rewards and evaluation say it, and get the same instance."""
-    judges: dict[str, Any] = {"asr": FakeJudge(["one two"]), "voice": FakeEncoder(), "other": FakeJudge(["one"])}
+    judges: dict[str, Any] = {
+        "asr": FakeJudge(["one two"]),
+        "voice": FakeEncoder(),
+        "other": FakeJudge(["one"]),
+    }
     panel = JudgePanel(judges)
     assert [judge.name for judge in judges.values()] == ["asr", "voice", "other"]
-    mix = RewardMix([SpeechAccuracy("asr"), SpeechAccuracy("asr", "exp", name="exp"), SpeakerSimilarity("voice")])
+    mix = RewardMix(
+        [
+            SpeechAccuracy("asr"),
+            SpeechAccuracy("asr", "exp", name="exp"),
+            SpeakerSimilarity("voice"),
+        ]
+    )
     assert mix.judges() == []
     mix.seat_judges(panel)
     assert mix.judges() == [judges["asr"], judges["voice"]]
@@ -144,9 +168,13 @@ def test_judges_are_named_once() -> None:
 
 def test_names_that_nobody_has_and_judges_of_another_kind() -> None:
     panel = JudgePanel({"asr": FakeJudge(["one"])})
-    with pytest.raises(JudgeError, match=r"no judge has the name 'voice', only \['asr'\] are known; name it under"):
+    with pytest.raises(
+        JudgeError, match=r"no judge has the name 'voice', only \['asr'\] are known; name it under"
+    ):
         RewardMix([SpeakerSimilarity("voice")]).seat_judges(panel)
-    with pytest.raises(JudgeError, match="judge 'asr' is a FakeJudge; expected a SpeakerEncoder here"):
+    with pytest.raises(
+        JudgeError, match="judge 'asr' is a FakeJudge; expected a SpeakerEncoder here"
+    ):
         RewardMix([SpeakerSimilarity("asr")]).seat_judges(panel)
     with pytest.raises(JudgeError, match="no judge has the name 'asr', only none are known"):
         SpeechEvaluation("asr").with_panel(JudgePanel())
@@ -165,19 +193,27 @@ def test_two_of_the_same_are_one_and_others_are_refused(kind: str, tmp_path: Pat
     assert panel.seat(first) is first
     with torch.no_grad():
         next(third.parameters()).flatten()[0] += 1.0
-    with pytest.raises(JudgeError, match=rf"two judges have the name '{first.name}', but their weights differ"):
+    with pytest.raises(
+        JudgeError, match=rf"two judges have the name '{first.name}', but their weights differ"
+    ):
         panel.seat(third)
     third.name = "other"
     assert panel.seat(third) is third
     second.batch_size = 7
-    with pytest.raises(JudgeError, match=r"batch_size is 7 in one and \d+ in the other.*set init_args\.name"):
+    with pytest.raises(
+        JudgeError, match=r"batch_size is 7 in one and \d+ in the other.*set init_args\.name"
+    ):
         panel.seat(second)
 
 
 def test_settings_that_change_what_is_heard_count(tmp_path: Path) -> None:
     source = folder_of("whisper", tmp_path)
-    english, german = (TransformersJudge(source, "seq2seq", generate={"language": lang}) for lang in ("en", "de"))
-    with pytest.raises(JudgeError, match=r"but generate is .*'de'.* in one and .*'en'.* in the other"):
+    english, german = (
+        TransformersJudge(source, "seq2seq", generate={"language": lang}) for lang in ("en", "de")
+    )
+    with pytest.raises(
+        JudgeError, match=r"but generate is .*'de'.* in one and .*'en'.* in the other"
+    ):
         panel_of(english, german)
     greedy, sampled = policy_judge(""), policy_judge("")
     sampled.decoding = Decoding(temperature=0.7)
@@ -196,11 +232,13 @@ def test_rewards_that_were_given_one_judge_twice_have_one() -> None:
     mix.score([[said(), said()]], panel)
     assert [judge.calls for judge in judges] == [[2], []]
     with pytest.raises(JudgeError, match="two judges have the name 'fake', but transcripts is"):
-        RewardMix([SpeechAccuracy(FakeJudge(["a"])), SpeechAccuracy(FakeJudge(["b"]), name="bounded")]).seat_judges(
-            JudgePanel()
-        )
+        RewardMix(
+            [SpeechAccuracy(FakeJudge(["a"])), SpeechAccuracy(FakeJudge(["b"]), name="bounded")]
+        ).seat_judges(JudgePanel())
     with pytest.raises(JudgeError, match="one is a FakeEncoder, the other a FakeJudge"):
-        RewardMix([SpeechAccuracy(FakeJudge(["a"])), SpeakerSimilarity(FakeEncoder("fake"))]).seat_judges(JudgePanel())
+        RewardMix(
+            [SpeechAccuracy(FakeJudge(["a"])), SpeakerSimilarity(FakeEncoder("fake"))]
+        ).seat_judges(JudgePanel())
 
 
 def test_a_mix_by_itself_asks_once_per_call() -> None:

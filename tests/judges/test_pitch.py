@@ -43,7 +43,9 @@ def click_at_the_end() -> torch.Tensor:
     return waveform
 
 
-@pytest.mark.parametrize("waveform", [torch.zeros(0), torch.zeros(8000), torch.ones(100), click_at_the_end()])
+@pytest.mark.parametrize(
+    "waveform", [torch.zeros(0), torch.zeros(8000), torch.ones(100), click_at_the_end()]
+)
 def test_nothing_voiced(waveform: torch.Tensor) -> None:
     assert len(voiced_f0_hz(waveform, RATE_HZ)) == 0
     assert f0_spread_semitones(voiced_f0_hz(waveform, RATE_HZ)) == 0.0
@@ -63,7 +65,8 @@ def test_difference_against_a_naive_loop() -> None:
     expected = torch.ones(2, num_lags + 1, dtype=torch.float64)
     for n in range(2):
         difference = [
-            sum(float(frames[n, j] - frames[n, j + lag]) ** 2 for j in range(window)) for lag in range(num_lags + 1)
+            sum(float(frames[n, j] - frames[n, j + lag]) ** 2 for j in range(window))
+            for lag in range(num_lags + 1)
         ]
         for lag in range(1, num_lags + 1):
             expected[n, lag] = difference[lag] * lag / sum(difference[1 : lag + 1])

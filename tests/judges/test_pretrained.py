@@ -20,7 +20,7 @@ from transformers import (
 from lightning_audiorl.judges import PolicyJudge, TransformersJudge, TransformersSpeakerEncoder
 from lightning_audiorl.models import FunAsrNanoPolicy, SampleKey, TinyFunAsrNano, TinyWhisper
 from lightning_audiorl.models.policy import Policy
-from lightning_audiorl.models.tiny.asr import build_whisper
+from lightning_audiorl.models.tiny import build_whisper
 from lightning_audiorl.types import Decoding, PromptBatch, Rollout
 from tests.helpers import assert_close
 from tests.judges.fakes import said, tone
@@ -58,7 +58,10 @@ class Nosy(Policy):
     def sample(self, context, group_size: int, decoding: Decoding, key: SampleKey) -> Rollout:  # type: ignore[no-untyped-def]
         shape = (len(context), group_size, 1)
         return Rollout(
-            torch.zeros(shape).long(), torch.ones(shape).bool(), torch.zeros(shape), torch.ones(shape[:2]) > 0
+            torch.zeros(shape).long(),
+            torch.ones(shape).bool(),
+            torch.zeros(shape),
+            torch.ones(shape[:2]) > 0,
         )
 
     def decode(self, rollout: Rollout, context) -> Sequence[Sequence[str]]:  # type: ignore[no-untyped-def]
@@ -73,13 +76,18 @@ class Nosy(Policy):
 
 def test_a_policy_judges_without_seeing_the_text() -> None:
     judge = PolicyJudge(Nosy(), sample_rate_hz=16000, batch_size=2)
-    samples = [said("secret", waveform=clip, lang=lang) for clip, lang in zip(clips(), ("en", "zh", "en"), strict=True)]
+    samples = [
+        said("secret", waveform=clip, lang=lang)
+        for clip, lang in zip(clips(), ("en", "zh", "en"), strict=True)
+    ]
     assert judge.transcribe(samples) == ["3200 en", "4800 zh", "6400 en"]
     assert not judge.policy.weight.requires_grad
 
 
 def test_a_policy_of_ours_as_judge() -> None:
-    policy = FunAsrNanoPolicy(TinyFunAsrNano(words=("one", "two"), width=16, encoder_layers=1, lm_layers=1))
+    policy = FunAsrNanoPolicy(
+        TinyFunAsrNano(words=("one", "two"), width=16, encoder_layers=1, lm_layers=1)
+    )
     judge = PolicyJudge(policy, decoding=Decoding(temperature=0.0, max_new_tokens=4))
     together = judge.transcribe([said(waveform=clip) for clip in clips()])
     alone = [judge.transcribe([said(waveform=clip)])[0] for clip in clips()]
@@ -91,7 +99,9 @@ def test_a_policy_of_ours_as_judge() -> None:
 def ctc_folder(folder: Path) -> str:
     vocabulary = folder / "vocab.json"
     vocabulary.write_text('{"<pad>": 0, "|": 1, "a": 2, "b": 3, "<unk>": 4}')
-    tokenizer = Wav2Vec2CTCTokenizer(str(vocabulary), pad_token="<pad>", unk_token="<unk>", word_delimiter_token="|")
+    tokenizer = Wav2Vec2CTCTokenizer(
+        str(vocabulary), pad_token="<pad>", unk_token="<unk>", word_delimiter_token="|"
+    )
     extractor = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True)
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -116,7 +126,9 @@ def test_ctc_of_transformers(tmp_path: Path) -> None:
 
 
 def test_whisper_of_transformers(tmp_path: Path) -> None:
-    model, processor = build_whisper(TinyWhisper(words=("one", "two"), width=16, encoder_layers=1, decoder_layers=1))
+    model, processor = build_whisper(
+        TinyWhisper(words=("one", "two"), width=16, encoder_layers=1, decoder_layers=1)
+    )
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     assert isinstance(processor.tokenizer, PreTrainedTokenizerFast)
@@ -128,11 +140,19 @@ def test_whisper_of_transformers(tmp_path: Path) -> None:
 
 
 def test_xvector_of_transformers(tmp_path: Path) -> None:
-    config = WavLMConfig(**SMALL_WAVE, tdnn_dim=(8, 8), tdnn_kernel=(3, 1), tdnn_dilation=(1, 1), xvector_output_dim=6)
+    config = WavLMConfig(
+        **SMALL_WAVE,
+        tdnn_dim=(8, 8),
+        tdnn_kernel=(3, 1),
+        tdnn_dilation=(1, 1),
+        xvector_output_dim=6,
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         WavLMForXVector(config).save_pretrained(tmp_path)
-    Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True).save_pretrained(tmp_path)
+    Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True).save_pretrained(
+        tmp_path
+    )
     encoder = TransformersSpeakerEncoder(str(tmp_path), name="wavlm")
     (voice, prompt), (other, _) = encoder.voices(
         [said(waveform=tone(110.0), prompt=tone(110.0)), said(waveform=tone(300.0))]

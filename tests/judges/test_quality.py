@@ -14,8 +14,8 @@ from lightning_audiorl.judges import (
     QualityPredictor,
     SquimQuality,
     TorchmetricsQuality,
-    quality,
 )
+from lightning_audiorl.judges.models import quality
 from tests.judges.fakes import said, tone
 
 
@@ -48,7 +48,14 @@ def test_failures_are_none_and_nothing_said_is_the_lowest() -> None:
 
 def small_squim() -> torch.nn.Module:
     return squim_objective_model(
-        feat_dim=16, win_len=16, d_model=16, nhead=2, hidden_dim=8, num_blocks=1, rnn_type="LSTM", chunk_size=8
+        feat_dim=16,
+        win_len=16,
+        d_model=16,
+        nhead=2,
+        hidden_dim=8,
+        num_blocks=1,
+        rnn_type="LSTM",
+        chunk_size=8,
     ).eval()
 
 
@@ -70,10 +77,14 @@ def test_squim_with_local_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         SquimQuality(str(file))
 
 
-def test_missing_weights_and_packages_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_weights_and_packages_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     with pytest.raises(FileNotFoundError, match=r"no file nowhere\.pth"):
         SquimQuality("nowhere.pth")
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "librosa" else name)
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "librosa" else name
+    )
     with pytest.raises(ImportError, match="dnsmos wants the package librosa"):
         TorchmetricsQuality("dnsmos")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
@@ -83,7 +94,9 @@ def test_missing_weights_and_packages_are_named(monkeypatch: pytest.MonkeyPatch,
     folder = tmp_path / ".torchmetrics" / "DNSMOS" / "DNSMOS"
     folder.mkdir(parents=True)
     (folder / "sig_bak_ovr.onnx").touch()
-    with pytest.raises(FileNotFoundError, match=r"no weights at ~/\.torchmetrics/DNSMOS/DNSMOS/model_v8\.onnx"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no weights at ~/\.torchmetrics/DNSMOS/DNSMOS/model_v8\.onnx"
+    ):
         TorchmetricsQuality("dnsmos")
     with pytest.raises(ValueError, match="expected one of dnsmos, nisqa, got 'mos'"):
         TorchmetricsQuality("mos")  # type: ignore[arg-type]

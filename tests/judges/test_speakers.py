@@ -5,9 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_audiorl.judges import EcapaEncoder, EcapaNetwork, JudgeError, SpeakerEncoder, XvectorEncoder
+from lightning_audiorl.judges import (
+    EcapaEncoder,
+    EcapaNetwork,
+    JudgeError,
+    SpeakerEncoder,
+    XvectorEncoder,
+)
 from lightning_audiorl.judges import XvectorNetwork as Xvector
-from lightning_audiorl.judges.speakers import NetworkEncoder
+from lightning_audiorl.judges.models.speakers import NetworkEncoder
 from tests.helpers import assert_close
 from tests.judges.fakes import RATE_HZ, tone
 
@@ -47,7 +53,10 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     network.save(str(tmp_path / "e"))
     x.save(str(tmp_path / "x"))
     clip, length = tone(180.0)[None], torch.tensor([4000])
-    for loaded, original in ((EcapaEncoder(str(tmp_path / "e")), network), (XvectorEncoder(str(tmp_path / "x")), x)):
+    for loaded, original in (
+        (EcapaEncoder(str(tmp_path / "e")), network),
+        (XvectorEncoder(str(tmp_path / "x")), x),
+    ):
         expected = torch.nn.functional.normalize(original(clip, length), dim=-1)
         assert_close(loaded.embed(clip, length, RATE_HZ), expected.detach(), "exact")
         assert loaded.sample_rate_hz == RATE_HZ
@@ -55,7 +64,9 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
 
 
 def test_speechbrain_folder(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"neither config\.json .* nor embedding_model\.ckpt"):
+    with pytest.raises(
+        FileNotFoundError, match=r"neither config\.json .* nor embedding_model\.ckpt"
+    ):
         EcapaEncoder(str(tmp_path))
     torch.save(ecapa().ecapa.state_dict(), tmp_path / "embedding_model.ckpt")
     with pytest.raises(JudgeError, match="not the sizes of speechbrain/spkrec-ecapa-voxceleb"):

@@ -13,11 +13,17 @@ from torch import Tensor
 from lightning_audiorl.codecs import TinyCodec, TinyCodecConfig
 from lightning_audiorl.data import AsrDataModule, RowSource
 from lightning_audiorl.data.datamodules.asr import Subset, collate
-from lightning_audiorl.judges import CtcTraining, LogMelGru, MfccConv, SpeakerTraining, XvectorNetwork
-from lightning_audiorl.judges.ctc_training import character_ids
-from lightning_audiorl.judges.speaker_training import margin_loss, mean_cosines
-from lightning_audiorl.judges.training import JudgeTraining
-from lightning_audiorl.judges.vocoded import vocoded
+from lightning_audiorl.judges import (
+    CtcTraining,
+    LogMelGru,
+    MfccConv,
+    SpeakerTraining,
+    XvectorNetwork,
+)
+from lightning_audiorl.judges.training.base import JudgeTraining
+from lightning_audiorl.judges.training.ctc import character_ids
+from lightning_audiorl.judges.training.speaker import margin_loss, mean_cosines
+from lightning_audiorl.judges.training.vocoded import vocoded
 from lightning_audiorl.types import PromptBatch, Utterance
 from tests.helpers import assert_close
 from tests.judges.fakes import RATE_HZ, tone
@@ -75,34 +81,39 @@ def test_ctc_learns_two_tones_and_writes_its_folder(tmp_path: Path) -> None:
     network = MfccConv(characters="ab", width=16, dilations=(1, 2), dropout=0.0)
     module = CtcTraining(network, 80, lr=2e-2, warmup_steps=3)
     fit(module, tmp_path)
-    assert module.figures["dev/cer"] < 0.2, "an untrained one has 1.0"
+    assert module.metrics["dev/cer"] < 0.2, "an untrained one has 1.0"
     config = json.loads((tmp_path / "judge" / "config.json").read_text())
     assert config["kind"] == "MfccConv"
-    assert config["figures"] == module.figures | {"steps": 80.0}
+    assert config["figures"] == module.metrics | {"steps": 80.0}
 
 
 def test_speaker_training_tells_two_voices_apart(tmp_path: Path) -> None:
     module = SpeakerTraining(
-        XvectorNetwork(width=16, dim=8), 30, ["low", "high"], lr=1e-2, warmup_steps=3, folder=str(tmp_path / "x")
+        XvectorNetwork(width=16, dim=8),
+        30,
+        ["low", "high"],
+        lr=1e-2,
+        warmup_steps=3,
+        folder=str(tmp_path / "x"),
     )
     fit(module, tmp_path)
-    assert module.figures["dev/accuracy"] == 1.0
-    assert module.figures["dev/same"] > 0.8
-    assert module.figures["dev/different"] < 0.5
+    assert module.metrics["dev/accuracy"] == 1.0
+    assert module.metrics["dev/same"] > 0.8
+    assert module.metrics["dev/different"] < 0.5
     assert (tmp_path / "x" / "model.safetensors").is_file()
 
 
 def test_vocoding_is_keyed_and_keeps_lengths(tmp_path: Path) -> None:
     module = CtcTraining(LogMelGru(characters="ab", width=8), 1, vocoded_probability=0.5)
     batch = ToneData().load([Tones()[i] for i in range(12)])
-    plain, lengths = module.heard(batch)
+    plain, lengths = module.inputs(batch)
     assert_close(plain, batch.waveform, "exact")
-    once, again = (module.heard(batch, augmented=True)[0] for _ in range(2))
+    once, again = (module.inputs(batch, augmented=True)[0] for _ in range(2))
     assert_close(once, again, "exact")
     changed = (once != plain).any(-1)
     assert 0 < int(changed.sum()) < 12
     module.vocoded_probability = 0.0
-    assert_close(module.heard(batch, augmented=True)[0], plain, "exact")
+    assert_close(module.inputs(batch, augmented=True)[0], plain, "exact")
     assert lengths.tolist() == [3200] * 12
 
 
@@ -111,7 +122,10 @@ def test_vocoded_speech_keeps_its_spectrum_roughly() -> None:
     again = vocoded(clip, RATE_HZ, num_mels=60)
     assert again.shape == clip.shape
     window = torch.hann_window(512)
-    before, after = (torch.stft(wave, 512, window=window, return_complex=True).abs().mean(-1) for wave in (clip, again))
+    before, after = (
+        torch.stft(wave, 512, window=window, return_complex=True).abs().mean(-1)
+        for wave in (clip, again)
+    )
     assert torch.cosine_similarity(before, after, dim=0) > 0.85
     assert (clip - again).abs().max() > 0.05, "the phase should be lost"
     assert_close(vocoded(torch.ones(100), RATE_HZ), torch.ones(100), "exact")
@@ -122,7 +136,11 @@ def test_margin_loss() -> None:
     labels = torch.tensor([0, 1])
     own = torch.tensor([0.8, 0.5], dtype=torch.float64).acos().add(0.2).cos()
     logits = 20 * torch.tensor([[own[0], 0.1], [-0.2, own[1]]], dtype=torch.float64)
-    assert_close(margin_loss(cosines, labels, 0.2, 20.0), torch.nn.functional.cross_entropy(logits, labels), "float64")
+    assert_close(
+        margin_loss(cosines, labels, 0.2, 20.0),
+        torch.nn.functional.cross_entropy(logits, labels),
+        "float64",
+    )
 
 
 def test_mean_cosines() -> None:
@@ -133,7 +151,9 @@ def test_mean_cosines() -> None:
 
 
 def test_bad_rows() -> None:
-    with pytest.raises(ValueError, match=r"row 'r1': its text has '7', which is not among the judge's characters"):
+    with pytest.raises(
+        ValueError, match=r"row 'r1': its text has '7', which is not among the judge's characters"
+    ):
         character_ids(Utterance("r1", (), "route 7", 1.0), "abcdefghijklmnopqrstuvwxyz ")
     assert character_ids(Utterance("r1", (), "Ab b!", 1.0), "ab ") == [1, 2, 3, 2]
     long = Utterance("r2", (), "ab" * 40, 0.1)
@@ -142,21 +162,31 @@ def test_bad_rows() -> None:
         module.loss(tone(120.0, 0.1)[None], torch.tensor([800]), [long])
     speakers = SpeakerTraining(XvectorNetwork(width=8), 1, ["low", "high"])
     with pytest.raises(ValueError, match="row 'r3': speaker 'nobody' is not among"):
-        speakers.loss(tone(120.0)[None], torch.tensor([4000]), [Utterance("r3", (), "a", 1.0, speaker="nobody")])
+        speakers.loss(
+            tone(120.0)[None],
+            torch.tensor([4000]),
+            [Utterance("r3", (), "a", 1.0, speaker="nobody")],
+        )
 
 
 def test_some_clips_go_through_the_codec() -> None:
-    codec = TinyCodec(TinyCodecConfig(sample_rate_hz=RATE_HZ, num_mels=24, n_fft=256, width=16, layers=1, iterations=2))
+    codec = TinyCodec(
+        TinyCodecConfig(
+            sample_rate_hz=RATE_HZ, num_mels=24, n_fft=256, width=16, layers=1, iterations=2
+        )
+    )
     data = ToneData([Subset(Tones())], sample_rate_hz=RATE_HZ, batch_size=8)
     batch = data.load(list(Tones()))
-    module = CtcTraining(LogMelGru(characters="ab", width=8), 1, codec=codec, vocoded_probability=0.0)
-    heard, lengths = module.heard(batch, augmented=True)
+    module = CtcTraining(
+        LogMelGru(characters="ab", width=8), 1, codec=codec, vocoded_probability=0.0
+    )
+    heard, lengths = module.inputs(batch, augmented=True)
     changed = [
         not torch.equal(wave[:num], clip[:num])
         for wave, clip, num in zip(heard, batch.waveform, batch.num_samples, strict=True)
     ]
     assert 8 < sum(changed) < 32  # half of 40
-    every, lengths = module.heard(batch)  # a validation hears the codec alone
+    every, lengths = module.inputs(batch)  # a validation hears the codec alone
     waveform, num_samples = codec.decode(*codec.encode(batch.waveform, batch.num_samples))
     assert_close(every, waveform, "exact")
     assert lengths.tolist() == num_samples.tolist()

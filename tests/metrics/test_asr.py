@@ -38,7 +38,9 @@ KEYS = {
 }
 
 
-def metrics(hypotheses: list[Hypothesis], compute_seconds: float = 0.0, **arguments: object) -> dict[str, float]:
+def metrics(
+    hypotheses: list[Hypothesis], compute_seconds: float = 0.0, **arguments: object
+) -> dict[str, float]:
     metric = AsrMetrics(**arguments)  # type: ignore[arg-type]
     metric.update(hypotheses, compute_seconds)
     return {name: value.item() for name, value in metric.compute().items()}
@@ -128,7 +130,11 @@ def test_never_infinite(batch: list[Hypothesis]) -> None:
 def test_undefined_is_nan() -> None:
     silence = metrics([hypothesis("", "a b")])
     undefined = {name for name, value in silence.items() if math.isnan(value)}
-    errors = {name for name in KEYS if name.endswith(("er", "_ratio", "correct_rate")) or "tion_rate" in name}
+    errors = {
+        name
+        for name in KEYS
+        if name.endswith(("er", "_ratio", "correct_rate")) or "tion_rate" in name
+    }
     keywords = {name for name in KEYS if name.startswith("keyword")}
     assert undefined == errors - {"hallucination_rate"} | keywords | {"real_time_factor"}
     assert math.isnan(metrics([hypothesis("a", "a")])["nonspeech_text_rate"])
@@ -201,7 +207,9 @@ def test_hallucination(reference: str, text: str, invented: bool) -> None:
 
 def test_random_guesses_are_no_loops() -> None:
     draw = random.Random(0)
-    guesses = [aligned(*(" ".join(draw.choices("0123456789", k=30)) for _ in range(2))) for _ in range(200)]
+    guesses = [
+        aligned(*(" ".join(draw.choices("0123456789", k=30)) for _ in range(2))) for _ in range(200)
+    ]
     assert sum(map(is_loop, guesses)) <= 10
 
 
@@ -235,7 +243,9 @@ def test_states_of_two_processes_add_up() -> None:
 def test_sync_sums_over_processes() -> None:
     batch = [hypothesis(*pair) for pair in random_pairs(8)]
     half, twice = (
-        AsrMetrics(dist_sync_fn=lambda state, group: [state, state], distributed_available_fn=lambda: True),
+        AsrMetrics(
+            dist_sync_fn=lambda state, group: [state, state], distributed_available_fn=lambda: True
+        ),
         AsrMetrics(),
     )
     half.update(batch)

@@ -10,12 +10,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_audiorl.algorithms.ranks import merge_metrics
 from lightning_audiorl.callbacks import metric_table
 from lightning_audiorl.callbacks.hacking import drift_alerts
 from lightning_audiorl.callbacks.metric_table import columns_of, shown_metrics
 from lightning_audiorl.callbacks.plots import panels
-from lightning_audiorl.metrics import AsrEvaluation, AsrMetrics, Format, MetricSpec, UtteranceCounts, asr_rates, percent
+from lightning_audiorl.engine.distributed import merge_metrics
+from lightning_audiorl.metrics import (
+    AsrEvaluation,
+    AsrMetrics,
+    Format,
+    MetricSpec,
+    UtteranceCounts,
+    asr_rates,
+    percent,
+)
 from lightning_audiorl.metrics.specs import (
     EVALUATION_METRICS,
     SpecTable,
@@ -50,7 +58,14 @@ def test_no_spec_is_of_a_metric_that_nothing_computes() -> None:
 
 
 def test_what_is_monitored() -> None:
-    monitored = {"wer", "cer", "correct_rate", "insertion_rate", "hallucination_rate", "nonspeech_text_rate"}
+    monitored = {
+        "wer",
+        "cer",
+        "correct_rate",
+        "insertion_rate",
+        "hallucination_rate",
+        "nonspeech_text_rate",
+    }
     assert {name for name in SHIPPED if is_monitored(f"val/long/{name}")} == monitored
 
 
@@ -60,11 +75,26 @@ def test_what_is_watched() -> None:
     rising = {name for name in SHIPPED if reward_hacking_alerts([0.0, 1.0], {name: up})}
     falling = {name for name in SHIPPED if reward_hacking_alerts([0.0, 1.0], {name: down})}
     assert rising == {
-        *("wer", "cer", "held_out_cer", "deletion_rate", "insertion_rate", "hallucination_rate", "loop_rate"),
+        *(
+            "wer",
+            "cer",
+            "held_out_cer",
+            "deletion_rate",
+            "insertion_rate",
+            "hallucination_rate",
+            "loop_rate",
+        ),
         *("nonspeech_text_rate", "missing_stop_rate", "empty_rate", "length_ratio"),
     }
     assert falling == {
-        *("correct_rate", "exact_match", "keyword_f1", "similarity", "held_out_similarity", "length_ratio"),
+        *(
+            "correct_rate",
+            "exact_match",
+            "keyword_f1",
+            "similarity",
+            "held_out_similarity",
+            "length_ratio",
+        ),
     }
     assert {name for name in SHIPPED if gap_alerts({name: up})} == {"judge_gap", "similarity_gap"}
     assert not any(gap_alerts({name: down}) for name in SHIPPED)
@@ -74,12 +104,30 @@ def test_what_is_watched() -> None:
 
 
 def test_what_the_table_of_each_task_shows() -> None:
-    recognition = {"wer": "WER", "insertion_rate": "ins", "deletion_rate": "del", "correct_rate": "correct"}
-    recognition |= {"loop_rate": "loops", "hallucination_rate": "halluc", "nonspeech_text_rate": "noise text"}
+    recognition = {
+        "wer": "WER",
+        "insertion_rate": "ins",
+        "deletion_rate": "del",
+        "correct_rate": "correct",
+    }
+    recognition |= {
+        "loop_rate": "loops",
+        "hallucination_rate": "halluc",
+        "nonspeech_text_rate": "noise text",
+    }
     recognition |= {"keyword_f1": "keyword F1", "length_ratio": "length"}
-    synthesis = {"cer": "CER", "held_out_cer": "held-out CER", "judge_gap": "gap", "similarity": "sim"}
+    synthesis = {
+        "cer": "CER",
+        "held_out_cer": "held-out CER",
+        "judge_gap": "gap",
+        "similarity": "sim",
+    }
     synthesis |= {"held_out_similarity": "held-out sim", "tokens_per_unit": "tokens/unit"}
-    synthesis |= {"missing_stop_rate": "no stop", "f0_mean_hz": "F0 Hz", "duration_ratio": "duration"}
+    synthesis |= {
+        "missing_stop_rate": "no stop",
+        "f0_mean_hz": "F0 Hz",
+        "duration_ratio": "duration",
+    }
     for names, titles in ((RECOGNITION, recognition), (SYNTHESIS, synthesis)):
         columns = columns_of({"all": dict.fromkeys(names, 0.5)})
         assert {column.name: column.title for column in columns} == titles
@@ -95,12 +143,18 @@ def test_what_the_table_of_each_task_shows() -> None:
 
 def test_which_bars_are_drawn_and_in_which_order() -> None:
     def bars(names: set[str]) -> list[str]:
-        shown = [spec for spec in shown_metrics({"all": dict.fromkeys(names, 0.5)}) if spec.bars is not None]
+        shown = [
+            spec
+            for spec in shown_metrics({"all": dict.fromkeys(names, 0.5)})
+            if spec.bars is not None
+        ]
         return [spec.name for spec in sorted(shown, key=lambda spec: spec.bars or 0)]
 
     errors = ["wer", "insertion_rate", "hallucination_rate", "nonspeech_text_rate"]
     assert bars(RECOGNITION) == [*errors, "correct_rate", "length_ratio"]
-    assert bars(SYNTHESIS) == [column.name for column in columns_of({"all": dict.fromkeys(SYNTHESIS, 0.5)})]
+    assert bars(SYNTHESIS) == [
+        column.name for column in columns_of({"all": dict.fromkeys(SYNTHESIS, 0.5)})
+    ]
 
 
 def test_which_training_curves_share_a_panel() -> None:
@@ -113,7 +167,15 @@ def test_which_training_curves_share_a_panel() -> None:
         "reward/accuracy/std",
         "reward/std",
     ]
-    keys += ["used_share", "diffro/used_share", "seconds/update", "kl", "clip_high", "clip_low", "loss"]
+    keys += [
+        "used_share",
+        "diffro/used_share",
+        "seconds/update",
+        "kl",
+        "clip_high",
+        "clip_low",
+        "loss",
+    ]
     keys += ["grad_norm", "reward/diffro/total", "reward/b/mean", "my_metric"]
     assert list(panels({key: [0.0] for key in keys}).items()) == [
         ("reward", ["reward/mean"]),
@@ -130,14 +192,22 @@ def test_which_training_curves_share_a_panel() -> None:
 
 def test_how_ranks_become_one() -> None:
     sums = ["dropped/long", "reward_failures/judge", "refill/flat"]
-    maxima = ["seconds/update", "peak_mib/rollout", "resident_mib/update", "moving/mib", "length/max"]
+    maxima = [
+        "seconds/update",
+        "peak_mib/rollout",
+        "resident_mib/update",
+        "moving/mib",
+        "length/max",
+    ]
     means = ["loss", "length/mean", "reward/mean", "used_share", "my_metric"]
     assert {reduction_over_ranks(key) for key in sums} == {"sum"}
     assert {reduction_over_ranks(key) for key in maxima} == {"max"}
     assert {reduction_over_ranks(key) for key in means} == {"mean"}
     keys = (*sums, *maxima, *means)
     merged = merge_metrics([(1, dict.fromkeys(keys, 1.0)), (3, dict.fromkeys(keys, 2.0))])
-    assert merged == dict.fromkeys(sums, 3.0) | dict.fromkeys(maxima, 2.0) | dict.fromkeys(means, 1.75)
+    assert merged == dict.fromkeys(sums, 3.0) | dict.fromkeys(maxima, 2.0) | dict.fromkeys(
+        means, 1.75
+    )
 
 
 # --- a new metric
@@ -161,7 +231,9 @@ def test_a_metric_registers_itself(specs: SpecTable) -> None:
     start = {"all": {name: value.item() for name, value in metric.compute().items()}}
     assert is_monitored("val/all/comma_recall")
     assert reward_hacking_alerts([0.0, 1.0], {"val/all/comma_recall": [0.5, 0.25]})
-    assert [spec.name for spec in shown_metrics(start) if spec.bars is not None][-1] == "comma_recall"
+    assert [spec.name for spec in shown_metrics(start) if spec.bars is not None][
+        -1
+    ] == "comma_recall"
     header, _, line = metric_table(start).splitlines()
     assert header.split()[-1] == "commas"
     assert line.split()[-1] == "25.0"
@@ -173,7 +245,9 @@ def test_an_evaluation_may_speak_for_its_metrics(specs: SpecTable) -> None:
         specs = (MetricSpec("pace", format=Format(digits=0), watch="drift", meaning="it hurries"),)
 
     assert evaluation_spec("pace").title == "pace"
-    assert drift_alerts({"val/all/pace": [1.0, 2.0]}) == ["val/all/pace drifted from 1 to 2 (+100 %): it hurries"]
+    assert drift_alerts({"val/all/pace": [1.0, 2.0]}) == [
+        "val/all/pace drifted from 1 to 2 (+100 %): it hurries"
+    ]
 
 
 def test_a_name_without_a_spec_is_shown_and_monitored_but_not_watched() -> None:
@@ -192,7 +266,13 @@ def test_a_later_spec_takes_the_place_of_the_one_before() -> None:
 
 
 def test_names_come_before_patterns_and_long_patterns_before_short_ones() -> None:
-    table = SpecTable([MetricSpec("a/*", panel="a"), MetricSpec("a/b/*", panel="b"), MetricSpec("a/b/c", panel="c")])
+    table = SpecTable(
+        [
+            MetricSpec("a/*", panel="a"),
+            MetricSpec("a/b/*", panel="b"),
+            MetricSpec("a/b/c", panel="c"),
+        ]
+    )
     assert [table[key].panel for key in ("a/x", "a/b/x", "a/b/c", "x")] == ["a", "b", "c", None]
 
 

@@ -16,7 +16,9 @@ from tests import speech
 from tests.judges.fakes import FakeEncoder, FakeJudge, heard, said, tone
 
 
-def metrics(hypotheses: Sequence[Hypothesis], seconds: float = 0.0, **judges: Any) -> dict[str, float]:
+def metrics(
+    hypotheses: Sequence[Hypothesis], seconds: float = 0.0, **judges: Any
+) -> dict[str, float]:
     metric = SpeechEvaluation(**judges).new()
     metric.update(hypotheses, seconds)
     return {name: float(value) for name, value in metric.compute().items()}
@@ -35,7 +37,12 @@ def test_error_rates_of_both_judges_and_their_gap() -> None:
 
 def test_errors_agree_with_the_rewards_count() -> None:
     """Two implementations, jiwer's alignment and rapidfuzz' edits, of the same rate."""
-    pairs = [("one two", "won too"), ("three", "tree tree"), ("nine", ""), ("four five", "five four")]
+    pairs = [
+        ("one two", "won too"),
+        ("three", "tree tree"),
+        ("nine", ""),
+        ("four five", "five four"),
+    ]
     for text, transcript in pairs:
         judge = FakeJudge([transcript])
         (value,) = SpeechAccuracy(judge, floor=-9.0).score([said(text)])
@@ -45,7 +52,9 @@ def test_errors_agree_with_the_rewards_count() -> None:
 
 def test_silence_is_wrong_in_every_figure() -> None:
     prompt = torch.full((400,), 0.5)
-    found = metrics([said("one", num_codes=0, prompt=prompt)], judge=FakeJudge([]), encoder=FakeEncoder())
+    found = metrics(
+        [said("one", num_codes=0, prompt=prompt)], judge=FakeJudge([]), encoder=FakeEncoder()
+    )
     assert found["cer"] == 1.0
     assert found["similarity"] == -1.0
     assert found["empty_rate"] == 1.0
@@ -58,8 +67,12 @@ def test_similarities_and_their_gap() -> None:
     samples = [said(value=0.5, prompt=prompt), said(value=1.0, prompt=prompt), said(value=0.1)]
     held_out = FakeEncoder("held-out", broken_at=1.0)
     found = metrics(samples, encoder=FakeEncoder(), held_out_encoder=held_out)
-    assert found["similarity"] == pytest.approx((1 + math.cos(0.5)) / 2), "the one without a prompt is left out"
-    assert found["held_out_similarity"] == pytest.approx(1.0), "so is the one that could not be embedded"
+    assert found["similarity"] == pytest.approx((1 + math.cos(0.5)) / 2), (
+        "the one without a prompt is left out"
+    )
+    assert found["held_out_similarity"] == pytest.approx(1.0), (
+        "so is the one that could not be embedded"
+    )
     assert found["similarity_gap"] == pytest.approx(found["similarity"] - 1.0)
     assert found["judge_failure_rate"] == pytest.approx(1 / 3)
 
@@ -76,8 +89,15 @@ def test_a_failed_judgement_is_left_out_and_counted() -> None:
 
 def test_a_sample_that_is_not_finite_ends_no_evaluation() -> None:
     broken = said("one", value=math.nan)
-    assert metrics([said("one", waveform=tone(200.0)), broken])["f0_mean_hz"] == pytest.approx(200.0, rel=0.01)
-    assert metrics([said("one", value=heard(0)), broken], judge=FakeJudge(["one"]))["judge_failure_rate"] == 0.5
+    assert metrics([said("one", waveform=tone(200.0)), broken])["f0_mean_hz"] == pytest.approx(
+        200.0, rel=0.01
+    )
+    assert (
+        metrics([said("one", value=heard(0)), broken], judge=FakeJudge(["one"]))[
+            "judge_failure_rate"
+        ]
+        == 0.5
+    )
 
 
 def test_shape_figures() -> None:
@@ -126,7 +146,9 @@ def test_judges_are_placed_by_the_strategy_and_not_by_the_metric() -> None:
 
 
 def test_judges_of_one_name_would_listen_as_one() -> None:
-    with pytest.raises(ValueError, match=r"2 judges, but the name 'fake' comes more than once.*set init_args.name"):
+    with pytest.raises(
+        ValueError, match=r"2 judges, but the name 'fake' comes more than once.*set init_args.name"
+    ):
         SpeechEvaluation(FakeJudge(["one"]), FakeJudge(["two"]))
 
 
@@ -134,19 +156,26 @@ def test_a_judge_without_another_one_held_out_is_said(caplog: pytest.LogCaptureF
     SpeechEvaluation(FakeJudge(["one"]), FakeJudge(["one"], name="b"))
     assert caplog.text == ""
     SpeechEvaluation(FakeJudge(["one"]), encoder=FakeEncoder())
-    assert [record.getMessage().split("'")[1] for record in caplog.records] == ["fake", "fake-encoder"]
+    assert [record.getMessage().split("'")[1] for record in caplog.records] == [
+        "fake",
+        "fake-encoder",
+    ]
 
 
 def test_a_judge_held_out_is_another_one(tmp_path: Path) -> None:
     folders = speech.judge_folders(tmp_path)
     judges = [CtcJudge(str(folders["judge"]), name) for name in ("asr", "held-out")]
-    with pytest.raises(ValueError, match="'held-out' is held out, but has the weights of 'asr' that rewards"):
+    with pytest.raises(
+        ValueError, match="'held-out' is held out, but has the weights of 'asr' that rewards"
+    ):
         SpeechEvaluation(*judges)
     with torch.no_grad():
         next(judges[1].parameters()).flatten()[0] += 1.0
     SpeechEvaluation(*judges)
     voices = [EcapaEncoder(str(folders["encoder"]), name) for name in ("speaker", "held-out")]
-    with pytest.raises(ValueError, match="'held-out' is held out, but has the weights of 'speaker'"):
+    with pytest.raises(
+        ValueError, match="'held-out' is held out, but has the weights of 'speaker'"
+    ):
         SpeechEvaluation(encoder=voices[0], held_out_encoder=voices[1])
 
 
@@ -173,7 +202,9 @@ def test_gap_alerts() -> None:
     }
     alerts = gap_alerts(history)
     assert [alert.split()[0] for alert in alerts] == ["val/dev/judge_gap", "val/dev/similarity_gap"]
-    assert alerts[0].startswith("val/dev/judge_gap opened from 0.020 to 0.090: the first judge understands more")
+    assert alerts[0].startswith(
+        "val/dev/judge_gap opened from 0.020 to 0.090: the first judge understands more"
+    )
     assert "finds the voice closer" in alerts[1]
     assert gap_alerts(history, tolerance=0.3) == []
     assert len(gap_alerts(history, tolerance=0.0)) == 3

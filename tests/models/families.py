@@ -29,7 +29,9 @@ from lightning_audiorl.types import Decoding, PromptBatch, Rollout, Segment, Utt
 RATE_HZ = 16000
 WORDS = ("zero", "one", "two", "three")
 SPECS = {
-    "fun_asr_nano": TinyFunAsrNano(WORDS, width=32, encoder_layers=1, lm_layers=2, heads=2, max_frames=32),
+    "fun_asr_nano": TinyFunAsrNano(
+        WORDS, width=32, encoder_layers=1, lm_layers=2, heads=2, max_frames=32
+    ),
     "whisper": TinyWhisper(
         WORDS,
         width=32,
@@ -60,18 +62,26 @@ class ToneCodec(Codec):
 
     def _encode(self, waveform: Tensor, num_samples: Tensor) -> tuple[Tensor, Tensor]:
         size = self.samples_per_code
-        frames = torch.nn.functional.pad(waveform, (0, -waveform.shape[1] % size)).unflatten(1, (-1, size))
+        frames = torch.nn.functional.pad(waveform, (0, -waveform.shape[1] % size)).unflatten(
+            1, (-1, size)
+        )
         spectrum = torch.fft.rfft(frames * self.gain).abs()  # bins of 25 Hz
-        return spectrum[..., 8 : 8 * self.cardinality + 1 : 8].argmax(-1), self.num_codes(num_samples)
+        return spectrum[..., 8 : 8 * self.cardinality + 1 : 8].argmax(-1), self.num_codes(
+            num_samples
+        )
 
-    def _decode(self, codes: Tensor, lengths: Tensor, condition: SpeakerCondition | None) -> tuple[Tensor, Tensor]:
+    def _decode(
+        self, codes: Tensor, lengths: Tensor, condition: SpeakerCondition | None
+    ) -> tuple[Tensor, Tensor]:
         self.conditions.append(condition)
         time_s = torch.arange(self.samples_per_code) / self.sample_rate_hz
         tones = torch.sin(2 * torch.pi * 200 * (codes[..., None] + 1) * time_s)
         return self.gain * tones.flatten(1), lengths * self.samples_per_code
 
 
-def speech_policy(init_from: Any, finetune: Finetune | None = None, **settings: Any) -> SpeechLMPolicy:
+def speech_policy(
+    init_from: Any, finetune: Finetune | None = None, **settings: Any
+) -> SpeechLMPolicy:
     """A policy that speaks with the `ToneCodec`, made like those of the other families."""
     settings = {"codec": ToneCodec(), "template": PlainTemplate()} | settings
     return SpeechLMPolicy(init_from, finetune=finetune, **settings)
@@ -103,7 +113,12 @@ CASES += [(family, mode) for family in ("whisper", "text_lm") for mode in ("all"
 DECODING = Decoding(tokens_per_second=8.0, min_cap=6, max_new_tokens=20)
 
 # How far from newborn, and which draw: chosen so that greedy hypotheses differ between prompts, and some stop.
-_LIVELY = {"fun_asr_nano": (0.3, 2), "whisper": (0.5, 1), "text_lm": (0.5, 0), "speech_lm": (0.5, 0)}
+_LIVELY = {
+    "fun_asr_nano": (0.3, 2),
+    "whisper": (0.5, 1),
+    "text_lm": (0.5, 0),
+    "speech_lm": (0.5, 0),
+}
 
 
 def finetune_of(family: str, mode: str) -> Finetune:
@@ -112,7 +127,9 @@ def finetune_of(family: str, mode: str) -> Finetune:
     return MODES[mode]
 
 
-def make(family: str, mode: str = "all", lively: bool = True, checkpointing: bool = False) -> CachedPromptPolicy:
+def make(
+    family: str, mode: str = "all", lively: bool = True, checkpointing: bool = False
+) -> CachedPromptPolicy:
     """A policy in eval mode; a lively one says different things for different prompts, unlike a newborn one."""
     finetune = replace(finetune_of(family, mode), gradient_checkpointing=checkpointing)
     policy = POLICIES[family](SPECS[family], finetune).eval()
@@ -122,7 +139,8 @@ def make(family: str, mode: str = "all", lively: bool = True, checkpointing: boo
             for name, p in policy.named_parameters():
                 if p.ndim > 1 and "lora_" not in name:
                     noise = torch.randn(
-                        p.shape, generator=keyed_generator("lively", key, name.replace(".base_layer", ""))
+                        p.shape,
+                        generator=keyed_generator("lively", key, name.replace(".base_layer", "")),
                     )
                     p.add_(scale * noise)
     return policy
@@ -162,7 +180,9 @@ def batch_of(names: list[str], durations_s: list[float] | None = None) -> Prompt
         for name, seconds in zip(names, durations_s, strict=True)
     )
     num_samples = torch.tensor([len(wave) for wave in clips])
-    return PromptBatch(torch.nn.utils.rnn.pad_sequence(clips, batch_first=True), num_samples, RATE_HZ, rows)
+    return PromptBatch(
+        torch.nn.utils.rnn.pad_sequence(clips, batch_first=True), num_samples, RATE_HZ, rows
+    )
 
 
 def duration_of(name: str) -> float:
@@ -173,7 +193,9 @@ def prompt_of(name: str) -> str:
     """Two to six words."""
     generator = keyed_generator("prompt", name)
     num = int(torch.randint(2, 7, (1,), generator=generator))
-    return " ".join(WORDS[i] for i in torch.randint(0, len(WORDS), (num,), generator=generator).tolist())
+    return " ".join(
+        WORDS[i] for i in torch.randint(0, len(WORDS), (num,), generator=generator).tolist()
+    )
 
 
 def random_rollout(policy: CachedPromptPolicy, num_prompts: int, group_size: int) -> Rollout:
@@ -188,7 +210,9 @@ def random_rollout(policy: CachedPromptPolicy, num_prompts: int, group_size: int
     return Rollout(tokens, keep, torch.zeros(shape), torch.zeros(shape[:2], dtype=torch.bool))
 
 
-def log_probs(policy: CachedPromptPolicy, context: PrefixContext, rollout: Rollout, temperature: float = 1.0) -> Tensor:
+def log_probs(
+    policy: CachedPromptPolicy, context: PrefixContext, rollout: Rollout, temperature: float = 1.0
+) -> Tensor:
     """[B, G, T] as the update computes them."""
     scored = token_log_probs(
         policy.hidden(context, rollout),

@@ -12,7 +12,11 @@ from lightning_audiorl.types import PromptBatch, Rollout
 
 
 def naive_log_probs(
-    family: str, policy: CachedPromptPolicy, batch: PromptBatch, rollout: Rollout, temperature: float = 1.0
+    family: str,
+    policy: CachedPromptPolicy,
+    batch: PromptBatch,
+    rollout: Rollout,
+    temperature: float = 1.0,
 ) -> Tensor:
     """[B, G, T], 0 where not kept; with gradients."""
     rows = []
@@ -22,7 +26,9 @@ def naive_log_probs(
             logits = _FORWARDS[family](policy, batch.select([b]), tokens)[0, -len(tokens) - 1 : -1]
             logits = logits.masked_fill(~policy.allowed, -torch.inf) / temperature
             scored = torch.log_softmax(logits, -1).gather(-1, tokens[:, None]).squeeze(-1)
-            rows.append(torch.nn.functional.pad(scored, (0, rollout.tokens.shape[-1] - len(tokens))))
+            rows.append(
+                torch.nn.functional.pad(scored, (0, rollout.tokens.shape[-1] - len(tokens)))
+            )
     return torch.stack(rows).view(rollout.tokens.shape)
 
 
@@ -30,11 +36,15 @@ def _fun_asr_nano(policy: Any, clip: PromptBatch, tokens: Tensor) -> Tensor:
     inputs = policy.processor.apply_transcription_request(clip.waveform[0].numpy(), language="en")
     ids = torch.cat([inputs["input_ids"], tokens[None]], dim=1)
     features = {name: inputs[name] for name in ("input_features", "input_features_mask")}
-    return policy.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, **features).logits
+    return policy.model(
+        input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, **features
+    ).logits
 
 
 def _whisper(policy: Any, clip: PromptBatch, tokens: Tensor) -> Tensor:
-    features = policy.processor(clip.waveform[0].numpy(), sampling_rate=clip.sample_rate_hz, return_tensors="pt")
+    features = policy.processor(
+        clip.waveform[0].numpy(), sampling_rate=clip.sample_rate_hz, return_tensors="pt"
+    )
     names = ["<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>"]
     prompt = torch.tensor([policy.tokenizer.convert_tokens_to_ids(names)])
     ids = torch.cat([prompt, tokens[None]], dim=1)

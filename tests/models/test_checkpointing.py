@@ -15,7 +15,17 @@ from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy
 from lightning_audiorl.models.finetune import Parts, apply_finetune
 from tests.allocations import AllocationWatch
 from tests.helpers import assert_close, assert_gradients_close
-from tests.models.families import CASES, DECODING, FAMILIES, WORDS, batch_of, disturb, log_probs, make, random_rollout
+from tests.models.families import (
+    CASES,
+    DECODING,
+    FAMILIES,
+    WORDS,
+    batch_of,
+    disturb,
+    log_probs,
+    make,
+    random_rollout,
+)
 
 KEY = SampleKey(seed=5, rl_step=2)
 NAMES = ["a", "b", "c"]
@@ -77,7 +87,11 @@ def test_dropout_is_drawn_once_under_checkpointing() -> None:
         results.append(gradients(policy.train(), log_probs(policy, context, rollout)))
         quiet = log_probs(policy.eval(), context, rollout)
         assert_close(quiet, rollout.log_probs, "policy")
-        assert_close(gradients(policy, quiet), gradients(policy, log_probs(policy, context, rollout)), "exact")
+        assert_close(
+            gradients(policy, quiet),
+            gradients(policy, log_probs(policy, context, rollout)),
+            "exact",
+        )
     assert_close(*results, "exact")
 
 
@@ -119,7 +133,10 @@ def test_a_model_without_layers_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "family",
-    ["text_lm", *(pytest.param(family, marks=pytest.mark.slow) for family in ("fun_asr_nano", "whisper"))],
+    [
+        "text_lm",
+        *(pytest.param(family, marks=pytest.mark.slow) for family in ("fun_asr_nano", "whisper")),
+    ],
 )
 def test_compiled_layers_give_the_same_numbers(family: str) -> None:
     policy = make(family)

@@ -29,11 +29,16 @@ MAX_NEW_TOKENS = 20
 def greedy(policy: CachedPromptPolicy, batch: PromptBatch) -> list[str]:
     decoding = Decoding(temperature=0.0, max_new_tokens=MAX_NEW_TOKENS, min_cap=MAX_NEW_TOKENS)
     context = policy.encode(batch)
-    return [group[0] for group in policy.decode(policy.sample(context, 1, decoding, SampleKey(0, 0)), context)]
+    return [
+        group[0]
+        for group in policy.decode(policy.sample(context, 1, decoding, SampleKey(0, 0)), context)
+    ]
 
 
 def clips_of(batch: PromptBatch) -> list[Any]:
-    return [wave[: int(n)].numpy() for wave, n in zip(batch.waveform, batch.num_samples, strict=True)]
+    return [
+        wave[: int(n)].numpy() for wave, n in zip(batch.waveform, batch.num_samples, strict=True)
+    ]
 
 
 def decode_fun_asr_nano(folder: str, batch: PromptBatch, **how: Any) -> list[str]:
@@ -41,7 +46,9 @@ def decode_fun_asr_nano(folder: str, batch: PromptBatch, **how: Any) -> list[str
     processor = FunAsrNanoProcessor.from_pretrained(folder)
     inputs = processor.apply_transcription_request(clips_of(batch), language="en", padding=True)
     tokens = model.generate(**inputs, do_sample=False, max_new_tokens=MAX_NEW_TOKENS)
-    return processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    return processor.batch_decode(
+        tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+    )
 
 
 def decode_whisper(folder: str, batch: PromptBatch, **how: Any) -> list[str]:
@@ -58,10 +65,16 @@ def decode_text_lm(folder: str, batch: PromptBatch, **how: Any) -> list[str]:
     prompts = [f"{tokenizer.bos_token} {row.extra['prompt']}" for row in batch.rows]
     inputs = tokenizer(prompts, padding=True, return_tensors="pt", return_token_type_ids=False)
     tokens = model.generate(**inputs, do_sample=False, max_new_tokens=MAX_NEW_TOKENS)
-    return tokenizer.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    return tokenizer.batch_decode(
+        tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+    )
 
 
-DECODERS = {"fun_asr_nano": decode_fun_asr_nano, "whisper": decode_whisper, "text_lm": decode_text_lm}
+DECODERS = {
+    "fun_asr_nano": decode_fun_asr_nano,
+    "whisper": decode_whisper,
+    "text_lm": decode_text_lm,
+}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

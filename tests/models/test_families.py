@@ -46,7 +46,14 @@ def assert_same_group(actual: Rollout, i: int, expected: Rollout, j: int) -> Non
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
-    "changes", [{}, {"temperature": 0.7}, {"top_k": 2}, {"temperature": 1.3, "top_p": 0.8}, {"temperature": 0.0}]
+    "changes",
+    [
+        {},
+        {"temperature": 0.7},
+        {"top_k": 2},
+        {"temperature": 1.3, "top_p": 0.8},
+        {"temperature": 0.0},
+    ],
 )
 def test_rollout_and_update_log_probs_agree(family: str, changes: dict[str, float]) -> None:
     policy, decoding = make(family), replace(DECODING, **changes)
@@ -59,13 +66,22 @@ def test_rollout_and_update_log_probs_agree(family: str, changes: dict[str, floa
 
 
 def assert_each_gradient_close(
-    family: str, policy: CachedPromptPolicy, batch: PromptBatch, rollout: Rollout, relative_norm: float
+    family: str,
+    policy: CachedPromptPolicy,
+    batch: PromptBatch,
+    rollout: Rollout,
+    relative_norm: float,
 ) -> None:
     """Tensor by tensor, those of the shared prompt against those of every sample alone."""
     parameters = policy.trainable()
-    weights = torch.randn(rollout.tokens.shape, generator=torch.Generator().manual_seed(0)) * rollout.keep
+    weights = (
+        torch.randn(rollout.tokens.shape, generator=torch.Generator().manual_seed(0)) * rollout.keep
+    )
     gradients: list[dict[str, Tensor]] = []
-    for scored in (log_probs(policy, policy.encode(batch), rollout), naive_log_probs(family, policy, batch, rollout)):
+    for scored in (
+        log_probs(policy, policy.encode(batch), rollout),
+        naive_log_probs(family, policy, batch, rollout),
+    ):
         (scored * weights).sum().backward()
         gradients.append({name: p.grad for name, p in parameters.items() if p.grad is not None})
         policy.zero_grad()
@@ -73,7 +89,9 @@ def assert_each_gradient_close(
     assert list(shared) == list(naive) == list(parameters)
     for name, expected in naive.items():
         if name.endswith("k_proj.bias") and "multi_modal_projector" in name:
-            assert expected.norm() < 1e-5, "adds the same to every score: its gradient is 0 but for rounding"
+            assert expected.norm() < 1e-5, (
+                "adds the same to every score: its gradient is 0 but for rounding"
+            )
             assert shared[name].norm() < 1e-5
         else:
             assert_gradients_close(shared[name], expected, relative_norm)
@@ -92,7 +110,9 @@ def test_log_probs_equal_the_naive_way(family: str) -> None:
 def test_gradients_equal_the_naive_way(family: str, mode: str, checkpointing: bool) -> None:
     policy = make(family, mode, lively=False, checkpointing=checkpointing)
     disturb(policy)
-    assert_each_gradient_close(family, policy, batch_of(NAMES), random_rollout(policy, 3, 3), GRADIENT_RELATIVE_NORM)
+    assert_each_gradient_close(
+        family, policy, batch_of(NAMES), random_rollout(policy, 3, 3), GRADIENT_RELATIVE_NORM
+    )
 
 
 @pytest.mark.parametrize(("family", "mode"), CASES)
@@ -100,7 +120,9 @@ def test_gradients_equal_the_naive_way_in_float64(family: str, mode: str) -> Non
     """A lively policy is too ill-conditioned for float32. What is left is norms and rotations, float32 in any case."""
     policy = make(family, mode)
     disturb(policy)
-    assert_each_gradient_close(family, policy.double(), batch_of(NAMES), random_rollout(policy, 3, 3), 1e-6)
+    assert_each_gradient_close(
+        family, policy.double(), batch_of(NAMES), random_rollout(policy, 3, 3), 1e-6
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -110,7 +132,11 @@ def test_targets_score_like_any_rollout(family: str) -> None:
     targets = policy.targets(context, ["one two three", "", "zero"])
     assert targets.lengths.tolist() == [[4], [1], [2]]
     assert policy.decode(targets, context) == [["one two three"], [""], ["zero"]]
-    assert_close(log_probs(policy, context, targets), naive_log_probs(family, policy, batch, targets), "policy")
+    assert_close(
+        log_probs(policy, context, targets),
+        naive_log_probs(family, policy, batch, targets),
+        "policy",
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -137,7 +163,9 @@ def test_hypotheses_do_not_depend_on_the_company(family: str) -> None:
     for place, i in enumerate(order):
         assert_same_group(shuffled, place, together, i)
     for i in (0, 5):
-        assert_same_group(policy.sample(policy.encode(batch_of([names[i]])), 3, DECODING, KEY), 0, together, i)
+        assert_same_group(
+            policy.sample(policy.encode(batch_of([names[i]])), 3, DECODING, KEY), 0, together, i
+        )
     pieces = [[3, 6], [1, 0, 2, 7], [4], [5]]
     for piece in pieces:
         part = policy.sample(context.select(piece), 3, DECODING, KEY)
@@ -160,7 +188,9 @@ def test_samples_of_a_group_do_not_depend_on_its_size(family: str) -> None:
 def test_another_step_gives_other_hypotheses_and_the_same_step_the_same(family: str) -> None:
     policy = make(family)
     context = policy.encode(batch_of(NAMES))
-    first, again, later = (policy.sample(context, 4, DECODING, key) for key in (KEY, KEY, replace(KEY, rl_step=3)))
+    first, again, later = (
+        policy.sample(context, 4, DECODING, key) for key in (KEY, KEY, replace(KEY, rl_step=3))
+    )
     assert torch.equal(first.tokens, again.tokens)
     assert torch.equal(first.log_probs, again.log_probs)
     assert policy.decode(first, context) != policy.decode(later, context)
@@ -183,7 +213,10 @@ def test_caps_are_proportional_to_the_audio(family: str) -> None:
     with torch.no_grad():
         policy.allowed[policy.stop_ids] = False
     rollout = policy.sample(
-        policy.encode(batch_of(NAMES, [0.5, 1.0, 1.5])), 2, Decoding(tokens_per_second=4.0, min_cap=3), KEY
+        policy.encode(batch_of(NAMES, [0.5, 1.0, 1.5])),
+        2,
+        Decoding(tokens_per_second=4.0, min_cap=3),
+        KEY,
     )
     assert rollout.lengths.tolist() == [[5, 5], [7, 7], [9, 9]]
     assert not rollout.finished.any()
@@ -205,10 +238,16 @@ def test_whisper_stops_at_its_last_position() -> None:
 def changed(batch: PromptBatch, i: int, duration_s: float | None = None) -> PromptBatch:
     """The batch with another clip and another prompt (and perhaps another length) for row ``i``."""
     old = batch.rows[i]
-    num = int(batch.num_samples[i]) if duration_s is None else int(duration_s * batch.sample_rate_hz)
+    num = (
+        int(batch.num_samples[i]) if duration_s is None else int(duration_s * batch.sample_rate_hz)
+    )
     clips = [batch.waveform[k, : int(n)] for k, n in enumerate(batch.num_samples)]
     clips[i] = clip("another", 2.0)[:num]
-    words = "three " + old.extra["prompt"] if duration_s else "three " + old.extra["prompt"].partition(" ")[2]
+    words = (
+        "three " + old.extra["prompt"]
+        if duration_s
+        else "three " + old.extra["prompt"].partition(" ")[2]
+    )
     rows = [*batch.rows[:i], replace(old, extra={"prompt": words}), *batch.rows[i + 1 :]]
     num_samples = torch.tensor([len(wave) for wave in clips])
     waveform = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)
@@ -216,7 +255,9 @@ def changed(batch: PromptBatch, i: int, duration_s: float | None = None) -> Prom
 
 
 @pytest.mark.parametrize(("family", "mode"), CASES)
-@pytest.mark.parametrize(("training", "checkpointing"), [(False, False), (True, False), (False, True), (True, True)])
+@pytest.mark.parametrize(
+    ("training", "checkpointing"), [(False, False), (True, False), (False, True), (True, True)]
+)
 def test_a_clip_moves_the_log_probs_of_its_own_group_only(
     family: str, mode: str, training: bool, checkpointing: bool
 ) -> None:
@@ -228,9 +269,13 @@ def test_a_clip_moves_the_log_probs_of_its_own_group_only(
         for duration_s in (None, 1.7):
             after = log_probs(policy, policy.encode(changed(batch, i, duration_s)), rollout)
             moved = (after - before).abs().amax(-1)
-            assert (moved[i] > 1e-2).all(), f"clip {i} is not heard by its own samples: {moved[i].tolist()}"
+            assert (moved[i] > 1e-2).all(), (
+                f"clip {i} is not heard by its own samples: {moved[i].tolist()}"
+            )
             others = [b for b in range(len(batch)) if b != i]
-            same_shapes = duration_s is None and family != "text_lm"  # there another prompt may be a longer one
+            same_shapes = (
+                duration_s is None and family != "text_lm"
+            )  # there another prompt may be a longer one
             assert_close(after[others], before[others], "exact" if same_shapes else "policy")
 
 
@@ -274,7 +319,9 @@ def test_contexts_select_move_and_know_their_size(family: str) -> None:
     assert_close(scored, rollout.select(index).log_probs, "policy")
     layout, _ = policy.packed(part, rollout.select(index).tokens)
     assert part.prompt_lengths == layout.keep.sum(-1).tolist()
-    assert context.prompt_lengths == [policy.encode(batch.select([i])).prompt_lengths[0] for i in range(4)]
+    assert context.prompt_lengths == [
+        policy.encode(batch.select([i])).prompt_lengths[0] for i in range(4)
+    ]
     tensors = [value for value in vars(context).values() if isinstance(value, Tensor)]
     assert context.num_bytes == sum(tensor.untyped_storage().nbytes() for tensor in tensors)
 

@@ -8,12 +8,28 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_audiorl.models import Finetune, FunAsrNanoPolicy, Reference, SampleKey, WhisperPolicy, content_hash
+from lightning_audiorl.models import (
+    Finetune,
+    FunAsrNanoPolicy,
+    Reference,
+    SampleKey,
+    WhisperPolicy,
+    content_hash,
+)
 from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy, PrefixContext
 from lightning_audiorl.models.finetune import adapters_off, lora_layers
 from lightning_audiorl.types import Rollout
 from tests.helpers import assert_close
-from tests.models.families import CASES, DECODING, SPECS, batch_of, disturb, finetune_of, log_probs, make
+from tests.models.families import (
+    CASES,
+    DECODING,
+    SPECS,
+    batch_of,
+    disturb,
+    finetune_of,
+    log_probs,
+    make,
+)
 
 KEY = SampleKey(0, 0)
 NAMES = ["a", "b", "c"]
@@ -35,7 +51,11 @@ def scored(policy: CachedPromptPolicy, context: PrefixContext, rollout: Rollout)
 @pytest.mark.parametrize(
     ("family", "mode", "parts"),
     [
-        ("fun_asr_nano", "all", {"language_model.embed_tokens", "language_model.layers.0", "multi_modal_projector"}),
+        (
+            "fun_asr_nano",
+            "all",
+            {"language_model.embed_tokens", "language_model.layers.0", "multi_modal_projector"},
+        ),
         ("fun_asr_nano", "last", {"language_model.layers.1", "language_model.norm"}),
         ("fun_asr_nano", "projector", {"multi_modal_projector"}),
         ("whisper", "all", {"decoder.embed_positions", "decoder.layers.0", "decoder.layers.1"}),
@@ -67,14 +87,20 @@ def test_lora_trains_fresh_adapters_alone(family: str, mode: str) -> None:
     assert content_hash(again) == content_hash(policy)
     kind, finetune = type(policy), finetune_of(family, mode)
     newborn, other = (kind(SPECS[family], replace(finetune, seed=seed)) for seed in (0, 1))
-    assert content_hash(newborn) == content_hash(make(family, mode, lively=False)) != content_hash(other)
+    assert (
+        content_hash(newborn)
+        == content_hash(make(family, mode, lively=False))
+        != content_hash(other)
+    )
 
 
 def test_the_encoder_trains_when_asked() -> None:
     batch = batch_of(NAMES)
     for kind, family in ((FunAsrNanoPolicy, "fun_asr_nano"), (WhisperPolicy, "whisper")):
         policy = kind(SPECS[family], Finetune(encoder=True))
-        assert any("audio_tower" in name or ".encoder.layers" in name for name in policy.trainable())
+        assert any(
+            "audio_tower" in name or ".encoder.layers" in name for name in policy.trainable()
+        )
         assert "model.model.encoder.embed_positions.weight" not in policy.trainable()
         context = policy.encode(batch)
         assert context.features.requires_grad
@@ -97,7 +123,9 @@ def test_every_trainable_parameter_has_a_gradient(family: str, mode: str) -> Non
 def test_settings_that_train_nothing_are_refused() -> None:
     with pytest.raises(ValueError, match="nothing would train"):
         Finetune(projector=False, lm="none")
-    with pytest.raises(ValueError, match="nothing would train in a WhisperForConditionalGeneration"):
+    with pytest.raises(
+        ValueError, match="nothing would train in a WhisperForConditionalGeneration"
+    ):
         WhisperPolicy(SPECS["whisper"], Finetune(lm="none"))
     with pytest.raises(ValueError, match="lm_layers=3: the model has 2 layers"):
         FunAsrNanoPolicy(SPECS["fun_asr_nano"], Finetune(lm="last", lm_layers=3))
@@ -134,7 +162,10 @@ def test_the_reference_stays_while_the_policy_trains(family: str, mode: str) -> 
         optimizer.step()
         optimizer.zero_grad()
     trained = scored(policy, context, rollout)
-    objects, requires_grad = list(policy.parameters()), [p.requires_grad for p in policy.parameters()]
+    objects, requires_grad = (
+        list(policy.parameters()),
+        [p.requires_grad for p in policy.parameters()],
+    )
     assert (trained - start).abs().max() > 1e-2
     with reference.swapped_in(policy):
         inside = log_probs(policy, context, rollout)

@@ -46,7 +46,10 @@ def test_the_shared_prefix_ends_where_the_naive_way_does(family: str) -> None:
     def naive(policy: CachedPromptPolicy, batch: PromptBatch, rollout: Rollout) -> Tensor:
         return naive_log_probs(family, policy, batch, rollout)
 
-    start, one, other = flat(policy), *(trained(family, rollout, batch, way) for way in (shared, naive))
+    start, one, other = (
+        flat(policy),
+        *(trained(family, rollout, batch, way) for way in (shared, naive)),
+    )
     moved, apart = float((one - start).norm()), float((one - other).norm())
     print(f"{family}: weights moved {moved:.3g}, the two ways end {apart:.2g} apart")
     assert moved > 0

@@ -20,7 +20,7 @@ from lightning_audiorl.models import (
     content_hash,
 )
 from lightning_audiorl.models.loading import Start, read_start
-from lightning_audiorl.models.tiny.asr import TINY_SPECS, word_tokenizer
+from lightning_audiorl.models.tiny import TINY_SPECS, word_tokenizer
 from tests.models.families import (
     AUDIO_FAMILIES,
     CASES,
@@ -82,7 +82,9 @@ def test_records_are_plain_and_come_back(family: str, tmp_path: Path) -> None:
     record = torch.load(tmp_path / "record", weights_only=True)
     assert record["source"]["kind"] in TINY_SPECS
     assert Start.from_record(record) == start
-    assert Start.from_record({"source": "owner/name", "checkpoints": []}) == read_start("owner/name")
+    assert Start.from_record({"source": "owner/name", "checkpoints": []}) == read_start(
+        "owner/name"
+    )
 
 
 def test_records_without_a_kind_are_fun_asr_nano() -> None:
@@ -156,7 +158,9 @@ def test_fresh_adapters_go_on_top_of_a_checkpoint(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("family", "mode"), [case for case in CASES if "lora" in case[1]])
-def test_a_checkpoint_with_adapters_is_a_start_with_them_merged(family: str, mode: str, tmp_path: Path) -> None:
+def test_a_checkpoint_with_adapters_is_a_start_with_them_merged(
+    family: str, mode: str, tmp_path: Path
+) -> None:
     finetune = replace(finetune_of(family, mode), lora_rank=3, lora_alpha=12)
     first = POLICIES[family](SPECS[family], finetune).eval()
     before = content_hash(first)
@@ -164,7 +168,11 @@ def test_a_checkpoint_with_adapters_is_a_start_with_them_merged(family: str, mod
     one = save_checkpoint(first, tmp_path / "one.ckpt", before)
     first.export(str(tmp_path / "export"))
     second, exported = POLICIES[family](one), POLICIES[family](str(tmp_path / "export"))
-    assert content_hash(second) == content_hash(exported) != content_hash(POLICIES[family](SPECS[family]))
+    assert (
+        content_hash(second)
+        == content_hash(exported)
+        != content_hash(POLICIES[family](SPECS[family]))
+    )
     assert all(p.requires_grad for p in second.trainable().values())
     again = POLICIES[family](one, finetune)
     path = save_checkpoint(again, tmp_path / "two.ckpt")
@@ -212,7 +220,9 @@ def test_a_checkpoint_on_another_start_is_refused(tmp_path: Path) -> None:
     FunAsrNanoPolicy(path)
     disturb(first)
     first.export(str(folder))
-    with pytest.raises(ValueError, match=r"one\.ckpt: its run began from other weights than .*start now holds"):
+    with pytest.raises(
+        ValueError, match=r"one\.ckpt: its run began from other weights than .*start now holds"
+    ):
         FunAsrNanoPolicy(path)
 
 
@@ -226,10 +236,14 @@ def test_checkpoints_with_other_tensors_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("family", "longest_s"), [("fun_asr_nano", 1.92), ("whisper", 2.0)])
-def test_clips_of_a_length_that_the_model_cannot_take_are_named(family: str, longest_s: float) -> None:
+def test_clips_of_a_length_that_the_model_cannot_take_are_named(
+    family: str, longest_s: float
+) -> None:
     policy = make(family)
     policy.encode(batch_of(["a", "fits"], [1.0, longest_s]))
-    with pytest.raises(ValueError, match=rf"row 'b': {longest_s + 0.01:.3f} s of audio; this model takes"):
+    with pytest.raises(
+        ValueError, match=rf"row 'b': {longest_s + 0.01:.3f} s of audio; this model takes"
+    ):
         policy.encode(batch_of(["a", "b"], [1.0, longest_s + 0.01]))
     shortest_s = {"fun_asr_nano": 400 / RATE_HZ, "whisper": 1 / RATE_HZ}[family]
     policy.encode(batch_of(["a", "fits"], [1.0, shortest_s]))
@@ -247,7 +261,9 @@ def test_another_sample_rate_is_refused(family: str) -> None:
 @pytest.mark.parametrize("text", ["one eleven", "one <|im_start|>", "one <|endoftext|>"])
 def test_texts_outside_the_vocabulary_are_named(family: str, text: str) -> None:
     policy = make(family)
-    with pytest.raises(ValueError, match=r"row 'b': text ' ?one .*is outside the tokenizer's vocabulary"):
+    with pytest.raises(
+        ValueError, match=r"row 'b': text ' ?one .*is outside the tokenizer's vocabulary"
+    ):
         policy.targets(policy.encode(batch_of(["a", "b"])), ["one", text])
 
 
@@ -258,18 +274,28 @@ def with_row(change: Callable[[Any], Any]) -> Any:
 
 def test_prompts_that_cannot_be_read_are_named() -> None:
     policy = make("text_lm")
-    for prompt, message in (("", "the prompt is ''"), (7, "the prompt is 7"), ("one eleven", "outside the tokenizer")):
+    for prompt, message in (
+        ("", "the prompt is ''"),
+        (7, "the prompt is 7"),
+        ("one eleven", "outside the tokenizer"),
+    ):
         with pytest.raises(ValueError, match=f"row 'b'.*{message}"):
-            policy.encode(with_row(lambda row, prompt=prompt: replace(row, extra={"prompt": prompt})))
+            policy.encode(
+                with_row(lambda row, prompt=prompt: replace(row, extra={"prompt": prompt}))
+            )
 
 
 def test_whisper_names_rows_that_it_cannot_serve() -> None:
     policy = make("whisper")
-    with pytest.raises(ValueError, match=r"row 'b': lang 'xx' is not one of this model's: \['en'\]"):
+    with pytest.raises(
+        ValueError, match=r"row 'b': lang 'xx' is not one of this model's: \['en'\]"
+    ):
         policy.encode(with_row(lambda row: replace(row, lang="xx")))
     context = policy.encode(batch_of(["a", "b"]))
     assert policy.targets(context, ["", "one " * 35]).lengths.tolist() == [[1], [36]]
-    with pytest.raises(ValueError, match="row 'b': text has 37 tokens, this model's decoder takes 36"):
+    with pytest.raises(
+        ValueError, match="row 'b': text has 37 tokens, this model's decoder takes 36"
+    ):
         policy.targets(context, ["", "one " * 36])
 
 
@@ -277,7 +303,10 @@ def test_english_only_whisper_has_neither_language_nor_task() -> None:
     policy = make("whisper")
     del policy.model.generation_config.lang_to_id
     tokens = policy.encode(with_row(lambda row: replace(row, lang="xx"))).tokens
-    assert policy.tokenizer.convert_ids_to_tokens(tokens[1].tolist()) == ["<|startoftranscript|>", "<|notimestamps|>"]
+    assert policy.tokenizer.convert_ids_to_tokens(tokens[1].tolist()) == [
+        "<|startoftranscript|>",
+        "<|notimestamps|>",
+    ]
 
 
 def test_whisper_never_samples_timestamps_or_suppressed_tokens() -> None:
@@ -285,7 +314,8 @@ def test_whisper_never_samples_timestamps_or_suppressed_tokens() -> None:
     vocabulary = policy.tokenizer.get_vocab()
     policy.model.generation_config.no_timestamps_token_id = vocabulary["one"]
     policy.model.generation_config.suppress_tokens = [vocabulary["zero"], policy.stop_ids[0]]
-    allowed = policy._allowed().nonzero().squeeze(-1).tolist()
+    _, allowed_mask = policy._vocabulary()
+    allowed = allowed_mask.nonzero().squeeze(-1).tolist()
     assert policy.tokenizer.convert_ids_to_tokens(allowed) == ["<|im_end|>", "one"]
 
 

@@ -26,12 +26,14 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from lightning_audiorl.models import SampleKey, TextLMPolicy
 from lightning_audiorl.models.decoding import shared_prefix
 from lightning_audiorl.models.decoding.shared_prefix import Layout, attention, packed_arguments
-from lightning_audiorl.models.tiny.asr import word_tokenizer
+from lightning_audiorl.models.tiny import word_tokenizer
 from tests.helpers import assert_close, assert_gradients_close
 from tests.models.families import DECODING, WORDS, batch_of, log_probs
 from tests.models.naive import naive_log_probs
 
-KEEP = torch.tensor([[True, True, True, False, False], [True] * 5, [True, False, False, False, False]])
+KEEP = torch.tensor(
+    [[True, True, True, False, False], [True] * 5, [True, False, False, False, False]]
+)
 SELF_ATTENTION = SimpleNamespace(is_causal=True)
 CROSS_ATTENTION = SimpleNamespace(is_causal=False)
 
@@ -40,14 +42,19 @@ CROSS_ATTENTION = SimpleNamespace(is_causal=False)
 def _either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ways to attend to a block of keys; the plain one is for devices without the fused one."""
     if request.param == "plain":
-        monkeypatch.setattr(shared_prefix, "_FUSED", ())
+        monkeypatch.setattr(Layout, "is_fused", False)
 
 
 def test_layout_worked_example() -> None:
     layout = Layout(torch.tensor([[True, True, False], [True, True, True]]), group_size=2, length=2)
     assert layout.positions().tolist() == [[0, 1, 2, 2, 3, 2, 3], [0, 1, 2, 3, 4, 3, 4]]
     states = torch.arange(14.0).view(2, 7, 1)
-    assert layout.predicting(states).squeeze(-1).tolist() == [[1, 3, 4], [1, 5, 6], [9, 10, 11], [9, 12, 13]]
+    assert layout.predicting(states).squeeze(-1).tolist() == [
+        [1, 3, 4],
+        [1, 5, 6],
+        [9, 10, 11],
+        [9, 12, 13],
+    ]
     nothing = Layout(layout.keep, group_size=2, length=0)
     assert nothing.predicting(states[:, :3]).squeeze(-1).tolist() == [[1], [1], [9], [9]]
 
@@ -86,13 +93,19 @@ def test_attention_equals_an_explicit_mask(heads: int, key_heads: int, dtype: to
         for x in (query, key, value):
             x.grad = None
         if name == "packed":
-            out, _ = attention(SELF_ATTENTION, query, key, value, mask, layout, scaling=0.3, sliding_window=None)
+            out, _ = attention(
+                SELF_ATTENTION, query, key, value, mask, layout, scaling=0.3, sliding_window=None
+            )
         else:
             more = [x.repeat_interleave(heads // key_heads, 1) for x in (key, value)]
             allowed = may_attend(layout)[:, None]
-            out = nn.functional.scaled_dot_product_attention(query, *more, allowed, scale=0.3).transpose(1, 2)
+            out = nn.functional.scaled_dot_product_attention(
+                query, *more, allowed, scale=0.3
+            ).transpose(1, 2)
         (out * outer).sum().backward()
-        results.append([out.detach()[:, 5:], out.detach()[:, :5][KEEP], query.grad, key.grad, value.grad])
+        results.append(
+            [out.detach()[:, 5:], out.detach()[:, :5][KEEP], query.grad, key.grad, value.grad]
+        )
     for one, other in zip(*results, strict=True):
         assert_close(one, other, "float64" if dtype == torch.float64 else "float32")
 
@@ -103,7 +116,9 @@ def test_gradcheck() -> None:
     mask = packed_arguments(layout)["attention_mask"]
     *states, _ = states_of(2, 1, 5 + 2 * 2, torch.float64)
     states = [x[..., :2].detach().requires_grad_() for x in states]
-    assert torch.autograd.gradcheck(lambda *x: attention(SELF_ATTENTION, *x, mask, layout)[0], states)
+    assert torch.autograd.gradcheck(
+        lambda *x: attention(SELF_ATTENTION, *x, mask, layout)[0], states
+    )
 
 
 @pytest.mark.usefixtures("_either_way")
@@ -156,7 +171,12 @@ def test_what_packed_rows_do_not_have_is_refused(asked: dict[str, object], messa
     mask = packed_arguments(layout)["attention_mask"]
     with pytest.raises(ValueError, match=message):
         attention(SELF_ATTENTION, *states, mask, layout, **asked)
-    harmless = {"softcap": None, "dropout": 0.0, "sliding_window": 9, "position_ids": layout.positions()}
+    harmless = {
+        "softcap": None,
+        "dropout": 0.0,
+        "sliding_window": 9,
+        "position_ids": layout.positions(),
+    }
     assert attention(SELF_ATTENTION, *states, mask, layout, **harmless)[0].isfinite().all()
 
 
@@ -170,7 +190,12 @@ def test_an_attention_that_ignores_the_layout_fails() -> None:
 
 # --- models of other kinds
 
-_SIZES = {"vocab_size": 5 + len(WORDS), "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+_SIZES = {
+    "vocab_size": 5 + len(WORDS),
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
 _LLAMA_LIKE = _SIZES | {"num_key_value_heads": 2, "intermediate_size": 48, "initializer_range": 0.5}
 CONFIGS: dict[str, PreTrainedConfig] = {
     "llama": LlamaConfig(**_LLAMA_LIKE),
@@ -178,7 +203,13 @@ CONFIGS: dict[str, PreTrainedConfig] = {
     "qwen3": Qwen3Config(**_LLAMA_LIKE, head_dim=16),
     "mistral": MistralConfig(**_LLAMA_LIKE, sliding_window=64),
     "gpt2": GPT2Config(
-        vocab_size=9, n_embd=32, n_layer=2, n_head=4, resid_pdrop=0.0, attn_pdrop=0.0, initializer_range=0.5
+        vocab_size=9,
+        n_embd=32,
+        n_layer=2,
+        n_head=4,
+        resid_pdrop=0.0,
+        attn_pdrop=0.0,
+        initializer_range=0.5,
     ),
 }
 
@@ -192,7 +223,9 @@ def text_policy(config: PreTrainedConfig, folder: Path) -> TextLMPolicy:
     tokenizer.save_pretrained(folder)
     policy = TextLMPolicy(str(folder)).eval()
     policy.tokenizer = tokenizer  # transformers may have another one for this kind of model
-    policy.allowed = policy.allowed.new_tensor([False, False, True, False, False, *[True] * len(WORDS)])
+    policy.allowed = policy.allowed.new_tensor(
+        [False, False, True, False, False, *[True] * len(WORDS)]
+    )
     return policy
 
 
@@ -201,9 +234,14 @@ def test_other_language_models(kind: str, tmp_path: Path) -> None:
     policy, batch = text_policy(CONFIGS[kind], tmp_path), batch_of(["a", "b", "c"])
     context = policy.encode(batch)
     rollout = policy.sample(context, 3, DECODING, SampleKey(0, 0))
-    weights = torch.randn(rollout.tokens.shape, generator=torch.Generator().manual_seed(0)) * rollout.keep
+    weights = (
+        torch.randn(rollout.tokens.shape, generator=torch.Generator().manual_seed(0)) * rollout.keep
+    )
     gradients = []
-    for scored in (log_probs(policy, context, rollout), naive_log_probs("text_lm", policy, batch, rollout)):
+    for scored in (
+        log_probs(policy, context, rollout),
+        naive_log_probs("text_lm", policy, batch, rollout),
+    ):
         assert_close(scored, rollout.log_probs, "policy")
         (scored * weights).sum().backward()
         gradients.append(torch.cat([p.grad.flatten() for p in policy.trainable().values()]))
@@ -228,9 +266,14 @@ def test_a_window_that_the_prompt_outgrows_is_refused(tmp_path: Path) -> None:
             r"more than attention \(hybrid\)",
         ),
         (RwkvConfig(vocab_size=9, hidden_size=32, num_hidden_layers=2), "it keeps a state"),
-        (Lfm2Config(**_LLAMA_LIKE, layer_types=["conv", "full_attention"]), r"more than attention \(conv\)"),
+        (
+            Lfm2Config(**_LLAMA_LIKE, layer_types=["conv", "full_attention"]),
+            r"more than attention \(conv\)",
+        ),
     ],
 )
-def test_models_that_cannot_take_packed_rows_are_refused(config: PreTrainedConfig, message: str) -> None:
+def test_models_that_cannot_take_packed_rows_are_refused(
+    config: PreTrainedConfig, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         shared_prefix.share_prefix(AutoModelForCausalLM.from_config(config))

@@ -37,7 +37,9 @@ def test_draws_follow_the_softmax() -> None:
     assert counts[4] == 0
     possible = expected > 0
     chi_square = ((counts - expected)[possible] ** 2 / expected[possible]).sum()
-    assert chi_square < 23.5, f"p < 1e-4 with 4 degrees of freedom: {counts.tolist()} for {expected.tolist()}"
+    assert chi_square < 23.5, (
+        f"p < 1e-4 with 4 degrees of freedom: {counts.tolist()} for {expected.tolist()}"
+    )
     assert_close(drawn.log_probs, torch.log_softmax(logits / temperature, -1)[drawn.tokens])
 
 
@@ -78,16 +80,24 @@ def kept_naively(logits: list[float], temperature: float, top_k: int, top_p: flo
     return kept
 
 
-@pytest.mark.parametrize(("top_k", "top_p"), [(3, 1.0), (0, 0.6), (4, 0.8), (1, 1.0), (0, 1e-9), (99, 1.0)])
+@pytest.mark.parametrize(
+    ("top_k", "top_p"), [(3, 1.0), (0, 0.6), (4, 0.8), (1, 1.0), (0, 1e-9), (99, 1.0)]
+)
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_truncation_keeps_exactly_the_naive_set(top_k: int, top_p: float, temperature: float) -> None:
+def test_truncation_keeps_exactly_the_naive_set(
+    top_k: int, top_p: float, temperature: float
+) -> None:
     logits = random_logits(60, 8)
     logits[::3, 2] = -torch.inf
     decoding = Decoding(temperature=temperature, top_k=top_k, top_p=top_p)
     drawn = draw(logits, keyed_uniform(60, "truncation"), decoding)
     assert drawn.support is not None
     for row, support, token, log_prob in zip(
-        logits.tolist(), drawn.support.tolist(), drawn.tokens.tolist(), drawn.log_probs.tolist(), strict=True
+        logits.tolist(),
+        drawn.support.tolist(),
+        drawn.tokens.tolist(),
+        drawn.log_probs.tolist(),
+        strict=True,
     ):
         kept = kept_naively(row, temperature, top_k, top_p)
         assert {i for i in support if i >= 0} == kept
@@ -113,9 +123,13 @@ def test_uniforms_depend_on_the_key_alone() -> None:
     assert len(together[:, :5].unique()) == 30
 
 
-@pytest.mark.parametrize("other", [SampleKey(1, 3), SampleKey(0, 4), SampleKey(0, 3, "evaluate/greedy")])
+@pytest.mark.parametrize(
+    "other", [SampleKey(1, 3), SampleKey(0, 4), SampleKey(0, 3, "evaluate/greedy")]
+)
 def test_another_key_gives_other_uniforms(other: SampleKey) -> None:
-    assert not torch.isclose(keyed_uniforms(["a"], 2, [8], KEY), keyed_uniforms(["a"], 2, [8], other)).any()
+    assert not torch.isclose(
+        keyed_uniforms(["a"], 2, [8], KEY), keyed_uniforms(["a"], 2, [8], other)
+    ).any()
 
 
 # --- the loop
@@ -159,7 +173,9 @@ def sample_naively(
     for uniform in uniforms:
         logits = chain_logits(seen).tolist()
         kept = kept_naively(logits, decoding.temperature, decoding.top_k, decoding.top_p)
-        weights = [math.exp(x / decoding.temperature) if i in kept else 0.0 for i, x in enumerate(logits)]
+        weights = [
+            math.exp(x / decoding.temperature) if i in kept else 0.0 for i, x in enumerate(logits)
+        ]
         masses = itertools.accumulate(weights)
         token = next(i for i, mass in enumerate(masses) if mass > uniform * sum(weights))
         seen.append(token)
@@ -170,14 +186,22 @@ def sample_naively(
     return seen[1:], log_probs, False, kept_sets
 
 
-def sample_chain(starts: list[int], group_size: int, caps: list[int], decoding: Decoding) -> tuple[Rollout, Chain]:
+def sample_chain(
+    starts: list[int], group_size: int, caps: list[int], decoding: Decoding
+) -> tuple[Rollout, Chain]:
     state = Chain([start for start in starts for _ in range(group_size)])
     ids = [str(start) for start in starts]
     return sample(state, lambda hidden: hidden, [STOP], ids, group_size, caps, decoding, KEY), state
 
 
 @pytest.mark.parametrize(
-    "decoding", [Decoding(), Decoding(temperature=0.7), Decoding(top_k=3), Decoding(temperature=1.3, top_p=0.7)]
+    "decoding",
+    [
+        Decoding(),
+        Decoding(temperature=0.7),
+        Decoding(top_k=3),
+        Decoding(temperature=1.3, top_p=0.7),
+    ],
 )
 def test_loop_equals_rows_sampled_alone(decoding: Decoding) -> None:
     starts, caps, group_size = [7, 8, 9, 10, 11], [1, 4, 30, 12, 12], 4
@@ -187,11 +211,15 @@ def test_loop_equals_rows_sampled_alone(decoding: Decoding) -> None:
     assert state.advanced < len(lengths) * (max(lengths) - 1), "finished rows never left"
     for b, (start, cap) in enumerate(zip(starts, caps, strict=True)):
         for g in range(group_size):
-            tokens, log_probs, finished, kept_sets = sample_naively(start, str(start), g, cap, decoding)
+            tokens, log_probs, finished, kept_sets = sample_naively(
+                start, str(start), g, cap, decoding
+            )
             assert rollout.tokens[b, g, rollout.keep[b, g]].tolist() == tokens
             assert_close(rollout.log_probs[b, g, : len(tokens)], log_probs)
             assert bool(rollout.finished[b, g]) == finished
-            assert rollout.keep[b, g].tolist() == [t < len(tokens) for t in range(rollout.keep.shape[-1])]
+            assert rollout.keep[b, g].tolist() == [
+                t < len(tokens) for t in range(rollout.keep.shape[-1])
+            ]
             if rollout.support is not None:
                 found = [{i for i in row if i >= 0} for row in rollout.support[b, g].tolist()]
                 assert found[: len(tokens)] == kept_sets

@@ -63,7 +63,9 @@ def with_targets(batch: PromptBatch) -> PromptBatch:
     codec = ToneCodec()
     lengths = torch.tensor([3 + 2 * i for i in range(len(batch))])
     codes = torch.arange(int(lengths.sum())) * 5 % codec.cardinality
-    recordings, num_samples = codec.decode(pad_sequence(codes.split(lengths.tolist()), batch_first=True), lengths)
+    recordings, num_samples = codec.decode(
+        pad_sequence(codes.split(lengths.tolist()), batch_first=True), lengths
+    )
     return replace(batch, target_waveform=recordings, target_num_samples=num_samples)
 
 
@@ -74,9 +76,16 @@ def naive_forward(policy: Any, one: PromptBatch, tokens: Tensor) -> Tensor:
     """Logits of prompt and completion in one plain pass; the prompt put together by names."""
     words = one.rows[0].extra["prompt_text"].split()
     codes, _ = policy.codec.encode(one.waveform, one.num_samples)
-    speaker = [*words, "<|speech_start|>", *(f"<|s_{code}|>" for code in codes[0].tolist()), "<|im_end|>"]
+    speaker = [
+        *words,
+        "<|speech_start|>",
+        *(f"<|s_{code}|>" for code in codes[0].tolist()),
+        "<|im_end|>",
+    ]
     names = ["<|im_start|>", *speaker, *one.rows[0].text.split(), "<|speech_start|>"]
-    ids = torch.cat([torch.tensor([policy.tokenizer.convert_tokens_to_ids(names)]), tokens[None]], dim=1)
+    ids = torch.cat(
+        [torch.tensor([policy.tokenizer.convert_tokens_to_ids(names)]), tokens[None]], dim=1
+    )
     return policy.model(input_ids=ids, use_cache=False).logits
 
 
@@ -98,12 +107,16 @@ CONTRACTS: list[Callable[[str], None]] = [
 ]
 
 
-@pytest.mark.parametrize("contract", CONTRACTS, ids=lambda contract: contract.__name__.removeprefix("test_"))
+@pytest.mark.parametrize(
+    "contract", CONTRACTS, ids=lambda contract: contract.__name__.removeprefix("test_")
+)
 def test_contracts_of_every_family(contract: Callable[[str], None]) -> None:
     contract(FAMILY)
 
 
-@pytest.mark.parametrize("changes", [{}, {"temperature": 1.3, "top_p": 0.8, "top_k": 5}, {"temperature": 0.0}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"temperature": 1.3, "top_p": 0.8, "top_k": 5}, {"temperature": 0.0}]
+)
 def test_rollout_and_update_log_probs_agree(changes: dict[str, float]) -> None:
     test_families.test_rollout_and_update_log_probs_agree(FAMILY, changes)
 
@@ -117,7 +130,9 @@ def test_gradients_of_every_mode(mode: str) -> None:
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_autocast(checkpointing: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    test_checkpointing.test_autocast_keeps_what_needs_precision_in_float32(FAMILY, checkpointing, monkeypatch)
+    test_checkpointing.test_autocast_keeps_what_needs_precision_in_float32(
+        FAMILY, checkpointing, monkeypatch
+    )
 
 
 def test_loading_and_export(tmp_path: Path) -> None:
@@ -133,24 +148,37 @@ def test_loading_and_export(tmp_path: Path) -> None:
         contract(folder)
 
 
-@pytest.mark.parametrize(("mode", "training", "checkpointing"), [("all", True, True), ("lora", False, False)])
+@pytest.mark.parametrize(
+    ("mode", "training", "checkpointing"), [("all", True, True), ("lora", False, False)]
+)
 @pytest.mark.parametrize("duration_s", [None, 1.7])
 def test_a_speaker_prompt_moves_its_own_group_only(
     mode: str, training: bool, checkpointing: bool, duration_s: float | None
 ) -> None:
     """Another voice, of the same and of another length; so does another text."""
-    policy, batch = make(FAMILY, mode, checkpointing=checkpointing).train(training), batch_of(list("dabc"))
+    policy, batch = (
+        make(FAMILY, mode, checkpointing=checkpointing).train(training),
+        batch_of(list("dabc")),
+    )
     rollout = random_rollout(policy, len(batch), 3)
     before = log_probs(policy, policy.encode(batch), rollout)
     for i in (0, 2):
         clips = [batch.waveform[k, : int(n)] for k, n in enumerate(batch.num_samples)]
-        clips[i] = clip("another", 2.0)[: len(clips[i]) if duration_s is None else int(duration_s * RATE_HZ)]
+        clips[i] = clip("another", 2.0)[
+            : len(clips[i]) if duration_s is None else int(duration_s * RATE_HZ)
+        ]
         num_samples = torch.tensor([len(wave) for wave in clips])
-        voice = replace(batch, waveform=pad_sequence(clips, batch_first=True), num_samples=num_samples)
-        rows = [replace(row, text="three one") if k == i else row for k, row in enumerate(batch.rows)]
+        voice = replace(
+            batch, waveform=pad_sequence(clips, batch_first=True), num_samples=num_samples
+        )
+        rows = [
+            replace(row, text="three one") if k == i else row for k, row in enumerate(batch.rows)
+        ]
         for changed in (voice, replace(batch, rows=tuple(rows))):
             moved = (log_probs(policy, policy.encode(changed), rollout) - before).abs().amax(-1)
-            assert (moved[i] > 1e-2).all(), f"prompt {i} is not read by its own samples: {moved[i].tolist()}"
+            assert (moved[i] > 1e-2).all(), (
+                f"prompt {i} is not read by its own samples: {moved[i].tolist()}"
+            )
             others = moved[[b for b in range(len(batch)) if b != i]]
             assert_close(others, torch.zeros_like(others), "policy")
 
@@ -179,13 +207,17 @@ def test_decode_gives_the_codes_as_sound() -> None:
     for b, group in enumerate(groups):
         for g, speech in enumerate(group):
             kept = rollout.tokens[b, g, rollout.keep[b, g]].tolist()
-            codes = [policy.token_to_code[token].item() for token in kept if token != policy.stop_ids[0]]
+            codes = [
+                policy.token_to_code[token].item() for token in kept if token != policy.stop_ids[0]
+            ]
             assert speech.codes.tolist() == codes
             assert speech.waveform.shape == (640 * len(codes),)
             assert speech.waveform.device == speech.codes.device == torch.device("cpu")
             assert speech.sample_rate_hz == RATE_HZ
             if codes:
-                heard, _ = policy.codec.encode(speech.waveform[None], torch.tensor([len(speech.waveform)]))
+                heard, _ = policy.codec.encode(
+                    speech.waveform[None], torch.tensor([len(speech.waveform)])
+                )
                 assert heard[0].tolist() == codes
     assert groups[1][2].duration_s == 0
     one_by_one = speech_policy(SPECS[FAMILY], limits=SpeechLimits(codec_batch_size=1))
@@ -202,7 +234,10 @@ def test_the_decoder_gets_each_samples_own_speaker_prompt() -> None:
     rollout = policy.sample(context, 2, DECODING, KEY)
     policy.decode(rollout, context)
     condition = policy.codec.conditions[-1]
-    order = sorted(range(6), key=lambda row: rollout.lengths.flatten()[row] - rollout.finished.flatten()[row].int())
+    order = sorted(
+        range(6),
+        key=lambda row: rollout.lengths.flatten()[row] - rollout.finished.flatten()[row].int(),
+    )
     assert condition.sample_rate_hz == RATE_HZ
     for place, row in enumerate(order):
         num = int(batch.num_samples[row // 2])
@@ -233,7 +268,9 @@ def test_targets_are_the_recordings() -> None:
 def test_rows_without_a_speaker_prompt() -> None:
     policy, prompted = make(FAMILY), batch_of(NAMES)
     rows = tuple(Utterance(row.id, (), row.text, 1.0) for row in prompted.rows)
-    context = policy.encode(PromptBatch(torch.zeros(3, 0), torch.zeros(3, dtype=torch.long), RATE_HZ, rows))
+    context = policy.encode(
+        PromptBatch(torch.zeros(3, 0), torch.zeros(3, dtype=torch.long), RATE_HZ, rows)
+    )
     assert policy.num_encoded == 0
     assert context.prompt_lengths == [4, 4, 4]
     policy.decode(policy.sample(context, 2, DECODING, KEY), context)
@@ -248,15 +285,22 @@ def test_rows_without_a_speaker_prompt() -> None:
     ("tokens_per_char", "seconds", "expected"),
     [(0.0, 1.0, [11, 11]), (1.0, 1.0, [7, 11]), (2.5, 1.0, [11, 11]), (2.5, 9.0, [11, 20])],
 )
-def test_the_lower_of_two_caps_counts(tokens_per_char: float, seconds: float, expected: list[int]) -> None:
+def test_the_lower_of_two_caps_counts(
+    tokens_per_char: float, seconds: float, expected: list[int]
+) -> None:
     """Texts of 3 and 13 characters: 4 + x per character; 3 + 8 per second; never over 20."""
     policy = speech_policy(SPECS[FAMILY], limits=SpeechLimits(tokens_per_char, min_cap=4))
     policy.allowed[policy.stop_ids] = False
     batch = batch_of(["a", "b"])
     texts = ("one", "one two three")
-    rows = tuple(replace(row, text=text, duration_s=seconds) for row, text in zip(batch.rows, texts, strict=True))
+    rows = tuple(
+        replace(row, text=text, duration_s=seconds)
+        for row, text in zip(batch.rows, texts, strict=True)
+    )
     context = policy.encode(replace(batch, rows=rows))
-    rollout = policy.sample(context, 2, Decoding(tokens_per_second=8.0, min_cap=3, max_new_tokens=20), KEY)
+    rollout = policy.sample(
+        context, 2, Decoding(tokens_per_second=8.0, min_cap=3, max_new_tokens=20), KEY
+    )
     assert rollout.lengths.tolist() == [[length] * 2 for length in expected]
     assert not rollout.finished.any()
 
@@ -286,7 +330,10 @@ def test_synthesize_says_a_text_in_a_voice() -> None:
     assert said.ndim == 1
     assert len(said) % 640 == 0
     assert torch.equal(said, policy.synthesize("three", voice, decoding, seed=1))
-    others = [policy.synthesize("three", voice, decoding, seed=2), policy.synthesize("three", None, decoding, seed=1)]
+    others = [
+        policy.synthesize("three", voice, decoding, seed=2),
+        policy.synthesize("three", None, decoding, seed=1),
+    ]
     assert not any(said.shape == other.shape and torch.equal(said, other) for other in others)
 
 
@@ -295,9 +342,14 @@ def test_the_tiny_codec_of_our_own() -> None:
     codec = TinyCodec(TinyCodecConfig(levels=(4, 4), width=16, layers=1, num_mels=24, iterations=2))
     policy = speech_policy(SPECS[FAMILY], codec=codec)
     context = policy.encode(batch_of(NAMES))
-    assert [len(codes) for codes in context.prompt_codes] == codec.num_codes(context.prompt_num_samples).tolist()
+    assert [len(codes) for codes in context.prompt_codes] == codec.num_codes(
+        context.prompt_num_samples
+    ).tolist()
     rollout = policy.sample(context, 2, DECODING, KEY)
-    together, alone = policy.decode(rollout, context), policy.decode(rollout.select([1]), context.select([1]))
+    together, alone = (
+        policy.decode(rollout, context),
+        policy.decode(rollout.select([1]), context.select([1])),
+    )
     with torch.autocast("cpu", dtype=torch.bfloat16):
         again = policy.decode(rollout, context)
         assert policy.encode(batch_of(NAMES)).prompt_codes == context.prompt_codes
@@ -349,12 +401,17 @@ def test_an_export_speaks_in_transformers_as_the_policy_does(tmp_path: Path) -> 
     assert rollout.finished.any()
     assert len({tuple(tokens) for tokens in ours}) > 1, f"this compares next to nothing: {ours}"
     policy.export(str(tmp_path))
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(tmp_path).eval(), AutoTokenizer.from_pretrained(tmp_path)
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(tmp_path).eval(),
+        AutoTokenizer.from_pretrained(tmp_path),
+    )
     assert tokenizer.get_vocab() == policy.tokenizer.get_vocab()
     assert not any("codec" in name for name in model.state_dict())
     for ids, tokens in zip(context.tokens, ours, strict=True):
         prompt = torch.tensor([ids])
-        said = model.generate(prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=20)
+        said = model.generate(
+            prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=20
+        )
         assert said[0, len(ids) :].tolist() == tokens
 
 
@@ -388,7 +445,9 @@ def test_a_cosyvoice2_language_model_keeps_the_bias_of_its_head(tmp_path: Path) 
     scored = log_probs(policy, context, rollout)
     assert_close(scored, rollout.log_probs, "policy")
     (scored * rollout.keep).sum().backward()
-    assert all(torch.isfinite(p.grad).all() for p in policy.trainable().values() if p.grad is not None)
+    assert all(
+        torch.isfinite(p.grad).all() for p in policy.trainable().values() if p.grad is not None
+    )
 
 
 # --- bad input
@@ -400,11 +459,15 @@ def spoiled(name: str, **changes: Any) -> PromptBatch:
     return replace(batch, rows=rows)
 
 
-def resounded(name: str, waveform: Tensor, segments: tuple[Segment, ...] = (Segment("x.wav"),)) -> PromptBatch:
+def resounded(
+    name: str, waveform: Tensor, segments: tuple[Segment, ...] = (Segment("x.wav"),)
+) -> PromptBatch:
     batch = spoiled(name, segments=segments)
     clips = [
         waveform if row.id == name else wave[:num]
-        for row, wave, num in zip(batch.rows, batch.waveform, batch.num_samples.tolist(), strict=True)
+        for row, wave, num in zip(
+            batch.rows, batch.waveform, batch.num_samples.tolist(), strict=True
+        )
     ]
     num_samples = torch.tensor([len(wave) for wave in clips])
     return replace(batch, waveform=pad_sequence(clips, batch_first=True), num_samples=num_samples)
@@ -413,18 +476,39 @@ def resounded(name: str, waveform: Tensor, segments: tuple[Segment, ...] = (Segm
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        (spoiled("b", text="one nine"), r"row 'b': text 'one nine' is outside the tokenizer's vocabulary \(\['nine'\]"),
+        (
+            spoiled("b", text="one nine"),
+            r"row 'b': text 'one nine' is outside the tokenizer's vocabulary \(\['nine'\]",
+        ),
         (spoiled("b", text=""), r"row 'b': the text is empty"),
         (spoiled("b", extra={"prompt_text": "one x"}), r"row 'b': text 'one x' is outside"),
         (spoiled("b", extra={}), r"row 'b': the speaker prompt has audio but no text"),
-        (spoiled("b", text="one " * 100), r"row 'b': text and speaker prompt are \d+ tokens; the model reads 128"),
-        (resounded("b", clip("b", 0.1)), r"row 'b': a speaker prompt of 0.100 s; this policy takes 0.2 to 2.5 s"),
+        (
+            spoiled("b", text="one " * 100),
+            r"row 'b': text and speaker prompt are \d+ tokens; the model reads 128",
+        ),
+        (
+            resounded("b", clip("b", 0.1)),
+            r"row 'b': a speaker prompt of 0.100 s; this policy takes 0.2 to 2.5 s",
+        ),
         (resounded("b", clip("b", 2.6)), r"row 'b': a speaker prompt of 2.600 s"),
-        (resounded("b", torch.zeros(9000)), r"row 'b': its speaker prompt is silent or not finite \(-inf dBFS"),
-        (resounded("b", 1e-4 * clip("b", 1.0)), r"row 'b': its speaker prompt is silent or not finite \(-9\d dBFS"),
-        (resounded("b", torch.full((9000,), torch.nan)), r"row 'b': its speaker prompt is silent or not finite \(nan"),
+        (
+            resounded("b", torch.zeros(9000)),
+            r"row 'b': its speaker prompt is silent or not finite \(-inf dBFS",
+        ),
+        (
+            resounded("b", 1e-4 * clip("b", 1.0)),
+            r"row 'b': its speaker prompt is silent or not finite \(-9\d dBFS",
+        ),
+        (
+            resounded("b", torch.full((9000,), torch.nan)),
+            r"row 'b': its speaker prompt is silent or not finite \(nan",
+        ),
         (resounded("b", torch.zeros(0)), r"row 'b': the audio of its speaker prompt is empty"),
-        (replace(batch_of(NAMES), sample_rate_hz=8000), r"the codec wants 16000 Hz audio, got 8000"),
+        (
+            replace(batch_of(NAMES), sample_rate_hz=8000),
+            r"the codec wants 16000 Hz audio, got 8000",
+        ),
     ],
 )
 def test_bad_input_names_the_row(batch: PromptBatch, message: str) -> None:
@@ -434,15 +518,23 @@ def test_bad_input_names_the_row(batch: PromptBatch, message: str) -> None:
 
 
 def test_what_does_not_fit_together_is_refused() -> None:
-    with pytest.raises(ValueError, match="the codec has 8 codes, the language model's tokenizer 16 speech tokens"):
+    with pytest.raises(
+        ValueError, match="the codec has 8 codes, the language model's tokenizer 16 speech tokens"
+    ):
         speech_policy(SPECS[FAMILY], codec=ToneCodec(8))
     two = ToneCodec()
     two.num_codebooks = 2
-    with pytest.raises(ValueError, match="ToneCodec has 2 codebooks; a policy speaks one code per frame"):
+    with pytest.raises(
+        ValueError, match="ToneCodec has 2 codebooks; a policy speaks one code per frame"
+    ):
         speech_policy(SPECS[FAMILY], codec=two)
     with pytest.raises(ValueError, match="the start is a TinyWhisper; expected TinySpeechLM"):
         speech_policy(SPECS["whisper"])
-    for settings in ({"min_cap": 0}, {"tokens_per_char": -1.0}, {"min_prompt_s": 3.0, "max_prompt_s": 2.0}):
+    for settings in (
+        {"min_cap": 0},
+        {"tokens_per_char": -1.0},
+        {"min_prompt_s": 3.0, "max_prompt_s": 2.0},
+    ):
         with pytest.raises(ValueError, match="SpeechLimits: want"):
             SpeechLimits(**settings)
 
@@ -452,9 +544,15 @@ def test_yaml_sets_every_part() -> None:
     parser.add_class_arguments(SpeechLMPolicy, "policy")
     sizes = {"characters": "abc ", "width": 16, "layers": 1, "heads": 2, "num_codes": 16}
     template = {"class_path": "lightning_audiorl.models.PlainTemplate"}
-    settings = {"init_from": sizes, "template": template, "limits": {"tokens_per_char": 3.0, "min_cap": 5}}
+    settings = {
+        "init_from": sizes,
+        "template": template,
+        "limits": {"tokens_per_char": 3.0, "min_cap": 5},
+    }
     codec = {"class_path": "tests.models.families.ToneCodec", "init_args": {"cardinality": 16}}
-    policy = parser.instantiate_classes(parser.parse_object({"policy": {**settings, "codec": codec}})).policy
+    policy = parser.instantiate_classes(
+        parser.parse_object({"policy": {**settings, "codec": codec}})
+    ).policy
     assert policy.limits == SpeechLimits(tokens_per_char=3.0, min_cap=5)
     assert policy.tokenizer.tokenize("a b") == ["a", " ", "b"]
 
@@ -469,13 +567,21 @@ class LowTones(Reward):
         super().__init__(1.0, "low_tones")
 
     def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
-        spoken = [hypothesis.speech.codes for hypothesis in hypotheses if hypothesis.speech is not None]
+        spoken = [
+            hypothesis.speech.codes for hypothesis in hypotheses if hypothesis.speech is not None
+        ]
         assert len(spoken) == len(hypotheses)
         return [float((codes < 8).float().mean()) if len(codes) else -1.0 for codes in spoken]
 
 
 def grpo(num_steps: int = 2, **settings: Any) -> GRPO:
-    settings = {"group_size": 4, "beta": 0.04, "decoding": DECODING, "micro_batch_size": 2, "num_updates": 2} | settings
+    settings = {
+        "group_size": 4,
+        "beta": 0.04,
+        "decoding": DECODING,
+        "micro_batch_size": 2,
+        "num_updates": 2,
+    } | settings
     optim, rewards = Optim(lr=1e-3), RewardMix([LowTones()])
     return GRPO(make(FAMILY), num_steps, optim=optim, rewards=rewards, **settings)
 
@@ -501,12 +607,17 @@ def batches() -> list[PromptBatch]:
 @pytest.mark.parametrize("kind", [grpo, sft])
 def test_two_steps_with_phases_and_without(kind: Callable[[], Any]) -> None:
     parked = Parked()
-    plain, placed = fit(kind(), batches()), fit(kind(), batches(), parked, strategy=PhaseSingleDevice("offload"))
+    plain, placed = (
+        fit(kind(), batches()),
+        fit(kind(), batches(), parked, strategy=PhaseSingleDevice("offload")),
+    )
     assert parked.codec_values == {0}
     assert len(plain.weights) == 2
     assert plain.metrics[0]["grad_norm"] > 0
     assert [m["loss"] for m in plain.metrics] == [m["loss"] for m in placed.metrics]
-    for one, other in zip([*plain.gradients, *plain.weights], [*placed.gradients, *placed.weights], strict=True):
+    for one, other in zip(
+        [*plain.gradients, *plain.weights], [*placed.gradients, *placed.weights], strict=True
+    ):
         assert one.keys() == other.keys()
         assert all(torch.equal(one[name], other[name]) for name in one)
     first, last = plain.weights

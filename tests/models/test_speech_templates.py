@@ -12,7 +12,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from lightning_audiorl.models.tiny.tts import TinySpeechLM, build_speech_lm
+from lightning_audiorl.models.tiny import TinySpeechLM, build_speech_lm
 from lightning_audiorl.models.tts.templates import (
     CosyVoice2Template,
     LlasaTemplate,
@@ -47,14 +47,25 @@ def codes_as_text(codes: list[int], name: str = "<|s_{}|>") -> str:
 
 
 def llasa_tokenizer() -> PreTrainedTokenizerFast:
-    parts = [f"<|{part}_{end}|>" for part in ("TEXT_UNDERSTANDING", "SPEECH_GENERATION") for end in ("START", "END")]
+    parts = [
+        f"<|{part}_{end}|>"
+        for part in ("TEXT_UNDERSTANDING", "SPEECH_GENERATION")
+        for end in ("START", "END")
+    ]
     speech = [f"<|s_{code}|>" for code in range(NUM_CODES)]
     return byte_tokenizer([*LLAMA_CONTROL, *parts, *speech], LLAMA_CHAT)
 
 
 def neutts_tokenizer() -> PreTrainedTokenizerFast:
-    names = ["TEXT_PROMPT_START", "TEXT_PROMPT_END", "SPEECH_GENERATION_START", "SPEECH_GENERATION_END"]
-    return byte_tokenizer([f"<|{name}|>" for name in names] + [f"<|speech_{code}|>" for code in range(NUM_CODES)])
+    names = [
+        "TEXT_PROMPT_START",
+        "TEXT_PROMPT_END",
+        "SPEECH_GENERATION_START",
+        "SPEECH_GENERATION_END",
+    ]
+    return byte_tokenizer(
+        [f"<|{name}|>" for name in names] + [f"<|speech_{code}|>" for code in range(NUM_CODES)]
+    )
 
 
 def cosyvoice_tokenizer() -> PreTrainedTokenizerFast:
@@ -63,7 +74,9 @@ def cosyvoice_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def plain_tokenizer(characters: str = "", num_codes: int = NUM_CODES) -> PreTrainedTokenizerFast:
-    return build_speech_lm(TinySpeechLM(("one", "two"), 8, 1, 2, num_codes=num_codes, characters=characters))[1]
+    return build_speech_lm(
+        TinySpeechLM(("one", "two"), 8, 1, 2, num_codes=num_codes, characters=characters)
+    )[1]
 
 
 KINDS: dict[str, tuple[SpeechTemplate, PreTrainedTokenizerFast]] = {
@@ -80,7 +93,12 @@ KINDS: dict[str, tuple[SpeechTemplate, PreTrainedTokenizerFast]] = {
 def test_plain_is_a_finished_example_and_a_text() -> None:
     template, tokenizer = KINDS["plain"]
     alone = template.prompt_ids(tokenizer, "two one")
-    assert tokenizer.convert_ids_to_tokens(alone) == ["<|im_start|>", "two", "one", "<|speech_start|>"]
+    assert tokenizer.convert_ids_to_tokens(alone) == [
+        "<|im_start|>",
+        "two",
+        "one",
+        "<|speech_start|>",
+    ]
     prompted = template.prompt_ids(tokenizer, "two one", "one", [7, 0])
     example = ["one", "<|speech_start|>", "<|s_7|>", "<|s_0|>", "<|im_end|>"]
     assert tokenizer.convert_ids_to_tokens(prompted) == [
@@ -97,7 +115,9 @@ def test_characters_are_tokens_too() -> None:
     ids = PlainTemplate().prompt_ids(tokenizer, "ab a")
     assert tokenizer.convert_ids_to_tokens(ids) == ["<|im_start|>", *"ab a", "<|speech_start|>"]
     assert tokenizer.decode(ids, skip_special_tokens=True) == "ab a"
-    with pytest.raises(ValueError, match=r"'b cA' is outside the tokenizer's vocabulary \(\['A', 'c'\]\)"):
+    with pytest.raises(
+        ValueError, match=r"'b cA' is outside the tokenizer's vocabulary \(\['A', 'c'\]\)"
+    ):
         PlainTemplate().prompt_ids(tokenizer, "b cA")
 
 
@@ -124,7 +144,11 @@ def test_llasa_as_on_its_model_card(prompt_text: str, codes: list[int]) -> None:
         {"role": "assistant", "content": "<|SPEECH_GENERATION_START|>" + codes_as_text(codes)},
     ]
     published = tokenizer.apply_chat_template(
-        chat, tokenize=True, return_dict=False, continue_final_message=True, date_string="26 Jul 2024"
+        chat,
+        tokenize=True,
+        return_dict=False,
+        continue_final_message=True,
+        date_string="26 Jul 2024",
     )
     ids = template.prompt_ids(tokenizer, text, prompt_text, codes)
     assert ids == published
@@ -134,7 +158,9 @@ def test_llasa_as_on_its_model_card(prompt_text: str, codes: list[int]) -> None:
 
 def test_llasa_has_a_joiner_and_a_fixed_date() -> None:
     tokenizer = llasa_tokenizer()
-    said = tokenizer.decode(LlasaTemplate(joiner=" ", date="1 May 2020").prompt_ids(tokenizer, "one", "two", [1]))
+    said = tokenizer.decode(
+        LlasaTemplate(joiner=" ", date="1 May 2020").prompt_ids(tokenizer, "one", "two", [1])
+    )
     assert "Today Date: 1 May 2020\n" in said
     assert "<|TEXT_UNDERSTANDING_START|>two one<|TEXT_UNDERSTANDING_END|>" in said
 
@@ -156,7 +182,10 @@ def test_neutts_as_in_its_reference_implementation() -> None:
 
 
 def test_neutts_phonemises_text_by_text() -> None:
-    template, tokenizer = NeuTTSTemplate(phonemise=lambda text: f" {text.upper()} \n"), neutts_tokenizer()
+    template, tokenizer = (
+        NeuTTSTemplate(phonemise=lambda text: f" {text.upper()} \n"),
+        neutts_tokenizer(),
+    )
     assert "<|TEXT_PROMPT_START|>A B C<|TEXT_PROMPT_END|>" in tokenizer.decode(
         template.prompt_ids(tokenizer, "b c", "a", [1])
     )
@@ -167,7 +196,9 @@ def test_cosyvoice2_as_the_converted_chat_format(prompt_text: str, codes: list[i
     """Source: repository FunAudioLLM/CosyVoice, examples/grpo/cosyvoice2/pretrained_to_huggingface.py."""
     template, tokenizer = KINDS["cosyvoice2"]
     published = f"<|sos|>{prompt_text}收到好友<|task_id|>{codes_as_text(codes)}"
-    assert template.prompt_ids(tokenizer, "收到好友", prompt_text, codes) == tokenizer.encode(published)
+    assert template.prompt_ids(tokenizer, "收到好友", prompt_text, codes) == tokenizer.encode(
+        published
+    )
 
 
 # --- speech vocabulary
@@ -190,14 +221,20 @@ def test_codes_and_tokens_are_each_others_inverse(kind: str) -> None:
 @pytest.mark.parametrize("cardinality", [1, NUM_CODES - 1, NUM_CODES + 1])
 def test_a_codec_of_another_size_is_refused(cardinality: int) -> None:
     template, tokenizer = KINDS["llasa"]
-    with pytest.raises(ValueError, match=rf"the codec has {cardinality} codes, .* {NUM_CODES} speech tokens"):
+    with pytest.raises(
+        ValueError, match=rf"the codec has {cardinality} codes, .* {NUM_CODES} speech tokens"
+    ):
         template.speech_tokens(tokenizer, cardinality, len(tokenizer))
 
 
 def test_another_familys_template_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"NeuTTSTemplate: the codec has 12 codes, .* tokenizer 0 speech tokens"):
+    with pytest.raises(
+        ValueError, match=r"NeuTTSTemplate: the codec has 12 codes, .* tokenizer 0 speech tokens"
+    ):
         NeuTTSTemplate().speech_tokens(llasa_tokenizer(), NUM_CODES, 9999)
-    with pytest.raises(ValueError, match=r"no token '<\|im_end\|>': the template belongs to another family"):
+    with pytest.raises(
+        ValueError, match=r"no token '<\|im_end\|>': the template belongs to another family"
+    ):
         PlainTemplate().speech_tokens(llasa_tokenizer(), NUM_CODES, 9999)
     with pytest.raises(ValueError, match=r"no token '<\|im_start\|>'"):
         PlainTemplate().prompt_ids(llasa_tokenizer(), "one")
@@ -205,7 +242,9 @@ def test_another_familys_template_is_refused() -> None:
 
 def test_a_model_smaller_than_its_tokenizer_is_refused() -> None:
     template, tokenizer = KINDS["cosyvoice2"]
-    with pytest.raises(ValueError, match="the language model only 260 tokens; resize its embedding"):
+    with pytest.raises(
+        ValueError, match="the language model only 260 tokens; resize its embedding"
+    ):
         template.speech_tokens(tokenizer, NUM_CODES, 260)
 
 
@@ -220,12 +259,19 @@ def test_a_model_smaller_than_its_tokenizer_is_refused() -> None:
         ("one", "", [1, 2], "the speaker prompt has audio but no text"),
         ("one", " ", [1], "the speaker prompt has audio but no text"),
         ("one", "two", [], r"has a text \('two'\) but no audio"),
-        ("one <|s_3|> two", "", [], r"contains '<\|s_3\|>', which would be read as a control token"),
+        (
+            "one <|s_3|> two",
+            "",
+            [],
+            r"contains '<\|s_3\|>', which would be read as a control token",
+        ),
         ("one", "two <|im_end|>", [1], r"contains '<\|im_end\|>'"),
         ("one", "two", [NUM_CODES], r"no token '<\|.*_12\|>'"),
     ],
 )
-def test_bad_input_is_named(kind: str, text: str, prompt_text: str, codes: list[int], message: str) -> None:
+def test_bad_input_is_named(
+    kind: str, text: str, prompt_text: str, codes: list[int], message: str
+) -> None:
     template, tokenizer = KINDS[kind]
     with pytest.raises(ValueError, match=message):
         template.prompt_ids(tokenizer, text, prompt_text, codes)
@@ -233,5 +279,7 @@ def test_bad_input_is_named(kind: str, text: str, prompt_text: str, codes: list[
 
 def test_words_outside_the_vocabulary_are_named() -> None:
     template, tokenizer = KINDS["plain"]
-    with pytest.raises(ValueError, match=r"'one Two nine' is outside .* \(\['Two', 'nine'\]\); normalise"):
+    with pytest.raises(
+        ValueError, match=r"'one Two nine' is outside .* \(\['Two', 'nine'\]\); normalise"
+    ):
         template.prompt_ids(tokenizer, "one Two nine")

@@ -9,7 +9,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AddedToken, PreTrainedTokenizerFast
 
 from lightning_audiorl.models.decoding.tokens import allowed_tokens, decode_groups, padded
-from lightning_audiorl.models.tiny.asr import word_tokenizer
+from lightning_audiorl.models.tiny import word_tokenizer
 from lightning_audiorl.types import Rollout
 from tests.models.families import batch_of, make
 
@@ -36,7 +36,9 @@ def test_decoding_reads_kept_tokens_only() -> None:
 
 
 def test_whisper_begins_its_transcripts_with_a_space_but_not_the_empty_one() -> None:
-    tokenizer = Tokenizer(BPE({letter: i for i, letter in enumerate(sorted(ByteLevel.alphabet()))}, []))
+    tokenizer = Tokenizer(
+        BPE({letter: i for i, letter in enumerate(sorted(ByteLevel.alphabet()))}, [])
+    )
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
     policy = make("whisper")
     context = policy.encode(batch_of(["a", "b"]))
@@ -44,4 +46,8 @@ def test_whisper_begins_its_transcripts_with_a_space_but_not_the_empty_one() -> 
     policy.allowed = torch.ones(256, dtype=torch.bool)
     targets = policy.targets(context, ["ab", ""])
     assert targets.lengths.tolist() == [[4], [1]]
-    assert policy.tokenizer.convert_ids_to_tokens(targets.tokens[0, 0, :3].tolist()) == ["Ġ", "a", "b"]
+    assert policy.tokenizer.convert_ids_to_tokens(targets.tokens[0, 0, :3].tolist()) == [
+        "Ġ",
+        "a",
+        "b",
+    ]

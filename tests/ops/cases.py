@@ -28,7 +28,10 @@ class Case:
     def poisoned(self) -> Case:
         """NaN wherever nothing may be read."""
         nan = float("nan")
-        spoil = [x.masked_fill(~self.mask, nan) for x in (self.log_probs, self.old_log_probs, self.ref_log_probs)]
+        spoil = [
+            x.masked_fill(~self.mask, nan)
+            for x in (self.log_probs, self.old_log_probs, self.ref_log_probs)
+        ]
         return Case(*spoil, self.advantages.masked_fill(~self.used, nan), self.keep, self.used)
 
 

@@ -8,15 +8,29 @@ from torch import Tensor
 from lightning_audiorl.ops import CISPO, DAPO, GRPO, GSPO, MWER, DrGRPO, Objective
 from tests.ops.cases import Case
 
-OBJECTIVES = [GRPO(), DrGRPO(), DAPO(), GSPO(clip_low=0.03, clip_high=0.04), CISPO(), CISPO(clip_low=0.1), MWER()]
+OBJECTIVES = [
+    GRPO(),
+    DrGRPO(),
+    DAPO(),
+    GSPO(clip_low=0.03, clip_high=0.04),
+    CISPO(),
+    CISPO(clip_low=0.1),
+    MWER(),
+]
 MAX_LENGTH = 7
 
 
 def objective_id(objective: object) -> str:
-    return str(objective).split(", reduction")[0] + ")" if isinstance(objective, Objective) else str(objective)
+    return (
+        str(objective).split(", reduction")[0] + ")"
+        if isinstance(objective, Objective)
+        else str(objective)
+    )
 
 
-def token_value(objective: Objective, new: Tensor, old: Tensor, advantage: float, sequence_ratio: Tensor) -> Tensor:
+def token_value(
+    objective: Objective, new: Tensor, old: Tensor, advantage: float, sequence_ratio: Tensor
+) -> Tensor:
     if isinstance(objective, CISPO):
         lowest = 0.0 if objective.clip_low is None else 1 - objective.clip_low
         weight = min(max((new - old).exp().item(), lowest), 1 + objective.clip_high)
@@ -41,7 +55,11 @@ def naive_samples(objective: Objective, case: Case, b: int) -> dict[int, list[Te
         ratio = (gap.sum() / len(places)).exp()
         groups[g] = [
             token_value(
-                objective, case.log_probs[b, g, t], case.old_log_probs[b, g, t], case.advantages[b, g].item(), ratio
+                objective,
+                case.log_probs[b, g, t],
+                case.old_log_probs[b, g, t],
+                case.advantages[b, g].item(),
+                ratio,
             )
             for t in places
         ]
@@ -51,7 +69,9 @@ def naive_samples(objective: Objective, case: Case, b: int) -> dict[int, list[Te
 def mwer_group(case: Case, b: int) -> Tensor:
     used = [g for g in range(case.used.shape[1]) if case.used[b, g]]
     weights = [case.log_probs[b, g][case.keep[b, g]].sum().exp() for g in used]
-    return sum(weight * case.advantages[b, g] for weight, g in zip(weights, used, strict=True)) / sum(weights)
+    return sum(
+        weight * case.advantages[b, g] for weight, g in zip(weights, used, strict=True)
+    ) / sum(weights)
 
 
 def naive_loss(objective: Objective, case: Case) -> Tensor:
@@ -71,5 +91,7 @@ def naive_reduce(groups: list[dict[int, list[Tensor]]], reduction: str) -> Tenso
     if reduction == "fixed_length":
         return sum(sum(tokens) for tokens in samples) / (len(samples) * MAX_LENGTH)
     assert reduction == "group_mean"
-    means = [sum(sum(tokens) / len(tokens) for tokens in group.values()) / len(group) for group in groups]
+    means = [
+        sum(sum(tokens) / len(tokens) for tokens in group.values()) / len(group) for group in groups
+    ]
     return sum(means) / len(means)

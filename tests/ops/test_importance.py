@@ -11,7 +11,9 @@ from tests.helpers import assert_close
 NAN, INF = float("nan"), float("inf")
 
 
-@pytest.mark.parametrize(("cap", "expected"), [(2.0, [2, 0.5, 1, 1, 2]), (0.8, [0.8, 0.5, 0.8, 1, 0.8])])
+@pytest.mark.parametrize(
+    ("cap", "expected"), [(2.0, [2, 0.5, 1, 1, 2]), (0.8, [0.8, 0.5, 0.8, 1, 0.8])]
+)
 def test_worked_numbers_and_nan_in_masked_places(cap, expected):
     log_probs = torch.tensor([[[math.log(3), math.log(0.5), 0.0, NAN, 1e4]]], requires_grad=True)
     sampler = torch.tensor([[[0.0, 0.0, 0.0, -INF, -1e4]]])
@@ -32,7 +34,9 @@ def test_off_by_default():
 
 def test_same_engine_weighs_exactly_one():
     log_probs = torch.tensor([[[-0.1, -7.3]]])
-    weights = truncated_importance_weights(log_probs, log_probs.clone(), torch.ones(1, 1, 2, dtype=torch.bool), 2.0)
+    weights = truncated_importance_weights(
+        log_probs, log_probs.clone(), torch.ones(1, 1, 2, dtype=torch.bool), 2.0
+    )
     assert_close(weights, [[[1, 1]]], "exact")
 
 

@@ -30,7 +30,9 @@ def expectation(kind: str, log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor
     """Mean over the policy's own draws of the estimate, and of its gradient as a loss on the sampled token."""
     share = log_p.exp().detach()
     estimate = kl_estimate(log_p, log_q, kind)
-    return (share * estimate).sum().detach(), torch.autograd.grad((share * estimate).sum(), log_p)[0]
+    return (share * estimate).sum().detach(), torch.autograd.grad((share * estimate).sum(), log_p)[
+        0
+    ]
 
 
 def test_estimators_mean_what_their_docstring_says():
@@ -49,7 +51,9 @@ def test_estimators_mean_what_their_docstring_says():
 
     def loss_gradient(kind: str) -> Tensor:
         through = torch.autograd.grad(
-            (log_p.exp().detach() * kl_estimate(log_p, log_q, kind)).sum(), logits, retain_graph=True
+            (log_p.exp().detach() * kl_estimate(log_p, log_q, kind)).sum(),
+            logits,
+            retain_graph=True,
         )
         return through[0]
 
@@ -92,7 +96,9 @@ def test_full_kl_naive_loop(temperature):
     kl = full_vocabulary_kl(logits, ref, temperature)
     for b in range(2):
         for t in range(3):
-            p, q = ([math.exp(x / temperature) for x in row[b, t].tolist()] for row in (logits, ref))
+            p, q = (
+                [math.exp(x / temperature) for x in row[b, t].tolist()] for row in (logits, ref)
+            )
             p, q = [x / sum(p) for x in p], [x / sum(q) for x in q]
             expected = sum(x * math.log(x / y) for x, y in zip(p, q, strict=True) if x > 0)
             assert_close(kl[b, t], expected, "float64")
@@ -132,12 +138,18 @@ def test_chunked_full_kl(chunk_size, own_head):
     assert ref.grad is None
     assert other.weight.grad is None
     with torch.no_grad():
-        assert_close(chunked_full_kl(spoilt, ref, head, keep, ref_head, 0.7, chunk_size), kl.detach(), "exact")
+        assert_close(
+            chunked_full_kl(spoilt, ref, head, keep, ref_head, 0.7, chunk_size),
+            kl.detach(),
+            "exact",
+        )
 
 
 def test_chunked_full_kl_of_nothing():
     hidden = torch.ones(1, 2, 4, requires_grad=True)
-    kl = chunked_full_kl(hidden, hidden.detach(), nn.Linear(4, 7), torch.zeros(1, 2, dtype=torch.bool), chunk_size=2)
+    kl = chunked_full_kl(
+        hidden, hidden.detach(), nn.Linear(4, 7), torch.zeros(1, 2, dtype=torch.bool), chunk_size=2
+    )
     kl.sum().backward()
     assert_close(kl.detach(), torch.zeros(1, 2), "exact")
     assert_close(hidden.grad, torch.zeros(1, 2, 4), "exact")
@@ -145,7 +157,9 @@ def test_chunked_full_kl_of_nothing():
 
 def test_gradcheck_of_full_kl():
     ref = make_logits(1)
-    assert torch.autograd.gradcheck(lambda x: full_vocabulary_kl(x, ref, 0.7), make_logits(0).requires_grad_())
+    assert torch.autograd.gradcheck(
+        lambda x: full_vocabulary_kl(x, ref, 0.7), make_logits(0).requires_grad_()
+    )
 
 
 def test_bad_input():
@@ -154,4 +168,9 @@ def test_bad_input():
     with pytest.raises(ValueError, match="differ"):
         kl_estimate(torch.zeros(1), torch.zeros(2))
     with pytest.raises(ValueError, match=r"got \[1, 2, 3\], \[1, 2, 4\]"):
-        chunked_full_kl(torch.zeros(1, 2, 3), torch.zeros(1, 2, 4), nn.Identity(), torch.ones(1, 2, dtype=torch.bool))
+        chunked_full_kl(
+            torch.zeros(1, 2, 3),
+            torch.zeros(1, 2, 4),
+            nn.Identity(),
+            torch.ones(1, 2, dtype=torch.bool),
+        )

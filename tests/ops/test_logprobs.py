@@ -31,10 +31,17 @@ def make(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Head, Tensor, Tens
     torch.manual_seed(0)
     head = Head(dtype)
     tokens = torch.tensor([0, 1, 3, 4, 6])[torch.randint(5, (3, 5))]
-    return torch.randn(3, 5, 4, dtype=dtype), head, tokens, lengths_to_keep(torch.tensor([5, 2, 3]), 5)
+    return (
+        torch.randn(3, 5, 4, dtype=dtype),
+        head,
+        tokens,
+        lengths_to_keep(torch.tensor([5, 2, 3]), 5),
+    )
 
 
-def run_backward(hidden: Tensor, head: Head, *args, **kwargs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def run_backward(
+    hidden: Tensor, head: Head, *args, **kwargs
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     hidden = hidden.clone().requires_grad_()
     head.zero_grad()
     out = token_log_probs(hidden, head, *args, with_entropy=True, **kwargs)
@@ -65,10 +72,14 @@ def test_naive_loop(temperature):
             if not keep[row, t]:
                 assert out.log_probs[row, t] == out.entropy[row, t] == 0
                 continue
-            weights = [math.exp(logit / temperature) for logit in head(hidden[row, t : t + 1])[0].tolist()]
+            weights = [
+                math.exp(logit / temperature) for logit in head(hidden[row, t : t + 1])[0].tolist()
+            ]
             share = [weight / sum(weights) for weight in weights]
             assert_close(out.log_probs[row, t], math.log(share[tokens[row, t]]), "float64")
-            assert_close(out.entropy[row, t], -sum(p * math.log(p) for p in share if p > 0), "float64")
+            assert_close(
+                out.entropy[row, t], -sum(p * math.log(p) for p in share if p > 0), "float64"
+            )
 
 
 def test_parity_with_trl():
@@ -94,7 +105,9 @@ def test_chunks_change_nothing(chunk_size):
 def test_chunks_bound_what_the_head_sees_and_recompute():
     hidden, head, tokens, keep = make()
     run_backward(hidden, head, tokens, keep, chunk_size=4)
-    assert sorted(head.rows) == sorted([4, 4, 2] * 2), "10 kept positions, once forward and once in the backward pass"
+    assert sorted(head.rows) == sorted([4, 4, 2] * 2), (
+        "10 kept positions, once forward and once in the backward pass"
+    )
 
 
 @pytest.mark.parametrize("with_entropy", [False, True])
@@ -138,7 +151,9 @@ def test_gradients_of_either_output_alone():
     for weights in ((1.0, 0.0), (0.0, 1.0), (2.0, -3.0)):
         leaf = hidden.clone().requires_grad_()
         out = token_log_probs(leaf, head, tokens, keep, 0.7, with_entropy=True)
-        chosen = [w * x.sum() for w, x in zip(weights, (out.log_probs, out.entropy), strict=True) if w]
+        chosen = [
+            w * x.sum() for w, x in zip(weights, (out.log_probs, out.entropy), strict=True) if w
+        ]
         (gradients[weights],) = torch.autograd.grad(sum(chosen), leaf)
     assert_close(gradients[2.0, -3.0], 2 * gradients[1.0, 0.0] - 3 * gradients[0.0, 1.0], "float64")
     assert gradients[0.0, 1.0].norm() > 0
@@ -149,7 +164,11 @@ def test_large_gradients_of_forbidden_tokens_stay_finite():
     hidden.requires_grad_()
     never = torch.zeros(7).index_fill(0, torch.tensor(FORBIDDEN), -INF)
     out = token_log_probs(
-        hidden, lambda x: nn.functional.linear(x, head.weight) + never, tokens, keep, with_entropy=True
+        hidden,
+        lambda x: nn.functional.linear(x, head.weight) + never,
+        tokens,
+        keep,
+        with_entropy=True,
     )
     (1e20 * (out.entropy.sum() + out.log_probs.sum())).backward()
     assert hidden.grad.isfinite().all()
@@ -164,16 +183,22 @@ def test_no_logits_are_held_with_chunks():
         token_log_probs(hidden, head, tokens, keep, chunk_size=4, with_entropy=True)
         assert all(shape[-1:] != (7,) for shape in held)
         token_log_probs(hidden, head, tokens, keep, chunk_size=0)
-        assert any(shape[-1:] == (7,) for shape in held), "without chunks they are held: the check above can fail"
+        assert any(shape[-1:] == (7,) for shape in held), (
+            "without chunks they are held: the check above can fail"
+        )
 
 
 @pytest.mark.parametrize("chunk_size", [0, 3])
 def test_same_bits_with_and_without_gradients(chunk_size):
     hidden, head, tokens, keep = make()
-    with_grad = token_log_probs(hidden, head, tokens, keep, 0.7, chunk_size=chunk_size, with_entropy=True)
+    with_grad = token_log_probs(
+        hidden, head, tokens, keep, 0.7, chunk_size=chunk_size, with_entropy=True
+    )
     assert with_grad.log_probs.requires_grad
     with torch.no_grad():
-        without = token_log_probs(hidden, head, tokens, keep, 0.7, chunk_size=chunk_size, with_entropy=True)
+        without = token_log_probs(
+            hidden, head, tokens, keep, 0.7, chunk_size=chunk_size, with_entropy=True
+        )
     assert_close(without.log_probs, with_grad.log_probs.detach(), "exact")
     assert_close(without.entropy, with_grad.entropy.detach(), "exact")
 
@@ -183,7 +208,9 @@ def test_masked_places_are_never_read(chunk_size):
     hidden, head, tokens, keep = make()
     clean = run_backward(hidden, head, tokens, keep, chunk_size=chunk_size)
     poisoned = hidden.masked_fill(~keep.unsqueeze(-1), NAN)
-    spoilt = run_backward(poisoned, head, tokens.masked_fill(~keep, -100), keep, chunk_size=chunk_size)
+    spoilt = run_backward(
+        poisoned, head, tokens.masked_fill(~keep, -100), keep, chunk_size=chunk_size
+    )
     for one, other in zip(clean, spoilt, strict=True):
         assert_close(other, one, "exact")
 
@@ -205,7 +232,9 @@ def test_support_renormalises(chunk_size):
     out = token_log_probs(hidden, head, tokens, keep, 0.7, support, chunk_size, with_entropy=True)
     for row, t in keep.nonzero().tolist():
         logits = (head(hidden[row, t : t + 1])[0] / 0.7).tolist()
-        weights = {token: math.exp(logits[token]) for token in support[row, t].tolist() if token >= 0}
+        weights = {
+            token: math.exp(logits[token]) for token in support[row, t].tolist() if token >= 0
+        }
         share = {token: weight / sum(weights.values()) for token, weight in weights.items()}
         assert_close(out.log_probs[row, t], math.log(share[int(tokens[row, t])]), "float64")
         assert_close(out.entropy[row, t], -sum(p * math.log(p) for p in share.values()), "float64")
@@ -219,7 +248,9 @@ def test_gradcheck():
     for chosen in (None, support):
 
         def outputs(hidden: Tensor, chosen: Tensor | None = chosen) -> tuple[Tensor, Tensor]:
-            out = token_log_probs(hidden, head, tokens, keep, 0.7, chosen, chunk_size=3, with_entropy=True)
+            out = token_log_probs(
+                hidden, head, tokens, keep, 0.7, chosen, chunk_size=3, with_entropy=True
+            )
             return out.log_probs, out.entropy
 
         assert torch.autograd.gradcheck(outputs, hidden.requires_grad_())
@@ -240,7 +271,9 @@ def test_float32_from_half_precision_logits():
     half = token_log_probs(hidden.bfloat16(), head.bfloat16(), tokens, keep, with_entropy=True)
     assert half.log_probs.dtype == half.entropy.dtype == torch.float32
     logits = head(hidden.bfloat16()[keep]).float().log_softmax(-1)
-    assert_close(half.log_probs[keep], logits.gather(-1, tokens[keep].unsqueeze(-1)).squeeze(-1), "exact")
+    assert_close(
+        half.log_probs[keep], logits.gather(-1, tokens[keep].unsqueeze(-1)).squeeze(-1), "exact"
+    )
 
 
 def test_bad_input():

@@ -28,8 +28,12 @@ from tests.ops.naive import MAX_LENGTH, OBJECTIVES, naive_loss, objective_id
 ALL = pytest.mark.parametrize("objective", OBJECTIVES, ids=objective_id)
 
 
-def loss_of(objective: Objective, case: Case, old: Tensor | None, unique: Tensor | None = None) -> Tensor:
-    surrogate = objective.surrogate(case.log_probs, old, case.advantages, case.keep, case.used, unique)
+def loss_of(
+    objective: Objective, case: Case, old: Tensor | None, unique: Tensor | None = None
+) -> Tensor:
+    surrogate = objective.surrogate(
+        case.log_probs, old, case.advantages, case.keep, case.used, unique
+    )
     total = reduce_terms(surrogate.terms, case.keep, case.used, objective.reduction)
     return step_loss(total, loss_divisor(case.keep, case.used, objective.reduction, MAX_LENGTH))
 
@@ -45,14 +49,18 @@ def single(log_probs: list[list[float]], advantages: list[float], **changes: Ten
     """One group; every token kept."""
     new = torch.tensor([log_probs], dtype=torch.float64)
     keep, used = torch.ones_like(new, dtype=torch.bool), torch.ones(new.shape[:2], dtype=torch.bool)
-    return dataclasses.replace(Case(new, new, new, torch.tensor([advantages]).double(), keep, used), **changes)
+    return dataclasses.replace(
+        Case(new, new, new, torch.tensor([advantages]).double(), keep, used), **changes
+    )
 
 
 @ALL
 @pytest.mark.parametrize("spread", [0.0, 0.3])
 def test_naive_loop(objective, spread):
     case = make_case(spread)
-    value, gradient = value_and_gradient(lambda c: loss_of(objective, c, c.old_log_probs.detach()), case)
+    value, gradient = value_and_gradient(
+        lambda c: loss_of(objective, c, c.old_log_probs.detach()), case
+    )
     expected, expected_gradient = value_and_gradient(lambda c: naive_loss(objective, c), case)
     assert_close(value, expected, "float64")
     assert_gradients_close(gradient, expected_gradient, 1e-12)
@@ -62,12 +70,15 @@ def test_naive_loop(objective, spread):
 def test_nan_in_masked_places(objective):
     case = make_case()
     value, gradient = value_and_gradient(lambda c: loss_of(objective, c, c.old_log_probs), case)
-    spoilt, spoilt_gradient = value_and_gradient(lambda c: loss_of(objective, c, c.old_log_probs), case.poisoned())
+    spoilt, spoilt_gradient = value_and_gradient(
+        lambda c: loss_of(objective, c, c.old_log_probs), case.poisoned()
+    )
     assert_close(spoilt, value, "exact")
     assert_close(spoilt_gradient, gradient, "exact")
-    surrogate = objective.surrogate(*dataclasses.astuple(case.poisoned())[:2], *dataclasses.astuple(case)[3:])
+    surrogate = objective.surrogate(
+        *dataclasses.astuple(case.poisoned())[:2], *dataclasses.astuple(case)[3:]
+    )
     assert surrogate.terms[~case.mask].eq(0).all()
-    assert surrogate.num_tokens == case.mask.sum()
 
 
 @ALL
@@ -82,7 +93,9 @@ def test_on_policy_is_the_default(objective):
         return
     policy_gradient = value_and_gradient(
         lambda c: step_loss(
-            reduce_terms(c.advantages.unsqueeze(-1) * c.log_probs, c.keep, c.used, objective.reduction),
+            reduce_terms(
+                c.advantages.unsqueeze(-1) * c.log_probs, c.keep, c.used, objective.reduction
+            ),
             loss_divisor(c.keep, c.used, objective.reduction, MAX_LENGTH),
         ),
         case,
@@ -100,7 +113,9 @@ def test_gradcheck(objective):
     case = make_case()
 
     def loss(log_probs: Tensor) -> Tensor:
-        return loss_of(objective, dataclasses.replace(case, log_probs=log_probs), case.old_log_probs)
+        return loss_of(
+            objective, dataclasses.replace(case, log_probs=log_probs), case.old_log_probs
+        )
 
     assert torch.autograd.gradcheck(loss, case.log_probs.requires_grad_())
 
@@ -112,7 +127,9 @@ def test_nothing_used_still_carries_a_graph(objective):
         dataclasses.replace(case, used=torch.zeros_like(case.used)),
         dataclasses.replace(case, keep=torch.zeros_like(case.keep)),
     ):
-        value, gradient = value_and_gradient(lambda c: loss_of(objective, c, c.old_log_probs), empty.poisoned())
+        value, gradient = value_and_gradient(
+            lambda c: loss_of(objective, c, c.old_log_probs), empty.poisoned()
+        )
         assert value == 0
         assert_close(gradient, torch.zeros_like(gradient), "exact")
 
@@ -123,9 +140,13 @@ def test_clip_worked_numbers():
     case = single([[math.log(1.5), math.log(0.5)]] * 2, [1.0, -1.0])
     surrogate = DAPO().surrogate(case.log_probs, old, case.advantages, case.keep, case.used)
     assert_close(surrogate.terms, [[[1.28, 0.5], [-1.5, -0.8]]], "float64")
-    assert (surrogate.num_clipped_low, surrogate.num_clipped_high, surrogate.num_tokens) == (1, 1, 4)
-    cispo = CISPO(clip_low=0.2).surrogate(case.log_probs, old, case.advantages, case.keep, case.used)
-    expected = [[[1.28 * math.log(1.5), 0.8 * math.log(0.5)], [-1.28 * math.log(1.5), -0.8 * math.log(0.5)]]]
+    assert (surrogate.num_clipped_low, surrogate.num_clipped_high) == (1, 1)
+    cispo = CISPO(clip_low=0.2).surrogate(
+        case.log_probs, old, case.advantages, case.keep, case.used
+    )
+    expected = [
+        [[1.28 * math.log(1.5), 0.8 * math.log(0.5)], [-1.28 * math.log(1.5), -0.8 * math.log(0.5)]]
+    ]
     assert_close(cispo.terms, expected, "float64")
     assert (cispo.num_clipped_low, cispo.num_clipped_high) == (2, 2)
 
@@ -133,8 +154,10 @@ def test_clip_worked_numbers():
 def test_gspo_counts_the_tokens_of_clipped_samples():
     case = single([[1.0, 1.0, 5.0], [-1.0, -1.0, -1.0]], [1.0, -1.0])
     case = dataclasses.replace(case, keep=torch.tensor([[[True, True, False], [True, True, True]]]))
-    surrogate = GSPO().surrogate(case.log_probs, torch.zeros(1, 2, 3).double(), case.advantages, case.keep, case.used)
-    assert (surrogate.num_clipped_low, surrogate.num_clipped_high, surrogate.num_tokens) == (3, 2, 5)
+    surrogate = GSPO().surrogate(
+        case.log_probs, torch.zeros(1, 2, 3).double(), case.advantages, case.keep, case.used
+    )
+    assert (surrogate.num_clipped_low, surrogate.num_clipped_high) == (3, 2)
 
 
 def test_gspo_gradient_is_the_papers():
@@ -169,7 +192,11 @@ def test_mwer_gives_an_empty_completion_no_share():
     log_probs = [[-0.0, -0.0], [-1.0, -0.5], [-0.3, -0.2]]
     keep = torch.tensor([[[False, False], [True, True], [True, True]]])
     case = single(log_probs, [9.0, 1.0, -1.0], keep=keep)
-    assert_close(loss_of(MWER(), case, None), loss_of(MWER(), single(log_probs[1:], [1.0, -1.0]), None), "float64")
+    assert_close(
+        loss_of(MWER(), case, None),
+        loss_of(MWER(), single(log_probs[1:], [1.0, -1.0]), None),
+        "float64",
+    )
 
 
 def test_mwer_baseline_does_not_move_the_gradient():
@@ -195,13 +222,25 @@ def test_unique_samples():
     assert unique_samples(tokens, keep, used).tolist() == [[False, True, True, False]]
 
 
+def test_only_mwer_needs_to_know_which_samples_repeat():
+    assert [type(objective) for objective in OBJECTIVES if objective.needs_unique] == [MWER]
+
+
 def test_papers_defaults():
-    assert (GRPO().reduction, GRPO().advantage, GRPO().drop_zero_variance) == ("sample_mean", "normalised", False)
+    assert (GRPO().reduction, GRPO().advantage, GRPO().drop_zero_variance) == (
+        "sample_mean",
+        "normalised",
+        False,
+    )
     assert (DrGRPO().reduction, DrGRPO().advantage) == ("fixed_length", "centred")
     assert (DAPO().clip_low, DAPO().clip_high) == (0.2, 0.28)
     assert (DAPO().reduction, DAPO().drop_zero_variance) == ("token_mean", True)
     assert (GSPO().clip_low, GSPO().clip_high, GSPO().reduction) == (3e-4, 4e-4, "sample_mean")
-    assert (CISPO().reduction, MWER().reduction, MWER().advantage) == ("token_mean", "group_mean", "centred")
+    assert (CISPO().reduction, MWER().reduction, MWER().advantage) == (
+        "token_mean",
+        "group_mean",
+        "centred",
+    )
 
 
 class TakesAnObjective:
@@ -214,7 +253,9 @@ def test_yaml_class_path(objective):
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(TakesAnObjective, "algorithm")
     name = f"lightning_audiorl.ops.{type(objective).__name__}"
-    built = parser.instantiate(parser.parse_object({"algorithm": {"objective": {"class_path": name}}}))
+    built = parser.instantiate(
+        parser.parse_object({"algorithm": {"objective": {"class_path": name}}})
+    )
     assert built.algorithm.objective == type(objective)()
     spelt = {"class_path": name, "init_args": {"clip_hi": 1}}
     with pytest.raises(jsonargparse.ArgumentError, match="clip_hi"):
@@ -223,7 +264,9 @@ def test_yaml_class_path(objective):
 
 def test_bad_input():
     case = make_case()
-    with pytest.raises(ValueError, match=r"got \[3, 4, 5\], \[3, 4, 5\], \[3, 4, 5\], \[12\], \[3, 4\]"):
+    with pytest.raises(
+        ValueError, match=r"got \[3, 4, 5\], \[3, 4, 5\], \[3, 4, 5\], \[12\], \[3, 4\]"
+    ):
         GRPO().surrogate(case.log_probs, None, case.advantages.flatten(), case.keep, case.used)
     with pytest.raises(ValueError, match="group_mean"):
         MWER(reduction="token_mean")

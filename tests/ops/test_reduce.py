@@ -46,7 +46,10 @@ def test_worked_numbers():
 def test_naive_loop(reduction):
     case = make_case()
     terms = case.log_probs
-    groups = [{g: list(terms[b, g][case.keep[b, g]]) for g in range(4) if case.used[b, g]} for b in range(3)]
+    groups = [
+        {g: list(terms[b, g][case.keep[b, g]]) for g in range(4) if case.used[b, g]}
+        for b in range(3)
+    ]
     groups = [group for group in groups if group]
     total = reduce_terms(terms, case.keep, case.used, reduction)
     loss = step_loss(total, loss_divisor(case.keep, case.used, reduction, MAX_LENGTH))
@@ -67,7 +70,8 @@ def test_nan_and_graph(reduction):
     terms.grad = None
     nothing = torch.zeros_like(case.used)
     empty = step_loss(
-        reduce_terms(terms, case.keep, nothing, reduction), loss_divisor(case.keep, nothing, reduction, MAX_LENGTH)
+        reduce_terms(terms, case.keep, nothing, reduction),
+        loss_divisor(case.keep, nothing, reduction, MAX_LENGTH),
     )
     empty.backward()
     assert empty == 0
@@ -78,15 +82,20 @@ def test_nan_and_graph(reduction):
 def test_gradcheck(reduction):
     case = make_case()
     assert torch.autograd.gradcheck(
-        lambda terms: reduce_terms(terms, case.keep, case.used, reduction), case.log_probs.requires_grad_()
+        lambda terms: reduce_terms(terms, case.keep, case.used, reduction),
+        case.log_probs.requires_grad_(),
     )
 
 
 def total_of(objective: Objective, case: Case, tokens: Tensor) -> Tensor:
     unique = unique_samples(tokens, case.keep, case.used)
-    surrogate = objective.surrogate(case.log_probs, case.old_log_probs, case.advantages, case.keep, case.used, unique)
+    surrogate = objective.surrogate(
+        case.log_probs, case.old_log_probs, case.advantages, case.keep, case.used, unique
+    )
     kl = kl_estimate(case.log_probs, case.ref_log_probs, "k3", case.mask)
-    return reduce_terms(kl_penalised(surrogate.terms, kl, BETA), case.keep, case.used, objective.reduction)
+    return reduce_terms(
+        kl_penalised(surrogate.terms, kl, BETA), case.keep, case.used, objective.reduction
+    )
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=objective_id)
@@ -106,9 +115,13 @@ def test_micro_batches_change_nothing(objective, cut):
     counts = [loss_divisor(m.keep, m.used, objective.reduction, MAX_LENGTH) for m in micro_batches]
     assert sum(counts) == divisor
     losses = []
-    for micro, log_probs, words in zip(micro_batches, leaf.split(cut), tokens.split(cut), strict=True):
+    for micro, log_probs, words in zip(
+        micro_batches, leaf.split(cut), tokens.split(cut), strict=True
+    ):
         longest = int(micro.keep.sum(-1).max())
-        per_token = [x[..., :longest] for x in (log_probs, micro.old_log_probs, micro.ref_log_probs)]
+        per_token = [
+            x[..., :longest] for x in (log_probs, micro.old_log_probs, micro.ref_log_probs)
+        ]
         trimmed = Case(*per_token, micro.advantages, micro.keep[..., :longest], micro.used)
         losses.append(step_loss(total_of(objective, trimmed, words[..., :longest]), sum(counts)))
         losses[-1].backward()

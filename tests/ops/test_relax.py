@@ -25,7 +25,9 @@ FORMS: tuple[RelaxForm, ...] = ("soft", "straight_through")
 
 
 def make_logits(*shape: int, seed: int = 0) -> Tensor:
-    return 2 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return 2 * torch.randn(
+        *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
 def draws(num_draws: int, num: int, classes: int, name: str = "test") -> Tensor:
@@ -50,7 +52,9 @@ def test_classes_are_codes_and_the_end():
     logits = torch.tensor([[0.1, 0.2, 0.3, 0.4, 0.5]])
     classes = code_logits(logits, torch.tensor([3, 1]), [0, 4])
     assert_close(classes, [[0.4, 0.2, math.log(math.exp(0.1) + math.exp(0.5))]])
-    assert_close(code_logits(logits, torch.tensor([3, 1]), [0, 4], with_stop=False), [[0.4, 0.2, -INF]])
+    assert_close(
+        code_logits(logits, torch.tensor([3, 1]), [0, 4], with_stop=False), [[0.4, 0.2, -INF]]
+    )
 
 
 def test_impossible_tokens_leave_no_nan():
@@ -108,7 +112,9 @@ def test_posterior_noise_gives_the_own_sample():
 def test_posterior_noise_over_own_samples_is_gumbel_noise():
     """Averaged over draws of the own class it is fresh noise again: mean 0.577, variance 1.645."""
     logits = make_logits(1, 4).expand(20000, 4)
-    own = torch.multinomial(logits[0].softmax(-1), 20000, True, generator=torch.Generator().manual_seed(3))
+    own = torch.multinomial(
+        logits[0].softmax(-1), 20000, True, generator=torch.Generator().manual_seed(3)
+    )
     noise = posterior_noise(logits, own, draws(1, 20000, 4))[0]
     assert (noise.mean(0) - 0.5772).abs().max() < 0.04
     assert (noise.var(0) - math.pi**2 / 6).abs().max() < 0.12
@@ -158,7 +164,10 @@ def test_soft_goes_to_hard_as_tau_falls():
     own = logits.argmax(-1)
     noise = posterior_noise(logits, own, draws(1, 20, 5))
     hard = torch.nn.functional.one_hot(own, 5)
-    errors = [float((relax(logits, tau, noise, "soft") - hard).abs().mean()) for tau in (2.0, 0.5, 0.1, 0.01, 1e-5)]
+    errors = [
+        float((relax(logits, tau, noise, "soft") - hard).abs().mean())
+        for tau in (2.0, 0.5, 0.1, 0.01, 1e-5)
+    ]
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 1e-6
 
@@ -180,8 +189,17 @@ def test_bad_relaxation(tau: float, form: RelaxForm):
 
 
 def test_schedules():
-    assert [Schedule(1.0, 0.5, "linear", 100).at(step, 7) for step in (0, 50, 100, 500)] == [1.0, 0.75, 0.5, 0.5]
-    assert [Schedule(1.0, 0.25, "exponential").at(step, 10) for step in (0, 5, 10)] == [1.0, 0.5, 0.25]
+    assert [Schedule(1.0, 0.5, "linear", 100).at(step, 7) for step in (0, 50, 100, 500)] == [
+        1.0,
+        0.75,
+        0.5,
+        0.5,
+    ]
+    assert [Schedule(1.0, 0.25, "exponential").at(step, 10) for step in (0, 5, 10)] == [
+        1.0,
+        0.5,
+        0.25,
+    ]
     assert Schedule(0.3).at(99, 100) == 0.3
     assert TauSchedule().at(5, 10) == 1.0
 

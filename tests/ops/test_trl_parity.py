@@ -61,9 +61,15 @@ def trl_loss(
     num_rows = len(log_probs)
     metrics: dict[str, dict[str, list[float]]] = {"train": defaultdict(list)}
     trainer = SimpleNamespace(
-        _get_per_token_logps_and_entropies=lambda *_, **__: (log_probs, torch.zeros_like(log_probs), None),
+        _get_per_token_logps_and_entropies=lambda *_, **__: (
+            log_probs,
+            torch.zeros_like(log_probs),
+            None,
+        ),
         args=SimpleNamespace(use_bias_correction_kl=False, delta=None, steps_per_generation=1),
-        accelerator=SimpleNamespace(num_processes=1, gather=lambda x: x, reduce=lambda x, reduction: x),
+        accelerator=SimpleNamespace(
+            num_processes=1, gather=lambda x: x, reduce=lambda x, reduction: x
+        ),
         model=SimpleNamespace(training=True),
         loss_type=loss_type,
         importance_sampling_level=level,
@@ -105,10 +111,11 @@ def our_loss(
     terms = surrogate.terms if weights is None else surrogate.terms * weights
     total = reduce_terms(kl_penalised(terms, kl, beta), case.keep, case.used, objective.reduction)
     loss = step_loss(total, loss_divisor(case.keep, case.used, objective.reduction, MAX_LENGTH))
+    num_tokens = case.mask.sum()
     counts = {
-        "clip_ratio/low_mean": float(surrogate.num_clipped_low / surrogate.num_tokens),
-        "clip_ratio/high_mean": float(surrogate.num_clipped_high / surrogate.num_tokens),
-        "kl": float(kl.detach().sum() / surrogate.num_tokens),
+        "clip_ratio/low_mean": float(surrogate.num_clipped_low / num_tokens),
+        "clip_ratio/high_mean": float(surrogate.num_clipped_high / num_tokens),
+        "kl": float(kl.detach().sum() / num_tokens),
     }
     return loss, counts
 
@@ -133,7 +140,9 @@ def test_loss_gradient_and_counts(objective, loss_type, level, beta, on_policy):
     compared = ["kl"] if beta else []
     if loss_type != "cispo" and level == "token":
         compared += ["clip_ratio/low_mean", "clip_ratio/high_mean"]
-        assert on_policy or any(ours[2][name] > 0 for name in compared[-2:]), "the case must clip something"
+        assert on_policy or any(ours[2][name] > 0 for name in compared[-2:]), (
+            "the case must clip something"
+        )
     for name in compared:
         assert_close(ours[2][name], theirs[2][name], "float32")
 
@@ -143,7 +152,9 @@ def test_importance_weights_enter_alike(objective, loss_type, level):
     """Into the objective, not into the KL penalty."""
     case = everyone_used()
     weights = truncated_importance_weights(case.log_probs, case.old_log_probs, case.keep, cap=1.2)
-    theirs = with_gradient(case, lambda c: trl_loss(objective, loss_type, level, c, None, 0.1, weights))
+    theirs = with_gradient(
+        case, lambda c: trl_loss(objective, loss_type, level, c, None, 0.1, weights)
+    )
     ours = with_gradient(case, lambda c: our_loss(objective, c, None, 0.1, weights))
     assert_close(ours[0], theirs[0], "float64")
     assert_gradients_close(ours[1], theirs[1], 1e-12)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lightning_audiorl.commands.plan import Settings
-from lightning_audiorl.models import Finetune, TextLMPolicy, TinyCausalLM
+from lightning_audiorl.models import TextLMPolicy, TinyCausalLM
 from lightning_audiorl.types import Decoding
 
 SMALL = TinyCausalLM(width=32, layers=2, heads=2)
@@ -14,11 +14,7 @@ SMALL = TinyCausalLM(width=32, layers=2, heads=2)
 def settings(**changes: Any) -> Settings:
     """GRPO of a text model: 4 prompts in micro-batches of 2, 3 samples each, 8 tokens at most."""
     values: dict[str, Any] = {
-        "policy_class": TextLMPolicy,
-        "init_from": SMALL,
-        "finetune": Finetune(),
-        "revision": None,
-        "dtype": "float32",
+        "make_policy": lambda: TextLMPolicy(SMALL),
         "autocast": None,
         "group_size": 3,
         "needs_rollout": True,

@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 import yaml
+from transformers import LlamaConfig, LlamaForCausalLM, Xcodec2Config, Xcodec2Model
 
 from lightning_audiorl import cli
-from lightning_audiorl.commands.plan import read_settings, trace
+from lightning_audiorl.commands.plan import pieces, read_settings, trace
 from lightning_audiorl.commands.plan.meter import Meter
 from lightning_audiorl.commands.plan.skeleton import build_skeleton
+from lightning_audiorl.models import SpeechLMPolicy
+from tests.codecs.test_hf import SIZES
 from tests.command import class_of, tiny_config
-from tests.planner.runs import settings
 
 
 def write(folder: Path, config: dict[str, Any]) -> str:
@@ -44,9 +46,20 @@ def test_tables_and_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
     cli.main([*args, "--num_devices", "2"])
     said = capsys.readouterr().out
-    for piece in ("2 prompts x 4 samples", "| single ", "| ddp x 2 ", "| fsdp x 2 ", "fits into 1 GiB"):
+    for piece in (
+        "2 prompts x 4 samples",
+        "| single ",
+        "| ddp x 2 ",
+        "| fsdp x 2 ",
+        "fits into 1 GiB",
+    ):
         assert piece in said
-    assert len([line for line in said.splitlines() if line.startswith(("| single", "| ddp", "| fsdp"))]) == 9
+    assert (
+        len(
+            [line for line in said.splitlines() if line.startswith(("| single", "| ddp", "| fsdp"))]
+        )
+        == 9
+    )
 
 
 def test_read_what_fit_reads(tmp_path: Path) -> None:
@@ -54,7 +67,7 @@ def test_read_what_fit_reads(tmp_path: Path) -> None:
     config["trainer"]["precision"] = "bf16-mixed"
     read = read_settings(write(tmp_path, config))
     assert (read.group_size, read.beta, read.micro_batch_size, read.max_tokens) == (6, 0.0, 3, 99)
-    assert (read.dtype, read.autocast, read.batch_size) == ("float32", "bfloat16", 2)
+    assert (read.autocast, read.batch_size) == ("bfloat16", 2)
     assert read_settings(write(tmp_path, config), batch_size=7).batch_size == 7
     sft = read_settings(write(tmp_path, tiny_config(tmp_path, "SFT")))
     assert not sft.needs_rollout
@@ -82,16 +95,18 @@ def test_bad_settings_are_named(tmp_path: Path) -> None:
 
 def test_a_folder_without_config_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
-    config = tiny_config(tmp_path, policy=class_of("models.FunAsrNanoPolicy", init_from=str(tmp_path / "model")))
+    config = tiny_config(
+        tmp_path, policy=class_of("models.FunAsrNanoPolicy", init_from=str(tmp_path / "model"))
+    )
     assert "has no config.json" in refused(tmp_path, config)
 
 
-def test_an_unknown_policy_class_is_named() -> None:
+def test_a_policy_of_another_kind_is_named() -> None:
     class Another:
         pass
 
-    with pytest.raises(ValueError, match="no outline of the policy class Another; known are FunAsrNanoPolicy"):
-        build_skeleton(Another, settings().init_from, None, "float32", None, Meter())  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="Another is no CachedPromptPolicy, whose rollout"):
+        build_skeleton(Another, Meter())  # type: ignore[arg-type]
 
 
 def test_audio_that_the_encoder_does_not_take(tmp_path: Path) -> None:
@@ -100,3 +115,62 @@ def test_audio_that_the_encoder_does_not_take(tmp_path: Path) -> None:
         trace(read, audio_s=100.0)
     with pytest.raises(ValueError, match="audio_s > 0"):
         trace(read, audio_s=0.0)
+
+
+def test_speech_is_planned_from_two_config_files(tmp_path: Path) -> None:
+    """No weights, no tokenizer, no feature extractor: the language model's and the codec's config.json are enough."""
+    num_codes, vocab_size = 64, 100
+    sizes = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    language_model = LlamaConfig(vocab_size=vocab_size, **sizes)
+    codec = Xcodec2Config(**SIZES, quantization_levels=[4, 4, 4])
+    language_model.save_pretrained(tmp_path / "lm")
+    codec.save_pretrained(tmp_path / "codec")
+    policy = class_of(
+        "models.SpeechLMPolicy",
+        init_from=str(tmp_path / "lm"),
+        codec=class_of("codecs.Xcodec2Codec", init_from=str(tmp_path / "codec")),
+        template=class_of("models.LlasaTemplate"),
+    )
+    working = trace(
+        read_settings(write(tmp_path, tiny_config(tmp_path, policy=policy))), audio_s=1.0
+    )
+
+    held = {piece.name: piece.num_bytes for piece in pieces(working)}
+    assert held["lm (trainable)"] == sum(
+        p.nbytes for p in LlamaForCausalLM(language_model).parameters()
+    )
+    real = Xcodec2Model(codec)
+    assert held["codec"] == sum(tensor.nbytes for tensor in (*real.parameters(), *real.buffers()))
+    assert isinstance(working.policy, SpeechLMPolicy)
+    assert int(working.policy.codec.cardinality) == num_codes
+    assert min(working.phases[phase] for phase in ("rollout", "reference", "update")) > 0
+
+
+def test_the_codec_must_fit_the_language_model(tmp_path: Path) -> None:
+    LlamaConfig(vocab_size=10).save_pretrained(tmp_path / "lm")
+    policy = class_of(
+        "models.SpeechLMPolicy",
+        init_from=str(tmp_path / "lm"),
+        codec=class_of("codecs.TinyCodec", init_from=class_of("codecs.TinyCodecConfig")),
+    )
+    assert "the language model only 10 tokens" in refused(
+        tmp_path, tiny_config(tmp_path, policy=policy)
+    )
+
+
+def test_a_shipped_run_of_speech_synthesis_is_planned(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With its tokenizer, and a codec whose weights are there."""
+    monkeypatch.chdir(Path(__file__).parents[2])
+    cli.main(
+        ["plan", "--config", "configs/quickstart_tts.yaml", "--audio_s", "1", "--json", "true"]
+    )
+    data = json.loads(capsys.readouterr().out)
+    assert data["parts"]["codec"] > 0
+    assert data["parts"]["lm (trainable)"] == data["parts"]["reference"] > 1_000_000

@@ -77,7 +77,9 @@ def score(policy: TextLMPolicy) -> None:
     tokens, keep = torch.full(shape, 5), torch.ones(shape, dtype=torch.bool)
     rollout = Rollout(tokens, keep, torch.zeros(shape), torch.ones(shape[:2], dtype=torch.bool))
     hidden = policy.hidden(TextContext(["a", "b"], [1.0, 1.0], [[5] * 40] * 2), rollout)
-    scored = ops.token_log_probs(hidden, policy.head, tokens.flatten(0, 1), keep.flatten(0, 1), with_entropy=True)
+    scored = ops.token_log_probs(
+        hidden, policy.head, tokens.flatten(0, 1), keep.flatten(0, 1), with_entropy=True
+    )
     scored.log_probs.sum().backward()
 
 
@@ -97,7 +99,7 @@ def allocated_peak(policy: TextLMPolicy) -> int:
 
 def test_an_update_takes_what_the_allocator_gives_out() -> None:
     meter = Meter()
-    policy = build_skeleton(TextLMPolicy, SMALL, None, "float32", None, meter)
+    policy = build_skeleton(lambda: TextLMPolicy(SMALL), meter)
     assert isinstance(policy, TextLMPolicy)
     with meter:
         score(policy)

@@ -30,6 +30,10 @@ ROOT = Path(__file__).parents[2]
 MIB = 2**20
 
 
+def of(finetune: Finetune) -> Settings:
+    return settings(make_policy=lambda: TextLMPolicy(SMALL, finetune))
+
+
 @pytest.fixture(scope="module")
 def working() -> Working:
     return trace(settings(), audio_s=2.0)
@@ -49,11 +53,14 @@ def test_parameters_of_the_shipped_examples(
 ) -> None:
     monkeypatch.chdir(ROOT)
     run = read_settings(f"configs/plan/{name}.yaml")
-    policy = build_skeleton(run.policy_class, run.init_from, run.finetune, run.dtype, None, Meter())
+    policy = build_skeleton(run.make_policy, Meter())
 
     def count(part: str) -> int:
         modules = policy.parts()[part]
-        return sum(p.numel() for p in {id(p): p for module in modules for p in module.parameters()}.values())
+        return sum(
+            p.numel()
+            for p in {id(p): p for module in modules for p in module.parameters()}.values()
+        )
 
     assert count("lm") == lm
     if encoder is not None:
@@ -66,11 +73,13 @@ def test_parts_are_those_of_the_real_policy(working: Working) -> None:
     sizes = {piece.name: piece.num_bytes for piece in pieces(working)}
     assert sizes["lm (trainable)"] == sizes["reference"] == num_bytes
     assert sizes["optimizer"] == 2 * num_bytes
-    assert {piece.name: piece.phases for piece in pieces(working)}["reference"] == NEEDED["reference"]
+    assert {piece.name: piece.phases for piece in pieces(working)}["reference"] == NEEDED[
+        "reference"
+    ]
 
 
 def test_a_fresh_adapter_needs_no_reference_and_little_optimizer() -> None:
-    lora = trace(settings(finetune=Finetune(lm="lora", lora_rank=2)), audio_s=2.0)
+    lora = trace(of(finetune=Finetune(lm="lora", lora_rank=2)), audio_s=2.0)
     sizes = {piece.name: piece.num_bytes for piece in pieces(lora)}
     assert "reference" not in sizes
     assert sizes["optimizer"] == 2 * sizes["lm (trainable)"] < sizes["lm"]
@@ -107,7 +116,7 @@ def test_sharding_takes_less_of_what_can_be_sharded() -> None:
 def test_gradient_checkpointing_and_smaller_micro_batches_take_less() -> None:
     base = trace(settings(), audio_s=2.0)
     fewer = trace(settings(micro_batch_size=1), audio_s=2.0)
-    again = trace(settings(finetune=Finetune(gradient_checkpointing=True)), audio_s=2.0)
+    again = trace(of(finetune=Finetune(gradient_checkpointing=True)), audio_s=2.0)
     assert fewer.phases["update"] < base.phases["update"]
     assert again.phases["update"] < base.phases["update"]
     assert again.phases["rollout"] == base.phases["rollout"] == fewer.phases["rollout"]
@@ -115,15 +124,22 @@ def test_gradient_checkpointing_and_smaller_micro_batches_take_less() -> None:
 
 def test_an_encoder_decoder() -> None:
     whisper = TinyWhisper(width=32, encoder_layers=1, decoder_layers=2, heads=2, chunk_length_s=4)
-    made = trace(settings(policy_class=WhisperPolicy, init_from=whisper), audio_s=2.0)
-    assert made.context_bytes == 4 * 200 * 32 * 4 + 4 * 4 * 8, "4 clips: 200 frames in float32, 4 tokens in int64"
+    made = trace(settings(make_policy=lambda: WhisperPolicy(whisper)), audio_s=2.0)
+    assert made.context_bytes == 4 * 200 * 32 * 4 + 4 * 4 * 8, (
+        "4 clips: 200 frames in float32, 4 tokens in int64"
+    )
     assert min(made.phases[phase] for phase in ("encode", "rollout", "reference", "update")) > 0
 
 
 def test_without_the_fused_kernel_of_the_cpu_packed_rows_hold_their_scores() -> None:
     long = settings(decoding=Decoding(max_new_tokens=32, min_cap=32))
-    fused, plain = (trace(replace(long, accelerator=kind), audio_s=2.0, text_tokens=400) for kind in ("cpu", "gpu"))
-    scores = 4 * 2 * SMALL.heads * 3 * 31 * 400  # float32, 2 prompts, 3 samples of 31 tokens that attend to 400
+    fused, plain = (
+        trace(replace(long, accelerator=kind), audio_s=2.0, text_tokens=400)
+        for kind in ("cpu", "gpu")
+    )
+    scores = (
+        4 * 2 * SMALL.heads * 3 * 31 * 400
+    )  # float32, 2 prompts, 3 samples of 31 tokens that attend to 400
     assert plain.phases["reference"] >= fused.phases["reference"] + scores // 2
     assert plain.phases["rollout"] == fused.phases["rollout"]
 

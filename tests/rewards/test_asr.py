@@ -52,7 +52,9 @@ def one(reward: Reward, reference: str, text: str, **row: Any) -> float:
         (Keyword(keywords=["bob"], neutral=0.7), 0, 0, 0.7),
     ],
 )
-def test_empty_texts(reward: Reward, empty_reference: float, empty_hypothesis: float, both_empty: float) -> None:
+def test_empty_texts(
+    reward: Reward, empty_reference: float, empty_hypothesis: float, both_empty: float
+) -> None:
     assert one(reward, "", "call Bob now") == pytest.approx(empty_reference)
     assert one(reward, "call Bob now", " ") == pytest.approx(empty_hypothesis)
     assert one(reward, "...", "<unk>") == both_empty
@@ -64,7 +66,8 @@ def test_finite_and_within_the_stated_range(reward: Reward) -> None:
     pool = ["bob", "call", "now", "你", "я"]
     batch = [
         hypothesis(
-            *(" ".join(draw.choices(pool, k=draw.randint(0, 6))) for _ in range(2)), num_tokens=draw.randint(0, 12)
+            *(" ".join(draw.choices(pool, k=draw.randint(0, 6))) for _ in range(2)),
+            num_tokens=draw.randint(0, 12),
         )
         for _ in range(100)
     ]
@@ -96,9 +99,9 @@ def test_accuracy_counts_in_the_unit_of_the_language() -> None:
 
 
 def test_normalisers_are_replaceable() -> None:
-    assert one(Accuracy(normalisers={"zh": MixedNormaliser()}), "我要 home", "我要 hole", lang="zh") == pytest.approx(
-        2 / 3
-    )
+    assert one(
+        Accuracy(normalisers={"zh": MixedNormaliser()}), "我要 home", "我要 hole", lang="zh"
+    ) == pytest.approx(2 / 3)
 
 
 def test_exp_accuracy_and_edits() -> None:
@@ -140,8 +143,12 @@ def test_keyword_precision_and_recall() -> None:
     reference = "anna met bob in new york"
     row = {"keywords": ("Bob", "New York")}
     assert one(reward, reference, "anna met bob in new york", **row) == 1
-    assert one(reward, reference, "anna met rob in new york", **row) == pytest.approx((1 + 2 / 3) / 2)
-    assert one(reward, reference, "anna met bob anna in new york", **row) == pytest.approx((3 / 4 + 1) / 2)
+    assert one(reward, reference, "anna met rob in new york", **row) == pytest.approx(
+        (1 + 2 / 3) / 2
+    )
+    assert one(reward, reference, "anna met bob anna in new york", **row) == pytest.approx(
+        (3 / 4 + 1) / 2
+    )
     assert one(reward, reference, "somebody went out", **row) == 0
     assert one(reward, "it rains", "anna rains", **row) == 0, "an invented keyword is punished"
     assert one(reward, "it rains", "it pours", **row) == 1
@@ -149,7 +156,9 @@ def test_keyword_precision_and_recall() -> None:
 
 
 def test_soft_overlong() -> None:
-    reward = SoftOverlong(Decoding(max_new_tokens=100, min_cap=10, tokens_per_second=5.0), buffer_share=0.5)
+    reward = SoftOverlong(
+        Decoding(max_new_tokens=100, min_cap=10, tokens_per_second=5.0), buffer_share=0.5
+    )
     values = [one(reward, "", "", duration_s=2.0, num_tokens=n) for n in (0, 10, 15, 20, 30)]
     assert values == [0, 0, -0.5, -1, -1]
 

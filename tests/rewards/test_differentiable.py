@@ -12,12 +12,17 @@ from lightning_audiorl.token2text import Token2Text
 from lightning_audiorl.types import Utterance
 from tests.helpers import assert_close
 
-ROWS = [Utterance("a", (), "one", 1.0, speaker="ann"), Utterance("b", (), "two", 1.0, speaker="bob")]
+ROWS = [
+    Utterance("a", (), "one", 1.0, speaker="ann"),
+    Utterance("b", (), "two", 1.0, speaker="bob"),
+]
 CODES, LENGTHS = torch.tensor([[3, 1, 4, 1], [2, 6, 0, 0]]), torch.tensor([4, 2])
 
 
 def make(labels: dict[str, list[str]] | None = None) -> Token2Text:
-    return Token2Text(8, "enotw ", labels, width=16, dilations=(1,), heads=2, decoder_layers=1, codec_hash="ours")
+    return Token2Text(
+        8, "enotw ", labels, width=16, dilations=(1,), heads=2, decoder_layers=1, codec_hash="ours"
+    )
 
 
 def test_a_mix_is_the_weighted_sum_of_its_parts() -> None:

@@ -10,7 +10,14 @@ import pytest
 import torch
 from jsonargparse import ArgumentError, ArgumentParser
 
-from lightning_audiorl.rewards import Accuracy, Hallucination, Keyword, Reward, RewardError, RewardMix
+from lightning_audiorl.rewards import (
+    Accuracy,
+    Hallucination,
+    Keyword,
+    Reward,
+    RewardError,
+    RewardMix,
+)
 from lightning_audiorl.text import Loop, MixedNormaliser
 from lightning_audiorl.types import Hypothesis
 from tests.text.cases import hypothesis
@@ -51,7 +58,9 @@ def valued(values: list[Any]) -> Custom:
 def test_worked_numbers() -> None:
     scores = RewardMix([Accuracy(weight=2.0), Hallucination(weight=0.5)]).score(GROUPS)
     torch.testing.assert_close(scores.parts["accuracy"], torch.tensor([[1.0, 0.5], [1.0, -2.0]]))
-    torch.testing.assert_close(scores.parts["hallucination"], torch.tensor([[0.0, 0.0], [0.0, -1.0]]))
+    torch.testing.assert_close(
+        scores.parts["hallucination"], torch.tensor([[0.0, 0.0], [0.0, -1.0]])
+    )
     torch.testing.assert_close(scores.total, torch.tensor([[2.0, 1.0], [2.0, -4.5]]))
     assert scores.total.dtype == torch.float32
     assert scores.valid.all()
@@ -79,7 +88,10 @@ def test_the_others_of_a_group_keep_their_value_within_it() -> None:
     def answer(hypotheses: Sequence[Hypothesis]) -> list[float]:
         if any(h.text == "broken" for h in hypotheses):
             raise ValueError("broken")
-        groups = [[h for h in hypotheses if h.row.id == name] for name in dict.fromkeys(h.row.id for h in hypotheses)]
+        groups = [
+            [h for h in hypotheses if h.row.id == name]
+            for name in dict.fromkeys(h.row.id for h in hypotheses)
+        ]
         return [float(len(group)) for group in groups for _ in group]
 
     group = [hypothesis("a", text, id="x") for text in ("a", "broken", "b", "c")]
@@ -88,19 +100,28 @@ def test_the_others_of_a_group_keep_their_value_within_it() -> None:
     assert scores.total[scores.valid].tolist() == [3.0] * 3 + [4.0] * 4
 
 
-def test_a_reward_that_fails_on_groups_alone_is_asked_one_by_one_unless_a_sample_is_at_fault() -> None:
+def test_a_reward_that_fails_on_groups_alone_is_asked_one_by_one_unless_a_sample_is_at_fault() -> (
+    None
+):
     def answer(hypotheses: Sequence[Hypothesis]) -> list[float]:
         if len(hypotheses) > 1 or hypotheses[0].text == "broken":
             raise MemoryError("too many")
         return [0.5]
 
-    fine, spoiled = [hypothesis("a", "a", id="x")] * 3, [hypothesis("a", t, id="y") for t in ("a", "broken", "b")]
+    fine, spoiled = (
+        [hypothesis("a", "a", id="x")] * 3,
+        [hypothesis("a", t, id="y") for t in ("a", "broken", "b")],
+    )
     scores = RewardMix([Custom(answer)]).score([fine, spoiled])
-    assert scores.valid.tolist() == [[True] * 3, [False] * 3], "nobody knows what the others would get together"
+    assert scores.valid.tolist() == [[True] * 3, [False] * 3], (
+        "nobody knows what the others would get together"
+    )
     assert scores.failures == {"custom": 3}
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e39, None, "0.5", torch.tensor(0.5), [0.5]])
+@pytest.mark.parametrize(
+    "bad", [math.nan, math.inf, -math.inf, 1e39, None, "0.5", torch.tensor(0.5), [0.5]]
+)
 def test_a_value_that_is_no_number_is_a_failure(bad: Any) -> None:
     scores = RewardMix([valued([0.5, bad, 1, np.float32(2)])]).score(GROUPS)
     assert scores.valid.tolist() == [[True, False], [True, True]]
@@ -108,7 +129,9 @@ def test_a_value_that_is_no_number_is_a_failure(bad: Any) -> None:
     assert scores.failures == {"custom": 1}
 
 
-@pytest.mark.parametrize("answer", [lambda h: [0.0] * (len(h) + 1), lambda h: [], lambda h: None, lambda h: 0.5])
+@pytest.mark.parametrize(
+    "answer", [lambda h: [0.0] * (len(h) + 1), lambda h: [], lambda h: None, lambda h: 0.5]
+)
 def test_wrong_length_or_no_list_is_an_error(answer: Answer) -> None:
     with pytest.raises(RewardError, match=r"reward 'custom' \(Custom\) returned .*expected"):
         RewardMix([Accuracy(), Custom(answer)]).score(GROUPS)
@@ -121,7 +144,9 @@ def test_failing_on_every_sample_is_an_error() -> None:
     def broken(hypotheses: Sequence[Hypothesis]) -> list[float]:
         raise ZeroDivisionError("broken")
 
-    with pytest.raises(RewardError, match=r"all 4 samples.*ZeroDivisionError\('broken'\)") as caught:
+    with pytest.raises(
+        RewardError, match=r"all 4 samples.*ZeroDivisionError\('broken'\)"
+    ) as caught:
         RewardMix([Custom(broken)]).score(GROUPS)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 

@@ -27,7 +27,11 @@ def accuracy_of(transcript: str, text: str = "one two", lang: str = "en", **sett
 
 @pytest.mark.parametrize(
     ("form", "one_wrong", "all_right"),
-    [("linear", 1 - 1 / 6, 1.0), ("tanh", 1 - math.tanh(0.5), 1.0), ("exp", math.exp(-2.5 / 6), 1.0)],
+    [
+        ("linear", 1 - 1 / 6, 1.0),
+        ("tanh", 1 - math.tanh(0.5), 1.0),
+        ("exp", math.exp(-2.5 / 6), 1.0),
+    ],
 )
 def test_forms(form: Any, one_wrong: float, all_right: float) -> None:
     """ "one two" has 6 characters to hear: spaces are not among them."""
@@ -49,12 +53,16 @@ def test_nothing_heard_is_the_worst(settings: dict[str, Any]) -> None:
     """Worse than any babble, however long, and the same whether nothing was heard or nothing was said."""
     judge = FakeJudge(["", "seven " * 40, "one", "<unk>"])
     reward = SpeechAccuracy(judge, **settings)
-    silent, babble, half, noise, nothing = reward.score([*(said(value=heard(i)) for i in range(4)), said(num_codes=0)])
+    silent, babble, half, noise, nothing = reward.score(
+        [*(said(value=heard(i)) for i in range(4)), said(num_codes=0)]
+    )
     assert silent == noise == nothing == reward.range[0] == settings.get("floor", 0.0)
     assert silent <= babble < half < 1.0
 
 
-@pytest.mark.parametrize(("form", "two_inserted"), [("linear", 0.0), ("tanh", 1 - math.tanh(6)), ("exp", math.exp(-5))])
+@pytest.mark.parametrize(
+    ("form", "two_inserted"), [("linear", 0.0), ("tanh", 1 - math.tanh(6)), ("exp", math.exp(-5))]
+)
 def test_empty_reference(form: Any, two_inserted: float) -> None:
     assert accuracy_of("ab", "...", form=form) == pytest.approx(two_inserted)
     assert accuracy_of("", "...", form=form) == 1.0
@@ -83,7 +91,9 @@ def test_a_policy_that_does_not_speak_stops_the_run() -> None:
 
 def test_two_rewards_of_one_judge_listen_once() -> None:
     judge = FakeJudge(["one two"])
-    mix = RewardMix([SpeechAccuracy(judge), SpeechAccuracy(judge, form="exp", weight=0.0, name="bounded")])
+    mix = RewardMix(
+        [SpeechAccuracy(judge), SpeechAccuracy(judge, form="exp", weight=0.0, name="bounded")]
+    )
     mix.score([[said(), said()]])
     assert judge.calls == [2]
 
@@ -98,7 +108,9 @@ def test_the_judge_is_found_among_the_attributes() -> None:
 def test_similarity_to_the_prompt() -> None:
     prompt = torch.full((400,), 0.5)
     reward = SpeakerSimilarity(FakeEncoder(broken_at=2.0))
-    samples = [said(value=v, prompt=prompt) for v in (0.5, 1.0, 2.0)] + [said(num_codes=0, prompt=prompt)]
+    samples = [said(value=v, prompt=prompt) for v in (0.5, 1.0, 2.0)] + [
+        said(num_codes=0, prompt=prompt)
+    ]
     same, other, failed, silent = reward.score(samples)
     assert same == pytest.approx(1.0)
     assert other == pytest.approx(math.cos(0.5))
@@ -106,11 +118,15 @@ def test_similarity_to_the_prompt() -> None:
     assert silent == -1.0 == reward.range[0]
 
 
-def test_similarity_without_a_prompt_is_a_failure_that_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_similarity_without_a_prompt_is_a_failure_that_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     prompt = torch.full((400,), 0.5)
     mix = RewardMix([SpeakerSimilarity(FakeEncoder())])
     with caplog.at_level(logging.WARNING):
-        scores = mix.score([[said(prompt=prompt), said(prompt=prompt)], [said(id="lonely"), said(id="lonely")]])
+        scores = mix.score(
+            [[said(prompt=prompt), said(prompt=prompt)], [said(id="lonely"), said(id="lonely")]]
+        )
     assert scores.valid.tolist() == [[True, True], [False, False]]
     assert "row 'lonely' has no speaker prompt" in caplog.text
     with pytest.raises(RewardError, match="failed on all 2 samples"):
@@ -120,14 +136,20 @@ def test_similarity_without_a_prompt_is_a_failure_that_says_so(caplog: pytest.Lo
 def test_changing_a_prompt_changes_its_own_group_only() -> None:
     first, second, third = (torch.full((400,), value) for value in (0.1, 0.2, 0.9))
     reward = SpeakerSimilarity(FakeEncoder())
-    before = reward.score([said(prompt=first), said(prompt=first), said(prompt=second), said(prompt=second)])
-    after = reward.score([said(prompt=first), said(prompt=first), said(prompt=third), said(prompt=third)])
+    before = reward.score(
+        [said(prompt=first), said(prompt=first), said(prompt=second), said(prompt=second)]
+    )
+    after = reward.score(
+        [said(prompt=first), said(prompt=first), said(prompt=third), said(prompt=third)]
+    )
     assert before[:2] == after[:2]
     assert before[2] != after[2]
 
 
 def test_predicted_quality_is_scaled_to_the_predictors_range() -> None:
-    values = PredictedQuality(Loudness()).score([said(value=0.5), said(value=0.0), said(num_codes=0), said(value=3.0)])
+    values = PredictedQuality(Loudness()).score(
+        [said(value=0.5), said(value=0.0), said(num_codes=0), said(value=3.0)]
+    )
     assert values[0] == pytest.approx(0.75)
     assert math.isnan(values[1])
     assert values[2:] == [0.0, 1.0]
@@ -151,8 +173,12 @@ def test_bad_settings(settings: dict[str, Any], message: str) -> None:
 def test_values_stay_in_range() -> None:
     prompt = torch.full((400,), 0.5)
     texts = ["", "one two", "two one two one two", "one"]
-    samples = [said(value=heard(i), prompt=prompt) for i in range(4)] + [said(num_codes=0, prompt=prompt)]
-    rewards: list[Reward] = [SpeechAccuracy(FakeJudge(texts, name=f), form=f) for f in ("linear", "tanh", "exp")]  # type: ignore[arg-type]
+    samples = [said(value=heard(i), prompt=prompt) for i in range(4)] + [
+        said(num_codes=0, prompt=prompt)
+    ]
+    rewards: list[Reward] = [
+        SpeechAccuracy(FakeJudge(texts, name=f), form=f) for f in ("linear", "tanh", "exp")
+    ]  # type: ignore[arg-type]
     for reward in [*rewards, SpeakerSimilarity(FakeEncoder())]:
         low, high = reward.range
         assert all(low <= value <= high for value in reward.score(samples))

@@ -5,7 +5,14 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_audiorl.rewards import Diversity, DurationConsistency, Reward, RewardError, RewardMix, SpeechBounds
+from lightning_audiorl.rewards import (
+    Diversity,
+    DurationConsistency,
+    Reward,
+    RewardError,
+    RewardMix,
+    SpeechBounds,
+)
 from lightning_audiorl.rewards.speech_shape import duration_consistency, token_distances
 from lightning_audiorl.types import Hypothesis, Utterance
 from tests.judges.fakes import said, tone
@@ -27,12 +34,16 @@ def test_groups_are_rows_and_never_mix() -> None:
     reward = DurationConsistency()
     assert reward.score(group + other) == pytest.approx([0, 0, -0.2, 0, -0.25, 0])
     assert reward.score(group + other) == reward.score(group) + reward.score(other)
-    codes = [said(id="a", codes=c) for c in ([1, 2], [1, 2])] + [said(id="b", codes=c) for c in ([3, 4], [5, 6])]
+    codes = [said(id="a", codes=c) for c in ([1, 2], [1, 2])] + [
+        said(id="b", codes=c) for c in ([3, 4], [5, 6])
+    ]
     assert Diversity(distance_weight=1.0, melody_weight=0.0).score(codes) == [0.0, 0.0, 1.0, 1.0]
 
 
 def test_token_distances_by_hand() -> None:
-    assert token_distances([[1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 9, 4]]) == pytest.approx([0.125, 0.125, 0.25])
+    assert token_distances([[1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 9, 4]]) == pytest.approx(
+        [0.125, 0.125, 0.25]
+    )
     assert token_distances([[1, 2], [3, 4, 5, 6]]) == [1.0, 1.0]
     assert token_distances([[1, 2], [1, 2, 3, 4]]) == [0.5, 0.5]
     assert token_distances([[1, 2], [1, 2], []]) == [0.0, 0.0, 0.0], "silence is not variety"
@@ -42,7 +53,11 @@ def test_token_distances_by_hand() -> None:
 
 def test_diversity_is_a_weighted_sum_of_distance_and_melody() -> None:
     flat, lively = tone(150.0), tone(150.0, glide_semitones=10.0)
-    group = [said(codes=[1, 2], waveform=flat), said(codes=[1, 3], waveform=lively), said(num_codes=0)]
+    group = [
+        said(codes=[1, 2], waveform=flat),
+        said(codes=[1, 3], waveform=lively),
+        said(num_codes=0),
+    ]
     both = Diversity(distance_weight=0.4, melody_weight=0.6).score(group)
     distance = Diversity(distance_weight=1.0, melody_weight=0.0).score(group)
     melody = Diversity(distance_weight=0.0, melody_weight=1.0).score(group)
@@ -55,17 +70,23 @@ def test_diversity_is_a_weighted_sum_of_distance_and_melody() -> None:
     assert Diversity(distance_weight=0.0, melody_weight=1.0).score([wild, wild]) == [1.0, 1.0]
 
 
-def test_a_sample_that_cannot_be_measured_leaves_the_others_their_group(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_sample_that_cannot_be_measured_leaves_the_others_their_group(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     group = [said(codes=codes, waveform=tone(150.0)) for codes in ([1, 2], [1, 3], [1, 4])]
     broken = said(codes=[5, 6], waveform=torch.full((8000,), torch.nan))
     scores = RewardMix([Diversity()]).score([[*group, broken]])
     assert scores.valid.tolist() == [[True, True, True, False]]
     assert scores.failures == {"diversity": 1}
-    assert bool((scores.parts["diversity"][scores.valid] > 0.2).all()), "a lone sample would have no distance"
+    assert bool((scores.parts["diversity"][scores.valid] > 0.2).all()), (
+        "a lone sample would have no distance"
+    )
 
 
 def bounds(num_codes: int, text: str = "one two", finished: bool = True, **settings: Any) -> float:
-    (value,) = SpeechBounds(**settings).score([said(text, num_codes=num_codes, finished=finished, duration_s=2.0)])
+    (value,) = SpeechBounds(**settings).score(
+        [said(text, num_codes=num_codes, finished=finished, duration_s=2.0)]
+    )
     return value
 
 
@@ -83,7 +104,9 @@ def test_bounds() -> None:
     assert bounds(9, text="...", **per_character, **per_second) == -1
 
 
-@pytest.mark.parametrize("reward", [DurationConsistency(), Diversity(), SpeechBounds(tokens_per_character=(1.0, 2.0))])
+@pytest.mark.parametrize(
+    "reward", [DurationConsistency(), Diversity(), SpeechBounds(tokens_per_character=(1.0, 2.0))]
+)
 def test_ranges_and_texts_without_speech(reward: Reward) -> None:
     group = [said(num_codes=n, codes=None) for n in (0, 1, 10, 100)]
     low, high = reward.range
@@ -99,10 +122,16 @@ def test_ranges_and_texts_without_speech(reward: Reward) -> None:
     ("make", "message"),
     [
         (lambda: DurationConsistency(floor=-0.5), "floor: expected a finite number at most -1"),
-        (lambda: DurationConsistency(floor=float("nan")), "floor: expected a finite number at most -1"),
+        (
+            lambda: DurationConsistency(floor=float("nan")),
+            "floor: expected a finite number at most -1",
+        ),
         (lambda: Diversity(distance_weight=0.0, melody_weight=0.0), "one of them above 0"),
         (lambda: Diversity(full_melody_semitones=0.0), "full_melody_semitones > 0"),
-        (lambda: SpeechBounds(tokens_per_second=(3.0, 1.0)), r"tokens_per_second: expected \(low, high\)"),
+        (
+            lambda: SpeechBounds(tokens_per_second=(3.0, 1.0)),
+            r"tokens_per_second: expected \(low, high\)",
+        ),
     ],
 )
 def test_bad_settings(make: Any, message: str) -> None:

@@ -39,7 +39,9 @@ class RowsSeen(Callback):
     def __init__(self) -> None:
         self.steps: list[dict[str, Any]] = []
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         own = {"batch": list(batch.ids), "trained": list(pl_module.last_step.batch.ids)}
         ranks: list[Any] = [own]
         if trainer.world_size > 1:
@@ -50,7 +52,7 @@ class RowsSeen(Callback):
 
 
 def main() -> None:
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     devices, folder, out = int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
     data = AsrRLDataModule(
         {
@@ -64,7 +66,9 @@ def main() -> None:
         sample_rate_hz=16000,
     )
     optim = Optim(lr=1e-3)
-    module = make_grpo(make_policy(), OddRows(), num_steps=NUM_STEPS, max_refills=2, decoding=SHORT, optim=optim)
+    module = make_grpo(
+        make_policy(), OddRows(), num_steps=NUM_STEPS, max_refills=2, decoding=SHORT, optim=optim
+    )
     seen = RowsSeen()
     trainer = Trainer(
         accelerator="cpu",
@@ -80,7 +84,9 @@ def main() -> None:
     trainer.fit(module, datamodule=data)
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
         built = sorted(path.name for path in data.folder.iterdir())
-        out.write_text(json.dumps({"steps": seen.steps, "built": built, "folder": data.folder.name}))
+        out.write_text(
+            json.dumps({"steps": seen.steps, "built": built, "folder": data.folder.name})
+        )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,15 @@ from lightning_audiorl.algorithms import SFT, Optim
 from lightning_audiorl.models import Finetune
 from lightning_audiorl.strategies import PHASES, Part, PhaseSingleDevice, Placement, module_parts
 from lightning_audiorl.types import Hypothesis
-from tests.algorithms.tiny import FINETUNES, Judge, Recorder, fit, make_batch, make_grpo, make_policy
+from tests.algorithms.tiny import (
+    FINETUNES,
+    Judge,
+    Recorder,
+    fit,
+    make_batch,
+    make_grpo,
+    make_policy,
+)
 
 CPU = torch.device("cpu")
 PLACEMENTS: dict[str, dict[str, Any]] = {
@@ -42,7 +50,9 @@ def plain() -> dict[str, Recorder]:
 
 
 def grpo(mode: str = "all", **settings: Any) -> Any:
-    return make_grpo(make_policy(FINETUNES[mode]), num_steps=3, num_updates=2, micro_batch_size=2, **settings)
+    return make_grpo(
+        make_policy(FINETUNES[mode]), num_steps=3, num_updates=2, micro_batch_size=2, **settings
+    )
 
 
 @pytest.mark.parametrize("mode", FINETUNES)
@@ -81,7 +91,9 @@ class Look(Callback):
 
 
 def num_bytes(tensors: list[Tensor]) -> int:
-    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+    return sum(
+        {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values()
+    )
 
 
 def test_ledger_counts_the_storages_that_each_phase_needs() -> None:
@@ -102,7 +114,13 @@ def test_ledger_counts_the_storages_that_each_phase_needs() -> None:
     assert nonzero("reward") == set()
     assert nonzero("reference") == {"lm", "reference", "context"}
     assert look.bytes["reference"]["reference"] == trainable
-    assert nonzero("update") == {"projector (trainable)", "lm", "lm (trainable)", "context", "optimizer"}
+    assert nonzero("update") == {
+        "projector (trainable)",
+        "lm",
+        "lm (trainable)",
+        "context",
+        "optimizer",
+    }
     assert look.bytes["update"]["optimizer"] == 2 * trainable
     assert look.metrics["resident_mib/encode"] == pytest.approx(encoder / 2**20)
     assert look.metrics["moving/mib"] > 0
@@ -115,11 +133,18 @@ def test_resident_moves_nothing_and_auto_stays_within_its_budget() -> None:
     looks = {}
     for name, settings in PLACEMENTS.items():
         looks[name] = Look()
-        fit(make_grpo(make_policy(), num_steps=2), None, looks[name], strategy=PhaseSingleDevice(**settings))
+        fit(
+            make_grpo(make_policy(), num_steps=2),
+            None,
+            looks[name],
+            strategy=PhaseSingleDevice(**settings),
+        )
     assert looks["resident"].metrics["moving/mib"] == 0
     assert 0 < looks["auto"].metrics["moving/mib"] <= looks["offload"].metrics["moving/mib"]
     for phase in PHASES:
-        offload, auto, resident = (sum(looks[n].bytes[phase].values()) for n in ("offload", "auto", "resident"))
+        offload, auto, resident = (
+            sum(looks[n].bytes[phase].values()) for n in ("offload", "auto", "resident")
+        )
         assert offload <= auto <= resident
         assert auto <= max(offload, PLACEMENTS["auto"]["budget_gb"] * 2**30)
     assert sum(looks["auto"].bytes["reward"].values()) > 0  # kept, for there is room
@@ -139,7 +164,12 @@ class Listener(Judge):
 
 def test_judges_are_there_in_the_reward_phase_alone() -> None:
     look = Look()
-    fit(make_grpo(make_policy(), Listener()), None, look, strategy=PhaseSingleDevice(placement="offload"))
+    fit(
+        make_grpo(make_policy(), Listener()),
+        None,
+        look,
+        strategy=PhaseSingleDevice(placement="offload"),
+    )
     assert {phase for phase, held in look.bytes.items() if held["judge"]} == {"reward"}
 
 
@@ -190,7 +220,9 @@ def test_values_written_while_shown_are_kept() -> None:
 def test_every_parameter_is_in_a_part() -> None:
     for finetune in FINETUNES.values():
         policy = make_policy(finetune)
-        parts = [part for name, modules in policy.parts().items() for part in module_parts(name, modules)]
+        parts = [
+            part for name, modules in policy.parts().items() for part in module_parts(name, modules)
+        ]
         placed = [id(tensor) for part in parts for tensor in part.tensors()]
         assert len(placed) == len(set(placed))
         assert {id(p) for p in policy.parameters()} <= set(placed)
@@ -205,7 +237,9 @@ def test_a_run_under_offload_resumes_bit_for_bit(tmp_path: Path) -> None:
     def run(*callbacks: Callback, **settings: Any) -> Recorder:
         module = make_grpo(make_policy(), num_steps=4, optim=Optim(lr=1e-3))
         batches = [make_batch() for _ in range(4 if "ckpt_path" not in settings else 2)]
-        return fit(module, batches, *callbacks, strategy=PhaseSingleDevice(placement="offload"), **settings)
+        return fit(
+            module, batches, *callbacks, strategy=PhaseSingleDevice(placement="offload"), **settings
+        )
 
     whole = run(Save())
     rest = run(ckpt_path=str(tmp_path / "two.ckpt"))
@@ -236,5 +270,10 @@ def test_one_device_only() -> None:
 
 
 def test_strategies_have_names() -> None:
-    assert {"phase_single", "phase_ddp", "phase_fsdp"} <= set(StrategyRegistry.available_strategies())
-    assert isinstance(Trainer(strategy="phase_single", accelerator="cpu", logger=False).strategy, PhaseSingleDevice)
+    assert {"phase_single", "phase_ddp", "phase_fsdp"} <= set(
+        StrategyRegistry.available_strategies()
+    )
+    assert isinstance(
+        Trainer(strategy="phase_single", accelerator="cpu", logger=False).strategy,
+        PhaseSingleDevice,
+    )

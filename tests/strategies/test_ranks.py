@@ -16,7 +16,7 @@ import yaml
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lightning_audiorl.algorithms.ranks import clip_gradients, merge_metrics
+from lightning_audiorl.engine.distributed import clip_gradients, merge_metrics
 from tests.command import tiny_config, write_manifest
 from tests.strategies.worker import run
 
@@ -29,9 +29,13 @@ Launch = Callable[[list[dict[str, Any]]], list[Witnessed]]
 
 
 def start(settings: list[dict[str, Any]], devices: int = 2) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "MASTER_PORT", "MASTER_ADDR")}
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "MASTER_PORT", "MASTER_ADDR")
+    }
     command = [sys.executable, "-m", "tests.strategies.worker", str(devices), json.dumps(settings)]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
 
 
 def in_two(folder: Path, settings: list[dict[str, Any]]) -> list[Witnessed]:
@@ -63,7 +67,10 @@ def distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
 
 CASES = [{"family": family, "num_steps": 5} for family in FAMILIES]
 #: Nothing is learnt from the prompts of rank 1; the ranks' passes differ in number; supervised; adapters only.
-CASES += [{"judge": "blind", "num_steps": 2}, {"max_tokens": 60, "micro_batch_size": 0, "num_steps": 2}]
+CASES += [
+    {"judge": "blind", "num_steps": 2},
+    {"max_tokens": 60, "micro_batch_size": 0, "num_steps": 2},
+]
 CASES += [{"algorithm": "SFT", "num_steps": 2}, {"mode": "lora", "num_steps": 2}]
 #: What speaks: its codec, and judges that reward and that evaluate.
 CASES += [{"family": "speech_lm", "num_steps": 3}]
@@ -74,7 +81,9 @@ NOTHING = {"algorithm": "DiffRO", "keep": "", "num_steps": 2}
 
 
 @pytest.fixture(scope="module", params=STRATEGIES)
-def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Witnessed]:
+def runs(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> list[Witnessed]:
     settings = [{**case, "strategy": request.param} for case in (*CASES, NOTHING)]
     return in_two(tmp_path_factory.mktemp(request.param), settings)
 
@@ -84,24 +93,40 @@ def single() -> list[Witnessed]:
     return [alone(case) for case in CASES]
 
 
-@pytest.mark.parametrize("number", range(len(CASES)), ids=[" ".join(map(str, case.values())) for case in CASES])
-def test_two_processes_do_what_one_does(runs: list[Witnessed], single: list[Witnessed], number: int) -> None:
+@pytest.mark.parametrize(
+    "number", range(len(CASES)), ids=[" ".join(map(str, case.values())) for case in CASES]
+)
+def test_two_processes_do_what_one_does(
+    runs: list[Witnessed], single: list[Witnessed], number: int
+) -> None:
     two, one = runs[number], single[number]
     assert two["texts"][0] == one["texts"][0]
     assert worst(one["gradients"][0], two["gradients"][0]) < 1e-5
-    moved, apart = distance(one["start"], one["weights"][-1]), distance(one["weights"][-1], two["weights"][-1])
+    moved, apart = (
+        distance(one["start"], one["weights"][-1]),
+        distance(one["weights"][-1], two["weights"][-1]),
+    )
     print(f"{CASES[number]}: weights moved {moved:.3g}, two processes end {apart:.2g} apart")
     assert moved > 0
     assert apart < 0.01 * moved
-    of_diffro = ("diffro/used_share", "reward/diffro/total", "grad_norm/diffro", "dropped/diffro/Only")
+    of_diffro = (
+        "diffro/used_share",
+        "reward/diffro/total",
+        "grad_norm/diffro",
+        "dropped/diffro/Only",
+    )
     for name in ("loss", "kl", "reward/mean", "entropy", "grad_norm", "used_share", *of_diffro):
         if name in one["metrics"][0]:
-            assert two["metrics"][0][name] == pytest.approx(one["metrics"][0][name], rel=1e-4, abs=1e-6, nan_ok=True)
+            assert two["metrics"][0][name] == pytest.approx(
+                one["metrics"][0][name], rel=1e-4, abs=1e-6, nan_ok=True
+            )
     assert (len(one["evaluations"]) == 2) == ("speech" in str(CASES[number]))
     for before, after in zip(one["evaluations"], two["evaluations"], strict=True):
         for figure, value in before["set0"].items():
             if figure != "rtf":
-                assert after["set0"][figure] == pytest.approx(value, rel=1e-4, abs=1e-6, nan_ok=True)
+                assert after["set0"][figure] == pytest.approx(
+                    value, rel=1e-4, abs=1e-6, nan_ok=True
+                )
 
 
 def test_a_step_of_diffro_from_which_no_rank_learns_moves_nothing(runs: list[Witnessed]) -> None:
@@ -109,35 +134,56 @@ def test_a_step_of_diffro_from_which_no_rank_learns_moves_nothing(runs: list[Wit
     assert nothing["gradients"] == []
     assert all(distance(nothing["start"], weights) == 0 for weights in nothing["weights"])
     for metrics in nothing["metrics"]:
-        assert (metrics["skipped_updates"], metrics["used_share"], metrics["reward/mean"] > 0) == (1, 0, True)
+        assert (metrics["skipped_updates"], metrics["used_share"], metrics["reward/mean"] > 0) == (
+            1,
+            0,
+            True,
+        )
         assert metrics["dropped/diffro/Only"] + metrics["dropped/diffro/no_speech"] == 16
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_checkpoint_of_two_processes_goes_on_in_one_and_the_reverse(strategy: str, tmp_path: Path) -> None:
+def test_a_checkpoint_of_two_processes_goes_on_in_one_and_the_reverse(
+    strategy: str, tmp_path: Path
+) -> None:
     common = {"strategy": strategy, "num_steps": 4}
     saved = {"two": str(tmp_path / "two.ckpt"), "one": str(tmp_path / "one.ckpt")}
-    whole = alone({**common, "save_at": 2, "save": saved["one"]}) if strategy == "phase_ddp" else None
+    whole = (
+        alone({**common, "save_at": 2, "save": saved["one"]}) if strategy == "phase_ddp" else None
+    )
     if whole is None:
-        done = start([{**common, "save_at": 2, "save": saved["one"], "out": str(tmp_path / "w.pt")}], devices=1)
+        done = start(
+            [{**common, "save_at": 2, "save": saved["one"], "out": str(tmp_path / "w.pt")}],
+            devices=1,
+        )
         assert done.returncode == 0, done.stderr[-3000:]
         whole = torch.load(tmp_path / "w.pt", weights_only=True)
     from_one, _ = in_two(
         tmp_path,
-        [{**common, "ckpt_path": saved["one"], "stop_at": 2}, {**common, "save_at": 2, "save": saved["two"]}],
+        [
+            {**common, "ckpt_path": saved["one"], "stop_at": 2},
+            {**common, "save_at": 2, "save": saved["two"]},
+        ],
     )
-    done = start([{**common, "ckpt_path": saved["two"], "stop_at": 2, "out": str(tmp_path / "r.pt")}], devices=1)
+    done = start(
+        [{**common, "ckpt_path": saved["two"], "stop_at": 2, "out": str(tmp_path / "r.pt")}],
+        devices=1,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     from_two = torch.load(tmp_path / "r.pt", weights_only=True)
     for resumed in (from_one, from_two):
         assert len(resumed["metrics"]) == 2
         moved = distance(whole["start"], whole["weights"][-1])
         assert distance(whole["weights"][-1], resumed["weights"][-1]) < 1e-4 * moved
-        assert resumed["metrics"][-1]["loss"] == pytest.approx(whole["metrics"][-1]["loss"], rel=1e-3, abs=1e-6)
+        assert resumed["metrics"][-1]["loss"] == pytest.approx(
+            whole["metrics"][-1]["loss"], rel=1e-3, abs=1e-6
+        )
 
 
 def test_an_exception_on_one_rank_is_one_on_all(tmp_path: Path) -> None:
-    done = start([{"strategy": "phase_ddp", "num_steps": 2, "spoil": True, "out": str(tmp_path / "x.pt")}])
+    done = start(
+        [{"strategy": "phase_ddp", "num_steps": 2, "spoil": True, "out": str(tmp_path / "x.pt")}]
+    )
     assert done.returncode != 0
     said = done.stdout + done.stderr
     assert "of audio; this model takes" in said  # rank 1's own reason
@@ -150,7 +196,10 @@ def test_the_command_line_in_two_processes(strategy: str, tmp_path: Path) -> Non
     write_manifest(tmp_path)
     exported = {}
     for devices in (1, 2):
-        config = tiny_config(tmp_path, num_steps=4) | {"report": {"enabled": True}, "export": {"enabled": True}}
+        config = tiny_config(tmp_path, num_steps=4) | {
+            "report": {"enabled": True},
+            "export": {"enabled": True},
+        }
         config["early_stop"] = {"monitor": "val/tones/wer", "patience": 1, "min_delta": 99.0}
         config["trainer"] |= {"devices": devices, "default_root_dir": str(tmp_path / str(devices))}
         config["trainer"] |= {"val_check_interval": 2}
@@ -158,7 +207,9 @@ def test_the_command_line_in_two_processes(strategy: str, tmp_path: Path) -> Non
         file = tmp_path / f"{devices}.yaml"
         file.write_text(yaml.safe_dump(config))
         command = [sys.executable, "-m", "lightning_audiorl", "fit", "--config", str(file)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
+        )
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         exported[devices] = load_file(tmp_path / str(devices) / "export" / "model.safetensors")
     report = json.loads((tmp_path / "2" / "report" / "report.json").read_text())
@@ -183,8 +234,26 @@ def test_plain_ddp_is_refused(tmp_path: Path) -> None:
 
 def test_figures_of_ranks_are_merged() -> None:
     ranks = [
-        (3.0, {"reward/mean": 1.0, "dropped/A": 2.0, "seconds/encode": 0.1, "kl": float("nan"), "x": float("nan")}),
-        (1.0, {"reward/mean": 5.0, "dropped/A": 1.0, "seconds/encode": 0.3, "kl": 0.5, "x": float("nan")}),
+        (
+            3.0,
+            {
+                "reward/mean": 1.0,
+                "dropped/A": 2.0,
+                "seconds/encode": 0.1,
+                "kl": float("nan"),
+                "x": float("nan"),
+            },
+        ),
+        (
+            1.0,
+            {
+                "reward/mean": 5.0,
+                "dropped/A": 1.0,
+                "seconds/encode": 0.3,
+                "kl": 0.5,
+                "x": float("nan"),
+            },
+        ),
     ]
     merged = merge_metrics(ranks)
     assert merged["reward/mean"] == 2.0

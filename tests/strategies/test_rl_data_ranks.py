@@ -33,9 +33,20 @@ def write_set(folder: Path, name: str, num_rows: int, seed: int) -> None:
 def steps(devices: int, folder: Path) -> dict[str, Any]:
     """What the ranks of one run saw."""
     out = folder / f"seen{devices}.json"
-    environment = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "MASTER_PORT", "MASTER_ADDR")}
-    command = [sys.executable, "-m", "tests.strategies.rl_data_worker", str(devices), str(folder), str(out)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "MASTER_PORT", "MASTER_ADDR")
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "tests.strategies.rl_data_worker",
+        str(devices),
+        str(folder),
+        str(out),
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return json.loads(out.read_text())
 
@@ -48,7 +59,9 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
     return {devices: steps(devices, folder) for devices in (2, 1)}
 
 
-def test_ranks_see_disjoint_rows_of_the_mix_that_one_process_has(seen: dict[int, dict[str, Any]]) -> None:
+def test_ranks_see_disjoint_rows_of_the_mix_that_one_process_has(
+    seen: dict[int, dict[str, Any]],
+) -> None:
     assert seen[1]["folder"] == seen[2]["folder"]
     for alone, shared in zip(seen[1]["steps"], seen[2]["steps"], strict=True):
         (whole,), (first, second) = alone["ranks"], shared["ranks"]
@@ -64,7 +77,12 @@ def test_ranks_refill_with_rows_of_their_own(seen: dict[int, dict[str, Any]]) ->
         for step in run["steps"]:
             trained = [name for rank in step["ranks"] for name in rank["trained"]]
             assert len(set(trained)) == len(trained) == 4
-            dull = [name for name in trained if int(name.split("@")[0].removeprefix("train")) % 2 == 0]
+            dull = [
+                name for name in trained if int(name.split("@")[0].removeprefix("train")) % 2 == 0
+            ]
             assert len(dull) == step["refill"]["refill/left"]
-            assert step["refill"]["refill/flat"] == step["refill"]["refill/taken"] + step["refill"]["refill/left"]
+            assert (
+                step["refill"]["refill/flat"]
+                == step["refill"]["refill/taken"] + step["refill"]["refill/left"]
+            )
     assert sum(step["refill"]["refill/taken"] for step in seen[2]["steps"]) > 0

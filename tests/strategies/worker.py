@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_audiorl.algorithms import GRPO, SFT, AudioRLModule, DiffRO, GRPODiffRO, Optim
-from lightning_audiorl.algorithms.diffro_filters import Candidates, DiffroFilter
+from lightning_audiorl.losses.diffro.filters import Candidates, DiffroFilter
 from lightning_audiorl.models import TextLMPolicy, WhisperPolicy
 from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy
 from lightning_audiorl.rewards import DurationConsistency, RewardMix, SpeechAccuracy
@@ -48,17 +48,25 @@ class Batches(IterableDataset[PromptBatch]):
 
     def __iter__(self) -> Iterator[PromptBatch]:
         ready = torch.distributed.is_initialized()
-        rank, size = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if ready else (0, 1)
+        rank, size = (
+            (torch.distributed.get_rank(), torch.distributed.get_world_size()) if ready else (0, 1)
+        )
         rows = list(range(len(NAMES)))[len(NAMES) * rank // size : len(NAMES) * (rank + 1) // size]
         for _ in range(self.num_steps):
-            lengths = [0.01] * len(NAMES) if self.spoil and rank == 1 else None  # too short for the model
+            lengths = (
+                [0.01] * len(NAMES) if self.spoil and rank == 1 else None
+            )  # too short for the model
             yield batch_of(list(NAMES), lengths).select(rows)
 
 
 def said(hypothesis: Hypothesis) -> str:
     """The text; of a policy that speaks its codes and what each judge heard in them."""
     speech = hypothesis.speech
-    return hypothesis.text if speech is None else f"{speech.codes.tolist()} {dict(hypothesis.transcripts)}"
+    return (
+        hypothesis.text
+        if speech is None
+        else f"{speech.codes.tolist()} {dict(hypothesis.transcripts)}"
+    )
 
 
 class Witness(Callback):
@@ -78,7 +86,11 @@ class Witness(Callback):
         self.metrics.append(dict(pl_module.step_metrics))
         self.weights.append({name: whole(p) for name, p in pl_module.policy.trainable().items()})
         step = getattr(pl_module, "last_step", None)
-        own = {} if step is None else {group[0].row.id: [said(h) for h in group] for group in step.groups}
+        own = (
+            {}
+            if step is None
+            else {group[0].row.id: [said(h) for h in group] for group in step.groups}
+        )
         ranks: list[Any] = [own]
         if trainer.world_size > 1:
             ranks = [None] * trainer.world_size
@@ -174,16 +186,24 @@ def run(settings: dict[str, Any], devices: int = 1) -> dict[str, Any]:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    loader = DataLoader(Batches(settings.get("stop_at", module.num_steps), "spoil" in settings), batch_size=None)
-    evaluated = DataLoader(Batches(1, False), batch_size=None) if settings.get("family") == "speech_lm" else None
+    loader = DataLoader(
+        Batches(settings.get("stop_at", module.num_steps), "spoil" in settings), batch_size=None
+    )
+    evaluated = (
+        DataLoader(Batches(1, False), batch_size=None)
+        if settings.get("family") == "speech_lm"
+        else None
+    )
     trainer.fit(module, loader, evaluated, ckpt_path=settings.get("ckpt_path"))
     names = ("gradients", "weights", "metrics", "texts")
     results = [one["results"] for one in module.evaluations]
-    return {"start": start, "evaluations": results} | {name: getattr(witness, name) for name in names}
+    return {"start": start, "evaluations": results} | {
+        name: getattr(witness, name) for name in names
+    }
 
 
 def main() -> None:
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     for settings in json.loads(sys.argv[2]):
         seen = run(settings, int(sys.argv[1]))
         if int(os.environ.get("LOCAL_RANK", 0)) == 0:

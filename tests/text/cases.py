@@ -17,5 +17,7 @@ def hypothesis(
     **row: Any,
 ) -> Hypothesis:
     """A hypothesis for a row with this reference."""
-    utterance = Utterance(row.pop("id", "u"), (Segment("a.wav"),), reference, duration_s, lang=lang, **row)
+    utterance = Utterance(
+        row.pop("id", "u"), (Segment("a.wav"),), reference, duration_s, lang=lang, **row
+    )
     return Hypothesis(utterance, text, num_tokens, finished)

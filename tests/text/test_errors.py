@@ -33,7 +33,9 @@ def test_agrees_with_jiwer(unit: str) -> None:
         reference, text = (" ".join(draw.choices("abcd", k=draw.randint(0, 9))) for _ in range(2))
         theirs = process(reference, text)
         ours = count_errors(reference, text, unit)  # type: ignore[arg-type]
-        expected = ErrorCounts(theirs.hits, theirs.substitutions, theirs.deletions, theirs.insertions)
+        expected = ErrorCounts(
+            theirs.hits, theirs.substitutions, theirs.deletions, theirs.insertions
+        )
         assert ours == expected, (reference, text)
 
 

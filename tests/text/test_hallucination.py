@@ -49,7 +49,9 @@ def test_loop_arguments() -> None:
     reference, hypothesis = words("please call me"), words("please call me me")
     assert Loop(slack=0).fires(reference, hypothesis)
     assert not Loop(max_n=2).fires(words("how are you"), words("how are you how are you"))
-    assert not Loop(slack=1).fires(words("a a a"), words("a a a a")), "'a a' is no bigram of its own"
+    assert not Loop(slack=1).fires(words("a a a"), words("a a a a")), (
+        "'a a' is no bigram of its own"
+    )
     with pytest.raises(ValueError, match="max_n=0"):
         Loop(max_n=0)
 
@@ -93,7 +95,12 @@ def test_runaway_length(reference: str, hypothesis: str, fires: bool) -> None:
 
 @pytest.mark.parametrize(
     ("reference", "hypothesis", "fires"),
-    [(STORY, "the quick brown", True), ("a b c d", "a b", False), ("yes", "", False), ("oh yes", "", True)],
+    [
+        (STORY, "the quick brown", True),
+        ("a b c d", "a b", False),
+        ("yes", "", False),
+        ("oh yes", "", True),
+    ],
 )
 def test_truncation(reference: str, hypothesis: str, fires: bool) -> None:
     assert Truncation().fires(words(reference), words(hypothesis)) is fires

@@ -12,7 +12,9 @@ EN = EnglishNormaliser()
 
 
 def test_multiset() -> None:
-    counts = count_keywords("Anna met Anna and Bob", "anna met bob and bob and carl", ["anna", "Bob", "carl"], EN)
+    counts = count_keywords(
+        "Anna met Anna and Bob", "anna met bob and bob and carl", ["anna", "Bob", "carl"], EN
+    )
     assert counts == KeywordCounts(matched=2, in_reference=3, in_hypothesis=4)
     assert counts.precision == 0.5
     assert counts.recall == 2 / 3
@@ -29,9 +31,13 @@ def test_words_are_not_substrings() -> None:
 
 
 def test_characters_are_substrings() -> None:
-    counts = count_keywords("我在北京大学", "我在北京，大 学", ["北京大学", "北京"], CharacterNormaliser())
+    counts = count_keywords(
+        "我在北京大学", "我在北京，大 学", ["北京大学", "北京"], CharacterNormaliser()
+    )
     assert counts == KeywordCounts(2, 2, 2)
-    assert count_keywords("我在北京", "我在 beijing", ["北京", "Beijing"], MixedNormaliser()) == KeywordCounts(0, 1, 1)
+    assert count_keywords(
+        "我在北京", "我在 beijing", ["北京", "Beijing"], MixedNormaliser()
+    ) == KeywordCounts(0, 1, 1)
 
 
 def test_nothing_to_count() -> None:

@@ -13,7 +13,11 @@ from lightning_audiorl.text import (
 
 CASES = [
     (EnglishNormaliser(), "  Hello,   WORLD! ", "hello world"),
-    (EnglishNormaliser(), "Don’t 'stop' rock 'n' roll; the dogs' bowl", "don't stop rock n roll the dogs bowl"),
+    (
+        EnglishNormaliser(),
+        "Don’t 'stop' rock 'n' roll; the dogs' bowl",
+        "don't stop rock n roll the dogs bowl",
+    ),
     (EnglishNormaliser(), "<|en|>well-known</s> <unk> [UNK] café", "well known cafe"),
     (EnglishNormaliser(), "co\u00adoperate 3.5 ＡＢＣ", "cooperate 3 5 abc"),
     (WordNormaliser(), "Él dijo: «CAFÉ» — straße", "él dijo café straße"),

@@ -19,7 +19,10 @@ from tests.helpers import assert_close
 
 CODES = torch.tensor([[3, 1, 4, 1, 5, 9], [2, 6, 5, 0, 0, 0]])
 LENGTHS = torch.tensor([6, 3])
-ROWS = [Utterance("a", (), "one two", 1.0, speaker="ann"), Utterance("b", (), "See", 1.0, extra={"mood": "glad"})]
+ROWS = [
+    Utterance("a", (), "one two", 1.0, speaker="ann"),
+    Utterance("b", (), "See", 1.0, extra={"mood": "glad"}),
+]
 
 
 def make(**sizes: Any) -> Token2Text:
@@ -44,9 +47,13 @@ def test_a_row_alone_scores_as_in_a_batch() -> None:
     for i, length in enumerate(LENGTHS.tolist()):
         alone = network(CODES[i : i + 1, :length], LENGTHS[i : i + 1])
         for score in (network.text_log_likelihood, network.ctc_log_likelihood):
-            assert_close(score(together, targets)[i], score(alone, targets[i : i + 1])[0], "float64")
+            assert_close(
+                score(together, targets)[i], score(alone, targets[i : i + 1])[0], "float64"
+            )
         assert_close(
-            network.head_log_probs("speaker", together)[i], network.head_log_probs("speaker", alone)[0], "float64"
+            network.head_log_probs("speaker", together)[i],
+            network.head_log_probs("speaker", alone)[0],
+            "float64",
         )
 
 
@@ -57,8 +64,12 @@ def test_likelihood_is_that_of_each_character_given_those_before() -> None:
     encoded = network(CODES[:1], LENGTHS[:1])
     by_hand = torch.zeros((), dtype=torch.float64)
     for n, wanted in enumerate([*ids, 0]):
-        by_hand += network._written(encoded, torch.tensor([[0, *ids[:n]]]))[0, -1].log_softmax(-1)[wanted]
-    assert_close(network.text_log_likelihood(encoded, [ids])[0].detach(), (by_hand / 4).detach(), "float64")
+        by_hand += network._written(encoded, torch.tensor([[0, *ids[:n]]]))[0, -1].log_softmax(-1)[
+            wanted
+        ]
+    assert_close(
+        network.text_log_likelihood(encoded, [ids])[0].detach(), (by_hand / 4).detach(), "float64"
+    )
     assert network.text_log_likelihood(encoded, [[]]).isfinite().all()
 
 
@@ -68,12 +79,18 @@ def test_ctc_is_the_sum_over_all_alignments() -> None:
     log_probs = network.ctc_log_probs(encoded)[0][0]
 
     def collapsed(path: tuple[int, ...]) -> list[int]:
-        return [now for now, before in zip(path, (0, *path), strict=False) if now not in (0, before)]
+        return [
+            now for now, before in zip(path, (0, *path), strict=False) if now not in (0, before)
+        ]
 
     paths = [path for path in product((0, 1, 2), repeat=4) if collapsed(path) == [1, 2, 1]]
-    each = torch.stack([torch.stack([log_probs[t, c] for t, c in enumerate(path)]).sum() for path in paths])
+    each = torch.stack(
+        [torch.stack([log_probs[t, c] for t, c in enumerate(path)]).sum() for path in paths]
+    )
     assert_close(
-        network.ctc_log_likelihood(encoded, [[1, 2, 1]])[0].detach(), each.logsumexp(0).detach() / 3, "float64"
+        network.ctc_log_likelihood(encoded, [[1, 2, 1]])[0].detach(),
+        each.logsumexp(0).detach() / 3,
+        "float64",
     )
 
 
@@ -99,7 +116,9 @@ def test_both_forms_are_differentiable_in_the_codes() -> None:
 
     def scores(x: Tensor) -> tuple[Tensor, Tensor]:
         encoded = network.encode(x, LENGTHS[1:])
-        return network.text_log_likelihood(encoded, targets), network.ctc_log_likelihood(encoded, targets)
+        return network.text_log_likelihood(encoded, targets), network.ctc_log_likelihood(
+            encoded, targets
+        )
 
     assert torch.autograd.gradcheck(scores, (embedded,), atol=1e-6)
 
@@ -129,7 +148,11 @@ def test_a_folder_gives_the_same_network(tmp_path: Path) -> None:
     network = make(labels={"mood": ["glad", "sad"]}, codec_hash="abc", max_characters=40).float()
     network.save(str(tmp_path))
     again = Token2Text.load(str(tmp_path)).eval()
-    assert (again.labels, again.codec_hash, again.max_characters) == ({"mood": ["glad", "sad"]}, "abc", 40)
+    assert (again.labels, again.codec_hash, again.max_characters) == (
+        {"mood": ["glad", "sad"]},
+        "abc",
+        40,
+    )
     targets = network.targets(ROWS)
     scores = [n.text_log_likelihood(n(CODES, LENGTHS), targets) for n in (network, again)]
     assert_close(scores[1].detach(), scores[0].detach(), "exact")
@@ -140,7 +163,11 @@ def test_a_folder_gives_the_same_network(tmp_path: Path) -> None:
 
 
 def test_labels_of_rows() -> None:
-    assert [label_of(ROWS[0], "speaker"), label_of(ROWS[1], "mood"), label_of(ROWS[0], "mood")] == ["ann", "glad", ""]
+    assert [label_of(ROWS[0], "speaker"), label_of(ROWS[1], "mood"), label_of(ROWS[0], "mood")] == [
+        "ann",
+        "glad",
+        "",
+    ]
     assert class_ids(ROWS, "mood", ["sad", "glad"], missing_ok=True) == [-1, 1]
     with pytest.raises(ValueError, match="row 'a': its field 'mood' is ''"):
         class_ids(ROWS, "mood", ["sad", "glad"])

@@ -35,20 +35,39 @@ def make_batch(first: int = 0) -> PromptBatch:
     padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
     waveform, num_samples = codec.decode(padded, lengths)
     utterances = tuple(
-        Utterance(f"{first + i}", (), text, 1.0, speaker=NAMES[len(text) > 2]) for i, text in enumerate(TEXTS)
+        Utterance(f"{first + i}", (), text, 1.0, speaker=NAMES[len(text) > 2])
+        for i, text in enumerate(TEXTS)
     )
-    return PromptBatch(torch.zeros(6, 0), torch.zeros(6, dtype=torch.long), 16000, utterances, waveform, num_samples)
+    return PromptBatch(
+        torch.zeros(6, 0),
+        torch.zeros(6, dtype=torch.long),
+        16000,
+        utterances,
+        waveform,
+        num_samples,
+    )
 
 
-def make_training(num_steps: int = 1, folder: str | None = None, **settings: Any) -> Token2TextTraining:
+def make_training(
+    num_steps: int = 1, folder: str | None = None, **settings: Any
+) -> Token2TextTraining:
     network = Token2Text(
-        16, "abc ", {"speaker": NAMES}, width=32, dilations=(1,), heads=2, decoder_layers=1, dropout=0.0
+        16,
+        "abc ",
+        {"speaker": NAMES},
+        width=32,
+        dilations=(1,),
+        heads=2,
+        decoder_layers=1,
+        dropout=0.0,
     )
     settings = {"lr": 1e-2, "warmup_steps": 5} | settings
     return Token2TextTraining(network, ToneCodec(), num_steps, folder, **settings)
 
 
-def fit(training: Token2TextTraining, batches: list[PromptBatch], val: PromptBatch, **settings: Any) -> None:
+def fit(
+    training: Token2TextTraining, batches: list[PromptBatch], val: PromptBatch, **settings: Any
+) -> None:
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=1,
@@ -74,9 +93,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Token2TextTrainin
 def test_it_learns_to_read(trained: tuple[Token2TextTraining, Path]) -> None:
     """Recordings to texts by both forms and to speakers, and the folder says so."""
     training, folder = trained
-    assert training.figures["set0/cer"] == 0
-    assert training.figures["set0/cer_ctc"] == 0
-    assert training.figures["set0/speaker_accuracy"] == 1
+    assert training.metrics["set0/cer"] == 0
+    assert training.metrics["set0/cer_ctc"] == 0
+    assert training.metrics["set0/speaker_accuracy"] == 1
     network = Token2Text.load(str(folder)).eval()
     assert network.codec_hash == content_hash(ToneCodec())
     codes = torch.tensor([codes_of("c a")])
@@ -87,11 +106,11 @@ def test_it_learns_to_read(trained: tuple[Token2TextTraining, Path]) -> None:
 def test_half_of_the_rows_lack_their_end_and_noise_is_keyed() -> None:
     training = make_training(replaced=0.3)
     batch = make_batch()
-    codes, lengths = training.heard(batch)
+    codes, lengths = training.inputs(batch)
     assert [row[:n] for row, n in zip(codes.tolist(), lengths.tolist(), strict=True)] == [
         [*codes_of(text), 16] for text in TEXTS
     ]
-    _, some = training.heard(batch, augmented=True)
+    _, some = training.inputs(batch, augmented=True)
     assert 0 < int((lengths - some).sum()) < 6
     one, other = (training._disturbed(codes, batch.rows) for _ in range(2))
     assert (one == other).all()
@@ -107,9 +126,11 @@ def test_rows_without_label_are_left_out_of_a_head() -> None:
     training = make_training()
     training.log_dict = lambda *_, **__: None  # type: ignore[assignment,method-assign]
     batch = make_batch()
-    codes, lengths = training.heard(batch)
+    codes, lengths = training.inputs(batch)
     nameless = [replace(row, speaker="") for row in batch.rows]
-    losses = [float(training.loss(codes, lengths, rows).detach()) for rows in (batch.rows, nameless)]
+    losses = [
+        float(training.loss(codes, lengths, rows).detach()) for rows in (batch.rows, nameless)
+    ]
     assert losses[0] > losses[1]
     unknown = [replace(row, speaker="who") for row in batch.rows]
     with pytest.raises(ValueError, match="row '0': its speaker is 'who'"):
@@ -135,7 +156,9 @@ def test_calibration_against_a_judge(trained: tuple[Token2TextTraining, Path]) -
     for i, (text, words) in enumerate(zip(TEXTS, said, strict=True)):
         speech = Speech(torch.ones(10), 16000, torch.tensor(codes_of(words)))
         samples.append(Hypothesis(Utterance(str(i), (), text, 1.0), "", speech=speech))
-    samples.append(Hypothesis(samples[0].row, "", speech=Speech(torch.ones(10), 16000, torch.zeros(0).long())))
+    samples.append(
+        Hypothesis(samples[0].row, "", speech=Speech(torch.ones(10), 16000, torch.zeros(0).long()))
+    )
     found = calibration(network, samples, Ear([*said, ""]), num_quantiles=2)
     assert found.num_samples == 6  # one said nothing
     assert min(found.spearman.values()) >= -1
@@ -162,13 +185,15 @@ def test_rank_correlation() -> None:
 def test_bad_input() -> None:
     batch, training = make_batch(), make_training()
     with pytest.raises(ValueError, match="no recordings of their texts"):
-        training.heard(replace(batch, target_waveform=None, target_num_samples=None))
+        training.inputs(replace(batch, target_waveform=None, target_num_samples=None))
     with pytest.raises(ValueError, match="wants 16000 Hz audio, got 8000"):
-        training.heard(replace(batch, sample_rate_hz=8000))
+        training.inputs(replace(batch, sample_rate_hz=8000))
     lengths = batch.target_num_samples
     assert lengths is not None
     with pytest.raises(ValueError, match="row '1': no recording of its text"):
-        training.heard(replace(batch, target_num_samples=lengths * torch.tensor([1, 0, 1, 1, 1, 1])))
+        training.inputs(
+            replace(batch, target_num_samples=lengths * torch.tensor([1, 0, 1, 1, 1, 1]))
+        )
     with pytest.raises(ValueError, match="the codec has 16 codes, the network 8"):
         Token2TextTraining(Token2Text(8), ToneCodec(), 1)
     with pytest.raises(ValueError, match="replaced"):

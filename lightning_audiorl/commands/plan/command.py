@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json as json_format
 from pathlib import Path
-from typing import Any
 
 from lightning_audiorl.commands.plan import report
 from lightning_audiorl.commands.plan.placement import Piece, Plan, Sharding, pieces
@@ -48,23 +47,28 @@ def plan(
     if bus_gb_per_s <= 0:
         raise ValueError(f"plan: bus_gb_per_s must be above 0, got {bus_gb_per_s}")
     limit = None if device_memory_gb is None else (device_memory_gb - reserve_gb) * report.GIB
+
     named: list[tuple[str, list[Plan]]] = []
     for path in _configs(config):
         settings = read_settings(path, batch_size, accelerator)
-        plans: list[Plan] = []
-        placed: list[Piece] = []
-        first: Working | None = None
-        for ranks in dict.fromkeys((1, num_devices)):
-            working = trace(settings, ranks, audio_s, text_tokens)
-            first = first or working
-            placed = placed or pieces(working)
-            plans += _plans(settings, working, ranks, limit, budget_gb)
-        assert first is not None
+        alone = trace(settings, 1, audio_s, text_tokens)
+        placed = pieces(alone)
+        plans = _plans(settings, alone, 1, limit, budget_gb)
+        if num_devices != 1:
+            shared = trace(settings, num_devices, audio_s, text_tokens)
+            plans += _plans(settings, shared, num_devices, limit, budget_gb)
         named.append((path.stem, plans))
+
+        # One at a time: a folder of large models takes a while.
         if json:
-            print(json_format.dumps({"config": str(path), **report.as_data(plans, placed, first, bus_gb_per_s)}))
+            print(
+                json_format.dumps(
+                    {"config": str(path), **report.as_data(plans, placed, alone, bus_gb_per_s)}
+                )
+            )
         else:
             print(_text(path, settings, placed, plans, audio_s, bus_gb_per_s, limit))
+
     if len(named) > 1 and not json:
         print(f"One device, resident against offload, {bus_gb_per_s:g} GB/s\n")
         print(report.summary_table(named, bus_gb_per_s))
@@ -82,15 +86,17 @@ def _plans(
     settings: Settings, working: Working, ranks: int, limit: float | None, budget_gb: float | None
 ) -> list[Plan]:
     shardings: tuple[Sharding, ...] = ("single",) if ranks == 1 else ("ddp", "fsdp")
+    keep = settings.keep_context
     out: list[Plan] = []
     for sharding in shardings:
-        for policy in ("resident", "auto", "offload"):
-            budget = None
-            if policy == "auto":
-                budget = _budget(out[-1], limit, budget_gb)
-                if budget is None:
-                    continue
-            out.append(plan_one(working, policy, sharding, ranks, budget, settings.keep_context))
+        resident = plan_one(working, "resident", sharding, ranks, keep_context=keep)
+        out.append(resident)
+
+        budget = _budget(resident, limit, budget_gb)
+        if budget is not None:
+            out.append(plan_one(working, "auto", sharding, ranks, budget, keep))
+
+        out.append(plan_one(working, "offload", sharding, ranks, keep_context=keep))
     return out
 
 
@@ -113,17 +119,15 @@ def _text(
     limit: float | None,
 ) -> str:
     group = f" x {settings.group_size} samples" if settings.needs_rollout else ""
-    facts: list[Any] = [
+    columns = f"Peak GiB per phase; GiB moved and seconds per step at {bus_gb_per_s:g} GB/s, none of it hidden"
+    if limit is not None:
+        columns += f"; fits into {limit / report.GIB:g} GiB"
+
+    paragraphs = [
         f"{path}: {settings.batch_size} prompts{group} per step, {audio_s:g} s of audio each",
-        "",
         "Parts on one device",
-        "",
         report.parts_table(placed),
-        "",
-        f"Peak GiB per phase; GiB moved and seconds per step at {bus_gb_per_s:g} GB/s, none of it hidden"
-        + ("" if limit is None else f"; fits into {limit / report.GIB:g} GiB"),
-        "",
+        columns,
         report.plans_table(plans, bus_gb_per_s, limit),
-        "",
     ]
-    return "\n".join(facts)
+    return "\n\n".join(paragraphs) + "\n"

@@ -38,6 +38,14 @@ class Meter(TorchDispatchMode):
         live_bytes: of the storages made inside that are still held.
         peak_bytes: by share of the gradients that a device keeps: the most that was held at once since `reset`. Under
             FSDP2 a rank keeps 1/N of each gradient as soon as it is complete.
+
+    Example:
+        >>> meter = Meter()
+        >>> with meter:
+        ...     kept = torch.zeros(1000)
+        ...     product = kept * 2 + 1
+        >>> meter.live_bytes, meter.peak_bytes
+        (8000, {1.0: 12000})
     """
 
     def __init__(self, gradient_shares: Iterable[float] = ()) -> None:
@@ -53,6 +61,13 @@ class Meter(TorchDispatchMode):
         """Begin a new peak with what is held now."""
         self.peak_bytes = dict.fromkeys(self.peak_bytes, 0)
         self._note()
+
+    def without_values(self, tensor: Tensor) -> Tensor:
+        """A tensor of the same shape, layout and dtype on the CPU; one on the meta device has a place there, too."""
+        with self.fake:
+            return torch.empty_strided(
+                tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu"
+            )
 
     def leave_out(self, tensors: Iterable[Tensor]) -> None:
         """Never count the storages of ``tensors``, nor views of them."""
@@ -73,15 +88,18 @@ class Meter(TorchDispatchMode):
             self._gradient_bytes += storage.nbytes()
 
     def _note(self) -> None:
+        """Keep the most that was held, for each share of the gradients."""
         for share in self.peak_bytes:
             held = self.live_bytes - int((1 - share) * self._gradient_bytes)
             self.peak_bytes[share] = max(self.peak_bytes[share], held)
 
     def _track(self, tensor: Tensor, counted: bool = True) -> None:
+        """Count the storage behind ``tensor``, once, until it is gone."""
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._storages:
             return
+
         size = storage.nbytes() if counted else 0
         self._storages[key] = weakref.ref(storage, self._forget(key, size))
         self.live_bytes += size
@@ -97,9 +115,11 @@ class Meter(TorchDispatchMode):
         return gone
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation, and count the storages that come out of it."""
         kwargs = kwargs or {}
         if func is torch.ops.prim.device.default:
             return args[0].fake_device
+
         out = self._run(func, args, kwargs)
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
@@ -108,9 +128,13 @@ class Meter(TorchDispatchMode):
         return out
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """With values where all that goes in has values, and no floating-point tensor of some size comes out."""
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        if not any(isinstance(tensor, FakeTensor) for tensor in given) and not _makes_floats(func, args, kwargs, given):
-            return tree_map_only(Tensor, self._without_values, func(*args, **kwargs))
+        has_values = not any(isinstance(tensor, FakeTensor) for tensor in given)
+        if has_values and not _makes_floats(func, args, kwargs, given):
+            return tree_map_only(Tensor, self._forget_values, func(*args, **kwargs))
+
+        # How much a mask picks is known, since masks have values; torch's own fake tensors would have to guess.
         if func in (aten.index.Tensor, aten.index_put.default, aten.index_put_.default):
             args = (args[0], _places(args[1]), *args[2:])
         if func is aten.masked_select.default and not isinstance(args[1], FakeTensor):
@@ -119,11 +143,14 @@ class Meter(TorchDispatchMode):
                 return args[0].new_empty(num_picked)
         return self.fake.dispatch(func, (), args, kwargs)
 
-    def _without_values(self, tensor: Tensor) -> Tensor:
-        if isinstance(tensor, FakeTensor) or not tensor.is_floating_point() or tensor.numel() <= _SMALL:
+    def _forget_values(self, tensor: Tensor) -> Tensor:
+        if (
+            isinstance(tensor, FakeTensor)
+            or not tensor.is_floating_point()
+            or tensor.numel() <= _SMALL
+        ):
             return tensor
-        with self.fake:
-            return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
+        return self.without_values(tensor)
 
 
 def _makes_floats(func: Any, args: Any, kwargs: Any, given: list[Tensor]) -> bool:

@@ -13,10 +13,17 @@ GIB = 2**30
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
     """Rows as Markdown, columns aligned; the first row is the head."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
-    rule = "| " + " | ".join("-" * w for w in widths) + " |"
-    return "\n".join([lines[0], rule, *lines[1:]])
+    columns = list(zip(*rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+
+    head, *others = [_line(row, widths) for row in rows]
+    rule = _line(["-" * width for width in widths], widths)
+    return "\n".join([head, rule, *others])
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    aligned = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
+    return "| " + " | ".join(aligned) + " |"
 
 
 def _gib(num_bytes: float) -> str:
@@ -24,69 +31,95 @@ def _gib(num_bytes: float) -> str:
 
 
 def where(plan: Plan) -> str:
-    """ "single", "ddp x 8", "fsdp x 8"."""
+    """How many devices, and what they share.
+
+    Example:
+        >>> none = {"resident_bytes": {}, "working_bytes": {}, "fetched_bytes": 0, "parked_bytes": 0}
+        >>> where(Plan("single", 1, "offload", **none)), where(Plan("fsdp", 8, "offload", **none))
+        ('single', 'fsdp x 8')
+    """
     return plan.sharding if plan.num_ranks == 1 else f"{plan.sharding} x {plan.num_ranks}"
 
 
 def parts_table(placed: Sequence[Piece]) -> str:
     """GiB of each part, and the phases that need it."""
     rows = [["part", "GiB", "needed in"]]
-    rows += [[piece.name, _gib(piece.num_bytes), ", ".join(sorted(piece.phases))] for piece in placed]
+    for piece in placed:
+        rows.append([piece.name, _gib(piece.num_bytes), ", ".join(sorted(piece.phases))])
     return _table(rows)
 
 
 def plans_table(plans: Sequence[Plan], bus_gb_per_s: float, limit_bytes: float | None) -> str:
     """Peak GiB of each phase under each plan, whether it fits, and the seconds per step that moving costs."""
     phases = list(plans[0].peak_bytes)
-    rows = [["devices", "placement", *phases, "peak", *(["fits"] if limit_bytes else []), "moved", "seconds"]]
+    rows = [["devices", "placement", *phases, "peak", "moved", "seconds"]]
     for plan in plans:
-        fits = [] if limit_bytes is None else ["yes" if plan.max_bytes <= limit_bytes else "no"]
-        moved = _gib(plan.fetched_bytes + plan.parked_bytes)
         peaks = [_gib(plan.peak_bytes[phase]) for phase in phases]
+        moved = _gib(plan.fetched_bytes + plan.parked_bytes)
         seconds = f"{plan.moving_s(bus_gb_per_s):.2f}"
-        rows.append([where(plan), plan.policy, *peaks, _gib(plan.max_bytes), *fits, moved, seconds])
+        rows.append([where(plan), plan.policy, *peaks, _gib(plan.max_bytes), moved, seconds])
+
+    # Behind the peak, where there is something to fit into.
+    if limit_bytes is not None:
+        fits = ["yes" if plan.max_bytes <= limit_bytes else "no" for plan in plans]
+        for row, cell in zip(rows, ["fits", *fits], strict=True):
+            row.insert(-2, cell)
     return _table(rows)
 
 
 def summary_table(named: Sequence[tuple[str, Sequence[Plan]]], bus_gb_per_s: float) -> str:
     """One row per run, on one device: resident against offload."""
-    rows = [["run", "resident, GiB", "offload, GiB", "peak of offload in", "moved per step, GiB", "seconds per step"]]
+    head = [
+        "run",
+        "resident, GiB",
+        "offload, GiB",
+        "peak of offload in",
+        "moved per step, GiB",
+        "seconds per step",
+    ]
+    rows = [head]
+
     for name, plans in named:
         by_policy = {plan.policy: plan for plan in plans if plan.num_ranks == 1}
         if not {"resident", "offload"} <= set(by_policy):
             continue
-        resident, offload = by_policy["resident"], by_policy["offload"]
-        peaks = offload.peak_bytes
-        rows.append(
-            [
-                name,
-                _gib(resident.max_bytes),
-                _gib(offload.max_bytes),
-                max(peaks, key=lambda phase: peaks[phase]),
-                _gib(offload.fetched_bytes + offload.parked_bytes),
-                f"{offload.moving_s(bus_gb_per_s):.2f}",
-            ]
-        )
+        rows.append(_summary(name, by_policy["resident"], by_policy["offload"], bus_gb_per_s))
     return _table(rows)
 
 
-def as_data(plans: Sequence[Plan], placed: Sequence[Piece], working: Working, bus_gb_per_s: float) -> dict[str, Any]:
+def _summary(name: str, resident: Plan, offload: Plan, bus_gb_per_s: float) -> list[str]:
+    peaks = offload.peak_bytes
+    greediest = max(peaks, key=lambda phase: peaks[phase])
+    return [
+        name,
+        _gib(resident.max_bytes),
+        _gib(offload.max_bytes),
+        greediest,
+        _gib(offload.fetched_bytes + offload.parked_bytes),
+        f"{offload.moving_s(bus_gb_per_s):.2f}",
+    ]
+
+
+def as_data(
+    plans: Sequence[Plan], placed: Sequence[Piece], working: Working, bus_gb_per_s: float
+) -> dict[str, Any]:
     """Everything that the tables show, in bytes and seconds."""
     return {
         "parts": {piece.name: piece.num_bytes for piece in placed},
         "working_bytes": dict(working.phases),
-        "plans": [
-            {
-                "sharding": plan.sharding,
-                "num_devices": plan.num_ranks,
-                "placement": plan.policy,
-                "resident_bytes": plan.resident_bytes,
-                "peak_bytes": plan.peak_bytes,
-                "max_bytes": plan.max_bytes,
-                "fetched_bytes": plan.fetched_bytes,
-                "parked_bytes": plan.parked_bytes,
-                "moving_s": plan.moving_s(bus_gb_per_s),
-            }
-            for plan in plans
-        ],
+        "plans": [_plan_data(plan, bus_gb_per_s) for plan in plans],
+    }
+
+
+def _plan_data(plan: Plan, bus_gb_per_s: float) -> dict[str, Any]:
+    return {
+        "sharding": plan.sharding,
+        "num_devices": plan.num_ranks,
+        "placement": plan.policy,
+        "resident_bytes": plan.resident_bytes,
+        "peak_bytes": plan.peak_bytes,
+        "max_bytes": plan.max_bytes,
+        "fetched_bytes": plan.fetched_bytes,
+        "parked_bytes": plan.parked_bytes,
+        "moving_s": plan.moving_s(bus_gb_per_s),
     }

@@ -1,21 +1,23 @@
-"""What a plan needs to know of a run, read from the YAML that ``audiorl fit`` takes; nothing is instantiated."""
+"""What a plan needs to know of a run, read from the YAML that ``audiorl fit`` takes."""
 
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass, is_dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from lightning import LightningDataModule
 
 from lightning_audiorl.algorithms import GRPO, SFT, AudioRLModule
-from lightning_audiorl.models import Finetune, Policy
-from lightning_audiorl.models.tiny.asr import TinySpec
+from lightning_audiorl.models import Policy
 from lightning_audiorl.types import Decoding
 
+# The Trainer's precision -> dtype of the weights where it is not the policy's own, dtype of the forward passes where
+# it differs from the weights'.
 _PRECISIONS = {
     "32-true": (None, None), "32": (None, None), "bf16-mixed": (None, "bfloat16"), "bf16-true": ("bfloat16", None),
 }  # fmt: skip
@@ -26,24 +28,18 @@ class Settings:
     """One run.
 
     Args:
-        policy_class, init_from, finetune, revision: of the policy.
-        dtype: of its weights.
-        autocast: dtype of the forward passes where it differs ("bfloat16"), or None.
+        make_policy: calls the constructor of the policy, with the arguments of the YAML file.
+        autocast: dtype of the forward passes where it differs from the weights' ("bfloat16"), or None.
         group_size: G; 1 for supervised training.
         needs_rollout: False for supervised training, which has no rollout, reward and reference phase.
         beta: 0 means no reference phase.
         batch_size: prompts per step, over all ranks.
         rollout_batch_size, micro_batch_size, max_tokens, chunk_size, decoding: as in `GRPO`.
-        max_grad_norm: gradients are clipped in either case; 0 only measures the norm.
         keep_context: encoded prompts stay on the device for the whole step.
         accelerator: "cpu", or anything else for a GPU.
     """
 
-    policy_class: type[Policy]
-    init_from: str | TinySpec
-    finetune: Finetune
-    revision: str | None
-    dtype: str
+    make_policy: Callable[[], Policy]
     autocast: str | None
     group_size: int
     needs_rollout: bool
@@ -58,7 +54,9 @@ class Settings:
     accelerator: str
 
 
-def read_settings(path: str | Path, batch_size: int | None = None, accelerator: str | None = None) -> Settings:
+def read_settings(
+    path: str | Path, batch_size: int | None = None, accelerator: str | None = None
+) -> Settings:
     """Settings of the run that ``path`` describes.
 
     Args:
@@ -76,6 +74,7 @@ def read_settings(path: str | Path, batch_size: int | None = None, accelerator: 
     raw = yaml.safe_load(path.read_text())
     if not isinstance(raw, dict) or "model" not in raw:
         raise ValueError(f"{path}: expected the settings of a run, with 'model' and 'data'")
+
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(AudioRLModule, "model", required=True)
     parser.add_subclass_arguments(LightningDataModule, "data")
@@ -83,40 +82,52 @@ def read_settings(path: str | Path, batch_size: int | None = None, accelerator: 
         parsed = parser.parse_object({key: raw[key] for key in ("model", "data") if key in raw})
     except ArgumentError as error:
         raise ValueError(f"{path}: {error}") from None
+
     algorithm = _class(parsed.model.class_path)
     if not issubclass(algorithm, GRPO | SFT):
-        raise ValueError(f"{path}: no plan for the algorithm {algorithm.__name__}; known are GRPO and SFT")
-    trainer = raw.get("trainer") or {}
+        raise ValueError(
+            f"{path}: no plan for the algorithm {algorithm.__name__}; known are GRPO and SFT"
+        )
+
     if batch_size is None:
         batch_size = parsed.data.init_args.get("batch_size") if "data" in raw else None
     if batch_size is None or batch_size < 1:
         raise ValueError(f"{path}: batch_size must be at least 1, got {batch_size}")
+
+    trainer = raw.get("trainer") or {}
+    precision = str(trainer.get("precision", "32-true"))
     chosen = accelerator or str(trainer.get("accelerator", "auto"))
-    return _settings(algorithm, parsed.model.init_args, batch_size, str(trainer.get("precision", "32-true")), chosen)
+    return _settings(algorithm, parsed.model.init_args, batch_size, precision, chosen)
 
 
 def _settings(
-    algorithm: type[AudioRLModule], model: Namespace, batch_size: int, precision: str, accelerator: str
+    algorithm: type[AudioRLModule],
+    model: Namespace,
+    batch_size: int,
+    precision: str,
+    accelerator: str,
 ) -> Settings:
+    """Settings from the parsed arguments of an algorithm."""
     if precision not in _PRECISIONS:
-        raise ValueError(f"plan: trainer.precision {precision!r}; known are {', '.join(_PRECISIONS)}")
+        raise ValueError(
+            f"plan: trainer.precision {precision!r}; known are {', '.join(_PRECISIONS)}"
+        )
     weights, autocast = _PRECISIONS[precision]
-    policy_class, policy = _class(model.policy.class_path), model.policy.init_args
-    rollout = issubclass(algorithm, GRPO)
+    if weights is not None and "dtype" in model.policy.init_args:
+        model.policy.init_args.dtype = weights
+
+    # Supervised training has neither samples nor a reference.
+    samples = issubclass(algorithm, GRPO)
     decoding = model.get("decoding")
-    finetune = policy.get("finetune")
+
     return Settings(
-        policy_class=policy_class,
-        init_from=_start(policy_class, policy.init_from),
-        finetune=Finetune(**vars(finetune)) if finetune else Finetune(),
-        revision=policy.get("revision"),
-        dtype=weights or policy.get("dtype", "float32"),
+        make_policy=lambda: _made(model.policy),
         autocast=autocast,
-        group_size=model.group_size if rollout else 1,
-        needs_rollout=rollout,
-        beta=model.beta if rollout else 0.0,
+        group_size=model.group_size if samples else 1,
+        needs_rollout=samples,
+        beta=model.beta if samples else 0.0,
         batch_size=batch_size,
-        rollout_batch_size=model.rollout_batch_size if rollout else 0,
+        rollout_batch_size=model.rollout_batch_size if samples else 0,
         micro_batch_size=model.micro_batch_size,
         max_tokens=model.get("max_tokens") or 0,
         chunk_size=model.chunk_size,
@@ -126,16 +137,15 @@ def _settings(
     )
 
 
+def _made(policy: Namespace) -> Policy:
+    """The policy of a parsed class path, and whatever its arguments name by class paths: a codec, a template."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Policy, "policy", required=True)
+    made: Policy = parser.instantiate(parser.parse_object({"policy": policy.as_dict()})).policy
+    return made
+
+
 def _class(path: str) -> type[Any]:
     module, _, name = path.rpartition(".")
     kind: type[Any] = getattr(importlib.import_module(module), name)
     return kind
-
-
-def _start(policy_class: type[Policy], init_from: Any) -> Any:
-    """``init_from`` as the policy takes it: a path, a hub id, or the sizes of a tiny model."""
-    if not isinstance(init_from, Namespace):
-        return init_from
-    kinds = get_args(get_type_hints(policy_class.__init__)["init_from"])
-    spec: Any = next(kind for kind in kinds if is_dataclass(kind))
-    return spec(**vars(init_from.get("init_args", init_from)))

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from unittest.mock import patch
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
 from lightning_audiorl import ops
-from lightning_audiorl.algorithms.micro_batches import micro_batches
 from lightning_audiorl.commands.plan.meter import Meter
 from lightning_audiorl.commands.plan.settings import Settings
-from lightning_audiorl.commands.plan.skeleton import build_skeleton, encode, unique_bytes
-from lightning_audiorl.models.decoding import shared_prefix
-from lightning_audiorl.models.decoding.cache import make_room
+from lightning_audiorl.commands.plan.skeleton import build_skeleton, unique_bytes
+from lightning_audiorl.engine.micro_batches import micro_batches
 from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy, PrefixContext
 from lightning_audiorl.models.decoding.sampling import draw
 from lightning_audiorl.models.finetune import adapters_off
-from lightning_audiorl.models.policy import Context
 from lightning_audiorl.strategies.phases import Phase
 from lightning_audiorl.types import Rollout
 
@@ -46,6 +43,21 @@ class Working:
     needs_reference: bool
 
 
+@dataclass(frozen=True)
+class _Update:
+    """Bytes of the update.
+
+    Args:
+        num_bytes: the most that is held beside the parts and the encoded prompts.
+        num_bytes_sharded: the same where only 1/N of each gradient is kept.
+        optimizer_bytes: of the optimizer's state.
+    """
+
+    num_bytes: int
+    num_bytes_sharded: int
+    optimizer_bytes: int
+
+
 class Trace:
     """Runs the phases of a step, one by one, on tensors without values.
 
@@ -59,168 +71,208 @@ class Trace:
     """
 
     def __init__(
-        self, settings: Settings, num_ranks: int = 1, audio_s: float = 20.0, text_tokens: int | None = None
+        self,
+        settings: Settings,
+        num_ranks: int = 1,
+        audio_s: float = 20.0,
+        text_tokens: int | None = None,
     ) -> None:
         if num_ranks < 1 or audio_s <= 0 or (text_tokens or 0) < 0:
             raise ValueError(
                 f"plan: want num_devices >= 1, audio_s > 0, text_tokens >= 0; got {num_ranks}, {audio_s}, {text_tokens}"
             )
-        self.settings, self.audio_s, self.text_tokens = settings, audio_s, text_tokens
+        self.settings = settings
+        self.audio_s = audio_s
+        self.text_tokens = text_tokens
         self.num_prompts = -(-settings.batch_size // num_ranks)
         self.share = 1 / num_ranks
         self.meter = Meter((self.share,))
-        policy = build_skeleton(
-            settings.policy_class, settings.init_from, settings.finetune, settings.dtype, settings.revision, self.meter
-        )
-        assert isinstance(policy, CachedPromptPolicy)
-        self.policy = policy
+        self.policy = build_skeleton(settings.make_policy, self.meter)
+        if settings.accelerator != "cpu":
+            # The meter's tensors are the CPU's, but no other device has its fused kernel.
+            self.policy.fused_attention = False
 
     def run(self) -> Working:
         """Trace every phase that the run has."""
-        settings, phases = self.settings, dict[Phase, int]()
-        trainable = list(self.policy.trainable().values())
-        self.meter.watch_gradients(trainable)
-        only_adapters = all("lora_" in name for name in self.policy.trainable())
+        settings = self.settings
+        phases: dict[Phase, int] = {}
+        trainable = self.policy.trainable()
+        self.meter.watch_gradients(trainable.values())
+
         with self._phase():
             context = self._encode()
             phases["encode"] = self._held()
-            context_bytes = unique_bytes(context.tensors()) if context.tensors() else 0
-        assert isinstance(context, PrefixContext)
+            context_bytes = unique_bytes(context.tensors())
+
+        # The encoded prompts are a part of their own: what a phase makes is what it holds beside them.
         cap = max(self.policy.caps(context, settings.decoding))
         if settings.needs_rollout:
             with self._phase(), torch.no_grad():
                 self._rollout(self._first(context, settings.rollout_batch_size), cap)
                 phases["rollout"] = self._held() - context_bytes
             phases["reward"] = 0
+
+        # Fresh adapters alone: the reference is the model without them, at no cost.
+        only_adapters = all("lora_" in name for name in trainable)
         if settings.beta > 0:
-            with self._phase(), torch.no_grad(), ExitStack() as stack:
-                if only_adapters:
-                    stack.enter_context(adapters_off(self.policy))
+            with (
+                self._phase(),
+                torch.no_grad(),
+                adapters_off(self.policy) if only_adapters else nullcontext(),
+            ):
                 self._score(*self._micro_batch(context, cap))
                 phases["reference"] = self._held() - context_bytes
-        phases["update"], update_sharded, optimizer_bytes = self._update(context, cap, trainable, context_bytes)
-        needs_reference = settings.beta > 0 and not only_adapters
-        return Working(self.policy, phases, update_sharded, context_bytes, optimizer_bytes, needs_reference)
+
+        update = self._update(context, cap, list(trainable.values()), context_bytes)
+        phases["update"] = update.num_bytes
+        return Working(
+            policy=self.policy,
+            phases=phases,
+            update_sharded=update.num_bytes_sharded,
+            context_bytes=context_bytes,
+            optimizer_bytes=update.optimizer_bytes,
+            needs_reference=settings.beta > 0 and not only_adapters,
+        )
 
     # --- the phases
 
-    def _encode(self) -> Context:
-        trains = self.settings.finetune.encoder
+    def _encode(self) -> PrefixContext:
+        trains = self.policy.finetune.encoder
         size = self.num_prompts
-        if trains:  # supervised training then encodes one micro-batch at a time, with its graph
-            size = min(size, self.settings.micro_batch_size or size)
+        # Supervised training of an encoder encodes one micro-batch at a time, with its graph.
+        if trains and self.settings.micro_batch_size:
+            size = min(size, self.settings.micro_batch_size)
         with torch.set_grad_enabled(trains):
-            return encode(self.policy, size, self.audio_s, self.text_tokens)
+            context: PrefixContext = self.policy.example_context(
+                size, self.audio_s, self.text_tokens
+            )
+            return context
 
-    def _rollout(self, context: Context, cap: int) -> None:
-        assert isinstance(context, PrefixContext)
+    def _rollout(self, context: PrefixContext, cap: int) -> None:
+        """The first token after the prompts, and the last one before the cap: in between memory only grows."""
         group_size = self.settings.group_size
         rows = len(context) * group_size
-        held = [torch.empty(rows, cap, dtype=torch.float64), torch.zeros(rows, cap, dtype=torch.long)]
+
+        # What the sampling loop keeps: uniform draws and tokens, their log-probs and whether they count.
+        held = [
+            torch.empty(rows, cap, dtype=torch.float64),
+            torch.zeros(rows, cap, dtype=torch.long),
+        ]
         held += [torch.empty(rows, cap), torch.zeros(rows, cap, dtype=torch.bool)]
+
         state = self.policy.prefill(context)
         state.expand(group_size)
         uniform = torch.empty(rows, dtype=torch.float64)
         drawn = draw(self.policy.head(state.hidden), uniform, self.settings.decoding)
         if cap > 1:
-            _lengthen(state, cap - 2)
+            state.lengthen(cap - 2)
             state.advance(torch.zeros(rows, dtype=torch.long))
             drawn = draw(self.policy.head(state.hidden), uniform, self.settings.decoding)
         del drawn, held
 
-    def _score(self, context: Context, rollout: Rollout, with_entropy: bool = False) -> Tensor:
+    def _score(
+        self, context: PrefixContext, rollout: Rollout, with_entropy: bool = False
+    ) -> Tensor:
+        """Log-probs of a micro-batch's completions."""
         hidden = self.policy.hidden(context, rollout)
-        tokens, keep = rollout.tokens.flatten(0, 1), rollout.keep.flatten(0, 1)
-        temperature, chunk_size = self.settings.decoding.temperature, self.settings.chunk_size
         scored = ops.token_log_probs(
-            hidden, self.policy.head, tokens, keep, temperature, None, chunk_size, with_entropy
+            hidden,
+            self.policy.head,
+            rollout.tokens.flatten(0, 1),
+            rollout.keep.flatten(0, 1),
+            self.settings.decoding.temperature,
+            chunk_size=self.settings.chunk_size,
+            with_entropy=with_entropy,
         )
         return scored.log_probs
 
     def _update(
-        self, context: Context, cap: int, trainable: list[nn.Parameter], context_bytes: int
-    ) -> tuple[int, int, int]:
-        """Working bytes with whole gradients and with a share of them, and those of the optimizer's state."""
+        self, context: PrefixContext, cap: int, trainable: list[nn.Parameter], context_bytes: int
+    ) -> _Update:
+        """The last micro-batch's backward pass, then clipping and the optimizer's second step."""
         with self._phase(), torch.enable_grad():
-            if self._num_micro_batches(context, cap) > 1:  # the gradients of those before are there
+            # The gradients of the micro-batches before are there.
+            if self._num_micro_batches(context, cap) > 1:
                 for parameter in trainable:
                     parameter.grad = torch.empty_like(parameter)
                     self.meter.mark_gradient(parameter)
-            self._score(*self._micro_batch(context, cap), self.settings.needs_rollout).sum().backward()
-        whole, sharded = (self._held(share) - context_bytes for share in (1.0, self.share))
+            self._score(
+                *self._micro_batch(context, cap), self.settings.needs_rollout
+            ).sum().backward()
+        backward = self._held() - context_bytes
+        backward_sharded = self._held(self.share) - context_bytes
+
         optimizer = torch.optim.AdamW(trainable, foreach=self.settings.accelerator != "cpu")
         with self.meter:
+            # The first step makes the optimizer's state; steps cost what the second one does.
             optimizer.step()
-            state = [t for values in optimizer.state.values() for t in values.values() if t.ndim > 0]
-            optimizer_bytes = unique_bytes(state)
+            states = chain.from_iterable(values.values() for values in optimizer.state.values())
+            optimizer_bytes = unique_bytes([state for state in states if state.ndim > 0])
+
             self.meter.reset()
             nn.utils.clip_grad_norm_(trainable, 1.0)
             optimizer.step()
-            whole_step = self._held() - optimizer_bytes - context_bytes
-            # A rank steps over its own share of the parameters alone.
-            sharded_step = int(whole_step * self.share)
-        return max(whole, whole_step), max(sharded, sharded_step), optimizer_bytes
+            step = self._held() - optimizer_bytes - context_bytes
+
+        # A rank steps over its own share of the parameters alone.
+        step_sharded = int(step * self.share)
+        return _Update(max(backward, step), max(backward_sharded, step_sharded), optimizer_bytes)
 
     # --- helpers
 
     @contextmanager
     def _phase(self) -> Iterator[None]:
-        """A new peak, in the dtype of the forward passes, along the code that the accelerator takes."""
-        settings = self.settings
+        """A new peak, in the dtype of the forward passes."""
         with ExitStack() as stack:
-            if settings.accelerator != "cpu":
-                stack.enter_context(patch.object(shared_prefix, "_FUSED", ()))
             stack.enter_context(self.meter)
-            if settings.autocast:
+            if self.settings.autocast:
+                dtype = getattr(torch, self.settings.autocast)
                 # As Lightning does it: no cast of a weight is kept for its next use.
-                stack.enter_context(torch.autocast("cpu", getattr(torch, settings.autocast), cache_enabled=False))
+                stack.enter_context(torch.autocast("cpu", dtype, cache_enabled=False))
             self.meter.reset()
             yield
 
     def _held(self, share: float = 1.0) -> int:
+        """The most bytes since the phase began, with that share of the gradients."""
         return self.meter.peak_bytes[share]
 
-    def _first(self, context: Context, num: int) -> Context:
-        return context if num == 0 or num >= len(context) else context.select(list(range(num)))
+    def _first(self, context: PrefixContext, num: int) -> PrefixContext:
+        """The first ``num`` prompts; 0 is all of them."""
+        if num == 0 or num >= len(context):
+            return context
+        return context.select(list(range(num)))
 
-    def _pieces(self, context: Context, cap: int) -> list[list[int]]:
+    def _micro_batches(self, context: PrefixContext, cap: int) -> list[list[int]]:
         settings = self.settings
         lengths = [cap] * len(context)
-        limits = settings.max_tokens, settings.micro_batch_size
-        return micro_batches(context.prompt_lengths, lengths, settings.group_size, *limits)
+        return micro_batches(
+            context.prompt_lengths,
+            lengths,
+            settings.group_size,
+            settings.max_tokens,
+            settings.micro_batch_size,
+        )
 
-    def _num_micro_batches(self, context: Context, cap: int) -> int:
-        if self.settings.finetune.encoder:
+    def _num_micro_batches(self, context: PrefixContext, cap: int) -> int:
+        if self.policy.finetune.encoder:
             return -(-self.num_prompts // len(context))
-        return len(self._pieces(context, cap))
+        return len(self._micro_batches(context, cap))
 
-    def _micro_batch(self, context: Context, cap: int) -> tuple[Context, Rollout]:
+    def _micro_batch(self, context: PrefixContext, cap: int) -> tuple[PrefixContext, Rollout]:
         """The largest micro-batch."""
-        size = max(len(piece) for piece in self._pieces(context, cap))
+        size = max(len(index) for index in self._micro_batches(context, cap))
         shape = (size, self.settings.group_size, cap)
-        tokens, keep = torch.zeros(shape, dtype=torch.long), torch.ones(shape, dtype=torch.bool)
-        finished = torch.ones(shape[:2], dtype=torch.bool)
-        return self._first(context, size), Rollout(tokens, keep, torch.zeros(shape), finished)
+        rollout = Rollout(
+            tokens=torch.zeros(shape, dtype=torch.long),
+            keep=torch.ones(shape, dtype=torch.bool),
+            log_probs=torch.zeros(shape),
+            finished=torch.ones(shape[:2], dtype=torch.bool),
+        )
+        return self._first(context, size), rollout
 
 
-def _lengthen(state: object, num: int) -> None:
-    """The cache of a decoder as it is ``num`` tokens later, buffers laid anew where the sampling loop would."""
-    held = state.cache  # type: ignore[attr-defined]
-    cache = getattr(held, "self_attention_cache", held)
-    make_room(cache)
-    for layer in cache.layers:
-        left = num
-        while left > 0:
-            rows, heads, length, width = layer.keys.shape
-            step = min(left, max(1, layer._keys.shape[-2] - length))
-            new = layer.keys.new_empty(rows, heads, step, width)
-            layer.update(new, new)
-            left -= step
-    if hasattr(state, "mask"):
-        state.mask = torch.cat([state.mask, state.mask.new_ones(len(state.mask), num)], dim=1)
-        state.positions = state.positions + num  # type: ignore[attr-defined]
-
-
-def trace(settings: Settings, num_ranks: int = 1, audio_s: float = 20.0, text_tokens: int | None = None) -> Working:
-    """See `Trace`."""
+def trace(
+    settings: Settings, num_ranks: int = 1, audio_s: float = 20.0, text_tokens: int | None = None
+) -> Working:
+    """What a run needs beside its parts; the arguments are those of `Trace`."""
     return Trace(settings, num_ranks, audio_s, text_tokens).run()

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from lightning_audiorl.data.audio.reading import OVERRUN_S, AudioCache, AudioError, read_audio, read_segment
+from lightning_audiorl.data.audio.reading import (
+    OVERRUN_S,
+    AudioCache,
+    AudioError,
+    read_audio,
+    read_segment,
+)
 
 __all__ = [
     "OVERRUN_S",

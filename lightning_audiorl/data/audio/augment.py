@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 from torchaudio.transforms import Resample
 
+from lightning_audiorl.data.audio.nonspeech import rms
+from lightning_audiorl.data.draws import between
 from lightning_audiorl.ops.randomness import keyed_generator, keyed_uniform
 
+#: Speed factors are multiples of 1 / 50, so that few resamplers are made and all are short.
 _SPEED_STEPS = 50
 
 
@@ -20,7 +23,12 @@ def _resampler(numerator: int, denominator: int) -> Resample:
 
 
 def change_speed(wave: Tensor, factor: float) -> Tensor:
-    """Play [num_samples] ``factor`` times as fast (pitch moves along); the factor is rounded to 0.02."""
+    """Play [num_samples] ``factor`` times as fast (pitch moves along); the factor is rounded to 0.02.
+
+    Example:
+        >>> change_speed(torch.zeros(1000), 0.8).shape
+        torch.Size([1250])
+    """
     numerator = round(factor * _SPEED_STEPS)
     if numerator == _SPEED_STEPS:
         return wave
@@ -29,15 +37,27 @@ def change_speed(wave: Tensor, factor: float) -> Tensor:
 
 
 def add_noise(wave: Tensor, snr_db: float, generator: torch.Generator) -> Tensor:
-    """[num_samples] plus white noise, ``snr_db`` below the clip's mean power. A silent clip stays silent."""
+    """[num_samples] plus white noise, ``snr_db`` below the clip's mean power. A silent clip stays silent.
+
+    Example:
+        >>> noisy = add_noise(torch.ones(100_000), snr_db=20.0, generator=torch.Generator().manual_seed(0))
+        >>> round(float((noisy - 1).square().mean()), 2)
+        0.01
+    """
     noise = torch.randn(wave.shape, generator=generator)
-    level = wave.square().mean().sqrt() * 10 ** (-snr_db / 20)
+    level = rms(wave) * 10 ** (-snr_db / 20)
     return wave + level * noise
 
 
 def change_gain(wave: Tensor, gain_db: float) -> Tensor:
-    """[num_samples] scaled by ``gain_db``, clipped to [-1, 1]."""
-    return (wave * 10 ** (gain_db / 20)).clamp(-1.0, 1.0)
+    """[num_samples] scaled by ``gain_db``, clipped to [-1, 1].
+
+    Example:
+        >>> change_gain(torch.tensor([0.01, -0.5]), gain_db=20.0)
+        tensor([ 0.1000, -1.0000])
+    """
+    scaled = wave * 10 ** (gain_db / 20)
+    return scaled.clamp(-1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -49,6 +69,14 @@ class Augment:
         noise_snr_db: range of signal-to-noise ratios in dB.
         noise_probability: share of clips that get noise; 0 is off.
         gain_db: range of gains in dB; (0, 0) is off.
+
+    Raises:
+        ValueError: a range from high to low, or a speed or probability out of bounds.
+
+    Example:
+        >>> slower = Augment(speed=(0.8, 0.8), noise_probability=0.0, gain_db=(0.0, 0.0))
+        >>> slower.apply(torch.zeros(1000), seed=0, step=1, row_id="a").shape
+        torch.Size([1250])
     """
 
     speed: tuple[float, float] = (0.9, 1.1)
@@ -61,18 +89,23 @@ class Augment:
             low, high = getattr(self, name)
             if low > high:
                 raise ValueError(f"Augment.{name}: expected (low, high), got ({low}, {high})")
-        if self.speed[0] < 0.5 or self.speed[1] > 2 or not 0 <= self.noise_probability <= 1:
+
+        slowest, fastest = self.speed
+        is_speed = slowest >= 0.5 and fastest <= 2
+        is_probability = 0 <= self.noise_probability <= 1
+        if not is_speed or not is_probability:
             raise ValueError(
                 f"Augment: want speed within 0.5 to 2 and noise_probability within 0 to 1, got speed={self.speed}, "
                 f"noise_probability={self.noise_probability}"
             )
 
     def apply(self, wave: Tensor, seed: int, step: int, row_id: str) -> Tensor:
-        """The clip [num_samples] as this row is heard at this step; speed changes its length."""
+        """The clip [num_samples] as this row sounds at this step; speed changes its length."""
         key = ("augment", seed, step, row_id)
         u_speed, u_noise, u_snr, u_gain = keyed_uniform(4, *key).tolist()
-        wave = change_speed(wave, self.speed[0] + (self.speed[1] - self.speed[0]) * u_speed)
+
+        wave = change_speed(wave, between(self.speed, u_speed))
         if u_noise < self.noise_probability:
-            snr_db = self.noise_snr_db[0] + (self.noise_snr_db[1] - self.noise_snr_db[0]) * u_snr
+            snr_db = between(self.noise_snr_db, u_snr)
             wave = add_noise(wave, snr_db, keyed_generator(*key, "noise"))
-        return change_gain(wave, self.gain_db[0] + (self.gain_db[1] - self.gain_db[0]) * u_gain)
+        return change_gain(wave, between(self.gain_db, u_gain))

@@ -21,9 +21,13 @@ from lightning_audiorl.types import Segment, Utterance
 
 #: Stretches of one file that share no more than this (or half of the shorter one) only touch: rounded cutting points.
 TOUCH_S = 0.02
+#: Files are hashed in blocks of so many frames, so that an hour of audio is never in memory.
 _BLOCK_FRAMES = 2**18
 _SILENT = "silent-"
+#: To be numbered anew when what is hashed changes: hashes of both kinds never meet in one table.
 _TABLE = "heard_1"
+#: Hashes found are written to the cache in groups: one transaction per hash is slow.
+_WRITE_EVERY = 500
 
 
 class FileContent(NamedTuple):
@@ -71,16 +75,28 @@ class ContentHashes:
     Args:
         path: the sqlite file; None takes `default_cache_path`.
 
+    Attributes:
+        num_decoded: files and cuts that were decoded, because the cache did not have them.
+
     Raises:
         OSError: the file cannot be made or is no sqlite file; says which.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder, ContentHashes(f"{folder}/content.sqlite") as hashes:
+        ...     soundfile.write(f"{folder}/a.wav", [0.5] * 8000, 8000)
+        ...     soundfile.write(f"{folder}/b.flac", [0.5] * 8000, 8000)
+        ...     hashes.file(f"{folder}/a.wav") == hashes.file(f"{folder}/b.flac")
+        True
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
-        self.path = Path(path).expanduser() if path is not None else default_cache_path()
-        #: Files and cuts decoded because the cache did not have them.
+        self.path = default_cache_path() if path is None else Path(path).expanduser()
         self.num_decoded = 0
+        #: Lines of the table that are not written yet.
         self._new: list[tuple[str, int, int, int, int, str, int, int]] = []
         self._known = lru_cache(maxsize=2**16)(self._look_up)
+
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(self.path, timeout=60.0)
@@ -99,7 +115,10 @@ class ContentHashes:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -114,7 +133,8 @@ class ContentHashes:
         Raises:
             AudioError: missing or unreadable file.
         """
-        return self._known(str(Path(path).absolute()), 0, -1)
+        full_path = str(Path(path).absolute())
+        return self._known(full_path, 0, -1)
 
     def stretch(self, segment: Segment) -> Stretch | None:
         """What a segment plays; None for ``synthetic:silence`` and silent files, which identify nothing.
@@ -124,28 +144,28 @@ class ContentHashes:
         """
         path = segment.audio_filepath
         if path.startswith(PREFIX):
-            if path.removeprefix(PREFIX).partition("?")[0] == "silence":
-                return None
-            seconds = segment.duration_s or 0.0
-            return Stretch(path, "", f"{path} {seconds:.4f} s", 0.0, seconds)
+            return _synthetic(segment)
+
         whole = self.file(path)
         if whole.hash.startswith(_SILENT):
             return None
-        start = round(segment.offset_s * whole.rate_hz)
-        count = whole.num_frames - start
-        if segment.duration_s is not None:
-            count = min(count, round(segment.duration_s * whole.rate_hz))
-        if count <= 0:
-            raise AudioError(
-                f"{path}: nothing at offset {segment.offset_s} s, the file is {whole.num_frames / whole.rate_hz:.3f} s "
-                "long; correct offset and duration"
-            )
+
+        start, count = _frames(segment, whole)
         if start == 0 and count == whole.num_frames:
             cut = whole.hash
         else:
-            cut = self._known(str(Path(path).absolute()), start, count).hash
-        cut = "" if cut.startswith(_SILENT) else cut
-        return Stretch(path, whole.hash, cut, start / whole.rate_hz, (start + count) / whole.rate_hz)
+            full_path = str(Path(path).absolute())
+            cut = self._known(full_path, start, count).hash
+        # A pause within a recording is digital silence in many files: it identifies nothing.
+        if cut.startswith(_SILENT):
+            cut = ""
+        return Stretch(
+            audio_filepath=path,
+            file=whole.hash,
+            cut=cut,
+            start_s=start / whole.rate_hz,
+            end_s=(start + count) / whole.rate_hz,
+        )
 
     def row(self, row: Utterance) -> list[Stretch]:
         """What the segments of a row play, and those of its ``target``, without those that identify nothing.
@@ -153,18 +173,22 @@ class ContentHashes:
         Effects on the row change nothing.
 
         Raises:
-            AudioError: see `stretch`; the message begins with the row's id.
+            AudioError: missing or unreadable file, or an offset behind its end; the message begins with the row's id.
         """
         try:
-            return [found for segment in all_segments(row) if (found := self.stretch(segment)) is not None]
+            stretches = [self.stretch(segment) for segment in all_segments(row)]
         except AudioError as error:
             raise AudioError(f"row {row.id!r}: {error}") from error
+        return [stretch for stretch in stretches if stretch is not None]
 
     def _look_up(self, path: str, start: int, count: int) -> FileContent:
+        """The content from the sqlite file, or by decoding ``count`` frames (-1: all) from ``start`` on."""
         try:
             stat = os.stat(path)
         except OSError as error:
             raise AudioError(f"{path}: no such file; correct the path or remove the row") from error
+
+        # A file of another size or time is another file: its old line is passed over, and replaced below.
         found = self._database.execute(
             f"SELECT hash, rate_hz, num_frames FROM {_TABLE} "
             "WHERE path = ? AND start = ? AND count = ? AND size = ? AND mtime_ns = ?",
@@ -172,33 +196,73 @@ class ContentHashes:
         ).fetchone()
         if found is not None:
             return FileContent(*found)
+
         content = _decode(path, start, count)
         self.num_decoded += 1
         self._new.append((path, start, count, stat.st_size, stat.st_mtime_ns, *content))
-        if len(self._new) >= 500:
+        if len(self._new) >= _WRITE_EVERY:
             self._write()
         return content
 
     def _write(self) -> None:
         with self._database:
-            self._database.executemany(f"INSERT OR REPLACE INTO {_TABLE} VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self._new)
+            self._database.executemany(
+                f"INSERT OR REPLACE INTO {_TABLE} VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self._new
+            )
         self._new = []
+
+
+def _synthetic(segment: Segment) -> Stretch | None:
+    """A ``synthetic:`` address, which is its own content; None for silence."""
+    path = segment.audio_filepath
+    kind = path.removeprefix(PREFIX).partition("?")[0]
+    if kind == "silence":
+        return None
+    seconds = segment.duration_s or 0.0
+    return Stretch(
+        audio_filepath=path,
+        file="",
+        cut=f"{path} {seconds:.4f} s",
+        start_s=0.0,
+        end_s=seconds,
+    )
+
+
+def _frames(segment: Segment, whole: FileContent) -> tuple[int, int]:
+    """First frame and number of frames that a segment plays of its file; AudioError where it plays none."""
+    start = round(segment.offset_s * whole.rate_hz)
+    count = whole.num_frames - start
+    if segment.duration_s is not None:
+        count = min(count, round(segment.duration_s * whole.rate_hz))
+
+    if count <= 0:
+        raise AudioError(
+            f"{segment.audio_filepath}: nothing at offset {segment.offset_s} s, the file is "
+            f"{whole.num_frames / whole.rate_hz:.3f} s long; correct offset and duration"
+        )
+    return start, count
 
 
 def _decode(path: str, start: int, count: int) -> FileContent:
     """Hash ``count`` frames (-1: all) from ``start`` on, block by block."""
     try:
         with soundfile.SoundFile(path) as file:
-            digest = hashlib.blake2b(f"{file.samplerate} Hz {file.channels} ch".encode(), digest_size=16)
+            layout = f"{file.samplerate} Hz {file.channels} ch"
+            digest = hashlib.blake2b(layout.encode(), digest_size=16)
             file.seek(start)
-            num_frames, silent = 0, True
+            num_frames = 0
+            silent = True
             for block in file.blocks(_BLOCK_FRAMES, frames=count, dtype="float32", always_2d=True):
                 digest.update(block.tobytes())
                 num_frames += len(block)
                 silent = silent and not block.any()
-            return FileContent((_SILENT if silent else "") + digest.hexdigest(), file.samplerate, num_frames)
+
+            prefix = _SILENT if silent else ""
+            return FileContent(prefix + digest.hexdigest(), file.samplerate, num_frames)
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise AudioError(f"{path}: not readable as audio ({error}); convert it to wav or flac") from error
+        raise AudioError(
+            f"{path}: not readable as audio ({error}); convert it to wav or flac"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -210,6 +274,10 @@ class Collision:
         what: what of it, and how it meets the evaluation row.
         set_name: the evaluation set.
         other_id: the row of that set.
+
+    Example:
+        >>> str(Collision("train:7", "a.wav (0.00 to 1.50 s) holds the audio of", "val/short", "val:1"))
+        "row 'train:7': a.wav (0.00 to 1.50 s) holds the audio of val/short row 'val:1'"
     """
 
     row_id: str
@@ -235,7 +303,7 @@ class EvaluationContent:
 
     Args:
         sets: rows by the name of their set, such as ``val/short``.
-        hashes: the content hashes.
+        hashes: of decoded audio; where files not seen before are looked up.
 
     Attributes:
         identity: a hash of names, row ids and audio content: what a mix was built against.
@@ -254,8 +322,12 @@ class EvaluationContent:
                 stretches = hashes.row(row)
                 for stretch in stretches:
                     self._add(name, row.id, stretch)
-                heard = [(s.file, s.cut, s.start_s, s.end_s) for s in stretches]
-                digest.update(repr((name, row.id, heard)).encode())
+                # Without the paths: the same sets in another folder are the same sets.
+                content = [
+                    (stretch.file, stretch.cut, stretch.start_s, stretch.end_s)
+                    for stretch in stretches
+                ]
+                digest.update(repr((name, row.id, content)).encode())
         self.identity = digest.hexdigest()
 
     def _add(self, name: str, row_id: str, stretch: Stretch) -> None:
@@ -263,27 +335,47 @@ class EvaluationContent:
         if stretch.cut:
             self._cuts.setdefault(stretch.cut, place)
         if stretch.file:
-            self._files.setdefault(stretch.file, {}).setdefault((stretch.start_s, stretch.end_s), place)
+            places = self._files.setdefault(stretch.file, {})
+            places.setdefault((stretch.start_s, stretch.end_s), place)
 
-    def collision(self, row: Utterance, stretches: Iterable[Stretch] | None = None) -> Collision | None:
+    def collision(
+        self, row: Utterance, stretches: Iterable[Stretch] | None = None
+    ) -> Collision | None:
         """The first evaluation row that shares audio with ``row``: the same stretch, or parts of one file that overlap.
 
         Args:
             row: a training row, constructed or plain.
-            stretches: what `ContentHashes.row` said of it; None asks it.
+            stretches: what `ContentHashes.row` found for it; None asks it.
+
+        Raises:
+            AudioError: the row's audio is missing or unreadable.
         """
         for stretch in self.hashes.row(row) if stretches is None else stretches:
-            place, how = self._cuts.get(stretch.cut) if stretch.cut else None, "holds the audio of"
-            if place is None:
-                there = self._files.get(stretch.file, {}).values() if stretch.file else ()
-                place, how = next((p for p in there if _overlap(p, stretch)), None), "overlaps in its file with"
-            if place is not None:
-                what = f"{stretch.audio_filepath} ({stretch.start_s:.2f} to {stretch.end_s:.2f} s) {how}"
+            match = self._match(stretch)
+            if match is not None:
+                place, how = match
+                span = f"{stretch.start_s:.2f} to {stretch.end_s:.2f} s"
+                what = f"{stretch.audio_filepath} ({span}) {how}"
                 return Collision(row.id, what, place.set_name, place.row_id)
+        return None
+
+    def _match(self, stretch: Stretch) -> tuple[_Place, str] | None:
+        """Evaluation audio that a stretch shares, and how; None where it shares none."""
+        # The same samples count wherever they lie: in a copy, or cut out of a longer file.
+        if stretch.cut and stretch.cut in self._cuts:
+            return self._cuts[stretch.cut], "holds the audio of"
+
+        if stretch.file:
+            for place in self._files.get(stretch.file, {}).values():
+                if _overlap(place, stretch):
+                    return place, "overlaps in its file with"
         return None
 
 
 def _overlap(place: _Place, stretch: Stretch) -> bool:
+    """Whether two stretches of one file share more than rounded cutting points."""
     shared_s = min(place.end_s, stretch.end_s) - max(place.start_s, stretch.start_s)
-    shorter_s = min(place.end_s - place.start_s, stretch.end_s - stretch.start_s)
+    place_s = place.end_s - place.start_s
+    stretch_s = stretch.end_s - stretch.start_s
+    shorter_s = min(place_s, stretch_s)
     return shared_s > min(TOUCH_S, shorter_s / 2)

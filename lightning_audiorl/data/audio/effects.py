@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torchaudio.functional import fftconvolve, mu_law_decoding, mu_law_encoding, resample
 
-from lightning_audiorl.data.audio.nonspeech import KINDS, render
+from lightning_audiorl.data.audio.nonspeech import KINDS, render, rms
 from lightning_audiorl.data.manifest.schema import PREFIX
 from lightning_audiorl.data.manifest.source import RowSource, check_index
 from lightning_audiorl.ops.randomness import key_to_seed, keyed_generator
@@ -39,6 +39,7 @@ BAND_HZ = (200.0, 300.0, 3400.0, 3600.0)
 TELEPHONE_RATE_HZ = 8000
 #: The first reflection comes this long after the direct sound: about 1 m of detour.
 FIRST_REFLECTION_S = 0.003
+#: What a data module puts behind the id of a training row: ``@<subset>.<epoch>``.
 _TRAINING_SUFFIX = re.compile(r"@[^@]*\.\d+$")
 
 
@@ -52,49 +53,86 @@ class Options(dict[str, float | str]):
 
 def _noise(wave: Tensor, rate_hz: int, key: Key, options: Options) -> Tensor:
     seed = key_to_seed("noise", *key)
-    noise = render(f"{PREFIX}{options['kind']}?seed={seed}&level_db=-40", len(wave) / rate_hz, rate_hz)
-    wanted_rms = wave.square().mean().sqrt() * 10 ** (-options.number("snr_db") / 20)
-    return wave + noise * (wanted_rms / noise.square().mean().sqrt().clamp(min=1e-8))
+    # Rendered well below full scale, where nothing is clipped, and scaled afterwards.
+    uri = f"{PREFIX}{options['kind']}?seed={seed}&level_db=-40"
+    noise = render(uri, len(wave) / rate_hz, rate_hz)
+
+    snr_db = options.number("snr_db")
+    wanted_rms = rms(wave) * 10 ** (-snr_db / 20)
+    gain = wanted_rms / rms(noise).clamp(min=1e-8)
+    return wave + noise * gain
 
 
 def room_response(rt60_s: float, drr_db: float, rate_hz: int, generator: torch.Generator) -> Tensor:
     """A synthetic room: the direct sound, then white noise that decays by 60 dB in ``rt60_s``.
 
+    Args:
+        rt60_s: seconds in which the reverberation falls by 60 dB.
+        drr_db: energy of the direct sound over that of the reverberation, in dB.
+        rate_hz: sampling rate.
+        generator: draws the reverberation.
+
     Returns:
         [rt60_s * rate_hz] float32 with the direct sound first and energy (sum of squares) 1.
+
+    Example:
+        >>> response = room_response(0.5, 0.0, 8000, torch.Generator().manual_seed(0))
+        >>> response.shape, round(float(response[0].square()), 2), round(float(response.square().sum()), 2)
+        (torch.Size([4001]), 0.5, 1.0)
     """
     time_s = torch.arange(1 + round(rt60_s * rate_hz)) / rate_hz
-    tail = torch.randn(time_s.shape, generator=generator) * 10 ** (-3.0 * time_s / rt60_s)
+    # An amplitude of 10**-3 is a power of -60 dB.
+    decay = 10 ** (-3.0 * time_s / rt60_s)
+    tail = torch.randn(time_s.shape, generator=generator) * decay
     tail[time_s < FIRST_REFLECTION_S] = 0.0
-    response = tail * (10 ** (-drr_db / 20) / tail.norm())
+
+    level = 10 ** (-drr_db / 20)
+    response = tail * (level / tail.norm())
     response[0] = 1.0
     return response / response.norm()
 
 
 def _reverb(wave: Tensor, rate_hz: int, key: Key, options: Options) -> Tensor:
     generator = keyed_generator("reverb", *key)
-    response = room_response(options.number("rt60_s"), options.number("drr_db"), rate_hz, generator)
+    response = room_response(
+        rt60_s=options.number("rt60_s"),
+        drr_db=options.number("drr_db"),
+        rate_hz=rate_hz,
+        generator=generator,
+    )
+
+    # Other lengths than powers of two can make the FFT ten times slower.
     num_samples = len(wave) + len(response) - 1
-    fast = 2 ** (num_samples - 1).bit_length()  # other lengths can make the FFT ten times slower
-    heard: Tensor = fftconvolve(wave, pad(response, (0, fast - num_samples)))
-    return heard[: len(wave)]
+    fast_length = 2 ** (num_samples - 1).bit_length()
+    padded = pad(response, (0, fast_length - num_samples))
+    reverberant: Tensor = fftconvolve(wave, padded)
+    return reverberant[: len(wave)]
 
 
 def _telephone(wave: Tensor, rate_hz: int, key: Key, options: Options) -> Tensor:
     narrow = resample(_to_band(wave, rate_hz), rate_hz, TELEPHONE_RATE_HZ)
-    coded = mu_law_decoding(mu_law_encoding(narrow.clamp(-1.0, 1.0), 256), 256)
+    codes = mu_law_encoding(narrow.clamp(-1.0, 1.0), 256)
+    coded = mu_law_decoding(codes, 256)
     wide = resample(coded, TELEPHONE_RATE_HZ, rate_hz)
-    wide = pad(wide, (0, max(0, len(wave) - len(wide))))[: len(wave)]
+
+    # There and back the two resamplers may lose or add a few samples, and the code's noise lies outside the band, too.
+    num_missing = max(0, len(wave) - len(wide))
+    wide = pad(wide, (0, num_missing))[: len(wave)]
     return _to_band(wide, rate_hz)
 
 
 def _to_band(wave: Tensor, rate_hz: int) -> Tensor:
     """The part of [num_samples] within `BAND_HZ`, without delay; a straight slope at each edge."""
-    power_of_two = 2 ** len(wave).bit_length()
-    hz = torch.fft.rfftfreq(power_of_two, 1 / rate_hz)
+    fast_length = 2 ** len(wave).bit_length()
+    hz = torch.fft.rfftfreq(fast_length, 1 / rate_hz)
+
     low, full_from, full_to, high = BAND_HZ
-    gain = torch.minimum((hz - low) / (full_from - low), (high - hz) / (high - full_to)).clamp(0.0, 1.0)
-    return torch.fft.irfft(torch.fft.rfft(wave, n=power_of_two) * gain, n=power_of_two)[: len(wave)]
+    rise = (hz - low) / (full_from - low)
+    fall = (high - hz) / (high - full_to)
+    gain = torch.minimum(rise, fall).clamp(0.0, 1.0)
+
+    spectrum = torch.fft.rfft(wave, n=fast_length) * gain
+    return torch.fft.irfft(spectrum, n=fast_length)[: len(wave)]
 
 
 def _gain(wave: Tensor, rate_hz: int, key: Key, options: Options) -> Tensor:
@@ -112,12 +150,15 @@ class _Option:
         """The value of ``text``; ValueError says what is allowed."""
         if isinstance(self.default, str):
             if text not in self.allowed:
-                raise ValueError(f"use one of {', '.join(map(str, self.allowed))}")
+                names = ", ".join(map(str, self.allowed))
+                raise ValueError(f"use one of {names}")
             return text
-        low, high = float(self.allowed[0]), float(self.allowed[1])
+
+        low, high = map(float, self.allowed)
         try:
             value = float(text)
         except ValueError:
+            # NaN fails the comparison below, whose message says what is allowed.
             value = math.nan
         if not low <= value <= high:
             raise ValueError(f"use a number from {low:g} to {high:g}")
@@ -126,34 +167,58 @@ class _Option:
 
 @dataclass(frozen=True)
 class _Kind:
+    """One effect: what it does to [num_samples], and its options."""
+
     apply: Callable[[Tensor, int, Key, Options], Tensor]
     options: Mapping[str, _Option]
 
+
+_NOISES = tuple(kind for kind in KINDS if kind != "silence")
 
 _KINDS: dict[str, _Kind] = {
     "noise": _Kind(
         _noise,
         {
-            "kind": _Option("white", tuple(kind for kind in KINDS if kind != "silence")),
+            "kind": _Option("white", _NOISES),
             "snr_db": _Option(10.0, (-60.0, 120.0)),
         },
     ),
-    "reverb": _Kind(_reverb, {"rt60_s": _Option(0.5, (0.05, 10.0)), "drr_db": _Option(0.0, (-40.0, 40.0))}),
+    "reverb": _Kind(
+        _reverb,
+        {
+            "rt60_s": _Option(0.5, (0.05, 10.0)),
+            "drr_db": _Option(0.0, (-40.0, 40.0)),
+        },
+    ),
     "telephone": _Kind(_telephone, {}),
-    "gain": _Kind(_gain, {"db": _Option(-20.0, (-120.0, 60.0))}),
+    "gain": _Kind(
+        _gain,
+        {"db": _Option(-20.0, (-120.0, 60.0))},
+    ),
 }
 EFFECTS: tuple[str, ...] = tuple(_KINDS)
 
 
 def parse_effect(address: str) -> tuple[str, Options]:
-    """Name and options of an address, defaults filled in: ``gain`` -> ("gain", {"db": -20.0}).
+    """Name and options of an address, defaults filled in.
 
     Raises:
         ValueError: unknown effect or option, or a value that is not allowed; says which exist.
+
+    Example:
+        >>> parse_effect("noise?snr_db=5")
+        ('noise', {'kind': 'white', 'snr_db': 5.0})
+        >>> parse_effect("gain?db=loud")
+        Traceback (most recent call last):
+        ...
+        ValueError: effect 'gain?db=loud': db='loud' is not allowed; use a number from -120 to 60
     """
     name, _, query = address.partition("?")
     if name not in _KINDS:
-        raise ValueError(f"effect {address!r}: there is no effect {name!r}; use one of {', '.join(EFFECTS)}")
+        raise ValueError(
+            f"effect {address!r}: there is no effect {name!r}; use one of {', '.join(EFFECTS)}"
+        )
+
     known = _KINDS[name].options
     options = Options({option: known[option].default for option in known})
     for option, text in parse_qsl(query, keep_blank_values=True):
@@ -163,7 +228,10 @@ def parse_effect(address: str) -> tuple[str, Options]:
         try:
             options[option] = known[option].read(text)
         except ValueError as error:
-            raise ValueError(f"effect {address!r}: {option}={text!r} is not allowed; {error}") from error
+            raise ValueError(
+                f"effect {address!r}: {option}={text!r} is not allowed; {error}"
+            ) from error
+
     return name, options
 
 
@@ -174,37 +242,55 @@ def apply_effects(wave: Tensor, effects: Sequence[str], row_id: str, sample_rate
     (``@<subset>.<epoch>``) does not count, so a row sounds the same in every epoch.
 
     Raises:
-        ValueError: see `parse_effect`.
+        ValueError: an unknown effect or option, or a value that is not allowed.
+
+    Example:
+        >>> apply_effects(torch.ones(3), ["gain?db=-20"], row_id="a", sample_rate_hz=16000)
+        tensor([0.1000, 0.1000, 0.1000])
     """
     row_key = _TRAINING_SUFFIX.sub("", row_id)
     for number, address in enumerate(effects):
         name, options = parse_effect(address)
         if len(wave) > 0:
-            wave = _KINDS[name].apply(wave, sample_rate_hz, (row_key, number), options)
+            key = (row_key, number)
+            wave = _KINDS[name].apply(wave, sample_rate_hz, key, options)
     return wave
 
 
 def source_ids(*rows: Utterance) -> list[str]:
-    """Ids of ``rows`` and of what those were made of: the field ``sources`` of a row that is made of them."""
-    return list(dict.fromkeys(name for row in rows for name in (row.id, *row.extra.get("sources", ()))))
+    """Ids of ``rows`` and of what those were made of: the field ``sources`` of a row that is made of them.
+
+    Example:
+        >>> row = Utterance(id="a+gain", segments=(), text="", duration_s=1.0, extra={"sources": ["a"]})
+        >>> source_ids(row)
+        ['a+gain', 'a']
+    """
+    names: list[str] = []
+    for row in rows:
+        names += [row.id, *row.extra.get("sources", ())]
+    return list(dict.fromkeys(names))
 
 
 def refuse_effects(row: Utterance, maker: object) -> Utterance:
-    """The row itself, or a ValueError when it has effects, which would then act on all that ``maker`` makes of it.
+    """The row itself, if it has no effects: they would then act on all that ``maker`` makes of it.
 
     A noise set against the row's own level would be set against that of a longer clip, keyed by another id: the row
     would no longer sound as it did.
+
+    Raises:
+        ValueError: the row has effects; names it and the class of ``maker``.
     """
     if row.effects:
+        name = type(maker).__name__
         raise ValueError(
-            f"{type(maker).__name__}: row {row.id!r} has effects {list(row.effects)}, which act on a whole clip; give "
+            f"{name}: row {row.id!r} has effects {list(row.effects)}, which act on a whole clip; give "
             "the source without effects and wrap what is made of it in Degraded"
         )
     return row
 
 
 class Degraded(RowSource):
-    """The rows of another source as heard through effects: an evaluation set away from the training data.
+    """The rows of another source after effects: an evaluation set away from the training data.
 
     Row ``x`` becomes ``x+telephone``, with ``extra["sources"] == ["x"]``; effects that it had already come first.
 
@@ -214,17 +300,27 @@ class Degraded(RowSource):
 
     Raises:
         ValueError: no effect, or one that does not exist.
+
+    Example:
+        >>> from lightning_audiorl.data import NonSpeech
+        >>> row = Degraded(NonSpeech(kinds=["hum"]), ["telephone", "gain?db=-6"])[0]
+        >>> row.id, row.effects
+        ('nonspeech-hum-s0-000000+telephone+gain?db=-6', ('telephone', 'gain?db=-6'))
     """
 
     def __init__(self, source: RowSource, effects: list[str]) -> None:
         if not effects:
-            raise ValueError(f"Degraded.effects: want at least one of {', '.join(EFFECTS)}, got none")
+            raise ValueError(
+                f"Degraded.effects: want at least one of {', '.join(EFFECTS)}, got none"
+            )
         for number, address in enumerate(effects):
             try:
                 parse_effect(address)
             except ValueError as error:
                 raise ValueError(f"Degraded.effects[{number}]: {error}") from error
-        self.source, self.effects = source, tuple(effects)
+
+        self.source = source
+        self.effects = tuple(effects)
 
     def __len__(self) -> int:
         return len(self.source)

@@ -2,33 +2,72 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import tempfile
 from collections.abc import Sequence
-from importlib import metadata
-from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
-import soundfile
 import torch
-import torchaudio
 
-from lightning_audiorl.data.corpora.espeak_engine import SAMPLE_RATE_HZ as ENGINE_RATE_HZ
-from lightning_audiorl.data.corpora.espeak_engine import resolve_voice, synthesise
-from lightning_audiorl.data.manifest.schema import PREFIX
-from lightning_audiorl.data.manifest.source import RowSource, check_index
-from lightning_audiorl.ops.randomness import key_to_seed, keyed_generator, keyed_uniform
+from lightning_audiorl.data.corpora.espeak_speech import (
+    SAMPLE_RATE_HZ,
+    SILENCE,
+    SpokenRows,
+    default_cache_dir,
+    speak_to_file,
+)
+from lightning_audiorl.data.draws import check_span, pick, seconds, settings_name, whole
+from lightning_audiorl.ops.randomness import key_to_seed, keyed_generator
 from lightning_audiorl.types import Segment, Utterance
 
-_T = TypeVar("_T")
-_N = TypeVar("_N", int, float)
+__all__ = [
+    "NAMES",
+    "PEOPLE",
+    "PLACES",
+    "SAMPLE_RATE_HZ",
+    "SILENCE",
+    "SLOTS",
+    "TEMPLATES",
+    "VOICES",
+    "WORDS",
+    "EspeakCorpus",
+    "Part",
+    "default_cache_dir",
+    "draw_sentence",
+    "sentence_part",
+    "slot_words",
+    "speak_to_file",
+]
+
 Part = Literal["train", "dev", "test"]
 
-SAMPLE_RATE_HZ = 16000
-SILENCE = f"{PREFIX}silence"
-PEOPLE = ("anna", "victor", "maria", "oscar", "helen", "peter", "julia", "simon", "clara", "martin", "emma", "lucas")
-PLACES = ("paris", "london", "berlin", "madrid", "tokyo", "boston", "dublin", "vienna", "cairo", "lima")
+#: Draws before the grammar is said to have no sentence of the wanted length and part.
+_MAX_DRAWS = 10_000
+
+PEOPLE = (
+    "anna",
+    "victor",
+    "maria",
+    "oscar",
+    "helen",
+    "peter",
+    "julia",
+    "simon",
+    "clara",
+    "martin",
+    "emma",
+    "lucas",
+)
+PLACES = (
+    "paris",
+    "london",
+    "berlin",
+    "madrid",
+    "tokyo",
+    "boston",
+    "dublin",
+    "vienna",
+    "cairo",
+    "lima",
+)
 NAMES = PEOPLE + PLACES
 """The words of special value: what ``keywords`` of a row is taken from."""
 
@@ -36,13 +75,27 @@ SLOTS: dict[str, tuple[str, ...]] = {
     "PERSON": PEOPLE,
     "PLACE": PLACES,
     "DAY": ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"),
-    "NUMBER": ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    "NUMBER": (
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+        "seven",
+        "eight",
+        "nine",
+        "ten",
+        "eleven",
+        "twelve",
+    ),
     "COLOUR": ("red", "blue", "green", "white", "black", "yellow"),
     "THING": ("book", "letter", "lamp", "key", "box", "phone", "map", "ticket", "table", "chair"),
     "ROOM": ("kitchen", "garden", "office", "hall"),
     "WHEN": ("now", "today", "tomorrow", "tonight"),
 }
 TEMPLATES = (
+    # Three and four words.
     "call PERSON WHEN",
     "find PERSON WHEN",
     "leave PLACE WHEN",
@@ -50,15 +103,18 @@ TEMPLATES = (
     "meet PERSON in PLACE",
     "close room NUMBER WHEN",
     "bring the COLOUR THING",
+    # Five.
     "PERSON is in PLACE WHEN",
     "tell PERSON to call PERSON",
     "bring the THING to PERSON",
     "meet PERSON at NUMBER WHEN",
+    # Six.
     "call PERSON in PLACE at NUMBER",
     "send the COLOUR THING to PERSON",
     "is PERSON in PLACE on DAY",
     "give PERSON the THING from PLACE",
     "PERSON and PERSON are in PLACE",
+    # Seven.
     "close the COLOUR window in room NUMBER",
     "wait for PERSON at the PLACE station",
     "the COLOUR THING is in room NUMBER",
@@ -67,6 +123,7 @@ TEMPLATES = (
     "ask PERSON for the COLOUR THING WHEN",
     "please open the COLOUR door on DAY",
     "turn off the COLOUR light in room NUMBER",
+    # Eight.
     "please meet PERSON in PLACE at NUMBER WHEN",
     "show PERSON the COLOUR THING in the ROOM",
     "take the train to PLACE with PERSON WHEN",
@@ -74,13 +131,41 @@ TEMPLATES = (
 )
 """Sentences with slots in capitals; each slot is filled by one word, so a template's length is its sentences'."""
 
-WORDS = tuple(sorted({word for t in TEMPLATES for part in t.split() for word in SLOTS.get(part, (part,))}))
-"""Every word that the grammar can say."""
+
+def slot_words(place: str) -> tuple[str, ...]:
+    """The words that may stand at a place of a template: those of a slot, or the word itself.
+
+    Example:
+        >>> slot_words("ROOM"), slot_words("call")
+        (('kitchen', 'garden', 'office', 'hall'), ('call',))
+    """
+    return SLOTS.get(place, (place,))
+
+
+def _grammar_words() -> tuple[str, ...]:
+    words: set[str] = set()
+    for template in TEMPLATES:
+        for place in template.split():
+            words.update(slot_words(place))
+    return tuple(sorted(words))
+
+
+WORDS = _grammar_words()
+"""Every word of the grammar's sentences, in order of the alphabet."""
 
 VOICES: dict[Part, tuple[str, ...]] = {
     "train": (
         *("en-us", "en-us+m1", "en-us+m3", "en-us+m7", "en-us+f1", "en-us+f2"),
-        *("en-gb", "en-gb+m2", "en-gb+m3", "en-gb+f1", "en-gb+f3", "en-gb-x-rp+m1", "en-gb-x-rp+f2", "en-us-nyc+m7"),
+        *(
+            "en-gb",
+            "en-gb+m2",
+            "en-gb+m3",
+            "en-gb+f1",
+            "en-gb+f3",
+            "en-gb-x-rp+m1",
+            "en-gb-x-rp+f2",
+            "en-us-nyc+m7",
+        ),
     ),
     "dev": ("en-us+m4", "en-gb+f4", "en-gb-x-rp+m4", "en-us+f4"),
     "test": ("en-us+m5", "en-gb+m6", "en-us+f5", "en-gb+f5", "en-gb-scotland+m6"),
@@ -89,9 +174,16 @@ VOICES: dict[Part, tuple[str, ...]] = {
 
 
 def sentence_part(sentence: str) -> Part:
-    """The one part whose rows may hold this sentence, whatever the seed: 80 % train, 10 % dev, 10 % test."""
+    """The one part whose rows may hold this sentence, whatever the seed: 80 % train, 10 % dev, 10 % test.
+
+    Example:
+        >>> sentence_part("call anna now"), sentence_part("bring the red book")
+        ('train', 'dev')
+    """
     bucket = key_to_seed("espeak sentence", sentence) % 10
-    return "train" if bucket < 8 else "dev" if bucket == 8 else "test"
+    if bucket < 8:
+        return "train"
+    return "dev" if bucket == 8 else "test"
 
 
 def draw_sentence(generator: torch.Generator, part: Part, num_words: tuple[int, int]) -> str:
@@ -99,46 +191,39 @@ def draw_sentence(generator: torch.Generator, part: Part, num_words: tuple[int, 
 
     Raises:
         ValueError: the grammar has no such sentence.
+
+    Example:
+        >>> draw_sentence(torch.Generator().manual_seed(0), "train", (3, 4))
+        'bring the yellow map'
     """
-    templates = [t.split() for t in TEMPLATES if num_words[0] <= len(t.split()) <= num_words[1]]
-    for _ in range(10_000 if templates else 0):
-        draws = torch.rand(16, generator=generator, dtype=torch.float64).tolist()
-        template = _pick(templates, draws[0])
-        words = [_pick(SLOTS[w], u) if w in SLOTS else w for w, u in zip(template, draws[1:], strict=False)]
-        slots = [w for w, slot in zip(words, template, strict=True) if slot in SLOTS]
-        if len(set(slots)) == len(slots) and sentence_part(" ".join(words)) == part:
-            return " ".join(words)
-    lengths = sorted({len(t.split()) for t in TEMPLATES})
-    raise ValueError(f"espeak grammar: no {part} sentence has {num_words} words; it has {lengths[0]} to {lengths[-1]}")
+    low, high = num_words
+    templates = [template.split() for template in TEMPLATES]
+    fitting = [template for template in templates if low <= len(template) <= high]
+
+    for _ in range(_MAX_DRAWS if fitting else 0):
+        # Always as many draws, so that what follows from this generator does not depend on the template.
+        draws = torch.rand(16, generator=generator, dtype=torch.float64)
+        u_template, *shares = draws.tolist()
+        template = pick(fitting, u_template)
+        words = [
+            pick(slot_words(place), share) for place, share in zip(template, shares, strict=False)
+        ]
+        sentence = " ".join(words)
+
+        filled = [word for word, place in zip(words, template, strict=True) if place in SLOTS]
+        unique = len(set(filled)) == len(filled)
+        if unique and sentence_part(sentence) == part:
+            return sentence
+
+    lengths = sorted({len(template) for template in templates})
+    shortest = lengths[0]
+    longest = lengths[-1]
+    raise ValueError(
+        f"espeak grammar: no {part} sentence has {num_words} words; it has {shortest} to {longest}"
+    )
 
 
-def default_cache_dir() -> Path:
-    """``$XDG_CACHE_HOME/lightning_audiorl/espeak``, under ``~/.cache`` where that is not set."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lightning_audiorl" / "espeak"
-
-
-def speak_to_file(cache_dir: Path, sentence: str, voice: str, rate_wpm: int, pitch: int) -> Path:
-    """The 16 kHz mono FLAC file of a sentence, rendered when it is not there yet. Safe between processes."""
-    version = metadata.version("espeakng-loader")
-    key = hashlib.blake2b(repr((version, sentence, voice, rate_wpm, pitch)).encode(), digest_size=16).hexdigest()
-    path = cache_dir / key[:2] / f"{key}.flac"
-    if path.exists():
-        return path
-    samples = torch.from_numpy(synthesise(sentence, voice, rate_wpm, pitch))
-    samples = torchaudio.functional.resample(samples, ENGINE_RATE_HZ, SAMPLE_RATE_HZ)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            soundfile.write(file, samples.clamp(-1, 1).numpy(), SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-    return path
-
-
-class EspeakCorpus(RowSource):
+class EspeakCorpus(SpokenRows):
     """Rows of synthetic English speech, each built when it is first asked for.
 
     Row i depends on its index and on every argument but ``num_rows`` and ``cache_dir``. Parts share no voice (by
@@ -181,84 +266,71 @@ class EspeakCorpus(RowSource):
     ) -> None:
         if part not in VOICES:
             raise ValueError(f"EspeakCorpus: part must be one of {', '.join(VOICES)}, got {part!r}")
-        if num_rows < 1:
-            raise ValueError(f"EspeakCorpus: want num_rows >= 1, got {num_rows}")
+
+        super().__init__(
+            num_rows=num_rows,
+            voices=VOICES[part] if voices is None else voices,
+            rate_wpm=rate_wpm,
+            pitch=pitch,
+            gap_s=gap_s,
+            edge_s=edge_s,
+            cache_dir=cache_dir,
+        )
+
         self.part: Part = part
-        self.num_rows = num_rows
-        self.num_sentences = _span("num_sentences", num_sentences, 1)
-        self.num_words = _span("num_words", num_words, 1)
-        self.rate_wpm = _span("rate_wpm", rate_wpm, 80)
-        self.pitch = _span("pitch", pitch, 0)
-        self.gap_s, self.edge_s = _span("gap_s", gap_s, 0.0), _span("edge_s", edge_s, 0.0)
-        self.min_duration_s = float(min_duration_s)  # 20 and 20.0 are the same rows
-        self.voices = tuple(VOICES[part] if voices is None else voices)
-        if not self.voices:
-            raise ValueError("EspeakCorpus.voices: want at least one voice, got none")
-        for voice in self.voices:
-            resolve_voice(voice)
+        self.num_sentences = check_span("EspeakCorpus.num_sentences", num_sentences, 1)
+        self.num_words = check_span("EspeakCorpus.num_words", num_words, 1)
+        # 20 and 20.0 are the same setting, so they have to make the same rows.
+        self.min_duration_s = float(min_duration_s)
+        # One sentence at once: a length that the grammar lacks is an error here, and not at the first row.
         draw_sentence(keyed_generator("probe"), part, self.num_words)
-        self.cache_dir = Path(cache_dir or default_cache_dir()).expanduser().absolute()
-        spans = (self.num_sentences, self.num_words, self.rate_wpm, self.pitch, self.gap_s, self.edge_s)
-        settings = repr((seed, spans, self.min_duration_s, self.voices))
-        name = hashlib.blake2b(settings.encode(), digest_size=4).hexdigest()
+
+        spans = (
+            self.num_sentences,
+            self.num_words,
+            self.rate_wpm,
+            self.pitch,
+            self.gap_s,
+            self.edge_s,
+        )
+        name = settings_name(seed, spans, self.min_duration_s, self.voices)
         self._name = f"espeak-{part}-{name}"
-        self._rows: dict[int, Utterance] = {}
 
-    def __len__(self) -> int:
-        return self.num_rows
-
-    def __getitem__(self, index: int) -> Utterance:  # type: ignore[override]
-        check_index(index, self.num_rows, self)
-        if index not in self._rows:
-            self._rows[index] = self._build(index)
-        return self._rows[index]
-
-    def _build(self, index: int) -> Utterance:
-        row_id = f"{self._name}-{index:06d}"
-        draws = keyed_uniform(6, row_id, "row").tolist()
-        voice = _pick(self.voices, draws[0])
-        rate_wpm, pitch = _whole(self.rate_wpm, draws[1]), _whole(self.pitch, draws[2])
-        wanted = _whole(self.num_sentences, draws[3])
-        start_s, end_s = _between(self.edge_s, draws[4]), _between(self.edge_s, draws[5])
+    def _build(self, row_id: str) -> Utterance:
+        delivery = self._delivery(row_id)
+        wanted = whole(self.num_sentences, delivery.u_length)
         generator = keyed_generator(row_id, "sentences")
+
         sentences: list[str] = []
-        segments = [Segment(SILENCE, end_s)] if end_s > 0 else []
-        while len(sentences) < wanted or _length_s(segments) < self.min_duration_s:
-            gap_s = start_s if not sentences else _between(self.gap_s, float(torch.rand(1, generator=generator)))
+        segments: list[Segment] = []
+        while (
+            len(sentences) < wanted
+            or _length_s([*segments, *delivery.ending]) < self.min_duration_s
+        ):
+            if sentences:
+                share = float(torch.rand(1, generator=generator))
+                gap_s = seconds(self.gap_s, share)
+            else:
+                gap_s = delivery.start_s
             sentence = draw_sentence(generator, self.part, self.num_words)
-            path = str(speak_to_file(self.cache_dir, sentence, voice, rate_wpm, pitch))
-            segment = Segment(path, soundfile.info(path).frames / SAMPLE_RATE_HZ, gap_s=gap_s)
-            segments.insert(len(sentences), segment)
+            segments.append(self._spoken(sentence, delivery, gap_s))
             sentences.append(sentence)
+        segments += delivery.ending
+
+        text = " ".join(sentences)
+        names = [word for word in text.split() if word in NAMES]
         return Utterance(
             id=row_id,
             segments=tuple(segments),
-            text=" ".join(sentences),
+            text=text,
             duration_s=_length_s(segments),
-            speaker=voice,
-            keywords=tuple(dict.fromkeys(word for word in " ".join(sentences).split() if word in NAMES)),
-            extra={"rate_wpm": rate_wpm, "pitch": pitch},
+            speaker=delivery.voice,
+            keywords=tuple(dict.fromkeys(names)),
+            extra=delivery.extra,
         )
 
 
 def _length_s(segments: Sequence[Segment]) -> float:
     """Exact for whole samples at ``SAMPLE_RATE_HZ``."""
-    return sum(round((s.gap_s + (s.duration_s or 0.0)) * SAMPLE_RATE_HZ) for s in segments) / SAMPLE_RATE_HZ
-
-
-def _span(name: str, span: tuple[_N, _N], lowest: _N) -> tuple[_N, _N]:
-    if not lowest <= span[0] <= span[1]:
-        raise ValueError(f"EspeakCorpus.{name}: want (low, high) with {lowest} <= low <= high, got {span}")
-    return span[0], span[1]
-
-
-def _pick(items: Sequence[_T], share: float) -> _T:
-    return items[int(share * len(items))]
-
-
-def _whole(limits: tuple[int, int], share: float) -> int:
-    return limits[0] + int(share * (limits[1] - limits[0] + 1))
-
-
-def _between(span: tuple[float, float], share: float) -> float:
-    return round(span[0] + share * (span[1] - span[0]), 2)
+    lengths_s = [segment.gap_s + (segment.duration_s or 0.0) for segment in segments]
+    return sum(round(length_s * SAMPLE_RATE_HZ) for length_s in lengths_s) / SAMPLE_RATE_HZ

@@ -17,6 +17,7 @@ from typing import Literal
 import soundfile
 
 from lightning_audiorl.data.audio.reading import AudioError
+from lightning_audiorl.data.draws import between, pick, whole
 from lightning_audiorl.data.manifest.source import RowSource, check_index
 from lightning_audiorl.data.manifest.targets import length_s
 from lightning_audiorl.ops.randomness import keyed_uniform
@@ -24,18 +25,34 @@ from lightning_audiorl.types import Segment, Utterance
 
 DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 #: Recording numbers of a part: [first, end). Dev is cut from the data set's training recordings.
-PART_INDEX: dict[str, tuple[int, int]] = {"test": (0, 5), "dev": (5, 9), "train": (9, 1_000_000)}
+PART_INDEX: dict[str, tuple[int, int]] = {
+    "test": (0, 5),
+    "dev": (5, 9),
+    "train": (9, 1_000_000),
+}
 _NAME = re.compile(r"(?P<digit>\d)_(?P<speaker>[^_]+)_(?P<index>\d+)\.wav")
 
 Part = Literal["train", "dev", "test"]
 Recordings = Literal["all", "odd", "even"]
 #: Recording numbers modulo 2: two models can be trained on recordings of the same part that they do not share.
-_REMAINDERS: dict[str, tuple[int, ...]] = {"all": (0, 1), "odd": (1,), "even": (0,)}
+_REMAINDERS: dict[str, tuple[int, ...]] = {
+    "all": (0, 1),
+    "odd": (1,),
+    "even": (0,),
+}
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One spoken digit."""
+    """One spoken digit.
+
+    Args:
+        audio_filepath: absolute path of the wav file.
+        digit: 0 to 9.
+        speaker: name of the speaker.
+        index: number of the recording among those of this speaker and digit.
+        duration_s: length in seconds.
+    """
 
     audio_filepath: str
     digit: int
@@ -64,25 +81,34 @@ def scan_fsdd(root: str) -> tuple[Recording, ...]:
 
 
 def _recording(path: Path) -> Recording:
+    """What name and header of a wav file say."""
     match = _NAME.fullmatch(path.name)
     if match is None:
-        raise ValueError(f"{path}: expected a name like 7_jackson_32.wav ({{digit}}_{{speaker}}_{{index}}.wav)")
+        raise ValueError(
+            f"{path}: expected a name like 7_jackson_32.wav ({{digit}}_{{speaker}}_{{index}}.wav)"
+        )
+
     try:
         info = soundfile.info(str(path))
     except soundfile.LibsndfileError as error:
-        raise AudioError(f"{path}: not readable as audio ({error}); restore or delete the file") from error
+        raise AudioError(
+            f"{path}: not readable as audio ({error}); restore or delete the file"
+        ) from error
     if info.frames == 0:
         raise AudioError(f"{path}: holds no samples; restore or delete the file")
-    duration_s = info.frames / info.samplerate
-    return Recording(str(path), int(match["digit"]), match["speaker"], int(match["index"]), duration_s)
+
+    return Recording(
+        audio_filepath=str(path),
+        digit=int(match["digit"]),
+        speaker=match["speaker"],
+        index=int(match["index"]),
+        duration_s=info.frames / info.samplerate,
+    )
 
 
-def _choose(u: float, num: int) -> int:
-    return min(int(u * num), num - 1)
-
-
-def _between(u: float, span: tuple[float, float]) -> float:
-    return round(span[0] + (span[1] - span[0]) * u, 4)
+def _silence_s(span: tuple[float, float], share: float) -> float:
+    """Seconds of silence, in steps of 0.1 ms."""
+    return round(between(span, share), 4)
 
 
 def _root(root: str | None) -> str:
@@ -94,18 +120,33 @@ def _root(root: str | None) -> str:
     return root
 
 
-def join_takes(takes: Sequence[Recording], gaps_s: Sequence[float], end_s: float) -> tuple[Segment, ...]:
-    """Takes in order, ``gaps_s[i]`` of silence before take i, and ``end_s`` after the last one."""
-    segments = [Segment(t.audio_filepath, t.duration_s, gap_s=gap_s) for t, gap_s in zip(takes, gaps_s, strict=True)]
-    return tuple(segments) + ((Segment("synthetic:silence", end_s),) if end_s > 0 else ())
+def join_takes(
+    takes: Sequence[Recording], gaps_s: Sequence[float], end_s: float
+) -> tuple[Segment, ...]:
+    """Takes in order, ``gaps_s[i]`` of silence before take i, and ``end_s`` after the last one.
+
+    Example:
+        >>> seven = Recording("/fsdd/7_theo_0.wav", digit=7, speaker="theo", index=0, duration_s=0.4)
+        >>> segments = join_takes([seven, seven], gaps_s=[0.05, 0.2], end_s=0.1)
+        >>> [(segment.audio_filepath, segment.gap_s) for segment in segments]
+        [('/fsdd/7_theo_0.wav', 0.05), ('/fsdd/7_theo_0.wav', 0.2), ('synthetic:silence', 0.0)]
+    """
+    segments: list[Segment] = []
+    for take, gap_s in zip(takes, gaps_s, strict=True):
+        segments.append(Segment(take.audio_filepath, take.duration_s, gap_s=gap_s))
+
+    # Silence of no length is no audio, which readers refuse.
+    if end_s > 0:
+        segments.append(Segment("synthetic:silence", end_s))
+    return tuple(segments)
 
 
 class FsddDigits(RowSource):
     """Connected-digit utterances: recordings of one speaker, joined with short silences.
 
     Row i depends on (seed, part, num_words, i) and the recordings alone. Parts share no recording: index 0-4 is
-    test, 5-8 dev, the rest train. Example: ``FsddDigits(root, "test", num_words=(20, 40))`` gives long utterances of
-    10 to 25 s whose text reads "three seven one ...".
+    test, 5-8 dev, the rest train. ``FsddDigits(root, "test", num_words=(20, 40))`` gives long utterances of 10 to 25 s
+    whose text reads "three seven one ...".
 
     Args:
         root: the data set's folder (it holds ``recordings/``); None takes the environment's ``FSDD_ROOT``.
@@ -138,21 +179,42 @@ class FsddDigits(RowSource):
         recordings: Recordings = "all",
     ) -> None:
         if part not in PART_INDEX:
-            raise ValueError(f"FsddDigits: part must be one of {', '.join(PART_INDEX)}, got {part!r}")
+            raise ValueError(
+                f"FsddDigits: part must be one of {', '.join(PART_INDEX)}, got {part!r}"
+            )
+
+        # Settings are checked before the folder is read.
         if recordings not in _REMAINDERS:
-            raise ValueError(f"FsddDigits: recordings must be one of {', '.join(_REMAINDERS)}, got {recordings!r}")
+            raise ValueError(
+                f"FsddDigits: recordings must be one of {', '.join(_REMAINDERS)}, got {recordings!r}"
+            )
         if not 1 <= num_words[0] <= num_words[1] or num_rows < 1:
-            raise ValueError(f"FsddDigits: want 1 <= low <= high words, num_rows >= 1; got {num_words}, {num_rows}")
+            raise ValueError(
+                f"FsddDigits: want 1 <= low <= high words, num_rows >= 1; got {num_words}, {num_rows}"
+            )
+
         for name, span in (("gap_s", gap_s), ("edge_s", edge_s)):
             if not 0 <= span[0] <= span[1]:
-                raise ValueError(f"FsddDigits: {name} must be (low, high) with 0 <= low <= high, got {span}")
-        self.part, self.num_rows, self.seed = part, num_rows, seed
+                raise ValueError(
+                    f"FsddDigits: {name} must be (low, high) with 0 <= low <= high, got {span}"
+                )
+
+        self.part = part
         self.num_words = (num_words[0], num_words[1])
-        self.gap_s, self.edge_s = gap_s, edge_s
+        self.num_rows = num_rows
+        self.seed = seed
+        self.gap_s = gap_s
+        self.edge_s = edge_s
+
         takes = scan_fsdd(_root(root))
         self.speakers = _pick_speakers(takes, exclude_speakers, only_speakers)
-        self._by_speaker = {speaker: _by_digit(takes, speaker, part, recordings) for speaker in self.speakers}
-        self._name = f"fsdd-{part}-w{num_words[0]}to{num_words[1]}-s{seed}"
+        #: Takes by digit, by speaker.
+        self._by_speaker: dict[str, list[list[Recording]]] = {}
+        for speaker in self.speakers:
+            self._by_speaker[speaker] = _by_digit(takes, speaker, part, recordings)
+
+        low, high = self.num_words
+        self._name = f"fsdd-{part}-w{low}to{high}-s{seed}"
         if recordings != "all":
             self._name += f"-{recordings}"
 
@@ -162,17 +224,24 @@ class FsddDigits(RowSource):
     def __getitem__(self, index: int) -> Utterance:  # type: ignore[override]
         check_index(index, self.num_rows, self)
         low, high = self.num_words
-        draws = keyed_uniform(4 + 3 * high, "fsdd", self.seed, self.part, low, high, index).tolist()
-        speaker = self.speakers[_choose(draws[0], len(self.speakers))]
-        num_words = low + _choose(draws[1], high - low + 1)
+        # As many draws as the longest row needs: how many words this one has is among them.
+        num_draws = 4 + 3 * high
+        draws = keyed_uniform(num_draws, "fsdd", self.seed, self.part, low, high, index).tolist()
+        u_speaker, u_words, u_start, u_end = draws[:4]
+        speaker = pick(self.speakers, u_speaker)
+        num_words = whole(self.num_words, u_words)
+
         words: list[Recording] = []
         gaps_s: list[float] = []
         for word in range(num_words):
-            u_digit, u_recording, u_gap = draws[4 + 3 * word : 7 + 3 * word]
-            takes = self._by_speaker[speaker][_choose(u_digit, 10)]
-            words.append(takes[_choose(u_recording, len(takes))])
-            gaps_s.append(_between(draws[2], self.edge_s) if word == 0 else _between(u_gap, self.gap_s))
-        segments = join_takes(words, gaps_s, _between(draws[3], self.edge_s))
+            first = 4 + 3 * word
+            u_digit, u_recording, u_gap = draws[first : first + 3]
+            takes = pick(self._by_speaker[speaker], u_digit)
+            words.append(pick(takes, u_recording))
+            gaps_s.append(_silence_s(self.gap_s, u_gap))
+        gaps_s[0] = _silence_s(self.edge_s, u_start)
+
+        segments = join_takes(words, gaps_s, end_s=_silence_s(self.edge_s, u_end))
         return Utterance(
             id=f"{self._name}-{index:06d}",
             segments=segments,
@@ -187,16 +256,26 @@ class FsddDigits(RowSource):
 
     def recordings(self) -> set[str]:
         """The files that rows of this source may use."""
-        return {take.audio_filepath for digits in self._by_speaker.values() for takes in digits for take in takes}
+        files: set[str] = set()
+        for digits in self._by_speaker.values():
+            for takes in digits:
+                files.update(take.audio_filepath for take in takes)
+        return files
 
 
 def _pick_speakers(
     recordings: Sequence[Recording], exclude: Sequence[str], only: Sequence[str] | None
 ) -> tuple[str, ...]:
+    """Names of the speakers to use, in order of the alphabet; ValueError for an unknown one, or if none is left."""
     known = sorted({take.speaker for take in recordings})
-    if unknown := [name for name in [*exclude, *(only or ())] if name not in known]:
-        raise ValueError(f"FsddDigits: unknown speaker {unknown[0]!r}; this folder has {', '.join(known)}")
-    speakers = tuple(name for name in known if name not in exclude and (only is None or name in only))
+    named = [*exclude, *(only or ())]
+    if unknown := [name for name in named if name not in known]:
+        raise ValueError(
+            f"FsddDigits: unknown speaker {unknown[0]!r}; this folder has {', '.join(known)}"
+        )
+
+    chosen = known if only is None else [name for name in known if name in only]
+    speakers = tuple(name for name in chosen if name not in exclude)
     if not speakers:
         raise ValueError(
             f"FsddDigits: no speaker is left by exclude_speakers={list(exclude)} and only_speakers={only}; "
@@ -208,12 +287,17 @@ def _pick_speakers(
 def _by_digit(
     recordings: Sequence[Recording], speaker: str, part: Part, which: Recordings = "all"
 ) -> list[list[Recording]]:
+    """The recordings of a speaker in a part, by digit; ValueError where a digit has none."""
     first, end = PART_INDEX[part]
     digits: list[list[Recording]] = [[] for _ in DIGIT_WORDS]
     for take in recordings:
-        if take.speaker == speaker and first <= take.index < end and take.index % 2 in _REMAINDERS[which]:
+        in_part = first <= take.index < end
+        in_half = take.index % 2 in _REMAINDERS[which]
+        if in_part and in_half and take.speaker == speaker:
             digits[take.digit].append(take)
-    if missing := [str(digit) for digit, takes in enumerate(digits) if not takes]:
+
+    missing = [digit for digit, takes in enumerate(digits) if not takes]
+    if missing:
         raise ValueError(
             f"FsddDigits: speaker {speaker!r} has no recording of digit {missing[0]} with index in [{first}, {end}), "
             f"the {part} part ({which} recordings); complete the folder or name the speaker in exclude_speakers"

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 
 from lightning_audiorl.data.corpora.speaker_prompts import known_speaker, speech_row, with_sources
+from lightning_audiorl.data.draws import settings_name
 from lightning_audiorl.data.manifest.files import IndexedManifest
 from lightning_audiorl.data.manifest.schema import ManifestError, parse_object, parse_row
 from lightning_audiorl.data.manifest.source import RowSource, check_index
-from lightning_audiorl.data.transforms.draws import settings_name
 from lightning_audiorl.ops.randomness import keyed_generator
 from lightning_audiorl.types import Utterance
 
@@ -22,7 +22,12 @@ SECONDS_PER_CHAR = 1 / 14
 
 
 def outside(text: str, charset: str) -> str:
-    """The first character of ``text`` that ``charset`` lacks; "" when there is none."""
+    """The first character of ``text`` that ``charset`` lacks; "" when there is none.
+
+    Example:
+        >>> outside("call bob!", "abcdefghijklmnopqrstuvwxyz ")
+        '!'
+    """
     return next((char for char in text if char not in charset), "")
 
 
@@ -32,12 +37,18 @@ def check_charset(text: str, charset: str, where: str) -> None:
     Raises:
         ValueError: begins with ``where``; names the character and its place.
     """
-    if char := outside(text, charset):
-        name = unicodedata.name(char, "no name")
-        raise ValueError(
-            f"{where}: text {text!r} has {char!r} (U+{ord(char):04X}, {name}) at place {text.index(char) + 1}, outside "
-            f"the charset {charset!r}; spell it otherwise, remove the row, or widen the charset"
-        )
+    char = outside(text, charset)
+    if not char:
+        return
+
+    # The code point and its name tell apart what looks alike, such as the kinds of apostrophes.
+    name = unicodedata.name(char, "no name")
+    code_point = f"U+{ord(char):04X}"
+    place = text.index(char) + 1
+    raise ValueError(
+        f"{where}: text {text!r} has {char!r} ({code_point}, {name}) at place {place}, outside the charset "
+        f"{charset!r}; spell it otherwise, remove the row, or widen the charset"
+    )
 
 
 class Texts(RowSource):
@@ -54,20 +65,31 @@ class Texts(RowSource):
         ValueError: both or neither of path and lines.
         FileNotFoundError: no such file.
         ManifestError: a line that cannot be used, naming file, line and field; no text at all; an id used twice.
+
+    Example:
+        >>> [row.text for row in Texts(lines=["good morning", "", "good night"])]
+        ['good morning', 'good night']
     """
 
-    def __init__(self, path: str | None = None, lang: str = "en", lines: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        path: str | None = None,
+        lang: str = "en",
+        lines: list[str] | None = None,
+    ) -> None:
         self.lang = lang
         if (path is None) == (lines is None):
             raise ValueError("Texts: give either the path of a file or lines")
+
         if path is not None:
             self._read(path)
         else:
-            texts = list(lines or [])
-            self._where = self._stem = f"texts-{settings_name(*texts)}"
-            self._rows = [self._plain(text, number) for number, text in enumerate(texts, start=1) if text.strip()]
+            self._take(list(lines or []))
+
         if not self._rows:
-            raise ManifestError(self._where, "text", "there is no text; give at least one", "no text")
+            raise ManifestError(
+                self._where, "text", "there is no text; give at least one", "no text"
+            )
         self._check_ids()
 
     def _read(self, name: str) -> None:
@@ -75,8 +97,17 @@ class Texts(RowSource):
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file of texts")
         numbered = enumerate(path.read_bytes().splitlines(), start=1)
-        self._where, self._stem, self._json = str(path), path.stem, path.suffix == ".jsonl"
+        self._where = str(path)
+        self._stem = path.stem
+        self._json = path.suffix == ".jsonl"
         self._rows = [self._row(line, number) for number, line in numbered if line.strip()]
+
+    def _take(self, texts: list[str]) -> None:
+        # Ids are to differ between two lists, so they hold a name of what is in them.
+        self._stem = f"texts-{settings_name(*texts)}"
+        self._where = self._stem
+        numbered = enumerate(texts, start=1)
+        self._rows = [self._plain(text, number) for number, text in numbered if text.strip()]
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -86,7 +117,13 @@ class Texts(RowSource):
 
     def _plain(self, text: str, number: int) -> Utterance:
         text = text.strip()
-        return Utterance(f"{self._stem}:{number}", (), text, len(text) * SECONDS_PER_CHAR, self.lang)
+        return Utterance(
+            id=f"{self._stem}:{number}",
+            segments=(),
+            text=text,
+            duration_s=len(text) * SECONDS_PER_CHAR,
+            lang=self.lang,
+        )
 
     def _row(self, line: bytes, number: int) -> Utterance:
         where = f"{self._where}, line {number}"
@@ -94,19 +131,30 @@ class Texts(RowSource):
             try:
                 return self._plain(line.decode(), number)
             except UnicodeDecodeError as error:
-                raise ManifestError(
-                    where, "text", f"is not UTF-8 ({error}); write the file again", "encoding"
-                ) from error
+                problem = f"is not UTF-8 ({error}); write the file again"
+                raise ManifestError(where, "text", problem, "encoding") from error
+
+        # Whatever audio the line has is passed over.
         fields = {"lang": self.lang, **parse_object(line, where), "segments": []}
-        fields.setdefault("duration", len(str(fields.get("text", ""))) * SECONDS_PER_CHAR)
-        default_id = f"{self._stem}:{number}"
-        return parse_row(json.dumps(fields).encode(), where, "", default_id, False, False, allow_no_audio=True)
+        # A text that is no string is refused by parse_row, which names the field.
+        text = str(fields.get("text", ""))
+        fields.setdefault("duration", len(text) * SECONDS_PER_CHAR)
+        return parse_row(
+            json.dumps(fields).encode(),
+            where,
+            folder="",
+            default_id=f"{self._stem}:{number}",
+            allow_empty_text=False,
+            check_files=False,
+            allow_no_audio=True,
+        )
 
     def _check_ids(self) -> None:
         seen: set[str] = set()
         for row in self._rows:
             if row.id in seen:
-                raise ManifestError(self._where, "id", f"{row.id!r} is used twice; ids must be unique", "duplicate id")
+                problem = f"{row.id!r} is used twice; ids must be unique"
+                raise ManifestError(self._where, "id", problem, "duplicate id")
             seen.add(row.id)
 
 
@@ -130,6 +178,11 @@ class TextSpeech(RowSource):
     Raises:
         FileNotFoundError, ManifestError: of ``prompts``.
         ValueError: a text outside ``charset``; an unknown speaker; fewer prompts than ``prompts_per_text``.
+
+    Example:
+        >>> rows = TextSpeech(Texts(lines=["good morning"]), seconds_per_char=0.05)
+        >>> [(row.text, row.segments, row.duration_s) for row in rows]
+        [('good morning', (), 0.6)]
     """
 
     def __init__(
@@ -147,12 +200,19 @@ class TextSpeech(RowSource):
                 f"TextSpeech: want prompts_per_text >= 1, seconds_per_char > 0; got {prompts_per_text=}, "
                 f"{seconds_per_char=}"
             )
+
         self.texts = texts
         self.prompts = IndexedManifest(prompts) if isinstance(prompts, str) else prompts
         if self.prompts is None and (prompts_per_text > 1 or only_speakers):
-            raise ValueError("TextSpeech: prompts_per_text and only_speakers choose among prompts; give prompts")
-        self.prompts_per_text, self.only_speakers = prompts_per_text, only_speakers
-        self.seconds_per_char, self.seed = seconds_per_char, seed
+            raise ValueError(
+                "TextSpeech: prompts_per_text and only_speakers choose among prompts; give prompts"
+            )
+
+        self.prompts_per_text = prompts_per_text
+        self.only_speakers = only_speakers
+        self.seconds_per_char = seconds_per_char
+        self.seed = seed
+
         if charset is not None:
             for row in self.texts:
                 check_charset(row.text, charset, f"TextSpeech: row {row.id!r}")
@@ -161,41 +221,60 @@ class TextSpeech(RowSource):
         return len(self.texts) * self.prompts_per_text
 
     def __getitem__(self, index: int) -> Utterance:  # type: ignore[override]
-        number, place = divmod(check_index(index, len(self), self), self.prompts_per_text)
+        check_index(index, len(self), self)
+        number, place = divmod(index, self.prompts_per_text)
         row = self.texts[number]
         if self.prompts is None:
-            return with_sources(speech_row(row, row.id, None, self._expected_s(row, None)), row)
-        prompt = self.prompts[self._numbers(row)[place]]
-        made = speech_row(row, f"{row.id}+{prompt.id}", prompt, self._expected_s(row, prompt))
+            made = speech_row(row, row.id, None, self._expected_s(row, None))
+            return with_sources(made, row)
+
+        prompt_number = self._numbers(row)[place]
+        prompt = self.prompts[prompt_number]
+        made = speech_row(
+            row,
+            row_id=f"{row.id}+{prompt.id}",
+            prompt=prompt,
+            duration_s=self._expected_s(row, prompt),
+        )
         return with_sources(made, row, prompt)
 
     @cached_property
     def _of_speaker(self) -> dict[str, list[int]]:
         """Row numbers of the prompts that may be used, by speaker; those of all under ""."""
-        assert self.prompts is not None  # asked for by callers
+        assert self.prompts is not None  # without prompts no row asks for numbers
         found: dict[str, list[int]] = {}
         for number, prompt in enumerate(self.prompts):
             found.setdefault(prompt.speaker, []).append(number)
         if self.only_speakers is not None:
-            found = {name: known_speaker(name, found, "TextSpeech.only_speakers") for name in self.only_speakers}
-        return {**found, "": sorted(number for numbers in found.values() for number in numbers)}
+            where = "TextSpeech.only_speakers"
+            found = {name: known_speaker(name, found, where) for name in self.only_speakers}
+
+        everyone: list[int] = []
+        for numbers in found.values():
+            everyone += numbers
+        return {**found, "": sorted(everyone)}
 
     def _numbers(self, row: Utterance) -> list[int]:
         """The prompts of a text, by number."""
         if row.speaker:
-            numbers = known_speaker(row.speaker, self._of_speaker, f"TextSpeech: row {row.id!r}")
+            where = f"TextSpeech: row {row.id!r}"
+            numbers = known_speaker(row.speaker, self._of_speaker, where)
         else:
             numbers = self._of_speaker[""]
+
         if len(numbers) < self.prompts_per_text:
             raise ValueError(
                 f"TextSpeech: row {row.id!r} is to be spoken with {self.prompts_per_text} different prompts and there "
                 f"are {len(numbers)}; lower prompts_per_text or give more prompts"
             )
+
         generator = keyed_generator("pair", self.seed, row.id)
-        order = torch.randperm(len(numbers), generator=generator)[: self.prompts_per_text].tolist()
-        return [numbers[place] for place in order]
+        order = torch.randperm(len(numbers), generator=generator).tolist()
+        places = order[: self.prompts_per_text]
+        return [numbers[place] for place in places]
 
     def _expected_s(self, row: Utterance, prompt: Utterance | None) -> float:
+        """Expected length of the speech to be made, in seconds."""
         if self.seconds_per_char is not None:
             return len(row.text) * self.seconds_per_char
         if prompt is not None and prompt.text.strip():

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
 
-import soundfile
+import torch
 
-from lightning_audiorl.data.corpora.espeak import SAMPLE_RATE_HZ, EspeakCorpus, draw_sentence, speak_to_file
+from lightning_audiorl.data.corpora.espeak import EspeakCorpus, draw_sentence
 from lightning_audiorl.data.corpora.espeak import Part as EspeakPart
-from lightning_audiorl.data.corpora.fsdd import DIGIT_WORDS, FsddDigits, Part, Recordings, join_takes
+from lightning_audiorl.data.corpora.espeak_speech import spoken_segment
+from lightning_audiorl.data.corpora.fsdd import (
+    DIGIT_WORDS,
+    FsddDigits,
+    Part,
+    Recording,
+    Recordings,
+    join_takes,
+)
 from lightning_audiorl.data.corpora.speaker_prompts import speech_row
+from lightning_audiorl.data.draws import check_span, pick, seconds, whole
 from lightning_audiorl.data.manifest.source import RowSource, check_index
 from lightning_audiorl.data.manifest.targets import length_s
-from lightning_audiorl.data.transforms.draws import check_span, pick, seconds, whole
 from lightning_audiorl.ops.randomness import keyed_generator, keyed_uniform
 from lightning_audiorl.types import Segment, Utterance
 
@@ -62,15 +69,27 @@ class FsddSpeech(RowSource):
         gap_s: tuple[float, float] = (0.05, 0.25),
         edge_s: tuple[float, float] = (0.05, 0.25),
     ) -> None:
+        # Texts, speakers and recordings are those of the digits; a prompt is added to each.
         self.digits = FsddDigits(
-            root, part, num_words, num_rows, seed, exclude_speakers, only_speakers, gap_s, edge_s, recordings
+            root=root,
+            part=part,
+            num_words=num_words,
+            num_rows=num_rows,
+            seed=seed,
+            exclude_speakers=exclude_speakers,
+            only_speakers=only_speakers,
+            gap_s=gap_s,
+            edge_s=edge_s,
+            recordings=recordings,
         )
-        self.prompt_words = None if prompt_words is None else check_span("FsddSpeech.prompt_words", prompt_words, 1)
+
+        self.prompt_words: tuple[int, int] | None = None
+        if prompt_words is not None:
+            self.prompt_words = check_span("FsddSpeech.prompt_words", prompt_words, 1)
         self.with_target = with_target
-        self._mean_s = {
-            speaker: [sum(take.duration_s for take in takes) / len(takes) for takes in self.digits.takes(speaker)]
-            for speaker in self.digits.speakers
-        }
+
+        #: Mean length of each digit, by speaker.
+        self._mean_s = {speaker: self._mean_lengths_s(speaker) for speaker in self.digits.speakers}
 
     def __len__(self) -> int:
         return len(self.digits)
@@ -78,35 +97,75 @@ class FsddSpeech(RowSource):
     def __getitem__(self, index: int) -> Utterance:  # type: ignore[override]
         row = self.digits[check_index(index, len(self), self)]
         prompt = self._prompt(row)
+        row_id = f"tts-{row.id}"
         if self.with_target:
-            return speech_row(row, f"tts-{row.id}", prompt, row.duration_s, row.segments)
-        return speech_row(row, f"tts-{row.id}", prompt, self._expected_s(row))
+            return speech_row(row, row_id, prompt, row.duration_s, target=row.segments)
+        return speech_row(row, row_id, prompt, self._expected_s(row))
+
+    def _mean_lengths_s(self, speaker: str) -> list[float]:
+        means_s = []
+        for takes in self.digits.takes(speaker):
+            total_s = sum(take.duration_s for take in takes)
+            means_s.append(total_s / len(takes))
+        return means_s
 
     def _prompt(self, row: Utterance) -> Utterance | None:
         if self.prompt_words is None:
             return None
+
         low, high = self.prompt_words
+        digits = self._unused_takes(row)
+        # As many draws as the longest prompt needs: how many words this one has is among them.
+        num_draws = 2 + 3 * high
+        u_words, u_end, *draws = keyed_uniform(num_draws, "fsdd prompt", low, high, row.id).tolist()
+        num_words = whole(self.prompt_words, u_words)
+
+        words: list[Recording] = []
+        gaps_s: list[float] = []
+        for word in range(num_words):
+            first = 3 * word
+            u_digit, u_recording, u_gap = draws[first : first + 3]
+            takes = pick(digits, u_digit)
+            words.append(pick(takes, u_recording))
+            span = self.digits.edge_s if word == 0 else self.digits.gap_s
+            gaps_s.append(seconds(span, u_gap))
+
+        end_s = seconds(self.digits.edge_s, u_end)
+        segments = join_takes(words, gaps_s, end_s)
+        return Utterance(
+            id=f"{row.id}-prompt",
+            segments=segments,
+            text=" ".join(DIGIT_WORDS[take.digit] for take in words),
+            duration_s=length_s(segments),
+            speaker=row.speaker,
+        )
+
+    def _unused_takes(self, row: Utterance) -> list[list[Recording]]:
+        """The recordings of the row's speaker that the row does not hold, by digit; digits without any are left out."""
         used = {segment.audio_filepath for segment in row.segments}
-        digits = [[t for t in takes if t.audio_filepath not in used] for takes in self.digits.takes(row.speaker)]
-        digits = [takes for takes in digits if takes]
+        digits: list[list[Recording]] = []
+        for takes in self.digits.takes(row.speaker):
+            unused = [take for take in takes if take.audio_filepath not in used]
+            if unused:
+                digits.append(unused)
+
         if not digits:
             raise ValueError(
                 f"FsddSpeech: row {row.id!r} uses every recording of speaker {row.speaker!r}, none is left for its "
                 "prompt; lower num_words, or use all recordings"
             )
-        u_words, u_end, *draws = keyed_uniform(2 + 3 * high, "fsdd prompt", low, high, row.id).tolist()
-        num_words = whole(self.prompt_words, u_words)
-        takes = [pick(pick(digits, u), v) for u, v in zip(draws[0::3], draws[1::3], strict=True)][:num_words]
-        spans = [self.digits.edge_s] + [self.digits.gap_s] * (num_words - 1)
-        gaps_s = [seconds(span, u) for span, u in zip(spans, draws[2::3], strict=False)]
-        segments = join_takes(takes, gaps_s, seconds(self.digits.edge_s, u_end))
-        text = " ".join(DIGIT_WORDS[take.digit] for take in takes)
-        return Utterance(f"{row.id}-prompt", segments, text, length_s(segments), speaker=row.speaker)
+        return digits
 
     def _expected_s(self, row: Utterance) -> float:
+        """What the row's speaker needs on average for its digits, with silences of mean length."""
         words = row.text.split()
-        spoken_s = sum(self._mean_s[row.speaker][DIGIT_WORDS.index(word)] for word in words)
-        return spoken_s + sum(self.digits.edge_s) + (len(words) - 1) * sum(self.digits.gap_s) / 2
+        means_s = self._mean_s[row.speaker]
+        spoken_s = sum(means_s[DIGIT_WORDS.index(word)] for word in words)
+
+        # The mean of a range is half the sum of its limits; there are two edges, and a gap between any two words.
+        edges_s = sum(self.digits.edge_s)
+        gaps_s = (len(words) - 1) * sum(self.digits.gap_s) / 2
+        return spoken_s + edges_s + gaps_s
 
 
 class EspeakSpeech(RowSource):
@@ -150,12 +209,25 @@ class EspeakSpeech(RowSource):
         edge_s: tuple[float, float] = (0.0, 0.2),
         cache_dir: str | None = None,
     ) -> None:
+        # Texts, voices and recordings are those of the corpus; a prompt is added to each.
         self.corpus = EspeakCorpus(
-            part, num_rows, num_sentences, num_words, 0.0, seed, voices, rate_wpm, pitch, gap_s, edge_s, cache_dir
+            part=part,
+            num_rows=num_rows,
+            num_sentences=num_sentences,
+            num_words=num_words,
+            min_duration_s=0.0,
+            seed=seed,
+            voices=voices,
+            rate_wpm=rate_wpm,
+            pitch=pitch,
+            gap_s=gap_s,
+            edge_s=edge_s,
+            cache_dir=cache_dir,
         )
-        self.prompt_sentences = (
-            None if prompt_sentences is None else check_span("EspeakSpeech.prompt_sentences", prompt_sentences, 1)
-        )
+
+        self.prompt_sentences: tuple[int, int] | None = None
+        if prompt_sentences is not None:
+            self.prompt_sentences = check_span("EspeakSpeech.prompt_sentences", prompt_sentences, 1)
         self.with_target = with_target
 
     def __len__(self) -> int:
@@ -164,25 +236,57 @@ class EspeakSpeech(RowSource):
     def __getitem__(self, index: int) -> Utterance:  # type: ignore[override]
         row = self.corpus[check_index(index, len(self), self)]
         target = row.segments if self.with_target else ()
-        return speech_row(row, f"tts-{row.id}", self._prompt(row), row.duration_s, target)
+        return speech_row(
+            row,
+            row_id=f"tts-{row.id}",
+            prompt=self._prompt(row),
+            duration_s=row.duration_s,
+            target=target,
+        )
 
     def _prompt(self, row: Utterance) -> Utterance | None:
         if self.prompt_sentences is None:
             return None
+
         key = ("espeak prompt", *self.prompt_sentences, row.id)
-        wanted, generator = whole(self.prompt_sentences, float(keyed_uniform(1, *key))), keyed_generator(*key, "draws")
-        drawn = (draw_sentence(generator, self.corpus.part, self.corpus.num_words) for _ in range(wanted + _MAX_DRAWS))
-        sentences = list(islice((sentence for sentence in drawn if sentence not in row.text), wanted))
-        if len(sentences) < wanted:
-            raise ValueError(
-                f"EspeakSpeech: row {row.id!r} holds every sentence of {self.corpus.num_words} words, none is left for "
-                "its prompt; lower num_sentences, or widen num_words"
+        wanted = whole(self.prompt_sentences, float(keyed_uniform(1, *key)))
+        sentences = self._other_sentences(row, wanted, keyed_generator(*key, "draws"))
+
+        shares = keyed_uniform(wanted, *key, "gaps").tolist()
+        between_s = [seconds(self.corpus.gap_s, share) for share in shares[: wanted - 1]]
+        segments: list[Segment] = []
+        for sentence, gap_s in zip(sentences, [0.0, *between_s], strict=True):
+            segment = spoken_segment(
+                self.corpus.cache_dir,
+                sentence,
+                voice=row.speaker,
+                rate_wpm=row.extra["rate_wpm"],
+                pitch=row.extra["pitch"],
+                gap_s=gap_s,
             )
-        gaps_s = [0.0] + [seconds(self.corpus.gap_s, u) for u in keyed_uniform(len(sentences), *key, "gaps").tolist()]
-        rate_wpm, pitch = row.extra["rate_wpm"], row.extra["pitch"]
-        segments = []
-        for sentence, gap_s in zip(sentences, gaps_s, strict=False):
-            path = str(speak_to_file(self.corpus.cache_dir, sentence, row.speaker, rate_wpm, pitch))
-            segments.append(Segment(path, soundfile.info(path).frames / SAMPLE_RATE_HZ, gap_s=gap_s))
-        text = " ".join(sentences)
-        return Utterance(f"{row.id}-prompt", tuple(segments), text, length_s(segments), speaker=row.speaker)
+            segments.append(segment)
+
+        return Utterance(
+            id=f"{row.id}-prompt",
+            segments=tuple(segments),
+            text=" ".join(sentences),
+            duration_s=length_s(segments),
+            speaker=row.speaker,
+        )
+
+    def _other_sentences(
+        self, row: Utterance, wanted: int, generator: torch.Generator
+    ) -> list[str]:
+        """Sentences of the corpus's part that the row does not hold; ValueError where too few are found."""
+        sentences: list[str] = []
+        for _ in range(wanted + _MAX_DRAWS):
+            sentence = draw_sentence(generator, self.corpus.part, self.corpus.num_words)
+            if sentence not in row.text:
+                sentences.append(sentence)
+            if len(sentences) == wanted:
+                return sentences
+
+        raise ValueError(
+            f"EspeakSpeech: row {row.id!r} holds every sentence of {self.corpus.num_words} words, none is left for "
+            "its prompt; lower num_sentences, or widen num_words"
+        )

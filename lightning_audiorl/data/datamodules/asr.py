@@ -16,7 +16,13 @@ from torch.utils.data import DataLoader
 
 from lightning_audiorl.data.audio.augment import Augment
 from lightning_audiorl.data.audio.reading import AudioCache, read_audio
-from lightning_audiorl.data.datamodules.batching import Draw, MixEntry, StepSampler, duration_batches, refill_draws
+from lightning_audiorl.data.datamodules.batching import (
+    Draw,
+    MixEntry,
+    StepSampler,
+    duration_batches,
+    refill_draws,
+)
 from lightning_audiorl.data.datamodules.streams import EvalStream, Position, StepStream
 from lightning_audiorl.data.manifest.files import IndexedManifest, ManifestRows
 from lightning_audiorl.data.manifest.source import PickedRows, RowSource
@@ -33,6 +39,10 @@ class Subset:
     Args:
         source: rows, or the path of a JSONL manifest.
         share: weight against the other subsets; ``{0: 1.0, 200: 0.5}`` changes it from step 200 on.
+
+    Example:
+        >>> Subset("train.jsonl", share={0: 1.0, 200: 0.5})
+        Subset(source='train.jsonl', share={0: 1.0, 200: 0.5})
     """
 
     source: RowSource | str
@@ -40,9 +50,18 @@ class Subset:
 
 
 def collate(rows: Sequence[Utterance], waves: Sequence[Tensor], sample_rate_hz: int) -> PromptBatch:
-    """B rows with their audio, zeros after a clip's end: waveform [B, longest]."""
+    """B rows with their audio, zeros after a clip's end: waveform [B, longest].
+
+    Example:
+        >>> rows = [Utterance("a", (), "one", 0.2), Utterance("b", (), "two", 0.1)]
+        >>> batch = collate(rows, [torch.ones(2), torch.ones(1)], sample_rate_hz=10)
+        >>> batch.waveform.tolist(), batch.num_samples.tolist()
+        ([[1.0, 1.0], [1.0, 0.0]], [2, 1])
+    """
     num_samples = torch.tensor([len(wave) for wave in waves])
-    return PromptBatch(pad_sequence(list(waves), batch_first=True), num_samples, sample_rate_hz, tuple(rows))
+    return PromptBatch(
+        pad_sequence(list(waves), batch_first=True), num_samples, sample_rate_hz, tuple(rows)
+    )
 
 
 def _rank_and_size() -> tuple[int, int]:
@@ -95,15 +114,28 @@ class AsrDataModule(LightningDataModule):
         cache_bytes: int = 256 * 2**20,
     ) -> None:
         super().__init__()
-        self.train, self.val, self.test, self.predict = train, val or {}, test or {}, predict or {}
-        self.batch_size, self.pool = batch_size, pool
-        self.max_batch_s, self.max_eval_batch_size = max_batch_s, max_eval_batch_size
-        self.sample_rate_hz, self.seed, self.num_workers, self.augment = sample_rate_hz, seed, num_workers, augment
-        self.max_duration_s, self.on_too_long = max_duration_s, on_too_long
+        self.train = train
+        self.val = val or {}
+        self.test = test or {}
+        self.predict = predict or {}
+
+        self.batch_size = batch_size
+        self.pool = pool
+        self.max_batch_s = max_batch_s
+        self.max_eval_batch_size = max_eval_batch_size
+
+        self.sample_rate_hz = sample_rate_hz
+        self.seed = seed
+        self.num_workers = num_workers
+        self.augment = augment
+        self.max_duration_s = max_duration_s
+        self.on_too_long = on_too_long
+
         self.cache = AudioCache(cache_bytes)
         #: Rows left out for their length, by set name ("train/0" is the first subset).
         self.num_too_long: dict[str, int] = {}
         self._position = Position()
+        # By the names that `rows` takes.
         self._sources: dict[str, RowSource] = {}
 
     @property
@@ -139,19 +171,23 @@ class AsrDataModule(LightningDataModule):
         """
         if name not in self._sources:
             kind, _, key = name.partition("/")
-            sets: Mapping[str, RowSource | str] = (
-                {label: subset.source for label, subset in self._train_sets().items()}
-                if kind == "train"
-                else {"val": self.val, "test": self.test, "predict": self.predict}.get(kind, {})
-            )
+            sets = self._sets(kind)
             if key not in sets:
                 raise KeyError(f"no data set {name!r}; {kind} has {', '.join(sets) or 'none'}")
+
             source = sets[key]
             rows = ManifestRows(source) if isinstance(source, str) else source
             self._sources[name] = self._limit(rows, name, lazily=kind == "train")
         return self._sources[name]
 
+    def _sets(self, kind: str) -> Mapping[str, RowSource | str]:
+        """The sets of one kind; none of a kind that does not exist."""
+        if kind == "train":
+            return {label: subset.source for label, subset in self._train_sets().items()}
+        return {"val": self.val, "test": self.test, "predict": self.predict}.get(kind, {})
+
     def state_dict(self) -> dict[str, Any]:
+        """The position in the training order, which is all that a resume needs."""
         return {"next_step": self.next_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -162,9 +198,13 @@ class AsrDataModule(LightningDataModule):
         rank, num_ranks = _rank_and_size()
 
         def sampler(start_step: int) -> StepSampler:
-            return StepSampler(mix, self.batch_size, self.seed, start_step, pool=self.pool, min_rows=num_ranks)
+            return StepSampler(
+                mix, self.batch_size, self.seed, start_step, pool=self.pool, min_rows=num_ranks
+            )
 
+        # Settings that cannot be are said here, not by a loader process.
         sampler(0)
+
         batches = StepStream(sampler, self._train_batch, self._position, rank, num_ranks)
         return DataLoader(batches, batch_size=None, num_workers=self.num_workers)
 
@@ -185,8 +225,10 @@ class AsrDataModule(LightningDataModule):
             AudioError: see `read_audio`.
         """
         rank, num_ranks = _rank_and_size()
+        # Every rank makes the same draws, so no row is drawn on two of them.
         draws = refill_draws(self._mix(), num_prompts * num_ranks, self.seed, step, attempt)
-        return self._train_batch(draws[rank * num_prompts : (rank + 1) * num_prompts], step)
+        first = rank * num_prompts
+        return self._train_batch(draws[first : first + num_prompts], step)
 
     def val_dataloader(self) -> list[DataLoader[PromptBatch]]:
         return [self._eval_loader(f"val/{name}") for name in self.val]
@@ -199,20 +241,32 @@ class AsrDataModule(LightningDataModule):
 
     def _train_sets(self) -> dict[str, Subset]:
         """The subsets of the mix by their name, which is part of their rows' ids."""
-        subsets = [Subset(self.train)] if isinstance(self.train, str) else self.train or []
+        if isinstance(self.train, str):
+            subsets = [Subset(self.train)]
+        else:
+            subsets = self.train or []
         return {str(number): subset for number, subset in enumerate(subsets)}
 
     def _mix(self) -> list[MixEntry]:
         subsets = self._train_sets()
         if not subsets:
-            raise ValueError("AsrDataModule: `train` is empty; give a list of subsets or a manifest path")
-        return [MixEntry(self.rows(f"train/{label}"), subset.share) for label, subset in subsets.items()]
+            raise ValueError(
+                "AsrDataModule: `train` is empty; give a list of subsets or a manifest path"
+            )
+
+        mix = []
+        for label, subset in subsets.items():
+            rows = self.rows(f"train/{label}")
+            mix.append(MixEntry(rows, subset.share))
+        return mix
 
     def _eval_loader(self, name: str) -> DataLoader[PromptBatch]:
         rows = self.rows(name)
         rank, num_ranks = _rank_and_size()
         durations = [row.duration_s for row in rows]
-        batches = duration_batches(durations, self.max_batch_s, self.max_eval_batch_size, num_ranks, rank)
+        batches = duration_batches(
+            durations, self.max_batch_s, self.max_eval_batch_size, num_ranks, rank
+        )
 
         def build(index: list[int]) -> PromptBatch:
             return self.load([rows[i] for i in index])
@@ -223,18 +277,22 @@ class AsrDataModule(LightningDataModule):
 
     def load(self, rows: Sequence[Utterance]) -> PromptBatch:
         """Read the audio of ``rows`` as it is: one batch."""
-        return collate(rows, [read_audio(row, self.sample_rate_hz, self.cache) for row in rows], self.sample_rate_hz)
+        waves = [read_audio(row, self.sample_rate_hz, self.cache) for row in rows]
+        return collate(rows, waves, self.sample_rate_hz)
 
     def _train_batch(self, draws: list[Draw], step: int) -> PromptBatch:
         rows: list[Utterance] = []
         waves: list[Tensor] = []
         for draw in draws:
             row, row_id = self._drawn(draw)
+            # Read before it gets its new id, so that errors name the row as the source has it.
             wave = read_audio(row, self.sample_rate_hz, self.cache)
             row = replace(row, id=row_id)
+
             if self.augment is not None:
                 wave = self.augment.apply(wave, self.seed, step, row.id)
                 row = replace(row, duration_s=len(wave) / self.sample_rate_hz)
+
             rows.append(row)
             waves.append(wave)
         return collate(rows, waves, self.sample_rate_hz)
@@ -257,16 +315,25 @@ class AsrDataModule(LightningDataModule):
         """Rows within the length limit. A lazily built training source is checked when its rows are drawn."""
         if self.max_duration_s is None:
             return rows
+
         if self.on_too_long == "error":
+            # Only rows of a manifest are cheap to look at.
             if isinstance(rows, ManifestRows | IndexedManifest) or not lazily:
                 for row in rows:
                     self._check_length(row, name)
             return rows
+
         short = [i for i, row in enumerate(rows) if row.duration_s <= self.max_duration_s]
-        self.num_too_long[name] = len(rows) - len(short)
-        if len(short) == len(rows):
+        num_too_long = len(rows) - len(short)
+        self.num_too_long[name] = num_too_long
+        if num_too_long == 0:
             return rows
-        _log.warning("%s: left out %d rows longer than %s s", name, len(rows) - len(short), self.max_duration_s)
+
+        _log.warning(
+            "%s: left out %d rows longer than %s s", name, num_too_long, self.max_duration_s
+        )
         if not short:
-            raise ValueError(f"{name}: all {len(rows)} rows are longer than max_duration_s={self.max_duration_s}")
+            raise ValueError(
+                f"{name}: all {len(rows)} rows are longer than max_duration_s={self.max_duration_s}"
+            )
         return PickedRows(rows, short)

@@ -50,8 +50,12 @@ class AsrRLDataModule(AsrDataModule):
     ) -> None:
         super().__init__(train=None, **settings)
         check_subsets(subsets)
-        self.subsets, self.forbid = subsets, forbid or {}
-        self.cache_dir, self.content_cache = cache_dir, content_cache
+        self.subsets = subsets
+        self.forbid = forbid or {}
+        self.cache_dir = cache_dir
+        self.content_cache = content_cache
+
+        # Known once the inputs have been looked at, and once the built mix is open.
         self._folder: Path | None = None
         self._built: dict[str, Subset] | None = None
 
@@ -64,7 +68,7 @@ class AsrRLDataModule(AsrDataModule):
 
     @property
     def summary(self) -> dict[str, Any]:
-        """The figures of the built mix: rows seen, removed, refused and kept, hours, lengths, overlap."""
+        """What the built mix consists of: rows seen, removed, refused and kept, hours, lengths, overlap."""
         return read_summary(self.folder)
 
     def prepare_data(self) -> None:
@@ -74,9 +78,15 @@ class AsrRLDataModule(AsrDataModule):
             ValueError: an empty subset, saying which rule removed how many rows; hypotheses that are of other rows.
             AudioError, ManifestError, FileNotFoundError: bad input.
         """
-        if self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING:
-            self._folder, self._built = self._plan().build(), None
-            self._sources = {name: rows for name, rows in self._sources.items() if not name.startswith("train/")}
+        if self.trainer is not None and self.trainer.state.fn != TrainerFn.FITTING:
+            return
+
+        self._folder = self._plan().build()
+        # It may be another mix than the one that was open.
+        self._built = None
+        self._sources = {
+            name: rows for name, rows in self._sources.items() if not name.startswith("train/")
+        }
 
     def setup(self, stage: str) -> None:
         """Open the built mix for training.
@@ -88,24 +98,29 @@ class AsrRLDataModule(AsrDataModule):
             self._train_sets()
 
     def _train_sets(self) -> dict[str, Subset]:
+        """The subsets of the built mix, opened at the first call."""
         if self._built is None:
             if not self.folder.is_dir():
                 raise FileNotFoundError(
                     f"{self.folder.absolute()}: the training mix is not built here; call prepare_data first, and with "
                     "several machines make cache_dir a folder that all of them share"
                 )
-            of_subset = shares(self.subsets)
-            self._built = {name: Subset(open_built(self.folder, name), of_subset[name]) for name in self.subsets}
+            share_of = shares(self.subsets)
+            self._built = {}
+            for name in self.subsets:
+                rows = open_built(self.folder, name)
+                self._built[name] = Subset(rows, share_of[name])
         return self._built
 
     def _plan(self) -> MixPlan:
-        kept_out = {
-            f"{kind}/{name}": _all_rows(source)
-            for kind, sets in (("val", self.val), ("test", self.test), ("forbid", self.forbid))
-            for name, source in sets.items()
-        }
+        kept_out: dict[str, Sequence[Utterance]] = {}
+        kinds = {"val": self.val, "test": self.test, "forbid": self.forbid}
+        for kind, sets in kinds.items():
+            for name, source in sets.items():
+                kept_out[f"{kind}/{name}"] = _all_rows(source)
         return MixPlan(self.subsets, kept_out, self.cache_dir, self.seed, self.content_cache)
 
 
 def _all_rows(source: RowSource | str) -> Sequence[Utterance]:
+    """The rows, without checks of theirs that only training on them would need."""
     return IndexedManifest(source, allow_empty_text=True) if isinstance(source, str) else source

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,14 @@ class PredictionData(LightningDataModule):
         audio_folder: Path | None = None,
     ) -> None:
         super().__init__()
-        self.source, self.survey, self.parts, self.model, self.overwrite = source, survey, parts, model, overwrite
-        self.loader, self.audio_folder = loader, audio_folder
+        self.source = source
+        self.survey = survey
+        self.parts = parts
+        self.model = model
+        self.overwrite = overwrite
+        self.loader = loader
+        self.audio_folder = audio_folder
+
         self.batches: list[list[int]] = []
         self.num_rows: list[int] = []
         self.audio_s: list[float] = []
@@ -65,22 +72,34 @@ class PredictionData(LightningDataModule):
     def predict_dataloader(self) -> Any:
         """One loader over this rank's batches."""
         assert self.trainer is not None
-        num_ranks, durations, loader = self.trainer.world_size, self.survey.durations_s, self.loader
-        ranks = [
-            duration_batches(durations, loader.max_batch_s, loader.max_eval_batch_size, num_ranks, rank)
+        loader = self.loader
+        durations_s = self.survey.durations_s
+        num_ranks = self.trainer.world_size
+        batches_by_rank = [
+            duration_batches(
+                durations_s, loader.max_batch_s, loader.max_eval_batch_size, num_ranks, rank
+            )
             for rank in range(num_ranks)
         ]
+
+        # A batch is left out only where all ranks have done their part of it, so that all get as many.
         self.done = self.parts.done(self.model)
-        self.batches, self.num_rows, self.audio_s = [], [], []
-        for batch in zip(*ranks, strict=True):
-            missing = [row for part in batch for row in part if not self.done[row]]
+        self.batches = []
+        self.num_rows = []
+        self.audio_s = []
+        for of_ranks in zip(*batches_by_rank, strict=True):
+            rows = chain.from_iterable(of_ranks)
+            missing = [row for row in rows if not self.done[row]]
             if missing:
-                self.batches.append(batch[self.trainer.global_rank])
+                self.batches.append(of_ranks[self.trainer.global_rank])
                 self.num_rows.append(len(missing))
-                self.audio_s.append(sum(durations[row] for row in missing))
+                self.audio_s.append(sum(durations_s[row] for row in missing))
+
         # Lightning warns of any iterable data set with a length; here each worker gives its own part, so it is right.
         warnings.filterwarnings("ignore", message="Your `IterableDataset` has `__len__` defined")
-        return DataLoader(EvalStream(self.batches, self._build), batch_size=None, num_workers=loader.num_workers)
+        return DataLoader(
+            EvalStream(self.batches, self._build), batch_size=None, num_workers=loader.num_workers
+        )
 
     def _build(self, index: list[int]) -> PromptBatch:
         return self.loader.load([self.source[row] for row in index])

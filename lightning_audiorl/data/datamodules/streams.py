@@ -29,30 +29,40 @@ class StepStream(IterableDataset[PromptBatch]):
         rank: int,
         num_ranks: int,
     ) -> None:
-        self.sampler, self.build, self.position = sampler, build, position
-        self.rank, self.num_ranks = rank, num_ranks
+        self.sampler = sampler
+        self.build = build
+        self.position = position
+        self.rank = rank
+        self.num_ranks = num_ranks
 
     def __iter__(self) -> Iterator[PromptBatch]:
-        worker = get_worker_info()
-        worker_id, num_workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        first = self.position.next_step
-        for number, draws in enumerate(self.sampler(first)):
+        worker_id, num_workers = _worker()
+        first_step = self.position.next_step
+        for number, draws in enumerate(self.sampler(first_step)):
             if number % num_workers == worker_id:
-                low, high = (len(draws) * r // self.num_ranks for r in (self.rank, self.rank + 1))
-                yield self.build(draws[low:high], first + number)
+                # Every rank knows the whole batch and reads the audio of its part.
+                low = len(draws) * self.rank // self.num_ranks
+                high = len(draws) * (self.rank + 1) // self.num_ranks
+                yield self.build(draws[low:high], first_step + number)
 
 
 class EvalStream(IterableDataset[PromptBatch]):
     """One pass over an evaluation set. Worker w of W builds every W-th batch, so order holds."""
 
     def __init__(self, batches: list[list[int]], build: Callable[[list[int]], PromptBatch]) -> None:
-        self.batches, self.build = batches, build
+        self.batches = batches
+        self.build = build
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[PromptBatch]:
-        worker = get_worker_info()
-        worker_id, num_workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        worker_id, num_workers = _worker()
         for index in self.batches[worker_id::num_workers]:
             yield self.build(index)
+
+
+def _worker() -> tuple[int, int]:
+    """Number of this loader process among all; (0, 1) where the training process reads."""
+    worker = get_worker_info()
+    return (0, 1) if worker is None else (worker.id, worker.num_workers)

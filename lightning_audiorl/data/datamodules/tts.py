@@ -14,12 +14,12 @@ from lightning_audiorl.data.corpora.texts import check_charset
 from lightning_audiorl.data.datamodules.asr import AsrDataModule, Subset, collate
 from lightning_audiorl.data.datamodules.asr_rl import AsrRLDataModule
 from lightning_audiorl.data.datamodules.batching import Draw
+from lightning_audiorl.data.draws import check_span
 from lightning_audiorl.data.manifest.source import RowSource
 from lightning_audiorl.data.manifest.targets import target_segments
 from lightning_audiorl.data.manifest.tts import SpeechManifest
 from lightning_audiorl.data.mix.selection.by_prompt_quality import check_prompt
 from lightning_audiorl.data.mix.spec import RLSubset
-from lightning_audiorl.data.transforms.draws import check_span
 from lightning_audiorl.types import PromptBatch, Utterance
 
 
@@ -41,20 +41,32 @@ class TtsDataModule(AsrDataModule):
     """
 
     def __init__(
-        self, prompt_s: tuple[float, float] = (0.3, 30.0), charset: str | None = None, **settings: Any
+        self,
+        prompt_s: tuple[float, float] = (0.3, 30.0),
+        charset: str | None = None,
+        **settings: Any,
     ) -> None:
         super().__init__(**settings)
+
         if self.augment is not None:
             raise ValueError(
                 "TtsDataModule.augment: prompts and recordings are read as they are; leave it out, and wrap prompts in "
                 "Degraded where they are to be worse"
             )
-        self.prompt_s, self.charset = check_span("TtsDataModule.prompt_s", prompt_s, 0.0), charset
+
+        self.prompt_s = check_span("TtsDataModule.prompt_s", prompt_s, 0.0)
+        self.charset = charset
+
+        # Manifests of speech synthesis have fields of their own.
         if isinstance(self.train, str):
             self.train = [Subset(self.train)]
         if self.train is not None:
-            self.train = [replace(subset, source=speech_source(subset.source)) for subset in self.train]
-        self.val, self.test, self.predict = map(speech_sources, (self.val, self.test, self.predict))
+            self.train = [
+                replace(subset, source=speech_source(subset.source)) for subset in self.train
+            ]
+        self.val = speech_sources(self.val)
+        self.test = speech_sources(self.test)
+        self.predict = speech_sources(self.predict)
 
     def load(self, rows: Sequence[Utterance]) -> PromptBatch:
         """Prompts and recordings of ``rows``: one batch.
@@ -66,17 +78,25 @@ class TtsDataModule(AsrDataModule):
         if self.charset is not None:
             for row in rows:
                 check_charset(row.text, self.charset, f"row {row.id!r}")
-        batch = collate(rows, [self._prompt(row) for row in rows], self.sample_rate_hz)
+
+        prompts = [self._prompt(row) for row in rows]
+        batch = collate(rows, prompts, self.sample_rate_hz)
+
         targets = [self._target(row) for row in rows]
         if not any(target.numel() for target in targets):
             return batch
-        other = collate(rows, targets, self.sample_rate_hz)
-        return replace(batch, target_waveform=other.waveform, target_num_samples=other.num_samples)
+
+        recordings = collate(rows, targets, self.sample_rate_hz)
+        return replace(
+            batch, target_waveform=recordings.waveform, target_num_samples=recordings.num_samples
+        )
 
     def _train_batch(self, draws: list[Draw], step: int) -> PromptBatch:
+        # Read before the rows get their new ids, so that errors name them as their source has them.
         drawn = [self._drawn(draw) for draw in draws]
         batch = self.load([row for row, _ in drawn])
-        return replace(batch, rows=tuple(replace(row, id=row_id) for row, row_id in drawn))
+        renamed = [replace(row, id=row_id) for row, row_id in drawn]
+        return replace(batch, rows=tuple(renamed))
 
     def _prompt(self, row: Utterance) -> Tensor:
         """[num_samples] of the speaker prompt; none where the row has no prompt."""
@@ -91,15 +111,18 @@ class TtsDataModule(AsrDataModule):
         segments = target_segments(row)
         if not segments:
             return torch.zeros(0)
-        return read_audio(replace(row, segments=segments, effects=()), self.sample_rate_hz, self.cache)
+
+        # Effects are of the prompt.
+        recording = replace(row, segments=segments, effects=())
+        return read_audio(recording, self.sample_rate_hz, self.cache)
 
 
 class TtsRLDataModule(AsrRLDataModule, TtsDataModule):
     """`AsrRLDataModule` for speech synthesis: a training mix of texts and speaker prompts, chosen by filters.
 
     Mixes are built, cached, described and kept clear of evaluation audio as there; prompts and recordings both count
-    as a row's audio. Rules: those over prompts in `prompt_quality`, over texts in `filters`, over the policy's own
-    samples in `sample_filters`; `Filters` applies several, and each removed row is counted under the first that it
+    as a row's audio. Rules: those over prompts in `by_prompt_quality`, over texts in `by_tts_text`, over the policy's
+    own samples in `by_tts_samples`; `Filters` applies several, and each removed row is counted under the first that it
     fails.
 
     Args:
@@ -121,12 +144,16 @@ class TtsRLDataModule(AsrRLDataModule, TtsDataModule):
         content_cache: str | None = None,
         **settings: Any,
     ) -> None:
-        subsets = {name: replace(subset, source=speech_source(subset.source)) for name, subset in subsets.items()}
-        super().__init__(subsets, speech_sources(forbid or {}), cache_dir, content_cache, **settings)
+        of_speech: dict[str, RLSubset] = {}
+        for name, subset in subsets.items():
+            of_speech[name] = replace(subset, source=speech_source(subset.source))
+        super().__init__(
+            of_speech, speech_sources(forbid or {}), cache_dir, content_cache, **settings
+        )
 
 
 def speech_source(source: RowSource | str) -> RowSource:
-    """Rows as they are, and the rows of a `SpeechManifest` where its path is given."""
+    """Rows as they are; the rows of a `SpeechManifest` where its path is given."""
     return SpeechManifest(source) if isinstance(source, str) else source
 
 

@@ -22,13 +22,18 @@ class LineError(HypothesisError):
     Args:
         field: the field at fault.
         problem: what was expected and what was found.
+        where: "file, line 3", once it is known.
+
+    Example:
+        >>> print(LineError("seconds", "is missing").at("h.jsonl, line 3"))
+        h.jsonl, line 3, field `seconds`: is missing; `audiorl predict` writes such lines
     """
 
     def __init__(self, field: str, problem: str, where: str = "") -> None:
-        super().__init__(
-            f"{where}{', ' if where else ''}field `{field}`: {problem}; `audiorl predict` writes such lines"
-        )
-        self.field, self.problem = field, problem
+        place = f"{where}, " if where else ""
+        super().__init__(f"{place}field `{field}`: {problem}; `audiorl predict` writes such lines")
+        self.field = field
+        self.problem = problem
 
     def at(self, where: str) -> LineError:
         """The same, with the place of the line: "file, line 3"."""
@@ -113,34 +118,64 @@ class Predicted:
 
 
 def to_line(predicted: Predicted) -> str:
-    """One line of JSON, without its end; `HypothesisFiles` and `read_hypotheses` read it back the same."""
-    samples = [
-        {
-            "decoding": s.decoding,
-            "sample": s.sample,
-            "text": s.text,
-            "log_prob": s.log_prob,
-            "num_tokens": s.num_tokens,
-            "finished": s.finished,
-            "errors": [s.errors.hits, s.errors.substitutions, s.errors.deletions, s.errors.insertions],
-            "rules": list(s.rules),
-            "keywords": [s.keywords.matched, s.keywords.in_reference, s.keywords.in_hypothesis],
-            **({} if s.speech is None else {"speech": asdict(s.speech)}),
-        }
-        for s in predicted.samples
-    ]
-    names = {"id": predicted.id, "model": predicted.model, "reference": predicted.reference}
-    rest = {"fingerprint": predicted.fingerprint, "seconds": predicted.seconds, "samples": samples}
-    return json.dumps(names | rest, ensure_ascii=False)
+    """One line of JSON, without its end; `HypothesisFiles` and `read_hypotheses` read it back the same.
+
+    Example:
+        >>> line = to_line(Predicted("a", "base", "one two", "5d0c1e6a3f0b9d27", samples=(), seconds=0.5))
+        >>> parse_line(line).reference
+        'one two'
+    """
+    # The id stands first: readers that only look for a row's line need not parse the rest.
+    fields = {
+        "id": predicted.id,
+        "model": predicted.model,
+        "reference": predicted.reference,
+        "fingerprint": predicted.fingerprint,
+        "seconds": predicted.seconds,
+        "samples": [_sample_to_json(sample) for sample in predicted.samples],
+    }
+    return json.dumps(fields, ensure_ascii=False)
+
+
+def _sample_to_json(sample: Sample) -> dict[str, Any]:
+    # Counts are lists: their names on every sample would be most of the file.
+    errors = sample.errors
+    keywords = sample.keywords
+
+    fields: dict[str, Any] = {
+        "decoding": sample.decoding,
+        "sample": sample.sample,
+        "text": sample.text,
+        "log_prob": sample.log_prob,
+        "num_tokens": sample.num_tokens,
+        "finished": sample.finished,
+        "errors": [errors.hits, errors.substitutions, errors.deletions, errors.insertions],
+        "rules": list(sample.rules),
+        "keywords": [keywords.matched, keywords.in_reference, keywords.in_hypothesis],
+    }
+
+    if sample.speech is not None:
+        fields["speech"] = asdict(sample.speech)
+    return fields
 
 
 def _show(value: Any) -> str:
+    """A value as errors quote it, with its type, at most 60 characters of it."""
     text = json.dumps(value, ensure_ascii=False)
-    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+    if len(text) > 60:
+        text = f"{text[:57]}..."
+    return f"{type(value).__name__} {text}"
 
 
 #: Fields of a line and of a sample, and what JSON must hold there.
-_LINE = {"id": str, "model": str, "reference": str, "fingerprint": str, "seconds": float, "samples": list}
+_LINE = {
+    "id": str,
+    "model": str,
+    "reference": str,
+    "fingerprint": str,
+    "seconds": float,
+    "samples": list,
+}
 _SAMPLE = {
     "decoding": str,
     "sample": int,
@@ -152,19 +187,28 @@ _SAMPLE = {
     "rules": list,
     "keywords": list,
 }
-_EXPECTED = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", list: "a list"}
+_EXPECTED = {
+    str: "a string",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+}
 
 
 def _checked(values: Any, kinds: dict[str, type], place: str) -> dict[str, Any]:
     """``values`` itself, an object that has all the fields of ``kinds``."""
     if type(values) is not dict:
         raise LineError(place or "(whole line)", f"expected an object {{...}}, got {_show(values)}")
+    # Nearly all of a file's samples have just these fields; only others are looked at field by field.
     if {name: type(value) for name, value in values.items()} != kinds:
         for name, kind in kinds.items():
             value = values.get(name)
             if type(value) is not kind and not (kind is float and type(value) is int):
                 found = f"got {_show(value)}" if name in values else "it is missing"
-                raise LineError(f"{place}.{name}".lstrip("."), f"expected {_EXPECTED[kind]}, {found}")
+                raise LineError(
+                    f"{place}.{name}".lstrip("."), f"expected {_EXPECTED[kind]}, {found}"
+                )
     return values
 
 
@@ -178,7 +222,12 @@ def _items(values: list[Any], kinds: list[type], expected: str, place: str) -> l
 def _sample(values: Any, number: int) -> Sample:
     place = f"samples[{number}]"
     fields = _checked(values, _SAMPLE, place)
-    rules = fields["rules"]
+    errors = _items(fields["errors"], [int] * 4, "4 whole numbers", f"{place}.errors")
+    num_rules = len(fields["rules"])
+    rules = _items(fields["rules"], [str] * num_rules, "strings", f"{place}.rules")
+    keywords = _items(fields["keywords"], [int] * 3, "3 whole numbers", f"{place}.keywords")
+
+    speech = fields.get("speech")
     return Sample(
         text=fields["text"],
         decoding=fields["decoding"],
@@ -186,23 +235,31 @@ def _sample(values: Any, number: int) -> Sample:
         log_prob=float(fields["log_prob"]),
         num_tokens=fields["num_tokens"],
         finished=fields["finished"],
-        errors=ErrorCounts(*_items(fields["errors"], [int] * 4, "4 whole numbers", f"{place}.errors")),
-        rules=tuple(_items(rules, [str] * len(rules), "strings", f"{place}.rules")),
-        keywords=KeywordCounts(*_items(fields["keywords"], [int] * 3, "3 whole numbers", f"{place}.keywords")),
-        speech=None if fields.get("speech") is None else _speech(fields["speech"], f"{place}.speech"),
+        errors=ErrorCounts(*errors),
+        rules=tuple(rules),
+        keywords=KeywordCounts(*keywords),
+        speech=None if speech is None else _speech(speech, f"{place}.speech"),
     )
 
 
 def _speech(values: Any, place: str) -> SpeechSample:
     """``cer`` and ``similarity`` may be null, but not left out."""
-    judged = ("cer", "similarity")
-    nulls = {name for name in judged if isinstance(values, dict) and name in values and values[name] is None}
-    fields = _checked(values, {name: float for name in (*judged, "duration_s") if name not in nulls}, place)
-    for name in (*judged, "duration_s"):
-        if name not in nulls and not math.isfinite(fields[name]):
-            raise LineError(f"{place}.{name}", f"expected a finite number or null, got {_show(fields[name])}")
-    cer, similarity = (None if name in nulls else float(fields[name]) for name in judged)
-    return SpeechSample(cer, similarity, float(fields["duration_s"]))
+    given = values if isinstance(values, dict) else {}
+    nulls = {name for name in ("cer", "similarity") if given.get(name, 0) is None}
+    numbers = [name for name in ("cer", "similarity", "duration_s") if name not in nulls]
+
+    fields = _checked(values, dict.fromkeys(numbers, float), place)
+    for name in numbers:
+        if not math.isfinite(fields[name]):
+            raise LineError(
+                f"{place}.{name}", f"expected a finite number or null, got {_show(fields[name])}"
+            )
+
+    return SpeechSample(
+        cer=None if "cer" in nulls else float(fields["cer"]),
+        similarity=None if "similarity" in nulls else float(fields["similarity"]),
+        duration_s=float(fields["duration_s"]),
+    )
 
 
 def parse_line(line: bytes | str) -> Predicted:
@@ -215,6 +272,7 @@ def parse_line(line: bytes | str) -> Predicted:
         values = json.loads(line)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise LineError("(whole line)", f"is not JSON in UTF-8 ({error})") from error
+
     fields = _checked(values, _LINE, "")
     return Predicted(
         id=fields["id"],
@@ -233,7 +291,9 @@ def open_lines(path: str | Path) -> BinaryIO:
         FileNotFoundError: no such file.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file of hypotheses; `audiorl predict` writes it from a manifest")
+        raise FileNotFoundError(
+            f"{path}: no such file of hypotheses; `audiorl predict` writes it from a manifest"
+        )
     return Path(path).open("rb")
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lightning_audiorl.data.hypotheses.reader import read_hypotheses
+from lightning_audiorl.data.hypotheses.schema import Predicted, read_hypotheses
 from lightning_audiorl.text import ErrorCounts
 
 _TITLES = ("model", "decoding", "rows", "samples")
@@ -22,6 +22,15 @@ class _Model:
     num_samples: Counter[str] = field(default_factory=Counter)
     num_fired: Counter[str] = field(default_factory=Counter)
 
+    def add(self, predicted: Predicted) -> None:
+        self.num_rows += 1
+        self.seconds += predicted.seconds
+        for sample in predicted.samples:
+            decoding = sample.decoding
+            self.errors[decoding] = self.errors.get(decoding, ErrorCounts()) + sample.errors
+            self.num_samples[decoding] += 1
+            self.num_fired[decoding] += bool(sample.rules)
+
 
 def summary(path: str | Path, units: frozenset[str] = frozenset({"word"})) -> str:
     """One line per model and decoding: rows, samples, error rate over all samples, share of samples with a fired rule.
@@ -29,33 +38,44 @@ def summary(path: str | Path, units: frozenset[str] = frozenset({"word"})) -> st
     Args:
         path: the file.
         units: what its errors are counted in, "word" or "char" or both; names the error rate.
+
+    Raises:
+        HypothesisError: a line that cannot be read, naming file, line and field.
     """
     models: dict[str, _Model] = {}
-    for one in read_hypotheses(path):
-        model = models.setdefault(one.model, _Model())
-        model.num_rows += 1
-        model.seconds += one.seconds
-        for sample in one.samples:
-            model.errors[sample.decoding] = model.errors.get(sample.decoding, ErrorCounts()) + sample.errors
-            model.num_samples[sample.decoding] += 1
-            model.num_fired[sample.decoding] += bool(sample.rules)
-    rate = "/".join(name for unit, name in (("word", "WER"), ("char", "CER")) if unit in units)
-    table: list[tuple[str, ...]] = [(*_TITLES, rate, "hallucination rate", "seconds (all decodings)")]
+    for predicted in read_hypotheses(path):
+        models.setdefault(predicted.model, _Model()).add(predicted)
+
+    rates = [name for unit, name in (("word", "WER"), ("char", "CER")) if unit in units]
+    titles = (*_TITLES, "/".join(rates), "hallucination rate", "seconds (all decodings)")
+
+    table: list[tuple[str, ...]] = [titles]
     for name, model in models.items():
         for decoding, errors in model.errors.items():
-            number = model.num_samples[decoding]
-            error_rate = f"{errors.rate:.4f}" if errors.reference_length else "-"
-            fired = f"{model.num_fired[decoding] / number:.4f}"
-            table.append((name, decoding, str(model.num_rows), str(number), error_rate, fired, f"{model.seconds:.2f}"))
+            num_samples = model.num_samples[decoding]
+            line = (
+                name,
+                decoding,
+                str(model.num_rows),
+                str(num_samples),
+                # Over references without a word there is no error rate.
+                f"{errors.rate:.4f}" if errors.reference_length else "-",
+                f"{model.num_fired[decoding] / num_samples:.4f}",
+                f"{model.seconds:.2f}",
+            )
+            table.append(line)
     return _aligned(table)
 
 
 def _aligned(table: list[tuple[str, ...]]) -> str:
-    """Columns of one width each: names to the left, figures to the right."""
-    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
+    """Columns of one width each: the two names to the left, numbers to the right."""
+    columns = zip(*table, strict=True)
+    widths = [max(map(len, column)) for column in columns]
+
     lines = []
     for line in table:
-        names = [cell.ljust(width) for cell, width in zip(line[:2], widths[:2], strict=True)]
-        figures = [cell.rjust(width) for cell, width in zip(line[2:], widths[2:], strict=True)]
-        lines.append("  ".join([*names, *figures]))
+        cells = []
+        for column, (cell, width) in enumerate(zip(line, widths, strict=True)):
+            cells.append(cell.ljust(width) if column < 2 else cell.rjust(width))
+        lines.append("  ".join(cells))
     return "\n".join(lines)

@@ -7,6 +7,7 @@ import os
 import shutil
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from lightning_audiorl.data.hypotheses.reader import HypothesisError, Predicted, row_fingerprint, to_line
+from lightning_audiorl.data.hypotheses.reader import id_key, row_fingerprint
+from lightning_audiorl.data.hypotheses.schema import HypothesisError, Predicted, to_line
 from lightning_audiorl.text import normaliser_for
 from lightning_audiorl.types import Utterance
 
@@ -46,21 +48,31 @@ def survey_rows(rows: Iterable[Utterance]) -> RowsSurvey:
     Raises:
         ValueError: when there is none; when two have the same id.
     """
-    digest, durations_s, units, ids = blake2b(digest_size=16), array("d"), set(), array("q")
+    digest = blake2b(digest_size=16)
+    durations_s = array("d")
+    units: set[str] = set()
+    id_keys = array("q")
     for row in rows:
         line = json.dumps([row.id, row_fingerprint(row), row.keywords]).encode()
         digest.update(line + b"\n")
         durations_s.append(row.duration_s)
         units.add(normaliser_for(row.lang).unit)
-        ids.append(int.from_bytes(blake2b(row.id.encode(), digest_size=8).digest(), "little", signed=True))
+        # 8 bytes a row, however long the ids are.
+        id_keys.append(id_key(row.id))
+
     if not durations_s:
         raise ValueError("predict: `rows` is empty; give at least one row")
-    seen, first, counts = np.unique(np.frombuffer(ids, dtype=np.int64), return_index=True, return_counts=True)
-    if len(seen) < len(ids):
-        twice = int(first[counts > 1].min())
-        again = ids.index(ids[twice], twice + 1)
-        raise ValueError(f"predict: rows {twice} and {again} have the same id; ids must be unique")
+    _check_unique(id_keys)
     return RowsSurvey(digest.hexdigest(), durations_s, frozenset(units))
+
+
+def _check_unique(id_keys: array[int]) -> None:
+    all_keys = np.frombuffer(id_keys, dtype=np.int64)
+    keys, first, counts = np.unique(all_keys, return_index=True, return_counts=True)
+    if len(keys) < len(id_keys):
+        twice = int(first[counts > 1].min())
+        again = id_keys.index(id_keys[twice], twice + 1)
+        raise ValueError(f"predict: rows {twice} and {again} have the same id; ids must be unique")
 
 
 class HypothesisParts:
@@ -76,9 +88,17 @@ class HypothesisParts:
         num_rows: number of rows.
     """
 
-    def __init__(self, out: str | Path, settings: Mapping[str, Any], models: Sequence[str], num_rows: int) -> None:
+    def __init__(
+        self,
+        out: str | Path,
+        settings: Mapping[str, Any],
+        models: Sequence[str],
+        num_rows: int,
+    ) -> None:
         self.out = Path(out).expanduser()
-        self.models, self.num_rows = tuple(models), num_rows
+        self.models = tuple(models)
+        self.num_rows = num_rows
+        # As they will be read back from the file that they are compared with.
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))
         self.settings_file = self.out.with_name(self.out.name + ".settings.json")
         self.folder = self.out.with_name(self.out.name + ".parts")
@@ -98,9 +118,13 @@ class HypothesisParts:
         if self.settings_file.is_file():
             then = json.loads(self.settings_file.read_text(encoding="utf-8"))
             if other := _difference(then, self.settings):
-                raise HypothesisError(f"{self.settings_file}: {self.out} was begun with {other}; {afresh}")
+                raise HypothesisError(
+                    f"{self.settings_file}: {self.out} was begun with {other}; {afresh}"
+                )
         elif self.out.exists() or self.folder.exists():
-            raise HypothesisError(f"{self.out}: exists, but not {self.settings_file}, which says of what; {afresh}")
+            raise HypothesisError(
+                f"{self.out}: exists, but not {self.settings_file}, which says of what; {afresh}"
+            )
 
     def begin(self, overwrite: bool = False) -> None:
         """Go on with what is there, or begin; one process does this before any other reads or writes.
@@ -111,24 +135,31 @@ class HypothesisParts:
             overwrite: forget what is there.
 
         Raises:
-            HypothesisError: as `check`.
+            HypothesisError: what is there was made from something else, and ``overwrite`` is off.
         """
         if overwrite:
             self.out.unlink(missing_ok=True)
             shutil.rmtree(self.folder, ignore_errors=True)
             self.settings_file.unlink(missing_ok=True)
         self.check()
+
         if not self.settings_file.is_file():
             self.out.parent.mkdir(parents=True, exist_ok=True)
             new = self.settings_file.with_name(self.settings_file.name + ".new")
-            new.write_text(json.dumps(self.settings, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            text = json.dumps(self.settings, indent=1, ensure_ascii=False)
+            new.write_text(f"{text}\n", encoding="utf-8")
             new.replace(self.settings_file)
+
+        # A run that was killed after writing `out` has left the parts.
         if self.is_complete:
             shutil.rmtree(self.folder, ignore_errors=True)
             return
+
         self.folder.mkdir(exist_ok=True)
         for part in self.folder.iterdir():
-            end = max((offset + length for _, offset, length in self._lines(part)), default=0)
+            end = 0
+            for _, offset, length in self._lines(part):
+                end = offset + length
             os.truncate(part, end)
 
     def _lines(self, part: Path) -> Iterator[tuple[int, int, int]]:
@@ -136,10 +167,12 @@ class HypothesisParts:
         offset = 0
         with part.open("rb") as file:
             for line in file:
-                number, tab, rest = line.partition(b"\t")
-                whole = bool(tab) and number.isdigit() and rest.startswith(b"{") and rest.endswith(b"}\n")
+                # Without a tab, `rest` is empty.
+                number, _, rest = line.partition(b"\t")
+                whole = number.isdigit() and rest.startswith(b"{") and rest.endswith(b"}\n")
                 if not whole or int(number) >= self.num_rows:
                     return
+
                 yield int(number), offset, len(line)
                 offset += len(line)
 
@@ -158,9 +191,10 @@ class HypothesisParts:
 
     def append(self, model: int, rank: int, lines: Iterable[tuple[int, Predicted]]) -> None:
         """Add lines of (row number, hypotheses) to the part of a rank; they are with the system when this returns."""
-        text = "".join(f"{number}\t{to_line(predicted)}\n" for number, predicted in lines)
-        with (self.folder / f"{model}-{rank}.jsonl").open("ab") as file:
-            file.write(text.encode())
+        text = [f"{number}\t{to_line(predicted)}\n" for number, predicted in lines]
+        part = self.folder / f"{model}-{rank}.jsonl"
+        with part.open("ab") as file:
+            file.write("".join(text).encode())
 
     def join(self) -> None:
         """Write ``out``, row by row and model by model, and remove the parts; it appears whole or not at all.
@@ -168,31 +202,36 @@ class HypothesisParts:
         Raises:
             HypothesisError: when a row is missing.
         """
+        # Where the line of each row and model stands: number of its part, -1 for none yet; offset and length in it.
         parts: list[Path] = []
-        shape = (len(self.models), self.num_rows)
-        part_of, at = np.full(shape, -1, dtype=np.int32), np.zeros((*shape, 2), dtype=np.int64)
-        for model in range(len(self.models)):
+        num_models = len(self.models)
+        part_of = np.full((num_models, self.num_rows), -1, dtype=np.int32)
+        place = np.zeros((num_models, self.num_rows, 2), dtype=np.int64)
+        for model in range(num_models):
             for part in self._parts(model):
                 for number, offset, length in self._lines(part):
-                    part_of[model, number], at[model, number] = len(parts), (offset, length)
+                    part_of[model, number] = len(parts)
+                    place[model, number] = (offset, length)
                 parts.append(part)
+
         if (part_of < 0).any():
             model, number = (int(axis[0]) for axis in np.nonzero(part_of < 0))
             raise HypothesisError(
                 f"{self.folder}: row {number} of model {self.models[model]!r} is missing; run the same command again"
             )
+
         new = self.out.with_name(self.out.name + ".new")
-        files = [part.open("rb") for part in parts]
-        try:
-            with new.open("wb") as file:
-                for number in range(self.num_rows):
-                    for model in range(len(self.models)):
-                        offset, length = at[model, number].tolist()
-                        line = os.pread(files[part_of[model, number]].fileno(), length, offset)
-                        file.write(line.partition(b"\t")[2])
-        finally:
-            for opened in files:
-                opened.close()
+        with ExitStack() as stack:
+            files = [stack.enter_context(part.open("rb")) for part in parts]
+            out = stack.enter_context(new.open("wb"))
+            for number in range(self.num_rows):
+                for model in range(num_models):
+                    file = files[part_of[model, number]]
+                    offset, length = place[model, number].tolist()
+                    line = os.pread(file.fileno(), length, offset)
+                    out.write(line.partition(b"\t")[2])
+
+        # Only now, so that a reader never sees half a file.
         new.replace(self.out)
         shutil.rmtree(self.folder)
 
@@ -200,8 +239,13 @@ class HypothesisParts:
 def _difference(then: Any, now: Any, place: str = "") -> str:
     """The first setting that differs, in words; "" where none does."""
     if isinstance(then, dict) and isinstance(now, dict):
-        for key in [*then, *(key for key in now if key not in then)]:
-            if found := _difference(then.get(key), now.get(key), f"{place}.{key}" if place else key):
+        for key in dict.fromkeys([*then, *now]):
+            inside = f"{place}.{key}" if place else key
+            found = _difference(then.get(key), now.get(key), inside)
+            if found:
                 return found
         return ""
-    return "" if then == now else f"another `{place}` ({json.dumps(then)}; now {json.dumps(now)})"
+
+    if then == now:
+        return ""
+    return f"another `{place}` ({json.dumps(then)}; now {json.dumps(now)})"

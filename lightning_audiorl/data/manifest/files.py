@@ -17,7 +17,14 @@ from lightning_audiorl.data.manifest.schema import ManifestError, parse_row, to_
 from lightning_audiorl.data.manifest.source import RowSource, check_index
 from lightning_audiorl.types import Utterance
 
-__all__ = ["IndexedManifest", "ManifestError", "ManifestRows", "iter_manifest", "read_manifest", "write_manifest"]
+__all__ = [
+    "IndexedManifest",
+    "ManifestError",
+    "ManifestRows",
+    "iter_manifest",
+    "read_manifest",
+    "write_manifest",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -37,57 +44,98 @@ class _Reader:
         self.path = Path(self.path).expanduser().absolute()
         if not self.path.is_file():
             raise FileNotFoundError(f"{self.path}: no such manifest")
-        self._name, self._stem, self._folder = str(self.path), self.path.stem, str(self.path.parent)
+
+        # As text once and for all: every row needs them, and pathlib is slow.
+        self._name = str(self.path)
+        self._stem = self.path.stem
+        self._folder = str(self.path.parent)
 
     def row(self, line: bytes, number: int, check_files: bool) -> Utterance:
-        where, default_id = f"{self._name}, line {number}", f"{self._stem}:{number}"
-        return parse_row(line, where, self._folder, default_id, self.allow_empty_text, check_files, self.allow_no_audio)
+        return parse_row(
+            line,
+            where=f"{self._name}, line {number}",
+            folder=self._folder,
+            default_id=f"{self._stem}:{number}",
+            allow_empty_text=self.allow_empty_text,
+            check_files=check_files,
+            allow_no_audio=self.allow_no_audio,
+        )
 
     def rows(self) -> Iterator[tuple[int, int, Utterance]]:
         """Byte offset, line number and row of each usable line."""
-        offset, num_rows = 0, 0
+        end = 0
+        num_rows = 0
         seen: set[bytes] = set()
         with self.path.open("rb") as file:
             for number, line in enumerate(file, start=1):
-                start, offset = offset, offset + len(line)
+                start = end
+                end += len(line)
                 if not line.strip():
                     continue
+
                 try:
-                    row = self.row(line, number, self.check_files)
-                    key = blake2b(row.id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-                    if key in seen:
-                        raise self._duplicate(row.id, number)
+                    row = self._new_row(line, number, seen)
                 except ManifestError as error:
                     if self.on_bad_row == "error":
                         raise
                     self.skipped[error.reason] += 1
                     _log.debug("skipped: %s", error)
                     continue
-                seen.add(key)
+
                 num_rows += 1
                 yield start, number, row
         self._report(num_rows)
 
+    def _new_row(self, line: bytes, number: int, seen: set[bytes]) -> Utterance:
+        """The row of a line, whose id is added to those seen; ManifestError where it is among them."""
+        row = self.row(line, number, self.check_files)
+
+        # Eight bytes of hash instead of the id: the ids of a hundred million rows would fill the memory.
+        row_id = row.id.encode("utf-8", "surrogatepass")
+        key = blake2b(row_id, digest_size=8).digest()
+        if key in seen:
+            raise self._duplicate(row.id, number)
+        seen.add(key)
+        return row
+
     def _duplicate(self, row_id: str, number: int) -> ManifestError:
-        """Looks up the other line where the error will be read, at the price of reading the file again."""
-        used = "in another line" if self.on_bad_row == "skip" else f"in line {self._line_of(row_id)}"
+        # The other line is worth reading the file again only where the message is read: skipped rows are counted.
+        if self.on_bad_row == "skip":
+            used = "in another line"
+        else:
+            used = f"in line {self._line_of(row_id)}"
         problem = f"{row_id!r} is already used {used}; ids must be unique"
         return ManifestError(f"{self._name}, line {number}", "id", problem, "duplicate id")
 
     def _line_of(self, row_id: str) -> int:
         with self.path.open("rb") as file:
             for number, line in enumerate(file, start=1):
-                if line.strip() and self.row(line, number, check_files=False).id == row_id:
+                if not line.strip():
+                    continue
+                row = self.row(line, number, check_files=False)
+                if row.id == row_id:
                     return number
-        raise ManifestError(self._name, "id", f"{row_id!r} is gone; the file changed while it was read", "changed")
+        raise ManifestError(
+            self._name, "id", f"{row_id!r} is gone; the file changed while it was read", "changed"
+        )
 
     def _report(self, num_rows: int) -> None:
+        """Log what was skipped, and refuse a manifest of which nothing is left."""
         if self.skipped:
-            total = self.skipped.total()
-            reasons = ", ".join(f"{count} x {reason}" for reason, count in self.skipped.most_common())
-            _log.warning("%s: skipped %d of %d rows (%s)", self.path, total, total + num_rows, reasons)
+            num_skipped = self.skipped.total()
+            counts = [f"{count} x {reason}" for reason, count in self.skipped.most_common()]
+            reasons = ", ".join(counts)
+            _log.warning(
+                "%s: skipped %d of %d rows (%s)",
+                self.path,
+                num_skipped,
+                num_skipped + num_rows,
+                reasons,
+            )
         if not num_rows:
-            raise ManifestError(self._name, "audio_filepath", "the manifest has no usable row", "empty manifest")
+            raise ManifestError(
+                self._name, "audio_filepath", "the manifest has no usable row", "empty manifest"
+            )
 
 
 def iter_manifest(
@@ -98,12 +146,29 @@ def iter_manifest(
     on_bad_row: Literal["error", "skip"] = "error",
     skipped: Counter[str] | None = None,
 ) -> Iterator[Utterance]:
-    """The rows of a manifest one by one, for manifests that do not fit in memory; else as `read_manifest`.
+    """The rows of a manifest one by one, for manifests that do not fit in memory.
 
     Some 70 bytes per row are held (a hash of its id). The manifest is looked for at once; other errors come when their
-    line is reached, that of a manifest without rows at the end.
+    line is reached, that of a manifest without rows at the end. Fields and arguments are those of `read_manifest`.
+
+    Args:
+        path: the manifest.
+        allow_empty_text: take rows without words (non-speech).
+        check_files: look whether each file exists.
+        on_bad_row: error stops at the first bad row; skip leaves it out, counts and logs it.
+        skipped: filled with the number of skipped rows by reason.
+
+    Raises:
+        ManifestError: naming file, line and field.
+        FileNotFoundError: no such manifest.
     """
-    reader = _Reader(Path(path), allow_empty_text, check_files, on_bad_row, Counter() if skipped is None else skipped)
+    reader = _Reader(
+        path=Path(path),
+        allow_empty_text=allow_empty_text,
+        check_files=check_files,
+        on_bad_row=on_bad_row,
+        skipped=Counter() if skipped is None else skipped,
+    )
     return (row for _, _, row in reader.rows())
 
 
@@ -133,33 +198,59 @@ def read_manifest(
     Raises:
         ManifestError: naming file, line and field; also if no row is left.
         FileNotFoundError: no such manifest.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "train.jsonl"
+        ...     _ = path.write_text('{"audio_filepath": "a.wav", "text": "hello", "duration": 1.5}')
+        ...     rows = read_manifest(path, check_files=False)
+        >>> [(row.id, row.text, row.duration_s) for row in rows]
+        [('train:1', 'hello', 1.5)]
     """
-    return list(
-        iter_manifest(
-            path,
-            allow_empty_text=allow_empty_text,
-            check_files=check_files,
-            on_bad_row=on_bad_row,
-            skipped=skipped,
-        )
+    rows = iter_manifest(
+        path,
+        allow_empty_text=allow_empty_text,
+        check_files=check_files,
+        on_bad_row=on_bad_row,
+        skipped=skipped,
     )
+    return list(rows)
 
 
 def write_manifest(rows: Iterable[Utterance], path: str | Path) -> None:
-    """Write rows as a manifest that `read_manifest` reads back the same; paths are written as they are."""
+    """Write rows as a manifest that `read_manifest` reads back the same; paths are written as they are.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> row = Utterance(id="a", segments=(), text="hello", duration_s=1.5, speaker="ann")
+        >>> with TemporaryDirectory() as folder:
+        ...     write_manifest([row], f"{folder}/texts.jsonl")
+        ...     print(Path(f"{folder}/texts.jsonl").read_text())
+        {"id": "a", "segments": [], "text": "hello", "duration": 1.5, "lang": "en", "speaker": "ann"}
+        <BLANKLINE>
+    """
     with Path(path).open("w", encoding="utf-8") as file:
         for row in rows:
-            file.write(json.dumps(to_json(row), ensure_ascii=False) + "\n")
+            line = json.dumps(to_json(row), ensure_ascii=False)
+            file.write(line + "\n")
 
 
 class ManifestRows(RowSource):
-    """The rows of a manifest as a source; the arguments are those of `read_manifest`.
+    """The rows of a manifest as a source, held in memory. A line's fields are those of `read_manifest`.
 
     Args:
         path: the manifest.
         allow_empty_text: take rows without words (non-speech).
         check_files: look at once whether each file exists.
         on_bad_row: error, or skip and count in ``skipped``.
+
+    Attributes:
+        skipped: number of skipped rows by reason.
+
+    Raises:
+        ManifestError: naming file, line and field; also if no row is left.
+        FileNotFoundError: no such manifest.
     """
 
     def __init__(
@@ -171,6 +262,7 @@ class ManifestRows(RowSource):
     ) -> None:
         self.path = path
         self.skipped: Counter[str] = Counter()
+
         self._rows = read_manifest(
             path,
             allow_empty_text=allow_empty_text,
@@ -190,11 +282,21 @@ class IndexedManifest(RowSource):
     """`ManifestRows` for manifests that do not fit in memory: a row is read from the file when it is asked for.
 
     Every row is read and checked once at the start, then 20 bytes of it are held. Works in processes that were forked,
-    and travels to others. The arguments are those of `ManifestRows`, and ``allow_no_audio``: take rows whose list
-    ``segments`` is empty.
+    and travels to others.
+
+    Args:
+        path: the manifest.
+        allow_empty_text: take rows without words (non-speech).
+        check_files: look at once whether each file exists.
+        on_bad_row: error, or skip and count in ``skipped``.
+        allow_no_audio: take rows whose list ``segments`` is empty.
+
+    Attributes:
+        skipped: number of skipped rows by reason.
 
     Raises:
-        ManifestError, FileNotFoundError: at the start, as `read_manifest`; later when the file has changed since.
+        ManifestError: at the start, naming file, line and field; later when the file has changed since.
+        FileNotFoundError: no such manifest.
     """
 
     def __init__(
@@ -207,21 +309,34 @@ class IndexedManifest(RowSource):
     ) -> None:
         self.path = path
         self.skipped: Counter[str] = Counter()
-        self._reader = _Reader(Path(path), allow_empty_text, check_files, on_bad_row, self.skipped, allow_no_audio)
-        self._stamp = self._stamp_of(self._reader.path)
+        self._reader = _Reader(
+            path=Path(path),
+            allow_empty_text=allow_empty_text,
+            check_files=check_files,
+            on_bad_row=on_bad_row,
+            skipped=self.skipped,
+            allow_no_audio=allow_no_audio,
+        )
         self._file: BinaryIO | None = None
-        self._offsets, self._numbers = array("q"), array("I")
+
+        # Taken before the lines are read: a change while they are read is then noticed, too.
+        self._stamp = self._stamp_of(self._reader.path)
+        self._end = self._stamp[0]
+
+        self._offsets = array("q")
+        self._numbers = array("I")
         for offset, number, _ in self._reader.rows():
             self._offsets.append(offset)
             self._numbers.append(number)
-        self._end = self._stamp[0]
 
     @staticmethod
     def _stamp_of(path: Path) -> tuple[int, int]:
+        """Size in bytes and modification time: what tells that a file has changed."""
         stat = path.stat()
         return stat.st_size, stat.st_mtime_ns
 
     def __getstate__(self) -> dict[str, Any]:
+        # An open file does not travel to another process, which opens its own.
         return self.__dict__ | {"_file": None}
 
     def __len__(self) -> int:
@@ -230,8 +345,13 @@ class IndexedManifest(RowSource):
     def __getitem__(self, index: int) -> Utterance:  # type: ignore[override]
         check_index(index, len(self), self)
         start = self._offsets[index]
-        end = self._offsets[index + 1] if index + 1 < len(self) else self._end
-        line = os.pread(self._open().fileno(), end - start, start).split(b"\n", 1)[0]
+        is_last = index + 1 == len(self)
+        end = self._end if is_last else self._offsets[index + 1]
+
+        # pread moves no file position, which forked processes share. Skipped lines may stand behind the row's own.
+        file = self._open()
+        stretch = os.pread(file.fileno(), end - start, start)
+        line = stretch.split(b"\n", 1)[0]
         return self._reader.row(line, self._numbers[index], check_files=False)
 
     def _open(self) -> BinaryIO:

@@ -17,9 +17,23 @@ from lightning_audiorl.types import Segment, Utterance
 PREFIX = "synthetic:"
 
 _MISSING = object()
+#: Fields with a place in `Utterance`; all others go to ``extra``.
 _KNOWN = frozenset(
-    ("id", "audio_filepath", "text", "duration", "offset", "lang", "speaker", "keywords", "effects", "segments")
+    (
+        "id",
+        "audio_filepath",
+        "text",
+        "duration",
+        "offset",
+        "lang",
+        "speaker",
+        "keywords",
+        "effects",
+        "segments",
+    )
 )
+#: Values longer than this are cut in error messages.
+_SHOWN_CHARS = 60
 
 
 class ManifestError(ValueError):
@@ -30,11 +44,16 @@ class ManifestError(ValueError):
         field: the field at fault.
         problem: what was found and how to mend it.
         reason: short name that skipped rows are counted by.
+
+    Example:
+        >>> str(ManifestError("a.jsonl, line 3", "text", "is missing; every row needs it", "missing text"))
+        'a.jsonl, line 3, field `text`: is missing; every row needs it'
     """
 
     def __init__(self, where: str, field: str, problem: str, reason: str) -> None:
         super().__init__(f"{where}, field `{field}`: {problem}")
-        self.field, self.reason = field, reason
+        self.field = field
+        self.reason = reason
 
 
 @dataclass(slots=True)
@@ -53,13 +72,15 @@ class _Line:
         if value is _MISSING:
             raise self.error(field, "is missing; every row needs it", f"missing {field}")
         if not isinstance(value, str):
-            raise self.error(field, f"expected a string, got {_show(value)}; put it in quotes", f"type of {field}")
+            problem = f"expected a string, got {_show(value)}; put it in quotes"
+            raise self.error(field, problem, f"type of {field}")
         return value
 
     def strings(self, field: str) -> tuple[str, ...]:
         values = self.row.get(field, [])
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-            raise self.error(field, f"expected a list of strings, got {_show(values)}", f"type of {field}")
+            problem = f"expected a list of strings, got {_show(values)}"
+            raise self.error(field, problem, f"type of {field}")
         return tuple(values)
 
     def seconds(self, field: str, default: float | None) -> float | None:
@@ -67,16 +88,23 @@ class _Line:
         value = self.row.get(field)
         if value is None:
             return default
+
+        # A bool is an int to Python, but true is no duration.
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise self.error(field, f"expected a number of seconds, got {_show(value)}", f"type of {field}")
+            problem = f"expected a number of seconds, got {_show(value)}"
+            raise self.error(field, problem, f"type of {field}")
+
         if not math.isfinite(value) or value < 0:
             raise self.error(field, f"expected 0 seconds or more, got {value}", f"negative {field}")
         return float(value)
 
 
 def _show(value: Any) -> str:
+    """Type and value, as error messages name what they got."""
     text = json.dumps(value, ensure_ascii=False)
-    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+    if len(text) > _SHOWN_CHARS:
+        text = text[: _SHOWN_CHARS - 3] + "..."
+    return f"{type(value).__name__} {text}"
 
 
 def parse_row(
@@ -101,6 +129,14 @@ def parse_row(
 
     Raises:
         ManifestError: naming file, line and field.
+
+    Example:
+        >>> line = b'{"audio_filepath": "a.wav", "text": "good morning", "duration": 1.5, "room": "hall"}'
+        >>> row = parse_row(line, "m.jsonl, line 1", "/clips", "m:1", allow_empty_text=False, check_files=False)
+        >>> row.id, row.text, row.duration_s, row.extra
+        ('m:1', 'good morning', 1.5, {'room': 'hall'})
+        >>> row.segments[0].audio_filepath
+        '/clips/a.wav'
     """
     values = _Line(where, parse_object(line, where), folder)
     return _utterance(values, default_id, allow_empty_text, check_files, allow_no_audio)
@@ -111,12 +147,17 @@ def parse_object(line: bytes, where: str) -> dict[str, Any]:
 
     Raises:
         ManifestError: the line is no object; ``where`` is "file, line 3".
+
+    Example:
+        >>> parse_object(b'{"text": "hello"}', "m.jsonl, line 1")
+        {'text': 'hello'}
     """
     try:
         row = json.loads(line)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         problem = f"is not JSON in UTF-8 ({error}); write one object per line"
         raise ManifestError(where, "(whole line)", problem, "bad JSON") from error
+
     if not isinstance(row, dict):
         problem = f"expected an object {{...}}, got {_show(row)}"
         raise ManifestError(where, "(whole line)", problem, "bad JSON")
@@ -130,13 +171,8 @@ def _utterance(
     if not text.strip() and not allow_empty_text:
         problem = "is empty; write what is spoken, or read with allow_empty_text for non-speech"
         raise line.error("text", problem, "empty text")
-    if "segments" in line.row:
-        segments = _segments(line, check_files, allow_no_audio)
-    else:
-        segments = (_segment(line, check_files),)
-    duration_s = line.seconds("duration", None) if "segments" in line.row else segments[0].duration_s
-    if duration_s is None:
-        duration_s = sum(segment.gap_s + (segment.duration_s or 0.0) for segment in segments)
+
+    segments, duration_s = _audio(line, check_files, allow_no_audio)
     return Utterance(
         id=line.text("id", default_id),
         segments=segments,
@@ -150,16 +186,40 @@ def _utterance(
     )
 
 
+def _audio(
+    line: _Line, check_files: bool, allow_no_audio: bool
+) -> tuple[tuple[Segment, ...], float]:
+    """The segments of a row and its duration in seconds."""
+    if "segments" in line.row:
+        segments = _segments(line, check_files, allow_no_audio)
+        duration_s = line.seconds("duration", None)
+    else:
+        # The row's own duration is that of its one segment.
+        segments = (_segment(line, check_files),)
+        duration_s = segments[0].duration_s
+
+    if duration_s is None:
+        lengths_s = [segment.gap_s + (segment.duration_s or 0.0) for segment in segments]
+        duration_s = sum(lengths_s)
+    return segments, duration_s
+
+
 def _segments(line: _Line, check_files: bool, allow_none: bool) -> tuple[Segment, ...]:
+    """The audio that is listed in ``segments``."""
     listed = line.row["segments"]
     if listed == [] and allow_none:
         return ()
-    if not isinstance(listed, list) or not listed or not all(isinstance(item, dict) for item in listed):
-        raise line.error("segments", f"expected a list of objects, got {_show(listed)}", "type of segments")
-    return tuple(
-        _segment(_Line(f"{line.where}, segment {number}", item, line.folder), check_files)
-        for number, item in enumerate(listed)
-    )
+
+    is_list = isinstance(listed, list) and bool(listed)
+    if not is_list or not all(isinstance(fields, dict) for fields in listed):
+        problem = f"expected a list of objects, got {_show(listed)}"
+        raise line.error("segments", problem, "type of segments")
+
+    segments: list[Segment] = []
+    for number, fields in enumerate(listed):
+        item = _Line(f"{line.where}, segment {number}", fields, line.folder)
+        segments.append(_segment(item, check_files))
+    return tuple(segments)
 
 
 def _segment(line: _Line, check_files: bool) -> Segment:
@@ -170,27 +230,43 @@ def _segment(line: _Line, check_files: bool) -> Segment:
     if duration_s == 0:
         raise line.error("duration", "is 0; remove the row or correct it", "zero duration")
     gap_s = line.seconds("gap", 0.0) or 0.0
+
     if name.startswith(PREFIX):
         if duration_s is None:
-            raise line.error("duration", "is missing; a synthetic address has no length of its own", "missing duration")
+            problem = "is missing; a synthetic address has no length of its own"
+            raise line.error("duration", problem, "missing duration")
         return Segment(name, duration_s, offset_s, gap_s)
+
     path = full_path(line.folder, name)
+    # The header is needed for the duration, so a missing file is reported here even if files are not checked.
     if (check_files or duration_s is None) and not os.path.isfile(path):
         problem = f"no such file: {path}; relative paths are taken from the manifest's folder"
         raise line.error("audio_filepath", problem, "missing file")
+
     if duration_s is None:
         duration_s = _header_seconds(line, path) - offset_s
         if duration_s <= 0:
             problem = f"{offset_s} s lies behind the file's end, or the file holds no samples"
-            raise line.error("offset" if offset_s else "audio_filepath", problem, "zero-length audio")
+            field = "offset" if offset_s else "audio_filepath"
+            raise line.error(field, problem, "zero-length audio")
     return Segment(path, duration_s, offset_s, gap_s)
 
 
 def full_path(folder: str, name: str) -> str:
-    """``folder / name`` as pathlib spells it; in plain names, of which there are millions, without its toil."""
-    if not name or name[0] in "~." or "//" in name or "/." in name or name[-1] == "/" or folder == "/":
+    """``folder / name`` as pathlib spells it.
+
+    Example:
+        >>> full_path("/data", "clips/a.wav"), full_path("/data", "./a.wav"), full_path("/data", "/else/a.wav")
+        ('/data/clips/a.wav', '/data/a.wav', '/else/a.wav')
+    """
+    # Manifests have millions of plain names, and pathlib is slow: only what it would spell otherwise goes through it.
+    odd_end = not name or name[0] in "~." or name[-1] == "/"
+    odd_inside = "//" in name or "/." in name
+    if odd_end or odd_inside or folder == "/":
         return str(Path(folder) / Path(name).expanduser())
-    return name if name[0] == "/" else f"{folder}/{name}"
+
+    is_absolute = name[0] == "/"
+    return name if is_absolute else f"{folder}/{name}"
 
 
 def _header_seconds(line: _Line, path: str) -> float:
@@ -203,25 +279,47 @@ def _header_seconds(line: _Line, path: str) -> float:
 
 
 def segment_to_json(segment: Segment) -> dict[str, Any]:
-    """One entry of the field ``segments``."""
-    s = segment
-    part = {"audio_filepath": s.audio_filepath, "duration": s.duration_s, "offset": s.offset_s, "gap": s.gap_s}
-    return {key: value for key, value in part.items() if value is not None and value != 0}
+    """One entry of the field ``segments``, without what is None or 0.
+
+    Example:
+        >>> segment_to_json(Segment("/clips/a.wav", duration_s=1.5, gap_s=0.2))
+        {'audio_filepath': '/clips/a.wav', 'duration': 1.5, 'gap': 0.2}
+    """
+    fields = {
+        "audio_filepath": segment.audio_filepath,
+        "duration": segment.duration_s,
+        "offset": segment.offset_s,
+        "gap": segment.gap_s,
+    }
+    return {key: value for key, value in fields.items() if value is not None and value != 0}
 
 
 def to_json(row: Utterance) -> dict[str, Any]:
-    """The object that `parse_row` reads back as the same row."""
-    parts = [segment_to_json(segment) for segment in row.segments]
+    """The object that `parse_row` reads back as the same row.
+
+    Example:
+        >>> to_json(Utterance(id="a", segments=(Segment("/clips/a.wav", 1.5),), text="hello", duration_s=1.5))
+        {'id': 'a', 'audio_filepath': '/clips/a.wav', 'duration': 1.5, 'text': 'hello', 'lang': 'en'}
+    """
+    segments = [segment_to_json(segment) for segment in row.segments]
     # In speech synthesis a row's duration is that of the speech to be made, and its audio is a speaker prompt.
-    plain = len(parts) == 1 and "gap" not in parts[0] and parts[0].get("duration") in (None, row.duration_s)
-    audio = parts[0] if plain else {"segments": parts}
-    lists = {"keywords": list(row.keywords), "effects": list(row.effects)}
-    names = {"lang": row.lang, "speaker": row.speaker, **lists}
+    audio: dict[str, Any] = {"segments": segments}
+    if len(segments) == 1:
+        own_duration = segments[0].get("duration") in (None, row.duration_s)
+        if own_duration and "gap" not in segments[0]:
+            audio = segments[0]
+
+    optional = {
+        "lang": row.lang,
+        "speaker": row.speaker,
+        "keywords": list(row.keywords),
+        "effects": list(row.effects),
+    }
     return {
         "id": row.id,
         **audio,
         "text": row.text,
         "duration": row.duration_s,
-        **{key: value for key, value in names.items() if value},
+        **{key: value for key, value in optional.items() if value},
         **row.extra,
     }

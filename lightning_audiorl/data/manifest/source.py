@@ -14,6 +14,17 @@ class RowSource(Sequence[Utterance]):
     """Rows by number, always the same row for the same number. Subclass it to bring a data set of your own.
 
     YAML names a source by ``class_path`` and ``init_args``. Ids must be unique within a source.
+
+    Example:
+        >>> class Greetings(RowSource):
+        ...     def __len__(self) -> int:
+        ...         return 2
+        ...
+        ...     def __getitem__(self, index: int) -> Utterance:
+        ...         text = ["hello", "good bye"][check_index(index, 2, self)]
+        ...         return Utterance(id=f"greeting-{index}", segments=(), text=text, duration_s=1.0)
+        >>> [row.text for row in Greetings()]
+        ['hello', 'good bye']
     """
 
     @abstractmethod
@@ -33,31 +44,51 @@ class RowSource(Sequence[Utterance]):
 
 
 def check_index(index: int, num_rows: int, source: object) -> int:
-    """``index`` itself, or an IndexError that says how many rows there are."""
+    """``index`` itself.
+
+    Raises:
+        IndexError: there is no such row; names the source and says how many rows there are.
+    """
     if not 0 <= index < num_rows:
-        raise IndexError(f"{type(source).__name__}: row {index} asked for, rows 0 to {num_rows - 1} exist")
+        name = type(source).__name__
+        raise IndexError(f"{name}: row {index} asked for, rows 0 to {num_rows - 1} exist")
     return index
 
 
 class PickedRows(RowSource):
-    """Some rows of another source."""
+    """Some rows of another source.
+
+    Args:
+        source: the rows.
+        picks: the numbers of those to keep, in order.
+    """
 
     def __init__(self, source: RowSource, picks: Sequence[int]) -> None:
-        self.source, self.picks = source, picks
+        self.source = source
+        self.picks = picks
 
     def __len__(self) -> int:
         return len(self.picks)
 
     def __getitem__(self, index: int) -> Utterance:  # type: ignore[override]
-        return self.source[self.picks[check_index(index, len(self.picks), self)]]
+        number = self.picks[check_index(index, len(self.picks), self)]
+        return self.source[number]
 
 
 class JoinedRows(RowSource):
-    """The rows of several sources, one source after another; ids must be unique over all of them."""
+    """The rows of several sources, one source after another.
+
+    Args:
+        sources: at least one; ids must be unique over all of them.
+
+    Raises:
+        ValueError: no source.
+    """
 
     def __init__(self, sources: list[RowSource]) -> None:
         if not sources:
             raise ValueError("JoinedRows: got no source")
+
         self.sources = sources
         self._ends = list(accumulate(len(source) for source in sources))
 
@@ -66,5 +97,7 @@ class JoinedRows(RowSource):
 
     def __getitem__(self, index: int) -> Utterance:  # type: ignore[override]
         check_index(index, len(self), self)
+
         number = bisect_right(self._ends, index)
-        return self.sources[number][index - (self._ends[number - 1] if number else 0)]
+        start = self._ends[number - 1] if number else 0
+        return self.sources[number][index - start]

@@ -14,12 +14,23 @@ PROMPT_TEXT = "prompt_text"
 
 
 def length_s(segments: Sequence[Segment]) -> float:
-    """Seconds of segments whose durations are known, silences included."""
-    return round(sum(segment.gap_s + (segment.duration_s or 0.0) for segment in segments), 4)
+    """Seconds of segments whose durations are known, silences included.
+
+    Example:
+        >>> length_s([Segment("a.wav", 1.5), Segment("b.wav", 0.5, gap_s=0.2)])
+        2.2
+    """
+    lengths_s = [segment.gap_s + (segment.duration_s or 0.0) for segment in segments]
+    return round(sum(lengths_s), 4)
 
 
 def target_field(segments: Iterable[Segment]) -> list[dict[str, Any]]:
-    """What ``extra["target"]`` holds for a recording made of ``segments``; `target_segments` reads it back."""
+    """What ``extra["target"]`` holds for a recording made of ``segments``; `target_segments` reads it back.
+
+    Example:
+        >>> target_field([Segment("/clips/a.wav", duration_s=1.5, offset_s=0.2)])
+        [{'audio_filepath': '/clips/a.wav', 'duration': 1.5, 'offset': 0.2}]
+    """
     return [segment_to_json(segment) for segment in segments]
 
 
@@ -28,30 +39,47 @@ def target_segments(row: Utterance) -> tuple[Segment, ...]:
 
     Raises:
         ValueError: ``target`` is something else than a list of segments; names the row.
+
+    Example:
+        >>> extra = {"target": [{"audio_filepath": "/clips/a.wav", "duration": 1.5}]}
+        >>> row = Utterance(id="a", segments=(), text="hello", duration_s=1.5, extra=extra)
+        >>> target_segments(row)
+        (Segment(audio_filepath='/clips/a.wav', duration_s=1.5, offset_s=0.0, gap_s=0.0),)
     """
     if row.extra.get(TARGET) is None:
         return ()
+
     if not has_target(row):
         raise ValueError(
             f"row {row.id!r}, field `{TARGET}`: expected a list of segments such as "
             f'[{{"audio_filepath": "a.wav", "duration": 1.5}}], got {row.extra[TARGET]!r}'
         )
-    return tuple(
-        Segment(part["audio_filepath"], part.get("duration"), part.get("offset", 0.0), part.get("gap", 0.0))
-        for part in row.extra[TARGET]
+    return tuple(_segment(fields) for fields in row.extra[TARGET])
+
+
+def _segment(fields: dict[str, Any]) -> Segment:
+    return Segment(
+        audio_filepath=fields["audio_filepath"],
+        duration_s=fields.get("duration"),
+        offset_s=fields.get("offset", 0.0),
+        gap_s=fields.get("gap", 0.0),
     )
 
 
 def has_target(row: Utterance) -> bool:
     """Whether ``extra["target"]`` lists segments; a field of that name may hold anything else in other manifests."""
-    parts = row.extra.get(TARGET)
-    return (
-        isinstance(parts, list)
-        and bool(parts)
-        and all(isinstance(part, dict) and isinstance(part.get("audio_filepath"), str) for part in parts)
-    )
+    listed = row.extra.get(TARGET)
+    if not isinstance(listed, list) or not listed:
+        return False
+    return all(_names_audio(fields) for fields in listed)
+
+
+def _names_audio(fields: Any) -> bool:
+    return isinstance(fields, dict) and isinstance(fields.get("audio_filepath"), str)
 
 
 def all_segments(row: Utterance) -> tuple[Segment, ...]:
-    """The row's audio and the recording of its text: all that training on the row may hear."""
-    return (*row.segments, *target_segments(row)) if has_target(row) else row.segments
+    """The row's audio and the recording of its text: all the audio that training on the row may use."""
+    if not has_target(row):
+        return row.segments
+    return (*row.segments, *target_segments(row))

@@ -71,22 +71,33 @@ class MixPlan:
         with ContentHashes(self.content_cache) as hashes:
             content = EvaluationContent(self.kept_out, hashes)
             folder = self._folder(content)
+
+            # The folder's name says nothing of the training audio, which would have to be read whole for it.
             changed = changed_audio(folder, hashes) if folder.is_dir() else None
-            if not folder.is_dir() or changed is not None:
-                if changed is not None:
-                    rank_zero_info(f"{folder}: built again, as {changed}")
-                writer = MixWriter(self.subsets, content, {n: len(r) for n, r in self.kept_out.items()}, self.seed)
-                _build_at(folder, changed is not None, lambda temporary: writer.write(temporary, folder.name))
+            if changed is not None:
+                rank_zero_info(f"{folder}: built again, as {changed}")
+            if changed is not None or not folder.is_dir():
+                num_kept_out = {name: len(rows) for name, rows in self.kept_out.items()}
+                writer = MixWriter(self.subsets, content, num_kept_out, self.seed)
+                _build_at(
+                    folder,
+                    changed is not None,
+                    lambda temporary: writer.write(temporary, folder.name),
+                )
+
         rank_zero_info(short_text(read_summary(folder), str(folder)))
         return folder
 
     def _folder(self, content: EvaluationContent) -> Path:
-        return Path(self.cache_dir).expanduser() / mix_key(self.subsets, content.identity, self.seed)
+        return Path(self.cache_dir).expanduser() / mix_key(
+            self.subsets, content.identity, self.seed
+        )
 
 
 def read_summary(folder: str | Path) -> dict[str, Any]:
-    """The figures of a built mix; `rl_summary` says what they are."""
-    summary: dict[str, Any] = json.loads((Path(folder) / "summary.json").read_text(encoding="utf-8"))
+    """``summary.json`` of a built mix; `summarise` and `SubsetSummary` say what it holds."""
+    text = (Path(folder) / "summary.json").read_text(encoding="utf-8")
+    summary: dict[str, Any] = json.loads(text)
     return summary
 
 
@@ -97,9 +108,12 @@ def changed_audio(folder: Path, hashes: ContentHashes) -> str | None:
             path, size, mtime_ns, content = json.loads(line)
             try:
                 stat = os.stat(path)
-                same = (stat.st_size, stat.st_mtime_ns) == (size, mtime_ns) or hashes.file(path).hash == content
+                # Only a file that was touched is read.
+                untouched = (stat.st_size, stat.st_mtime_ns) == (size, mtime_ns)
+                same = untouched or hashes.file(path).hash == content
             except (OSError, AudioError) as error:
                 return f"{path} cannot be read any more ({error})"
+
             if not same:
                 return f"{path} holds other audio now"
     return None
@@ -111,6 +125,7 @@ def _build_at(folder: Path, replace_it: bool, write: Callable[[Path], None]) -> 
     for left in folder.parent.glob(".building-*"):
         if time.time() - left.stat().st_mtime > _ABANDONED_S:
             shutil.rmtree(left, ignore_errors=True)
+
     temporary = folder.parent / f".building-{uuid.uuid4().hex}"
     temporary.mkdir()
     try:
@@ -124,7 +139,8 @@ def _build_at(folder: Path, replace_it: bool, write: Callable[[Path], None]) -> 
             try:
                 temporary.rename(folder)
             except OSError:
-                if not folder.is_dir():  # else another process built the same meanwhile
+                # Where the folder is there now, another process has built the same.
+                if not folder.is_dir():
                     raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -21,16 +21,34 @@ from lightning_audiorl.data.manifest.files import IndexedManifest, write_manifes
 from lightning_audiorl.data.manifest.schema import PREFIX
 from lightning_audiorl.data.manifest.source import RowSource
 from lightning_audiorl.data.manifest.targets import all_segments
-from lightning_audiorl.data.mix.selection import Candidate, Choice, Chosen, SubsetBuilder, choose_many, fill
+from lightning_audiorl.data.mix.selection import (
+    Candidate,
+    Choice,
+    Chosen,
+    SubsetBuilder,
+    choose_many,
+    fill,
+)
 from lightning_audiorl.data.mix.selection.by_metadata import Everything
 from lightning_audiorl.data.mix.spec import RLSubset, building_order, shares
-from lightning_audiorl.data.mix.summary import NUM_NAMED, SubsetSummary, markdown, sources_of, summarise
+from lightning_audiorl.data.mix.summary import (
+    NUM_NAMED,
+    SubsetSummary,
+    markdown,
+    sources_of,
+    summarise,
+)
 from lightning_audiorl.types import Segment, Utterance
 
 #: Path, size, modification time and content hash of every audio file that was looked at.
 AUDIO_FILES = "audio_files.ndjson"
 _RESERVE = 0.25
 _LOG_EVERY_S = 10.0
+
+
+#: Subsets of the same rows and hypotheses: a manifest with its setting, or the source itself, and the files.
+_SourceKey = tuple[str, bool] | int
+_GroupKey = tuple[_SourceKey, tuple[str, ...]]
 
 
 @dataclass
@@ -45,11 +63,14 @@ class _Taken:
         """Whether refusals used up the reserve of a cell, so that a longer look may find more rows."""
         offered = Counter(choice.cell for choice in self.chosen.choices)
         taken = Counter(choice.cell for choice in self.choices)
-        places = {cell: builder.places(cell) for cell in offered}
-        return any(
-            most is not None and taken[cell] < most and offered[cell] >= math.ceil(most * (1 + reserve))
-            for cell, most in places.items()
-        )
+        for cell, num_offered in offered.items():
+            places = builder.places(cell)
+            if places is None or taken[cell] >= places:
+                continue
+            # A cell that offered less than its places and reserve has no more rows to give.
+            if num_offered >= math.ceil(places * (1 + reserve)):
+                return True
+        return False
 
 
 class MixWriter:
@@ -63,17 +84,27 @@ class MixWriter:
     """
 
     def __init__(
-        self, subsets: Mapping[str, RLSubset], content: EvaluationContent, kept_out: Mapping[str, int], seed: int
+        self,
+        subsets: Mapping[str, RLSubset],
+        content: EvaluationContent,
+        kept_out: Mapping[str, int],
+        seed: int,
     ) -> None:
-        self.subsets, self.content, self.kept_out, self.seed = subsets, content, kept_out, seed
+        self.subsets = subsets
+        self.content = content
+        self.kept_out = kept_out
+        self.seed = seed
+        # Copies, as `matches` changes a builder.
         self.builders: dict[str, SubsetBuilder] = {
             name: Everything() if subset.builder is None else deepcopy(subset.builder)
             for name, subset in subsets.items()
         }
         #: Ids of rows refused in any subset: what is made from them is refused too.
         self.refused_ids: set[str] = set()
+        # Ids that written rows are made from.
         self._made_from: set[str] = set()
-        self._sources: dict[tuple[str, bool] | int, RowSource] = {}
+        self._sources: dict[_SourceKey, RowSource] = {}
+        # Paths in `AUDIO_FILES`, and that file.
         self._listed: set[str] = set()
         self._list: IO[str]
         self._next_log_s = time.monotonic() + _LOG_EVERY_S
@@ -95,40 +126,55 @@ class MixWriter:
                 for wave in building_order(self.subsets):
                     for names in self._groups(wave):
                         summaries |= self._write_group(names, folder)
+
+            # Refused ids only grow, so this ends.
             if self._made_from.isdisjoint(self.refused_ids):
                 break
-        summary = summarise({name: summaries[name] for name in self.subsets}, key, self.seed, self.kept_out)
-        (folder / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False), encoding="utf-8")
+
+        in_order = {name: summaries[name] for name in self.subsets}
+        summary = summarise(in_order, key, self.seed, self.kept_out)
+        text = json.dumps(summary, indent=1, ensure_ascii=False)
+        (folder / "summary.json").write_text(text, encoding="utf-8")
         (folder / "summary.md").write_text(markdown(summary), encoding="utf-8")
 
     def _groups(self, names: Iterable[str]) -> list[list[str]]:
         """Subsets of the same rows and hypotheses, which one pass serves."""
-        groups: dict[tuple[tuple[str, bool] | int, tuple[str, ...]], list[str]] = {}
+        groups: dict[_GroupKey, list[str]] = {}
         for name in names:
-            groups.setdefault((_source_key(self.subsets[name]), self._hypotheses(name)), []).append(name)
+            key = (_source_key(self.subsets[name]), self._hypotheses(name))
+            groups.setdefault(key, []).append(name)
         return list(groups.values())
 
     def _hypotheses(self, name: str) -> tuple[str, ...]:
-        return tuple(self.subsets[name].hypotheses or ()) if self.builders[name].needs_hypotheses else ()
+        if not self.builders[name].needs_hypotheses:
+            return ()
+        return tuple(self.subsets[name].hypotheses or ())
 
     def _rows(self, subset: RLSubset) -> RowSource:
-        source, key = subset.source, _source_key(subset)
-        if not isinstance(source, str):
-            return source
+        """The rows of a subset's source; a manifest is opened once."""
+        if not isinstance(subset.source, str):
+            return subset.source
+
+        key = _source_key(subset)
         if key not in self._sources:
-            self._sources[key] = IndexedManifest(source, allow_empty_text=subset.allow_empty_text)
+            self._sources[key] = IndexedManifest(
+                subset.source, allow_empty_text=subset.allow_empty_text
+            )
         return self._sources[key]
 
     def _write_group(self, names: Sequence[str], folder: Path) -> dict[str, SubsetSummary]:
+        """Choose and write the rows of subsets that one pass serves."""
         rows = self._rows(self.subsets[names[0]])
         for name in names:
             like = self.builders[name].like
             if like is not None:
                 self.builders[name].matches(open_built(folder, like))
+
         taken = self._choose(names, rows)
         return {name: self._write_subset(name, taken[name], rows, folder) for name in names}
 
     def _choose(self, names: Sequence[str], rows: RowSource) -> dict[str, _Taken]:
+        """The rows of each subset, refused ones replaced; looks at the source again where the reserve is used up."""
         paths = self._hypotheses(names[0])
         files = HypothesisFiles(paths) if paths else None
         who = ", ".join(names)
@@ -140,29 +186,43 @@ class MixWriter:
 
         def candidates() -> Iterator[Candidate]:
             for candidate in plain():
-                yield candidate if files is None else replace(candidate, predicted=files.of(candidate.row))
+                yield (
+                    candidate
+                    if files is None
+                    else replace(candidate, predicted=files.of(candidate.row))
+                )
 
         found: dict[str, _Taken] = {}
-        open_names, reserve = list(names), _RESERVE
-        while open_names:
-            builders = {name: self.builders[name] for name in open_names}
-            for name, chosen in choose_many(builders, candidates, self.seed, reserve, surveyed=plain).items():
+        reserve = _RESERVE
+        unfilled = list(names)
+        while unfilled:
+            builders = {name: self.builders[name] for name in unfilled}
+            chosen_by_name = choose_many(builders, candidates, self.seed, reserve, surveyed=plain)
+            for name, chosen in chosen_by_name.items():
                 found[name] = self._fill(name, chosen, rows)
-            open_names = [name for name in open_names if found[name].lacks(builders[name], reserve)]
+
+            unfilled = [name for name in unfilled if found[name].lacks(builders[name], reserve)]
             reserve *= 4
+
         for name, taken in found.items():
             if not taken.choices:
+                num_seen = taken.chosen.num_seen
+                num_refused = len(taken.refused)
+                first_refusal = next(iter(taken.refused.values()))
                 raise ValueError(
-                    f"subset {name!r} is empty: of {taken.chosen.num_seen:,} rows, all {len(taken.refused):,} that its "
-                    f"rule admits hold evaluation audio; {next(iter(taken.refused.values()))}; give other rows"
+                    f"subset {name!r} is empty: of {num_seen:,} rows, all {num_refused:,} that its rule admits "
+                    f"hold evaluation audio; {first_refusal}; give other rows"
                 )
         return found
 
     def _fill(self, name: str, chosen: Chosen, rows: RowSource) -> _Taken:
+        """As many of the choices as the builder has places for, without those that hold evaluation audio."""
         taken = _Taken(chosen)
 
         def admit(choice: Choice) -> bool:
-            self._log(f"{name}: audio of {len(self._listed):,} files compared with the evaluation sets")
+            self._log(
+                f"{name}: audio of {len(self._listed):,} files compared with the evaluation sets"
+            )
             why = self._refusal(rows[choice.number])
             if why is not None:
                 taken.refused[choice.number] = why
@@ -172,6 +232,7 @@ class MixWriter:
         return taken
 
     def _refusal(self, row: Utterance) -> str | None:
+        """Why the row may not enter; None where it may."""
         stretches = self._hear(row)
         source = next((source for source in sources_of(row) if source in self.refused_ids), None)
         if source is not None:
@@ -181,6 +242,7 @@ class MixWriter:
             if collision is None:
                 return None
             why = str(collision)
+
         self.refused_ids.add(row.id)
         return why
 
@@ -189,14 +251,19 @@ class MixWriter:
         stretches = self.content.hashes.row(row)
         for segment in all_segments(row):
             path = _absolute(segment).audio_filepath
-            if path not in self._listed and not path.startswith(PREFIX):
-                self._listed.add(path)
-                stat = os.stat(path)
-                entry = [path, stat.st_size, stat.st_mtime_ns, self.content.hashes.file(path).hash]
-                self._list.write(json.dumps(entry) + "\n")
+            # Made-up sounds are no files.
+            if path in self._listed or path.startswith(PREFIX):
+                continue
+
+            self._listed.add(path)
+            stat = os.stat(path)
+            content = self.content.hashes.file(path).hash
+            self._list.write(json.dumps([path, stat.st_size, stat.st_mtime_ns, content]) + "\n")
         return stretches
 
-    def _write_subset(self, name: str, taken: _Taken, rows: RowSource, folder: Path) -> SubsetSummary:
+    def _write_subset(
+        self, name: str, taken: _Taken, rows: RowSource, folder: Path
+    ) -> SubsetSummary:
         builder = self.builders[name]
         summary = SubsetSummary(
             share=shares(self.subsets)[name],
@@ -208,16 +275,23 @@ class MixWriter:
             named=list(taken.refused.values())[:NUM_NAMED],
         )
 
+        num_rows = len(taken.choices)
+
+        # The rows are counted as they go into the file, so that no more than one is in memory.
         def written() -> Iterator[Utterance]:
             ids: set[str] = set()
             for choice in taken.choices:
                 row = rows[choice.number]
                 if row.id in ids:
-                    raise ValueError(f"subset {name!r}: two rows of its source have the id {row.id!r}; make ids unique")
+                    raise ValueError(
+                        f"subset {name!r}: two rows of its source have the id {row.id!r}; make ids unique"
+                    )
                 ids.add(row.id)
-                self._log(f"{name}: {len(ids):,} of {len(taken.choices):,} rows written")
+                self._log(f"{name}: {len(ids):,} of {num_rows:,} rows written")
                 self._made_from.update(sources_of(row))
                 summary.add(row, self.content.hashes.row(row))
+
+                # The manifest stands in a folder of its own: relative paths would start there.
                 segments = tuple(_absolute(segment) for segment in row.segments)
                 extra = {**row.extra, "subset": name, "chosen_because": choice.reason}
                 yield replace(row, segments=segments, extra=extra)
@@ -226,6 +300,7 @@ class MixWriter:
         return summary
 
     def _log(self, text: str) -> None:
+        """At most one line every few seconds."""
         if time.monotonic() >= self._next_log_s:
             self._next_log_s = time.monotonic() + _LOG_EVERY_S
             rank_zero_info(text)
@@ -237,7 +312,8 @@ def open_built(folder: Path, name: str) -> IndexedManifest:
     return IndexedManifest(path, allow_empty_text=True, check_files=False, allow_no_audio=True)
 
 
-def _source_key(subset: RLSubset) -> tuple[str, bool] | int:
+def _source_key(subset: RLSubset) -> _SourceKey:
+    """The same for subsets of the same rows."""
     if isinstance(subset.source, str):
         return str(Path(subset.source).expanduser().absolute()), subset.allow_empty_text
     return id(subset.source)

@@ -3,24 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import FunAsrNanoForConditionalGeneration, FunAsrNanoProcessor
+from transformers import (
+    FunAsrNanoConfig,
+    FunAsrNanoFeatureExtractor,
+    FunAsrNanoForConditionalGeneration,
+    FunAsrNanoProcessor,
+    PreTrainedTokenizerFast,
+)
 
+from lightning_audiorl.fields import PerPrompt, Shape
 from lightning_audiorl.models.decoding.cached_prompt import PrefixContext
-from lightning_audiorl.models.decoding.clips import check_clips
+from lightning_audiorl.models.decoding.clips import check_clips, clips_of, durations_of
 from lightning_audiorl.models.decoding.decoder_only import DecoderOnlyPolicy, Side
-from lightning_audiorl.models.decoding.shared_prefix import share_prefix
-from lightning_audiorl.models.decoding.tokens import allowed_tokens, padded
-from lightning_audiorl.models.finetune import Finetune, Parts, apply_finetune, merged_state_dict
-from lightning_audiorl.models.loading import build, read_start, stop_token_ids
-from lightning_audiorl.models.tiny.asr import TinyFunAsrNano, build_fun_asr_nano
+from lightning_audiorl.models.decoding.tokens import padded
+from lightning_audiorl.models.finetune import Finetune, Parts
+from lightning_audiorl.models.loading import Family
+from lightning_audiorl.models.tiny_base import (
+    AUDIO_TOKEN,
+    DIGIT_WORDS,
+    TinySpec,
+    keyed_weights,
+    word_tokenizer,
+)
 from lightning_audiorl.types import PromptBatch
 
 _MIN_SAMPLES = 400
+_RATE_HZ = 16_000
+
+# The chat template around the audio.
+_USUAL_TEXT_TOKENS = 20
 _LANGUAGES = {"zh", "en", "ja"}
+
+# Of the tiny model.
+_CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{% for part in message['content'] %}"
+    "{% if part['type'] == 'audio' %}<|object_ref_start|>{% endif %}{% endfor %}<|im_start|>{% endfor %}"
+)
 
 
 @dataclass(frozen=True)
@@ -34,52 +57,102 @@ class FunAsrContext(PrefixContext):
         tokens: B prompts as token ids, one placeholder per audio frame.
     """
 
-    ids: list[str]
-    durations_s: list[float]
-    features: Tensor
-    keep: Tensor
-    tokens: list[list[int]]
-
-    def select(self, index: list[int]) -> FunAsrContext:
-        longest = int(self.keep[index].sum(-1).max())
-        return FunAsrContext(
-            [self.ids[i] for i in index],
-            [self.durations_s[i] for i in index],
-            self.features[index, :longest],
-            self.keep[index, :longest],
-            [self.tokens[i] for i in index],
-        )
-
-    def join(self, others: Sequence[FunAsrContext]) -> FunAsrContext:
-        every = [self, *others]
-        longest = max(context.features.shape[1] for context in every)
-
-        def together(tensors: list[Tensor]) -> Tensor:
-            ends = [(0, 0) * (tensor.ndim - 2) + (0, longest - tensor.shape[1]) for tensor in tensors]
-            return torch.cat([nn.functional.pad(t, end) for t, end in zip(tensors, ends, strict=True)])
-
-        return FunAsrContext(
-            [name for context in every for name in context.ids],
-            [seconds for context in every for seconds in context.durations_s],
-            together([context.features for context in every]),
-            together([context.keep for context in every]),
-            [row for context in every for row in context.tokens],
-        )
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> FunAsrContext:
-        features = self.features.to(device, non_blocking=non_blocking)
-        return replace(self, features=features, keep=self.keep.to(device, non_blocking=non_blocking))
+    features: Annotated[Tensor, Shape("B F E", pad="F", lengths="num_frames")]
+    keep: Annotated[Tensor, Shape("B F", pad="F", lengths="num_frames")]
+    tokens: PerPrompt[list[list[int]]]
 
     @property
-    def num_bytes(self) -> int:
-        return self.features.untyped_storage().nbytes() + self.keep.untyped_storage().nbytes()
+    def num_frames(self) -> Tensor:
+        """[B] audio frames of each clip."""
+        return self.keep.sum(-1)
 
     @property
     def prompt_lengths(self) -> list[int]:
         return [len(row) for row in self.tokens]
 
 
-class FunAsrNanoPolicy(DecoderOnlyPolicy):
+@dataclass(frozen=True)
+class TinyFunAsrNano(TinySpec):
+    """Sizes of a tiny `FunAsrNanoForConditionalGeneration`; the same seed gives the same weights.
+
+    Args:
+        words: the tokenizer's vocabulary, one token each.
+        width: hidden size of encoder and language model.
+        encoder_layers, lm_layers: numbers of layers.
+        max_frames: longest input in 60 ms frames.
+        seed: keys the initial weights.
+    """
+
+    words: tuple[str, ...] = tuple(DIGIT_WORDS)
+    width: int = 128
+    encoder_layers: int = 4
+    lm_layers: int = 3
+    heads: int = 4
+    max_frames: int = 1024
+    seed: int = 0
+
+    def build(self) -> tuple[FunAsrNanoForConditionalGeneration, FunAsrNanoProcessor]:
+        tokenizer = word_tokenizer(self.words)
+        config = FunAsrNanoConfig(
+            audio_config=self._audio_config(),
+            adaptor_config=self._adaptor_config(),
+            text_config=self._text_config(tokenizer),
+            audio_token_id=tokenizer.get_vocab()[AUDIO_TOKEN],
+        )
+        with keyed_weights(self):
+            model = FunAsrNanoForConditionalGeneration(config)
+
+        model.generation_config.eos_token_id = tokenizer.eos_token_id
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
+        processor = FunAsrNanoProcessor(
+            FunAsrNanoFeatureExtractor(), tokenizer, chat_template=_CHAT_TEMPLATE
+        )
+        return model, processor
+
+    def _audio_config(self) -> dict[str, Any]:
+        return {
+            "model_type": "fun_asr_nano_encoder",
+            "hidden_size": self.width,
+            "num_attention_heads": self.heads,
+            "intermediate_size": 4 * self.width,
+            "num_hidden_layers": self.encoder_layers,
+            # By default 20 of the layers, more than there are.
+            "num_timestamp_prediction_layers": 0,
+            # By default 0.1, and then tokens of the rollout fall outside the clip before the first update.
+            "hidden_dropout": 0.0,
+            "attention_dropout": 0.0,
+            "max_position_embeddings": self.max_frames + 1,
+        }
+
+    def _adaptor_config(self) -> dict[str, Any]:
+        return {
+            "hidden_size": self.width,
+            "num_attention_heads": self.heads,
+            "intermediate_size": self.width // 4,
+            "num_hidden_layers": 1,
+            "projector_hidden_size": 2 * self.width,
+        }
+
+    def _text_config(self, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+        return {
+            "model_type": "qwen3",
+            "vocab_size": len(tokenizer),
+            "hidden_size": self.width,
+            "intermediate_size": 3 * self.width,
+            "num_hidden_layers": self.lm_layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.heads,
+            "head_dim": self.width // self.heads,
+            # Room for the frames, the prompt around them and the completion.
+            "max_position_embeddings": 4 * self.max_frames,
+            "tie_word_embeddings": True,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        }
+
+
+class FunAsrNanoPolicy(DecoderOnlyPolicy[FunAsrContext]):
     """`FunAsrNanoForConditionalGeneration` behind the policy interface.
 
     Args:
@@ -90,6 +163,8 @@ class FunAsrNanoPolicy(DecoderOnlyPolicy):
         revision: hub revision.
     """
 
+    family = Family(TinyFunAsrNano, FunAsrNanoForConditionalGeneration, FunAsrNanoProcessor)
+
     def __init__(
         self,
         init_from: str | TinyFunAsrNano,
@@ -98,47 +173,22 @@ class FunAsrNanoPolicy(DecoderOnlyPolicy):
         revision: str | None = None,
     ) -> None:
         super().__init__()
-        self.start = read_start(init_from)
-        model, processor = build(
-            self.start,
-            (TinyFunAsrNano, build_fun_asr_nano),
-            (FunAsrNanoForConditionalGeneration, FunAsrNanoProcessor),
-            dtype,
-            revision,
-        )
+        self._load(init_from, dtype, revision)
         # Without it the adaptor's config has no attention implementation and its layers ignore padding.
-        model.set_attn_implementation("sdpa")
-        model.model.multi_modal_projector.config._attn_implementation = "sdpa"
-        share_prefix(model.model.language_model)
-        self.model = model
-        self.processor = processor
-        self.tokenizer = processor.tokenizer
-        self.stop_ids = stop_token_ids(model, self.tokenizer)
-        vocab_size = model.config.text_config.vocab_size
-        self.register_buffer("allowed", allowed_tokens(self.tokenizer, vocab_size, self.stop_ids), persistent=False)
-        self.finetune = finetune or Finetune()
-        inner = model.model
-        parts = Parts(
-            [inner.audio_tower],
-            [inner.multi_modal_projector],
-            inner.language_model,
-            inner.language_model.layers,
-            [inner.language_model.norm, model.lm_head],
-        )
-        self.start.load_into(self, parts.backbone)
-        apply_finetune(model, parts, self.finetune)
-
-    def parts(self) -> dict[str, list[nn.Module]]:
-        inner = self.model.model
-        return {
-            "encoder": [inner.audio_tower],
-            "projector": [inner.multi_modal_projector],
-            "lm": [inner.language_model, self.model.lm_head],
-        }
+        self.model.set_attn_implementation("sdpa")
+        self.model.model.multi_modal_projector.config._attn_implementation = "sdpa"
+        self._make_ready(finetune)
 
     @property
-    def backbone(self) -> nn.Module:
-        return self.model.model.language_model
+    def roles(self) -> Parts:
+        inner = self.model.model
+        return Parts(
+            encoder=[inner.audio_tower],
+            projector=[inner.multi_modal_projector],
+            backbone=inner.language_model,
+            layers=inner.language_model.layers,
+            final=[inner.language_model.norm, self.model.lm_head],
+        )
 
     @property
     def embed(self) -> nn.Module:
@@ -150,23 +200,54 @@ class FunAsrNanoPolicy(DecoderOnlyPolicy):
 
     @property
     def max_frames(self) -> int:
+        """Most audio frames that the encoder has positions for."""
         return self.model.config.audio_config.max_position_embeddings - 1
 
     def encode(self, batch: PromptBatch) -> FunAsrContext:
         rate = self.processor.feature_extractor.sampling_rate
-        check_clips(batch, "FunAsrNanoPolicy", rate, _MIN_SAMPLES, int(self.max_frames * 0.06 * rate))
-        audio = [wave[:n].cpu() for wave, n in zip(batch.waveform, batch.num_samples.tolist(), strict=True)]
+        check_clips(
+            batch, "FunAsrNanoPolicy", rate, _MIN_SAMPLES, int(self.max_frames * 0.06 * rate)
+        )
+
+        audio = clips_of(batch)
         with torch.autocast("cpu", enabled=False):  # it goes through numpy, which has no bfloat16
             features = self.processor.feature_extractor(audio, sampling_rate=batch.sample_rate_hz)
         keep = features["input_features_mask"].bool().to(batch.waveform.device)
         inputs = features["input_features"].to(batch.waveform.device)
+
         encoder = self.model.model.audio_tower
         with torch.set_grad_enabled(self.finetune.encoder and torch.is_grad_enabled()):
-            encoded = encoder(input_features=inputs, input_features_mask=keep.long()).last_hidden_state
+            encoded = encoder(
+                input_features=inputs, input_features_mask=keep.long()
+            ).last_hidden_state
         self.num_encoded += len(batch)
-        frames = keep.sum(-1).tolist()
-        durations = [n / batch.sample_rate_hz for n in batch.num_samples.tolist()]
-        return FunAsrContext(batch.ids, durations, encoded, keep, self._prompts(batch, frames))
+
+        prompts = self._prompts(batch, keep.sum(-1).tolist())
+        return FunAsrContext(batch.ids, durations_of(batch), encoded, keep, prompts)
+
+    def example_context(
+        self, num_prompts: int, seconds: float, text_tokens: int | None = None
+    ) -> FunAsrContext:
+        config = self.model.config.audio_config
+        # Windows of 25 ms every 10 ms, six of them in one frame.
+        num_windows = 1 + (int(seconds * _RATE_HZ) - 400) // 160
+        num_frames = -(-num_windows // 6)
+        if not 1 <= num_frames <= self.max_frames:
+            raise ValueError(
+                f"{seconds} s of audio are {num_frames} frames; the encoder takes 1 to {self.max_frames}"
+            )
+
+        keep = torch.ones(num_prompts, num_frames, dtype=torch.bool)
+        inputs = torch.empty(
+            num_prompts, num_frames, config.num_mel_bins * config.num_stacked_frames
+        )
+        encoder = self.model.model.audio_tower
+        encoded = encoder(input_features=inputs, input_features_mask=keep.long()).last_hidden_state
+
+        text = [self.stop_ids[0]] * (_USUAL_TEXT_TOKENS if text_tokens is None else text_tokens)
+        tokens = [self.processor.audio_token_id] * num_frames + text
+        ids = [str(number) for number in range(num_prompts)]
+        return FunAsrContext(ids, [seconds] * num_prompts, encoded, keep, [tokens] * num_prompts)
 
     def _prompts(self, batch: PromptBatch, frames: Sequence[int]) -> list[list[int]]:
         """The checkpoint's own transcription prompt per row, its audio placeholder repeated once per frame."""
@@ -175,27 +256,33 @@ class FunAsrNanoPolicy(DecoderOnlyPolicy):
         out = []
         for row, num_frames in zip(batch.rows, frames, strict=True):
             if row.lang not in by_lang:
-                text = self.processor.apply_transcription_request(
-                    audio=torch.zeros(_MIN_SAMPLES).numpy(),
-                    language=row.lang if row.lang in _LANGUAGES else None,
-                    tokenize=False,
-                )
-                text = text if isinstance(text, str) else text[0]
-                by_lang[row.lang] = self.tokenizer.encode(text, add_special_tokens=False)
+                by_lang[row.lang] = self._request(row.lang)
+
             around = by_lang[row.lang]
             at = around.index(audio_id)
-            out.append(around[:at] + [audio_id] * num_frames + around[at + 1 :])
+            frames_of_row = [audio_id] * num_frames
+            out.append([*around[:at], *frames_of_row, *around[at + 1 :]])
         return out
 
-    def prompt(self, context: PrefixContext, side: Side) -> tuple[Tensor, Tensor]:
-        assert isinstance(context, FunAsrContext)
-        audio = self.model.model.multi_modal_projector(context.features, context.keep.long())[context.keep]
+    def _request(self, lang: str) -> list[int]:
+        """The prompt for a language, with one audio placeholder."""
+        text = self.processor.apply_transcription_request(
+            # The processor wants a clip; how long it is does not show in the text.
+            audio=torch.zeros(_MIN_SAMPLES).numpy(),
+            language=lang if lang in _LANGUAGES else None,
+            tokenize=False,
+        )
+        if not isinstance(text, str):
+            text = text[0]
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def prompt(self, context: FunAsrContext, side: Side) -> tuple[Tensor, Tensor]:
+        # The projector may train: it runs here, behind the encoder's output that all passes share.
+        audio = self.model.model.multi_modal_projector(context.features, context.keep.long())[
+            context.keep
+        ]
+
         ids, mask = padded(context.tokens, self.stop_ids[0], audio.device, side)
         embeds = self.embed(ids)
         places = (ids == self.processor.audio_token_id)[..., None].expand_as(embeds)
         return embeds.masked_scatter(places, audio.to(embeds.dtype)), mask
-
-    def export(self, folder: str) -> None:
-        self.model.generation_config.suppress_tokens = (~self.allowed).nonzero().squeeze(-1).tolist()
-        self.model.save_pretrained(folder, state_dict=merged_state_dict(self.model), safe_serialization=True)
-        self.processor.save_pretrained(folder)

@@ -3,20 +3,99 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import WhisperForConditionalGeneration, WhisperProcessor
+from transformers import (
+    GenerationConfig,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+    WhisperProcessor,
+)
 
-from lightning_audiorl.models.decoding.clips import check_clips
+from lightning_audiorl.models.decoding.clips import check_clips, clips_of, durations_of
 from lightning_audiorl.models.decoding.encoder_decoder import EncodedContext, EncoderDecoderPolicy
-from lightning_audiorl.models.decoding.shared_prefix import share_prefix
-from lightning_audiorl.models.decoding.tokens import allowed_tokens
-from lightning_audiorl.models.finetune import Finetune, Parts, apply_finetune, merged_state_dict
-from lightning_audiorl.models.loading import build, read_start, stop_token_ids
-from lightning_audiorl.models.policy import Context
-from lightning_audiorl.models.tiny.asr import TinyWhisper, build_whisper
+from lightning_audiorl.models.finetune import Finetune, Parts
+from lightning_audiorl.models.loading import Family
+from lightning_audiorl.models.tiny_base import DIGIT_WORDS, TinySpec, keyed_weights, word_tokenizer
 from lightning_audiorl.types import PromptBatch, Rollout, Utterance
+
+
+@dataclass(frozen=True)
+class TinyWhisper(TinySpec):
+    """Sizes of a tiny `WhisperForConditionalGeneration`; the same seed gives the same weights.
+
+    Args:
+        words: the tokenizer's vocabulary, one token each.
+        width: hidden size of encoder and decoder.
+        encoder_layers, decoder_layers: numbers of layers.
+        chunk_length_s: length that every clip is padded to, in whole seconds (Whisper's own is 30).
+        num_mel_bins: of the features.
+        max_target_positions: most decoder tokens, prompt included.
+        seed: keys the initial weights.
+    """
+
+    words: tuple[str, ...] = tuple(DIGIT_WORDS)
+    width: int = 128
+    encoder_layers: int = 2
+    decoder_layers: int = 2
+    heads: int = 4
+    chunk_length_s: int = 8
+    num_mel_bins: int = 40
+    max_target_positions: int = 128
+    seed: int = 0
+
+    def build(self) -> tuple[WhisperForConditionalGeneration, WhisperProcessor]:
+        # Behind the words, as in Whisper's own vocabulary: ids after <|notimestamps|> count as timestamps.
+        control = ["<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>"]
+        tokenizer = word_tokenizer(self.words, control)
+        start, english, transcribe, no_timestamps = (
+            tokenizer.get_vocab()[token] for token in control
+        )
+        ends = {
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+            "decoder_start_token_id": start,
+        }
+
+        with keyed_weights(self):
+            model = WhisperForConditionalGeneration(self._config(len(tokenizer), ends))
+        model.generation_config = GenerationConfig(
+            **ends,
+            is_multilingual=True,
+            lang_to_id={"<|en|>": english},
+            task_to_id={"transcribe": transcribe},
+            no_timestamps_token_id=no_timestamps,
+            max_length=self.max_target_positions,
+        )
+
+        extractor = WhisperFeatureExtractor(
+            feature_size=self.num_mel_bins, chunk_length=self.chunk_length_s
+        )
+        return model, WhisperProcessor(extractor, tokenizer)
+
+    def _config(self, vocab_size: int, ends: dict[str, Any]) -> WhisperConfig:
+        return WhisperConfig(
+            vocab_size=vocab_size,
+            num_mel_bins=self.num_mel_bins,
+            d_model=self.width,
+            encoder_layers=self.encoder_layers,
+            decoder_layers=self.decoder_layers,
+            encoder_attention_heads=self.heads,
+            decoder_attention_heads=self.heads,
+            # Usual proportions, and 20 ms for each position of the encoder.
+            encoder_ffn_dim=4 * self.width,
+            decoder_ffn_dim=4 * self.width,
+            max_source_positions=50 * self.chunk_length_s,
+            max_target_positions=self.max_target_positions,
+            dropout=0.0,
+            begin_suppress_tokens=None,
+            **ends,
+        )
 
 
 class WhisperPolicy(EncoderDecoderPolicy):
@@ -34,6 +113,8 @@ class WhisperPolicy(EncoderDecoderPolicy):
         revision: hub revision.
     """
 
+    family = Family(TinyWhisper, WhisperForConditionalGeneration, WhisperProcessor)
+
     def __init__(
         self,
         init_from: str | TinyWhisper,
@@ -42,43 +123,33 @@ class WhisperPolicy(EncoderDecoderPolicy):
         revision: str | None = None,
     ) -> None:
         super().__init__()
-        self.start = read_start(init_from)
-        model, processor = build(
-            self.start,
-            (TinyWhisper, build_whisper),
-            (WhisperForConditionalGeneration, WhisperProcessor),
-            dtype,
-            revision,
-        )
-        share_prefix(model.model.decoder)
-        self.model = model
-        self.processor = processor
-        self.tokenizer = processor.tokenizer
-        self.stop_ids = stop_token_ids(model, self.tokenizer)
-        self.register_buffer("allowed", self._allowed(), persistent=False)
-        self.finetune = finetune or Finetune()
-        encoder, decoder = model.model.encoder, model.model.decoder
-        parts = Parts([encoder], [], decoder, decoder.layers, [decoder.layer_norm, model.proj_out])
-        self.start.load_into(self, parts.backbone)
-        apply_finetune(model, parts, self.finetune)
-        encoder.embed_positions.requires_grad_(False)
+        self._load(init_from, dtype, revision)
+        self._make_ready(finetune)
+        # Sinusoids: they stay as they are, also where the encoder trains.
+        self.model.model.encoder.embed_positions.requires_grad_(False)
 
-    def _allowed(self) -> Tensor:
+    def _vocabulary(self) -> tuple[list[int], Tensor]:
+        stop_ids, allowed = super()._vocabulary()
+        # Every token behind "no timestamps" is a timestamp.
         config = self.model.generation_config
-        allowed = allowed_tokens(self.tokenizer, self.model.config.vocab_size, self.stop_ids)
         no_timestamps = getattr(config, "no_timestamps_token_id", None)
         if no_timestamps is not None:
             allowed[no_timestamps + 1 :] = False
         allowed[list(config.suppress_tokens or [])] = False
-        allowed[self.stop_ids] = True
-        return allowed
-
-    def parts(self) -> dict[str, list[nn.Module]]:
-        return {"encoder": [self.model.model.encoder], "lm": [self.backbone, self.output]}
+        # Last: a checkpoint may suppress its stop token.
+        allowed[stop_ids] = True
+        return stop_ids, allowed
 
     @property
-    def backbone(self) -> nn.Module:
-        return self.model.model.decoder
+    def roles(self) -> Parts:
+        inner = self.model.model
+        return Parts(
+            encoder=[inner.encoder],
+            projector=[],
+            backbone=inner.decoder,
+            layers=inner.decoder.layers,
+            final=[inner.decoder.layer_norm, self.model.proj_out],
+        )
 
     @property
     def output(self) -> nn.Module:
@@ -92,16 +163,33 @@ class WhisperPolicy(EncoderDecoderPolicy):
         extractor = self.processor.feature_extractor
         check_clips(batch, "WhisperPolicy", extractor.sampling_rate, 1, extractor.n_samples)
         device = batch.waveform.device
-        lengths = batch.num_samples.tolist()
         tokens = torch.tensor([self._prompt(row) for row in batch.rows], device=device)
-        audio = [wave[:n].cpu().numpy() for wave, n in zip(batch.waveform, lengths, strict=True)]
+
+        # The extractor pads every clip to one length, on the CPU, in numpy, which has no bfloat16.
+        audio = [clip.numpy() for clip in clips_of(batch)]
         with torch.autocast("cpu", enabled=False):
-            features = extractor(audio, sampling_rate=batch.sample_rate_hz, return_tensors="pt")["input_features"]
+            features = extractor(audio, sampling_rate=batch.sample_rate_hz, return_tensors="pt")[
+                "input_features"
+            ]
+
         encoder = self.model.model.encoder
         with torch.set_grad_enabled(self.finetune.encoder and torch.is_grad_enabled()):
             encoded = encoder(features.to(device, encoder.conv1.weight.dtype)).last_hidden_state
         self.num_encoded += len(batch)
-        return EncodedContext(batch.ids, [n / batch.sample_rate_hz for n in lengths], encoded, tokens)
+
+        return EncodedContext(batch.ids, durations_of(batch), encoded, tokens)
+
+    def example_context(
+        self, num_prompts: int, seconds: float, text_tokens: int | None = None
+    ) -> EncodedContext:
+        config = self.model.config
+        encoder = self.model.model.encoder
+        # Every clip is padded to the same length; the prompt is start, language, task, no timestamps.
+        inputs = torch.empty(num_prompts, config.num_mel_bins, 2 * config.max_source_positions)
+        encoded = encoder(inputs.to(encoder.conv1.weight.dtype)).last_hidden_state
+        tokens = torch.zeros(num_prompts, 4, dtype=torch.long)
+        ids = [str(number) for number in range(num_prompts)]
+        return EncodedContext(ids, [seconds] * num_prompts, encoded, tokens)
 
     def _prompt(self, row: Utterance) -> list[int]:
         """Start, language, task, no timestamps; an English-only model has neither language nor task."""
@@ -111,18 +199,21 @@ class WhisperPolicy(EncoderDecoderPolicy):
         if languages:
             if f"<|{row.lang}|>" not in languages:
                 known = sorted(name.strip("<|>") for name in languages)
-                raise ValueError(f"row {row.id!r}: lang {row.lang!r} is not one of this model's: {known}")
+                raise ValueError(
+                    f"row {row.id!r}: lang {row.lang!r} is not one of this model's: {known}"
+                )
             tokens += [languages[f"<|{row.lang}|>"], config.task_to_id["transcribe"]]
-        no_timestamps = getattr(config, "no_timestamps_token_id", None)
-        return tokens if no_timestamps is None else [*tokens, no_timestamps]
 
-    def targets(self, context: Context, texts: Sequence[str]) -> Rollout:
+        no_timestamps = getattr(config, "no_timestamps_token_id", None)
+        if no_timestamps is not None:
+            tokens.append(no_timestamps)
+        return tokens
+
+    def targets(self, context: EncodedContext, texts: Sequence[str]) -> Rollout:
         # Whisper's transcripts begin with a space.
         return super().targets(context, [f" {text}" if text else "" for text in texts])
 
     def export(self, folder: str) -> None:
-        config = self.model.generation_config
-        config.suppress_tokens = (~self.allowed).nonzero().squeeze(-1).tolist()
-        config.begin_suppress_tokens = None
-        self.model.save_pretrained(folder, state_dict=merged_state_dict(self.model), safe_serialization=True)
-        self.processor.save_pretrained(folder)
+        # The stop token among them, which is the answer to a clip without speech.
+        self.model.generation_config.begin_suppress_tokens = None
+        super().export(folder)

@@ -24,31 +24,55 @@ class _RoomyLayer(DynamicLayer):
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         super().__init__()
         self.is_initialized = True
-        self.dtype, self.device = keys.dtype, keys.device
+        self.dtype = keys.dtype
+        self.device = keys.device
         self._hold(keys, values)
 
     def _hold(self, keys: Tensor, values: Tensor, num_new: int = 0) -> None:
         """Copy into new buffers with room for ``num_new`` tokens, and spare room."""
         length = keys.shape[-2]
-        shape = (*keys.shape[:-2], length + num_new + max(_SPARE, length // 4), keys.shape[-1])
-        self._keys, self._values = keys.new_empty(shape), values.new_empty(shape)
-        self._keys[..., :length, :], self._values[..., :length, :] = keys, values
-        self.keys, self.values = self._keys[..., :length, :], self._values[..., :length, :]
+        # In proportion to what is there, so that a long completion is not copied at every few tokens.
+        spare = max(_SPARE, length // 4)
+        *rows, _, width = keys.shape
+        shape = (*rows, length + num_new + spare, width)
+        self._keys = keys.new_empty(shape)
+        self._values = values.new_empty(shape)
+        self._put(keys, values, 0)
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    def _put(self, keys: Tensor, values: Tensor, start: int) -> None:
+        """Write tokens into the buffers from ``start`` on; they are the last ones from then on."""
+        end = start + keys.shape[-2]
+        self._keys[..., start:end, :] = keys
+        self._values[..., start:end, :] = values
+        self.keys = self._keys[..., :end, :]
+        self.values = self._values[..., :end, :]
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
         start = self.keys.shape[-2]
         end = start + key_states.shape[-2]
         if end > self._keys.shape[-2]:
             self._hold(self.keys, self.values, end - start)
-        self._keys[..., start:end, :], self._values[..., start:end, :] = key_states, value_states
-        self.keys, self.values = self._keys[..., :end, :], self._values[..., :end, :]
+        self._put(key_states, value_states, start)
         return self.keys, self.values
+
+    def lengthen(self, num: int) -> None:
+        """``num`` tokens more, as if they came one by one; their keys and values are whatever stood there."""
+        while num > 0:
+            rows, heads, length, width = self.keys.shape
+            step = min(num, max(1, self._keys.shape[-2] - length))
+            new = self.keys.new_empty(rows, heads, step, width)
+            self.update(new, new)
+            num -= step
 
     def batch_select_indices(self, indices: Tensor) -> None:
         self._hold(self.keys[indices], self.values[indices])
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        self._hold(self.keys.repeat_interleave(repeats, 0), self.values.repeat_interleave(repeats, 0))
+        self._hold(
+            self.keys.repeat_interleave(repeats, 0), self.values.repeat_interleave(repeats, 0)
+        )
 
 
 @torch.no_grad()
@@ -57,3 +81,12 @@ def make_room(cache: DynamicCache) -> None:
     layers: list[Any] = cache.layers
     if all(type(layer) is DynamicLayer for layer in layers):
         cache.layers = [_RoomyLayer(layer.keys, layer.values) for layer in layers]
+
+
+@torch.no_grad()
+def lengthen(cache: DynamicCache, num: int) -> None:
+    """Take up the room of ``num`` tokens more, buffers laid anew where decoding token by token would lay them."""
+    make_room(cache)
+    layers: list[Any] = cache.layers
+    for layer in layers:
+        layer.lengthen(num)

@@ -1,34 +1,49 @@
 """What every family with a tokenizer and a key-value cache shares: the prompt is computed once per group.
 
 In the rollout the prompt is prefilled into a cache, which is then expanded to the group's samples. The update and the
-reference put the prompt and its completions into one row (`models.packed`).
+reference put the prompt and its completions into one row (`shared_prefix`).
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel, ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from lightning_audiorl.fields import PerPrompt
 from lightning_audiorl.models.decoding import sampling
-from lightning_audiorl.models.decoding.shared_prefix import Layout, packed_arguments
-from lightning_audiorl.models.decoding.tokens import decode_groups, target_rollout
+from lightning_audiorl.models.decoding.shared_prefix import Layout, packed_arguments, share_prefix
+from lightning_audiorl.models.decoding.tokens import allowed_tokens, decode_groups, target_rollout
+from lightning_audiorl.models.finetune import Finetune, Parts, apply_finetune, merged_state_dict
+from lightning_audiorl.models.loading import Family, Start, build, read_start, stop_token_ids
 from lightning_audiorl.models.policy import Context, Policy, SampleKey
+from lightning_audiorl.models.tiny_base import TinySpec
 from lightning_audiorl.types import Decoding, Rollout
 
 
+@dataclass(frozen=True)
 class PrefixContext(Context):
-    """A context that knows its prompts' ids and the length of what they ask for."""
+    """A context of prompts with ids.
 
-    ids: list[str]
-    durations_s: list[float]
+    Args:
+        ids: of the prompts; they key the draws.
+        durations_s: of each clip, or of the speech to be made, in seconds; the length cap goes by it.
+    """
+
+    ids: PerPrompt[list[str]]
+    durations_s: PerPrompt[list[float]]
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+PrefixT = TypeVar("PrefixT", bound=PrefixContext)
 
 
 class PromptState(sampling.DecodeState, Protocol):
@@ -37,73 +52,157 @@ class PromptState(sampling.DecodeState, Protocol):
     def expand(self, repeats: int) -> None:
         """Each prompt's row becomes ``repeats`` neighbouring rows."""
 
+    def lengthen(self, num: int) -> None:
+        """Take up the room of ``num`` tokens more, without their values: for plans of memory alone."""
 
-class CachedPromptPolicy(Policy):
-    """Sampling and scoring over a shared prompt; a family adds `encode`, `prefill`, `packed`, `output`, its loading.
+
+class CachedPromptPolicy(Policy[PrefixT]):
+    """Loading, sampling and scoring over a shared prompt; what all families with a tokenizer have in common.
+
+    A family says which classes it is loaded with (`family`), where its modules are (`roles`, `output`) and
+    how it reads a prompt (`encode`, `prefill`, `packed`, or what a more special base asks for). Its constructor calls
+    `_load`, does what only this family needs, and ends with `_make_ready`.
 
     Attributes:
+        family: classes of model and processor.
+        model: of transformers.
+        processor: of audio and text; without audio, the tokenizer.
         tokenizer: of the text (and special) tokens.
         stop_ids: tokens that end a completion; the first one ends training targets.
         allowed: [V] bool buffer, the tokens that may be sampled.
         usual_tokens_per_second: of the length cap, where a `Decoding` gives none.
+        fused_attention: see `Layout.fused`.
     """
 
+    family: ClassVar[Family]
+    start: Start
+    model: Any
+    processor: Any
     tokenizer: PreTrainedTokenizerBase
     stop_ids: list[int]
     allowed: Tensor
     usual_tokens_per_second: float = 15.0
+    fused_attention: bool | None = None
+
+    # --- loading
+
+    def _load(self, init_from: str | TinySpec, dtype: str, revision: str | None) -> None:
+        """The first half of a family's constructor: start, model, processor and tokenizer."""
+        # A wrong path or a foreign checkpoint fails here, before minutes of loading.
+        self.start = read_start(init_from)
+        self.model, self.processor = build(self.start, self.family, dtype, revision)
+        self.tokenizer = self.processor
+        if isinstance(self.processor, ProcessorMixin):
+            self.tokenizer = self.processor.tokenizer
+
+    def _make_ready(self, finetune: Finetune | None) -> None:
+        """The last call in a family's constructor: what may be sampled, the start's checkpoints, what trains."""
+        # On the plain model: it may be refused here, and adapters then wrap layers that attend as they will.
+        share_prefix(self.backbone)
+
+        self.stop_ids, allowed = self._vocabulary()
+        self.register_buffer("allowed", allowed, persistent=False)
+
+        # The start's checkpoints go onto its weights, their adapters put in, filled and merged. They are compared by a
+        # hash of the whole policy: all that is part of it, such as a codec, stands in its place by now.
+        roles = self.roles
+        self.start.load_into(self, roles.backbone)
+
+        # Last, since it freezes all that it does not name, and puts fresh adapters onto weights that are final.
+        self.finetune = finetune or Finetune()
+        apply_finetune(self.model, roles, self.finetune)
+
+    def _vocabulary(self) -> tuple[list[int], Tensor]:
+        """`stop_ids` and `allowed`."""
+        stop_ids = stop_token_ids(self.model, self.tokenizer)
+        vocab_size = self.model.config.get_text_config().vocab_size
+        return stop_ids, allowed_tokens(self.tokenizer, vocab_size, stop_ids)
+
+    def export(self, folder: str) -> None:
+        # `generate` of the exported folder draws from the same tokens as training did.
+        forbidden = (~self.allowed).nonzero().squeeze(-1)
+        self.model.generation_config.suppress_tokens = forbidden.tolist()
+        weights = merged_state_dict(self.model)
+        self.model.save_pretrained(folder, state_dict=weights, safe_serialization=True)
+        self.processor.save_pretrained(folder)
+
+    # --- its modules
 
     @property
     @abstractmethod
-    def backbone(self) -> nn.Module:
-        """The language model or decoder without its head; it went through `packed.share_prefix`."""
+    def roles(self) -> Parts:
+        """The model's modules by role."""
+
+    def parts(self) -> dict[str, list[nn.Module]]:
+        roles = self.roles
+        by_role = {
+            "encoder": list(roles.encoder),
+            "projector": list(roles.projector),
+            "lm": [roles.backbone, self.output],
+        }
+        return {role: modules for role, modules in by_role.items() if modules}
+
+    @property
+    def backbone(self) -> PreTrainedModel:
+        """The language model or decoder without its head; it went through `share_prefix`."""
+        return self.roles.backbone
 
     @property
     @abstractmethod
     def output(self) -> nn.Module:
         """Linear layer from hidden states to logits."""
 
+    # --- rollout and update
+
     @abstractmethod
-    def prefill(self, context: PrefixContext) -> PromptState:
+    def prefill(self, context: PrefixT) -> PromptState:
         """Compute the prompts once each, without gradients."""
 
     @abstractmethod
-    def packed(self, context: PrefixContext, completions: Tensor) -> tuple[Layout, dict[str, Tensor]]:
+    def packed(self, context: PrefixT, completions: Tensor) -> tuple[Layout, dict[str, Tensor]]:
         """Rows of a prompt and its ``completions`` [B, G, T]; trainable parts of the prompt run here.
 
         Returns:
             The layout, and what the backbone takes beside `packed_arguments`.
         """
 
-    def caps(self, context: PrefixContext, decoding: Decoding) -> list[int]:
+    def caps(self, context: PrefixT, decoding: Decoding) -> list[int]:
         """Most tokens that each prompt's completions may have."""
-        return [decoding.cap(seconds, self.usual_tokens_per_second) for seconds in context.durations_s]
+        usual = self.usual_tokens_per_second
+        return [decoding.cap(seconds, usual) for seconds in context.durations_s]
 
     @torch.no_grad()
-    def sample(self, context: Context, group_size: int, decoding: Decoding, key: SampleKey) -> Rollout:
-        assert isinstance(context, PrefixContext)
+    def sample(
+        self, context: PrefixT, group_size: int, decoding: Decoding, key: SampleKey
+    ) -> Rollout:
         with self.evaluating():
             state = self.prefill(context)
             state.expand(group_size)
             caps = self.caps(context, decoding)
-            return sampling.sample(state, self.head, self.stop_ids, context.ids, group_size, caps, decoding, key)
+            return sampling.sample(
+                state, self.head, self.stop_ids, context.ids, group_size, caps, decoding, key
+            )
 
-    def hidden(self, context: Context, rollout: Rollout) -> Tensor:
-        assert isinstance(context, PrefixContext)
-        return self._predicting(*self.packed(context, rollout.tokens[:, :, :-1]))
+    def hidden(self, context: PrefixT, rollout: Rollout) -> Tensor:
+        # The last token predicts nothing.
+        layout, inputs = self.packed(context, rollout.tokens[:, :, :-1])
+        return self._predicting(layout, inputs)
 
     def _predicting(self, layout: Layout, inputs: dict[str, Tensor]) -> Tensor:
         """[B*G, T + 1, D] states of packed rows."""
-        return layout.predicting(self.backbone(**inputs, **packed_arguments(layout)).last_hidden_state)
+        layout = replace(layout, fused=self.fused_attention)
+        out = self.backbone(**inputs, **packed_arguments(layout))
+        return layout.predicting(out.last_hidden_state)
 
     def head(self, hidden: Tensor) -> Tensor:
         logits = self.output(hidden)
+        forbidden = torch.zeros_like(self.allowed, dtype=logits.dtype)
+        forbidden.masked_fill_(~self.allowed, -torch.inf)
         # Added rather than filled in: nothing is copied, and the gradient passes (where -inf stands it is 0 anyway).
-        return logits.add_(torch.zeros_like(self.allowed, dtype=logits.dtype).masked_fill_(~self.allowed, -torch.inf))
+        return logits.add_(forbidden)
 
-    def decode(self, rollout: Rollout, context: Context) -> list[list[str]]:
+    def decode(self, rollout: Rollout, context: PrefixT) -> list[list[str]]:
         return decode_groups(self.tokenizer, rollout)
 
-    def targets(self, context: Context, texts: Sequence[str]) -> Rollout:
-        assert isinstance(context, PrefixContext)
+    def targets(self, context: PrefixT, texts: Sequence[str]) -> Rollout:
         return target_rollout(self.tokenizer, self.allowed, context.ids, texts, self.stop_ids[0])

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from lightning_audiorl.models.decoding.cache import make_room
-from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy, PrefixContext
+from lightning_audiorl.models.decoding.cache import lengthen, make_room
+from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy, PrefixT
 from lightning_audiorl.models.decoding.shared_prefix import Layout
-from lightning_audiorl.models.policy import Context
 
 Side = Literal["left", "right"]
 
@@ -37,8 +36,9 @@ class _CachedPrefix:
         self.positions = self.positions.repeat_interleave(repeats, 0)
 
     def advance(self, tokens: Tensor) -> None:
+        # Not in the prefill, which fills the cache with one call.
         make_room(self.cache)
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=1)
+        self._keep_more(1)
         out = self.backbone(
             inputs_embeds=self.embed(tokens[:, None]),
             attention_mask=self.mask,
@@ -49,12 +49,24 @@ class _CachedPrefix:
         self.positions = self.positions + 1
         self.hidden = out.last_hidden_state[:, -1]
 
+    def lengthen(self, num: int) -> None:
+        lengthen(self.cache, num)
+        self._keep_more(num)
+        self.positions = self.positions + num
+
+    def _keep_more(self, num: int) -> None:
+        """``num`` further tokens of each row are attended to."""
+        more = self.mask.new_ones(len(self.mask), num)
+        self.mask = torch.cat([self.mask, more], dim=1)
+
     def select(self, rows: Tensor) -> None:
         self.cache.batch_select_indices(rows)
-        self.hidden, self.mask, self.positions = self.hidden[rows], self.mask[rows], self.positions[rows]
+        self.hidden = self.hidden[rows]
+        self.mask = self.mask[rows]
+        self.positions = self.positions[rows]
 
 
-class DecoderOnlyPolicy(CachedPromptPolicy):
+class DecoderOnlyPolicy(CachedPromptPolicy[PrefixT]):
     """What decoder-only families share; a family adds `encode`, `prompt` and its loading."""
 
     @property
@@ -63,21 +75,38 @@ class DecoderOnlyPolicy(CachedPromptPolicy):
         """Token embedding of the language model."""
 
     @abstractmethod
-    def prompt(self, context: PrefixContext, side: Side) -> tuple[Tensor, Tensor]:
+    def prompt(self, context: PrefixT, side: Side) -> tuple[Tensor, Tensor]:
         """Prompt embeddings [B, P, D], padded on ``side``, and their keep mask [B, P] int64; trainable parts run."""
 
-    def prefill(self, context: PrefixContext) -> _CachedPrefix:
+    def prefill(self, context: PrefixT) -> _CachedPrefix:
+        # On the left, so that the last column is every prompt's last token; padding is at position 0, unseen.
         embeds, mask = self.prompt(context, "left")
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
+
         cache = DynamicCache()
         out = self.backbone(
-            inputs_embeds=embeds, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+            inputs_embeds=embeds,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
         )
-        return _CachedPrefix(self.backbone, self.embed, out.last_hidden_state[:, -1], mask, mask.sum(-1), cache)
 
-    def packed(self, context: PrefixContext, completions: Tensor) -> tuple[Layout, dict[str, Tensor]]:
-        prompt = self.prompt(context, "right")  # before the completions: gradients add up in that order
-        return _joined(*prompt, self.embed(completions.flatten(1)), completions.shape[1])
+        # The next token of a prompt is at the position that its length is.
+        return _CachedPrefix(
+            self.backbone,
+            self.embed,
+            hidden=out.last_hidden_state[:, -1],
+            mask=mask,
+            positions=mask.sum(-1),
+            cache=cache,
+        )
+
+    def packed(self, context: PrefixT, completions: Tensor) -> tuple[Layout, dict[str, Tensor]]:
+        # The prompt before the completions: gradients add up in that order.
+        embeds, mask = self.prompt(context, "right")
+        group_size = completions.shape[1]
+        return _joined(embeds, mask, self.embed(completions.flatten(1)), group_size)
 
     # --- completions that are points between tokens
 
@@ -85,22 +114,17 @@ class DecoderOnlyPolicy(CachedPromptPolicy):
         """Token ids [...] -> [..., D], as the language model reads them."""
         return self.embed(tokens)
 
-    def hidden_of(self, context: Context, embedded: Tensor) -> Tensor:
-        """As `hidden`, of completions that are given as the language model reads them.
-
-        Args:
-            context: B prompts.
-            embedded: [B, G, T, D] of `embedded`, or means of its rows; with a graph gradients reach it.
-
-        Returns:
-            [B*G, T + 1, D]; the state at t has read the prompt and ``embedded[:, :, :t]``.
-        """
-        assert isinstance(context, PrefixContext)
-        prompt = self.prompt(context, "right")
-        return self._predicting(*_joined(*prompt, embedded.flatten(1, 2), embedded.shape[1]))
+    def hidden_of(self, context: PrefixT, embedded: Tensor) -> Tensor:
+        """Hidden states [B*G, T + 1, D] of completions [B, G, T, D] that are given as the language model reads them."""
+        embeds, mask = self.prompt(context, "right")
+        group_size = embedded.shape[1]
+        layout, inputs = _joined(embeds, mask, embedded.flatten(1, 2), group_size)
+        return self._predicting(layout, inputs)
 
 
-def _joined(embeds: Tensor, mask: Tensor, completions: Tensor, group_size: int) -> tuple[Layout, dict[str, Tensor]]:
+def _joined(
+    embeds: Tensor, mask: Tensor, completions: Tensor, group_size: int
+) -> tuple[Layout, dict[str, Tensor]]:
     """Prompts [B, P, D] with their keep mask, and behind them embedded completions [B, G*T, D]."""
     layout = Layout(mask.bool(), group_size, completions.shape[1] // group_size)
     return layout, {"inputs_embeds": torch.cat([embeds, completions], dim=1)}

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache
 
-from lightning_audiorl.models.decoding.cache import make_room
+from lightning_audiorl.fields import Shape
+from lightning_audiorl.models.decoding.cache import lengthen, make_room
 from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy, PrefixContext
 from lightning_audiorl.models.decoding.shared_prefix import Layout
-from lightning_audiorl.models.policy import Context
 from lightning_audiorl.types import Decoding, Rollout
 
 
@@ -30,35 +31,8 @@ class EncodedContext(PrefixContext):
         tokens: [B, P] decoder prompts, all of one length.
     """
 
-    ids: list[str]
-    durations_s: list[float]
-    features: Tensor
-    tokens: Tensor
-
-    def select(self, index: list[int]) -> EncodedContext:
-        return EncodedContext(
-            [self.ids[i] for i in index],
-            [self.durations_s[i] for i in index],
-            self.features[index],
-            self.tokens[index],
-        )
-
-    def join(self, others: Sequence[EncodedContext]) -> EncodedContext:
-        every = [self, *others]
-        return EncodedContext(
-            [name for context in every for name in context.ids],
-            [seconds for context in every for seconds in context.durations_s],
-            torch.cat([context.features for context in every]),
-            torch.cat([context.tokens for context in every]),
-        )
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> EncodedContext:
-        features = self.features.to(device, non_blocking=non_blocking)
-        return replace(self, features=features, tokens=self.tokens.to(device, non_blocking=non_blocking))
-
-    @property
-    def num_bytes(self) -> int:
-        return self.features.untyped_storage().nbytes() + self.tokens.untyped_storage().nbytes()
+    features: Annotated[Tensor, Shape("B F E")]
+    tokens: Annotated[Tensor, Shape("B P")]
 
     @property
     def prompt_lengths(self) -> list[int]:
@@ -91,19 +65,25 @@ class _CrossAttending:
     def extend(self, tokens: Tensor) -> None:
         """Append ``tokens`` [rows, n]."""
         self.hidden = self.decoder(
-            input_ids=tokens, encoder_hidden_states=self.features, past_key_values=self.cache, use_cache=True
+            input_ids=tokens,
+            encoder_hidden_states=self.features,
+            past_key_values=self.cache,
+            use_cache=True,
         ).last_hidden_state[:, -1]
 
     def advance(self, tokens: Tensor) -> None:
         make_room(self.cache.self_attention_cache)
         self.extend(tokens[:, None])
 
+    def lengthen(self, num: int) -> None:
+        lengthen(self.cache.self_attention_cache, num)
+
     def select(self, rows: Tensor) -> None:
         self.cache.batch_select_indices(rows)
         self.hidden = self.hidden[rows]
 
 
-class EncoderDecoderPolicy(CachedPromptPolicy):
+class EncoderDecoderPolicy(CachedPromptPolicy[EncodedContext]):
     """What encoder-decoder families share; a family adds `encode` and its loading."""
 
     @property
@@ -111,25 +91,23 @@ class EncoderDecoderPolicy(CachedPromptPolicy):
     def max_positions(self) -> int:
         """Most tokens, prompt included, that the decoder has positions for."""
 
-    def caps(self, context: PrefixContext, decoding: Decoding) -> list[int]:
-        assert isinstance(context, EncodedContext)
+    def caps(self, context: EncodedContext, decoding: Decoding) -> list[int]:
         room = self.max_positions - context.tokens.shape[1]
         return [min(room, cap) for cap in super().caps(context, decoding)]
 
-    def prefill(self, context: PrefixContext) -> _CrossAttending:
-        assert isinstance(context, EncodedContext)
+    def prefill(self, context: EncodedContext) -> _CrossAttending:
         state = _CrossAttending(self.backbone, context.features)
         state.extend(context.tokens)
         return state
 
-    def packed(self, context: PrefixContext, completions: Tensor) -> tuple[Layout, dict[str, Tensor]]:
-        assert isinstance(context, EncodedContext)
+    def packed(
+        self, context: EncodedContext, completions: Tensor
+    ) -> tuple[Layout, dict[str, Tensor]]:
         layout = Layout(torch.ones_like(context.tokens, dtype=torch.bool), *completions.shape[1:])
         tokens = torch.cat([context.tokens, completions.flatten(1)], dim=1)
         return layout, {"input_ids": tokens, "encoder_hidden_states": context.features}
 
-    def targets(self, context: Context, texts: Sequence[str]) -> Rollout:
-        assert isinstance(context, EncodedContext)
+    def targets(self, context: EncodedContext, texts: Sequence[str]) -> Rollout:
         rollout = super().targets(context, texts)
         room = self.max_positions - context.tokens.shape[1]
         for row_id, length in zip(context.ids, rollout.lengths[:, 0].tolist(), strict=True):

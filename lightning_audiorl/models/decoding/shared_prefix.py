@@ -9,7 +9,7 @@ gradient checkpointing has it too.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+from lightning_audiorl.fields import Checked, Shape
 
 #: Name of `attention` among transformers' attention implementations.
 IMPLEMENTATION = "shared_prefix"
@@ -28,23 +30,33 @@ _KNOWN = {
     "position_ids", "cache_position", "use_cache", "output_attentions",
 }  # fmt: skip
 
-# Where torch's fused attention tells its normaliser (log-sum-exp), which joining two blocks of keys takes.
-_FUSED = ("cpu",)
-
 
 @dataclass(frozen=True)
-class Layout:
+class Layout(Checked):
     """Where things stand in packed rows [B, P + G*T].
+
+    Example: a prompt of two tokens (and one of padding), two completions of two tokens.
+        >>> layout = Layout(torch.tensor([[True, True, False]]), group_size=2, length=2)
+        >>> layout.positions()
+        tensor([[0, 1, 2, 2, 3, 2, 3]])
 
     Args:
         keep: [B, P] bool, True on a prompt's tokens; a prefix of each row.
         group_size: G.
         length: T, tokens of each completion; padding of short ones stands on the right.
+        fused: whether completions attend by torch's fused kernel of the CPU, the only one that tells its normaliser
+            (log-sum-exp), which joining two blocks of keys takes; by default on a CPU alone.
     """
 
-    keep: Tensor
+    keep: Annotated[Tensor, Shape("B P")]
     group_size: int
     length: int
+    fused: bool | None = None
+
+    @property
+    def is_fused(self) -> bool:
+        """``fused``, or by the device where it is None."""
+        return self.keep.device.type == "cpu" if self.fused is None else self.fused
 
     @property
     def num_prompt(self) -> int:
@@ -53,7 +65,8 @@ class Layout:
 
     def positions(self) -> Tensor:
         """[B, P + G*T] int64: each completion goes on from where its own prompt ends."""
-        device, lengths = self.keep.device, self.keep.sum(-1, keepdim=True)
+        device = self.keep.device
+        lengths = self.keep.sum(-1, keepdim=True)
         prompt = torch.arange(self.num_prompt, device=device).expand(len(lengths), -1)
         completion = torch.arange(self.length, device=device).repeat(self.group_size)
         return torch.cat([prompt, lengths + completion], dim=1)
@@ -61,7 +74,9 @@ class Layout:
     def predicting(self, states: Tensor) -> Tensor:
         """States [B, P + G*T, D] -> [B*G, T + 1, D]: the state of a prompt's last token, then its completion's."""
         rows = torch.arange(len(states), device=states.device)
-        last = states[rows, self.keep.sum(-1) - 1][:, None, None].expand(-1, self.group_size, -1, -1)
+        last_places = self.keep.sum(-1) - 1
+        last = states[rows, last_places]
+        last = last[:, None, None].expand(-1, self.group_size, -1, -1)
         own = states[:, self.num_prompt :].unflatten(1, (self.group_size, self.length))
         return torch.cat([last, own], dim=2).flatten(0, 1)
 
@@ -74,7 +89,10 @@ def share_prefix(model: PreTrainedModel) -> None:
             the tokens (a recurrent state, a convolution): it would carry one completion into the next.
     """
     name = type(model).__name__
-    others = sorted(set(getattr(model.config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"})
+    others = sorted(
+        set(getattr(model.config, "layer_types", None) or ())
+        - {"full_attention", "sliding_attention"}
+    )
     if others or getattr(model, "_is_stateful", False):
         raise ValueError(
             f"{name} runs along its tokens by more than attention ({', '.join(others) or 'it keeps a state'}): "
@@ -119,44 +137,87 @@ def attention(
     """
     if shared_prefix is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+
     causal = kwargs.get("is_causal")
-    causal = getattr(module, "is_causal", True) if causal is None else causal
+    if causal is None:
+        causal = getattr(module, "is_causal", True)
     _refuse(module, attention_mask, causal, shared_prefix, kwargs)
-    scaling = query.shape[-1] ** -0.5 if kwargs.get("scaling") is None else kwargs["scaling"]
+
+    scaling = kwargs.get("scaling")
+    if scaling is None:
+        scaling = query.shape[-1] ** -0.5
+
+    # Autocast knows torch's attention, but not the function that the completions go through.
     if torch.is_autocast_enabled(query.device.type):
         dtype = torch.get_autocast_dtype(query.device.type)
-        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-    grouped = query.shape[1] != key.shape[1]
+        query = query.to(dtype)
+        key = key.to(dtype)
+        value = value.to(dtype)
+
+    # Over the encoder's output every token attends to everything: packed or not is the same.
     if not causal:
-        return scaled_dot_product_attention(query, key, value, scale=scaling, enable_gqa=grouped).transpose(1, 2), None
-    parts = [shared_prefix.num_prompt, shared_prefix.group_size * shared_prefix.length]
-    (query_p, query_c), (key_p, key_c), (value_p, value_c) = (x.split(parts, dim=2) for x in (query, key, value))
+        grouped = query.shape[1] != key.shape[1]
+        out = scaled_dot_product_attention(query, key, value, scale=scaling, enable_gqa=grouped)
+        return out.transpose(1, 2), None
+    return _packed_rows(query, key, value, shared_prefix, scaling), None
+
+
+def _packed_rows(
+    query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float
+) -> Tensor:
+    """Causal self-attention over packed rows, [B, P + G*T, heads, D]; arguments as those of `attention`."""
+    parts = [layout.num_prompt, layout.group_size * layout.length]
+    query_p, query_c = query.split(parts, dim=2)
+    key_p, key_c = key.split(parts, dim=2)
+    value_p, value_c = value.split(parts, dim=2)
+
+    # The prompts among themselves, as ever: padding on the right is seen by padding alone.
+    grouped = query.shape[1] != key.shape[1]
     out = scaled_dot_product_attention(
         query_p, key_p, value_p, is_causal=True, scale=scaling, enable_gqa=grouped
-    ).transpose(1, 2)
-    if parts[1]:
+    )
+    out = out.transpose(1, 2)
+    if not parts[1]:
+        return out
+
+    # Heads that share a key: of the completions it is repeated, of the prompt, which is longer, it is not.
+    if grouped:
         repeats = query.shape[1] // key.shape[1]
-        if grouped:
-            key_c, value_c = key_c.repeat_interleave(repeats, 1), value_c.repeat_interleave(repeats, 1)
-        completions = _Completions.apply(query_c, key_p, value_p, key_c, value_c, shared_prefix, scaling)
-        out = torch.cat([out, completions.transpose(1, 2)], dim=1)
-    return out, None
+        key_c = key_c.repeat_interleave(repeats, 1)
+        value_c = value_c.repeat_interleave(repeats, 1)
+    completions = _Completions.apply(query_c, key_p, value_p, key_c, value_c, layout, scaling)
+    return torch.cat([out, completions.transpose(1, 2)], dim=1)
 
 
 def _refuse(
-    module: nn.Module, attention_mask: Tensor | None, causal: bool, layout: Layout, kwargs: dict[str, Any]
+    module: nn.Module,
+    attention_mask: Tensor | None,
+    causal: bool,
+    layout: Layout,
+    kwargs: dict[str, Any],
 ) -> None:
+    """Raise ValueError for what a layer asks for and packed rows do not have."""
     name = type(module).__name__
-    unknown = sorted(key for key, value in kwargs.items() if key not in _KNOWN and value is not None)
+    unknown = sorted(
+        key for key, value in kwargs.items() if key not in _KNOWN and value is not None
+    )
     if unknown:
         raise ValueError(f"{name} asks its attention for {unknown}, which packed rows do not have")
     if kwargs.get("dropout"):
-        raise ValueError(f"{name}: packed rows have no attention dropout; set the model's attention dropout to 0")
+        raise ValueError(
+            f"{name}: packed rows have no attention dropout; set the model's attention dropout to 0"
+        )
     if causal != (attention_mask is not None):
-        raise ValueError(f"{name}: expected causal self-attention, or full cross-attention without a mask")
-    window, longest = kwargs.get("sliding_window"), layout.num_prompt + layout.length
+        raise ValueError(
+            f"{name}: expected causal self-attention, or full cross-attention without a mask"
+        )
+
+    window = kwargs.get("sliding_window")
+    longest = layout.num_prompt + layout.length
     if causal and window is not None and window < longest:
-        raise ValueError(f"{name} attends to the last {window} tokens only; prompt and completion have {longest}")
+        raise ValueError(
+            f"{name} attends to the last {window} tokens only; prompt and completion have {longest}"
+        )
 
 
 class _Completions(torch.autograd.Function):
@@ -183,45 +244,93 @@ class _Completions(torch.autograd.Function):
         layout: Layout,
         scaling: float,
     ) -> Tensor:
-        out_p, norm_p = _attend(_by_key_head(query, key_p), key_p, value_p, _padding(layout, query), False, scaling)
-        query_c, *own = (_by_sample(x, layout) for x in (query, key_c, value_c))
-        out_c, norm_c = _attend(query_c, own[0], own[1], None, True, scaling)
-        norms = norm_p.reshape(query.shape[:3]), _by_prompt(norm_c[..., None], layout).squeeze(-1)
-        norm = torch.logaddexp(*norms)
-        share_p, share_c = ((x - norm).exp()[..., None] for x in norms)
-        out = out_p.reshape(query.shape) * share_p + _by_prompt(out_c, layout) * share_c
-        if out.dtype != query.dtype:  # torch.compile loses the gradient of a result that a no-op `to` returns
+        out_p, norm_p = _over_prompt(query, key_p, value_p, layout, scaling)
+        out_c, norm_c = _over_itself(query, key_c, value_c, layout, scaling)
+
+        # Each block's result counts by its share of the normaliser over both.
+        norm = torch.logaddexp(norm_p, norm_c)
+        share_p = (norm_p - norm).exp()[..., None]
+        share_c = (norm_c - norm).exp()[..., None]
+        out = out_p * share_p + out_c * share_c
+        if (
+            out.dtype != query.dtype
+        ):  # torch.compile loses the gradient of a result that a no-op `to` returns
             out = out.to(query.dtype)
+
         ctx.save_for_backward(query, key_p, value_p, key_c, value_c, out, norm)
-        ctx.layout, ctx.scaling = layout, scaling
+        ctx.layout = layout
+        ctx.scaling = scaling
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, key_p, value_p, key_c, value_c, out, norm = ctx.saved_tensors
-        layout, scaling = ctx.layout, ctx.scaling
-        over_prompt = [_by_key_head(x, key_p) for x in (grad, query, out, norm[..., None])]
-        grads_p = _attend_backward(over_prompt, key_p, value_p, _padding(layout, query), False, scaling)
-        over_own = [_by_sample(x, layout) for x in (grad, query, out, norm[..., None])]
-        own = [_by_sample(x, layout) for x in (key_c, value_c)]
-        grads_c = [_by_prompt(x, layout) for x in _attend_backward(over_own, own[0], own[1], None, True, scaling)]
-        return grads_p[0].reshape(query.shape) + grads_c[0], *grads_p[1:], *grads_c[1:], None, None
+        layout: Layout = ctx.layout
+        # With the joint result and normaliser, each block's backward pass gives its part of the joint gradient.
+        states = [grad, query, out, norm[..., None]]
+
+        of_prompt = [_by_key_head(x, key_p) for x in states]
+        grad_query_p, grad_key_p, grad_value_p = _attend_backward(
+            of_prompt, key_p, value_p, _padding(layout, query), False, ctx.scaling, layout.is_fused
+        )
+
+        of_samples = [_by_sample(x, layout) for x in states]
+        key_s = _by_sample(key_c, layout)
+        value_s = _by_sample(value_c, layout)
+        grads = _attend_backward(
+            of_samples, key_s, value_s, None, True, ctx.scaling, layout.is_fused
+        )
+        grad_query_c, grad_key_c, grad_value_c = (_by_prompt(x, layout) for x in grads)
+
+        grad_query = grad_query_p.reshape(query.shape) + grad_query_c
+        return grad_query, grad_key_p, grad_value_p, grad_key_c, grad_value_c, None, None
+
+
+def _over_prompt(
+    query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float
+) -> tuple[Tensor, Tensor]:
+    """Completions over their prompts: the result [B, heads, G*T, D] and its log-sum-exp [B, heads, G*T]."""
+    out, norm = _attend(
+        _by_key_head(query, key),
+        key,
+        value,
+        _padding(layout, query),
+        False,
+        scaling,
+        layout.is_fused,
+    )
+    return out.reshape(query.shape), norm.reshape(query.shape[:3])
+
+
+def _over_itself(
+    query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float
+) -> tuple[Tensor, Tensor]:
+    """Completions each over itself, as `_over_prompt`."""
+    query_s, key_s, value_s = (_by_sample(x, layout) for x in (query, key, value))
+    out, norm = _attend(query_s, key_s, value_s, None, True, scaling, layout.is_fused)
+    norm = _by_prompt(norm[..., None], layout).squeeze(-1)
+    return _by_prompt(out, layout), norm
 
 
 def _by_sample(x: Tensor, layout: Layout) -> Tensor:
     """[B, heads, G*T, n] -> [B*G, heads, T, n]."""
-    return x.unflatten(2, (layout.group_size, layout.length)).transpose(1, 2).flatten(0, 1)
+    by_sample = x.unflatten(2, (layout.group_size, layout.length))
+    return by_sample.transpose(1, 2).flatten(0, 1)
 
 
 def _by_prompt(x: Tensor, layout: Layout) -> Tensor:
     """[B*G, heads, T, n] -> [B, heads, G*T, n]."""
-    return x.unflatten(0, (-1, layout.group_size)).transpose(1, 2).flatten(2, 3)
+    by_group = x.unflatten(0, (-1, layout.group_size))
+    return by_group.transpose(1, 2).flatten(2, 3)
 
 
 def _by_key_head(x: Tensor, key: Tensor) -> Tensor:
     """[B, heads, S, n] -> [B, key heads, heads / key heads * S, n]: heads that share a key as more queries."""
-    return x if x.shape[1] == key.shape[1] else x.unflatten(1, (key.shape[1], -1)).flatten(2, 3)
+    num_key_heads = key.shape[1]
+    if x.shape[1] == num_key_heads:
+        return x
+    return x.unflatten(1, (num_key_heads, -1)).flatten(2, 3)
 
 
 def _padding(layout: Layout, like: Tensor) -> Tensor:
@@ -231,43 +340,75 @@ def _padding(layout: Layout, like: Tensor) -> Tensor:
 
 
 def _attend(
-    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, causal: bool, scaling: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    causal: bool,
+    scaling: float,
+    fused: bool,
 ) -> tuple[Tensor, Tensor]:
     """[N, heads, Q, D] over [N, heads, K, D] -> the result, and the log-sum-exp of the scores [N, heads, Q]."""
-    if query.device.type in _FUSED:
-        bias = None if bias is None else bias.expand(-1, -1, query.shape[2], -1)
+    if fused:
+        if bias is not None:
+            bias = bias.expand(-1, -1, query.shape[2], -1)
         return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             query, key, value, 0.0, causal, attn_mask=bias, scale=scaling
         )
+
     scores = _scores(query, key, bias, causal, scaling)
     norm = scores.logsumexp(-1)
     return (scores - norm[..., None]).exp().to(value.dtype) @ value, norm
 
 
 def _attend_backward(
-    states: list[Tensor], key: Tensor, value: Tensor, bias: Tensor | None, causal: bool, scaling: float
+    states: list[Tensor],
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    causal: bool,
+    scaling: float,
+    fused: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and value, given [gradient of the result, query, result, log-sum-exp[..., None]]."""
     grad, query, out, norm = states
-    if query.device.type in _FUSED:
-        bias = None if bias is None else bias.expand(-1, -1, query.shape[2], -1)
+
+    if fused:
+        if bias is not None:
+            bias = bias.expand(-1, -1, query.shape[2], -1)
         return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-            grad, query, key, value, out, norm.squeeze(-1), 0.0, causal, attn_mask=bias, scale=scaling
+            grad,
+            query,
+            key,
+            value,
+            out,
+            norm.squeeze(-1),
+            0.0,
+            causal,
+            attn_mask=bias,
+            scale=scaling,
         )
+
     weights = (_scores(query, key, bias, causal, scaling) - norm).exp()
+    # The gradient of a softmax: weight * (its own gradient - the mean gradient, which is that of the result).
     of_scores = (grad @ value.transpose(-1, -2)).to(weights.dtype)
     of_scores -= (grad * out).sum(-1, keepdim=True, dtype=weights.dtype)
     of_scores = (of_scores.mul_(weights) * scaling).to(query.dtype)
+
     of_value = weights.to(grad.dtype).transpose(-1, -2) @ grad
     return of_scores @ key, of_scores.transpose(-1, -2) @ query, of_value
 
 
-def _scores(query: Tensor, key: Tensor, bias: Tensor | None, causal: bool, scaling: float) -> Tensor:
+def _scores(
+    query: Tensor, key: Tensor, bias: Tensor | None, causal: bool, scaling: float
+) -> Tensor:
     """[N, heads, Q, K] in float32 at least."""
     scores = (query @ key.transpose(-1, -2)) * scaling
-    scores = scores if scores.dtype == torch.float64 else scores.float()
+    if scores.dtype != torch.float64:
+        scores = scores.float()
     if causal:
-        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device)
+        later = later.triu(1)
         scores = scores.masked_fill(later, -torch.inf)
     return scores if bias is None else scores + bias
 

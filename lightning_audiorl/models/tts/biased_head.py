@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 
 class Qwen2WithHeadBias(Qwen2ForCausalLM):
@@ -18,12 +24,22 @@ class Qwen2WithHeadBias(Qwen2ForCausalLM):
 
 
 class AnyCausalLM:
-    """As `AutoModelForCausalLM`; a Qwen2 folder whose config says ``use_bias`` keeps the bias of its head."""
+    """Loads any causal language model; a Qwen2 folder whose config has ``use_bias`` keeps the bias of its head."""
 
     @staticmethod
     def from_pretrained(source: str, revision: str | None = None, **how: Any) -> Any:
         """The model of a folder or hub id."""
         config = AutoConfig.from_pretrained(source, revision=revision)
-        biased = config.model_type == "qwen2" and getattr(config, "use_bias", False)
-        kind: Any = Qwen2WithHeadBias if biased else AutoModelForCausalLM
+        kind: Any = Qwen2WithHeadBias if _has_head_bias(config) else AutoModelForCausalLM
         return kind.from_pretrained(source, revision=revision, **how)
+
+    @staticmethod
+    def from_config(config: PreTrainedConfig, **how: Any) -> Any:
+        """The model of a configuration, with random weights."""
+        if _has_head_bias(config):
+            return Qwen2WithHeadBias._from_config(config, **how)
+        return AutoModelForCausalLM.from_config(config, **how)
+
+
+def _has_head_bias(config: PreTrainedConfig) -> bool:
+    return config.model_type == "qwen2" and getattr(config, "use_bias", False)

@@ -13,12 +13,20 @@ from lightning_audiorl.types import Speech
 
 
 def batches_by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Indices of the rows that have any length, shortest first, at most ``size`` together."""
-    order = [i for i in sorted(range(len(lengths)), key=lambda i: lengths[i]) if lengths[i]]
+    """Indices of the rows that have any length, shortest first, at most ``size`` together.
+
+    Example:
+        >>> list(batches_by_length([7, 0, 3, 5], size=2))
+        [[2, 3], [0]]
+    """
+    by_length = sorted(range(len(lengths)), key=lambda i: lengths[i])
+    order = [i for i in by_length if lengths[i]]
     return (order[i : i + size] for i in range(0, len(order), size))
 
 
-def encode_clips(codec: Codec, waveform: Tensor, num_samples: Tensor, batch_size: int) -> list[list[int]]:
+def encode_clips(
+    codec: Codec, waveform: Tensor, num_samples: Tensor, batch_size: int
+) -> list[list[int]]:
     """The codes of each clip; none for a clip of 0 samples.
 
     Args:
@@ -32,6 +40,7 @@ def encode_clips(codec: Codec, waveform: Tensor, num_samples: Tensor, batch_size
         clips = waveform[index, : int(num_samples[index].max())]
         with torch.autocast(clips.device.type, enabled=False):  # rounded, it would give other codes
             codes, lengths = codec.encode(clips.float(), num_samples[index])
+
         for i, row, length in zip(index, codes.tolist(), lengths.tolist(), strict=True):
             out[i] = row[:length]
     return out
@@ -54,12 +63,15 @@ def decode_rows(
         batch_size: most rows at once.
     """
     rate_hz = codec.output_sample_rate_hz
-    out = [Speech(torch.zeros(0), rate_hz, torch.zeros(0, dtype=torch.long)) for _ in rows]
+    no_codes = torch.zeros(0, dtype=torch.long)
+    out = [Speech(torch.zeros(0), rate_hz, no_codes) for _ in rows]
     for index in batches_by_length([len(row) for row in rows], batch_size):
         codes, keep = padded([rows[i] for i in index], 0, device, "right")
         wanted = None if condition is None else condition.select(index).to(device)
         with torch.autocast(device.type, enabled=False):
             waveform, num_samples = codec.decode(codes, keep.sum(-1), wanted)
+
+        # Each sample on its own: a view would hold the whole batch.
         for i, wave, num in zip(index, waveform.cpu(), num_samples.tolist(), strict=True):
             out[i] = Speech(wave[:num].clone(), rate_hz, torch.tensor(rows[i]))
     return out

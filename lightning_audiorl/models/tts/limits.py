@@ -17,6 +17,12 @@ class SpeechLimits:
     Two caps hold on a completion, stop token included, and the lower one counts: ``Decoding.cap`` of the row's expected
     duration, and ``min_cap + tokens_per_char * characters`` of its text. The model's own context is a third.
 
+    Example:
+        >>> SpeechLimits(tokens_per_char=4, min_cap=10).cap(num_characters=20)
+        90
+        >>> SpeechLimits().cap(num_characters=20) is None
+        True
+
     Args:
         tokens_per_char: of the cap by text length; 0 turns that cap off.
         min_cap: constant part of that cap, in tokens.
@@ -45,7 +51,9 @@ class SpeechLimits:
 
     def cap(self, num_characters: int) -> int | None:
         """Most tokens for a text of so many characters, stop token included; None without such a cap."""
-        return self.min_cap + int(self.tokens_per_char * num_characters) if self.tokens_per_char else None
+        if not self.tokens_per_char:
+            return None
+        return self.min_cap + int(self.tokens_per_char * num_characters)
 
     def check_prompts(self, batch: PromptBatch, sample_rate_hz: int) -> None:
         """See that the batch's speaker prompts can be encoded.
@@ -59,14 +67,20 @@ class SpeechLimits:
                 f"the codec wants {sample_rate_hz} Hz audio, got {batch.sample_rate_hz}; set sample_rate_hz of the "
                 "data module"
             )
-        for row, clip, num_samples in zip(batch.rows, batch.waveform, batch.num_samples.tolist(), strict=True):
+        for row, clip, num_samples in zip(
+            batch.rows, batch.waveform, batch.num_samples.tolist(), strict=True
+        ):
             self._check_prompt(row, clip[:num_samples], sample_rate_hz)
 
     def _check_prompt(self, row: Utterance, clip: Tensor, sample_rate_hz: int) -> None:
+        # A row may have no speaker prompt at all, but not one without a sample.
         if len(clip) == 0:
             if row.segments:
-                raise ValueError(f"row {row.id!r}: the audio of its speaker prompt is empty; remove or replace it")
+                raise ValueError(
+                    f"row {row.id!r}: the audio of its speaker prompt is empty; remove or replace it"
+                )
             return
+
         seconds = len(clip) / sample_rate_hz
         if not self.min_prompt_s <= seconds <= self.max_prompt_s:
             raise ValueError(
@@ -74,6 +88,8 @@ class SpeechLimits:
                 f"{self.max_prompt_s} s; give another prompt, or set policy.init_args.limits (min_prompt_s, "
                 "max_prompt_s) where the model can do with it"
             )
+
+        # Compared so that a level that is not a number is refused, too.
         power = float(clip.float().square().mean())
         level = -math.inf if power == 0 else 10 * math.log10(power)
         if not self.min_prompt_dbfs <= level < math.inf:

@@ -6,21 +6,29 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from lightning_audiorl.fields import Checked, Shape
+
 _CONTROL_TOKEN = re.compile(r"<\|[^<>|]+\|>")
 
 
 @dataclass(frozen=True)
-class SpeechTokens:
+class SpeechTokens(Checked):
     """The speech vocabulary of a language model with V tokens, for a codec with N codes.
 
-    Example: V=6, N=2, speech tokens 3 and 4, stop token 5 -> ``code_to_token`` [3, 4], ``token_to_code``
-    [-1, -1, -1, 0, 1, -1], ``allowed`` [0, 0, 0, 1, 1, 1].
+    Example: V=6, N=2, speech tokens 3 and 4, stop token 5.
+        >>> speech = PlainTemplate().outline(cardinality=2, vocab_size=6)
+        >>> speech.code_to_token
+        tensor([3, 4])
+        >>> speech.token_to_code
+        tensor([-1, -1, -1,  0,  1, -1])
+        >>> speech.allowed.int()
+        tensor([0, 0, 0, 1, 1, 1], dtype=torch.int32)
 
     Args:
         code_to_token: [N] int64 token of each code.
@@ -29,10 +37,10 @@ class SpeechTokens:
         allowed: [V] bool, the tokens that may be sampled: speech and stop.
     """
 
-    code_to_token: Tensor
-    token_to_code: Tensor
+    code_to_token: Annotated[Tensor, Shape("N")]
+    token_to_code: Annotated[Tensor, Shape("V")]
     stop_ids: list[int]
-    allowed: Tensor
+    allowed: Annotated[Tensor, Shape("V")]
 
 
 class SpeechTemplate(ABC):
@@ -58,7 +66,7 @@ class SpeechTemplate(ABC):
         Args:
             tokenizer: of the language model.
             text: to be spoken.
-            prompt_text: what the speaker prompt says.
+            prompt_text: transcript of the speaker prompt.
             prompt_codes: the speaker prompt in codes; without any the model chooses the voice.
 
         Raises:
@@ -66,21 +74,28 @@ class SpeechTemplate(ABC):
                 prompt with codes but no text, or the other way round.
         """
         if len(prompt_codes) and not prompt_text.strip():
-            raise ValueError("the speaker prompt has audio but no text; give what it says as 'prompt_text'")
+            raise ValueError(
+                "the speaker prompt has audio but no text; give what it says as 'prompt_text'"
+            )
         if prompt_text.strip() and not len(prompt_codes):
             raise ValueError(f"the speaker prompt has a text ({prompt_text!r}) but no audio")
-        return self._prompt_ids(tokenizer, text, prompt_text, self._code_ids(tokenizer, prompt_codes))
+        return self._prompt_ids(
+            tokenizer, text, prompt_text, self._code_ids(tokenizer, prompt_codes)
+        )
 
     @abstractmethod
     def _prompt_ids(
         self, tokenizer: PreTrainedTokenizerBase, text: str, prompt_text: str, prompt_ids: list[int]
     ) -> list[int]:
-        """As `prompt_ids`, the speaker prompt's codes as tokens; without a speaker prompt both parts are empty."""
+        """Token ids up to where speech begins, the speaker prompt's codes given as tokens; without a speaker prompt
+        ``prompt_text`` and ``prompt_ids`` are empty."""
 
     def _code_ids(self, tokenizer: PreTrainedTokenizerBase, codes: Sequence[int]) -> list[int]:
         return [token_id(tokenizer, self.speech_token.format(code)) for code in codes]
 
-    def speech_tokens(self, tokenizer: PreTrainedTokenizerBase, cardinality: int, vocab_size: int) -> SpeechTokens:
+    def speech_tokens(
+        self, tokenizer: PreTrainedTokenizerBase, cardinality: int, vocab_size: int
+    ) -> SpeechTokens:
         """The speech vocabulary.
 
         Args:
@@ -92,6 +107,7 @@ class SpeechTemplate(ABC):
             ValueError: where the tokenizer has another number of speech tokens than the codec has codes, where the
                 model has no row for one of them, or where a stop token is missing.
         """
+        # Counted by name, so that a tokenizer made for another codec is noticed.
         vocabulary = tokenizer.get_vocab()
         ids: list[int] = []
         while (token := vocabulary.get(self.speech_token.format(len(ids)))) is not None:
@@ -102,24 +118,49 @@ class SpeechTemplate(ABC):
                 f"{len(ids)} speech tokens ({self.speech_token.format(0)}, ...); give the codec that the language "
                 "model was trained with, or the template of its family"
             )
+
         stop_ids = [token_id(tokenizer, name) for name in self.stop_tokens]
         if max(*ids, *stop_ids) >= vocab_size:
             raise ValueError(
                 f"{type(self).__name__}: speech and stop tokens have ids up to {max(*ids, *stop_ids)}, the language "
                 f"model only {vocab_size} tokens; resize its embedding to the tokenizer"
             )
-        token_to_code = torch.full((vocab_size,), -1)
-        token_to_code[ids] = torch.arange(cardinality)
-        allowed = token_to_code >= 0
-        allowed[stop_ids] = True
-        return SpeechTokens(torch.tensor(ids), token_to_code, stop_ids, allowed)
+        return _speech_tokens(ids, stop_ids, vocab_size)
+
+    def outline(self, cardinality: int, vocab_size: int) -> SpeechTokens:
+        """A speech vocabulary of the right size, where there is no tokenizer: the ids are taken from the end.
+
+        Raises:
+            ValueError: where the model has fewer tokens than that takes.
+        """
+        num_stops = len(self.stop_tokens)
+        start = vocab_size - cardinality - num_stops
+        if start < 0:
+            raise ValueError(
+                f"{type(self).__name__}: the codec has {cardinality} codes, the language model only {vocab_size} "
+                "tokens; give the codec that the language model was trained with"
+            )
+        ids = list(range(start, start + cardinality))
+        stop_ids = list(range(start + cardinality, vocab_size))
+        return _speech_tokens(ids, stop_ids, vocab_size)
+
+
+def _speech_tokens(ids: list[int], stop_ids: list[int], vocab_size: int) -> SpeechTokens:
+    """The speech vocabulary whose codes have the tokens ``ids``."""
+    token_to_code = torch.full((vocab_size,), -1)
+    token_to_code[ids] = torch.arange(len(ids))
+    allowed = token_to_code >= 0
+    allowed[stop_ids] = True
+    return SpeechTokens(torch.tensor(ids), token_to_code, stop_ids, allowed)
 
 
 def token_id(tokenizer: PreTrainedTokenizerBase, name: str) -> int:
     """The id of one token by its name; ValueError where the tokenizer has none."""
     found: Any = tokenizer.convert_tokens_to_ids(name)
     if found is None or (found == tokenizer.unk_token_id and name != tokenizer.unk_token):
-        raise ValueError(f"the tokenizer has no token {name!r}: the template belongs to another family of models")
+        raise ValueError(
+            f"the tokenizer has no token {name!r}: the template belongs to another family of models"
+        )
     return int(found)
 
 
@@ -129,14 +170,20 @@ def checked_text(text: str) -> str:
         raise ValueError("the text is empty; nothing can be spoken")
     control = _CONTROL_TOKEN.search(text)
     if control:
-        raise ValueError(f"text {text!r} contains {control[0]!r}, which would be read as a control token; remove it")
+        raise ValueError(
+            f"text {text!r} contains {control[0]!r}, which would be read as a control token; remove it"
+        )
     return text
 
 
 def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Token ids of plain text; ValueError where a part of it is outside the vocabulary."""
-    encoded = tokenizer(checked_text(text), add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast)
+    encoded = tokenizer(
+        checked_text(text), add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast
+    )
     ids: list[int] = list(encoded["input_ids"])
+
+    # Only a fast tokenizer knows which part of the text a token is of.
     unknown = [i for i, token in enumerate(ids) if token == tokenizer.unk_token_id]
     if unknown or not ids:
         spans = encoded["offset_mapping"] if tokenizer.is_fast else []
@@ -153,6 +200,13 @@ class PlainTemplate(SpeechTemplate):
 
     ``<|im_start|> prompt text <|speech_start|> prompt codes <|im_end|> text <|speech_start|>``, and then the model's
     codes up to ``<|im_end|>``. The text stands right before its speech, however long the speaker prompt is.
+
+    Example:
+        >>> from lightning_audiorl.models import TinySpeechLM
+        >>> _, tokenizer = TinySpeechLM(words=("one", "two"), width=8, layers=1, heads=1, num_codes=4).build()
+        >>> ids = PlainTemplate().prompt_ids(tokenizer, "two", prompt_text="one", prompt_codes=[3, 0])
+        >>> tokenizer.convert_ids_to_tokens(ids)[1:7]
+        ['one', '<|speech_start|>', '<|s_3|>', '<|s_0|>', '<|im_end|>', 'two']
     """
 
     stop_tokens = ("<|im_end|>",)
@@ -161,8 +215,12 @@ class PlainTemplate(SpeechTemplate):
     def _prompt_ids(
         self, tokenizer: PreTrainedTokenizerBase, text: str, prompt_text: str, prompt_ids: list[int]
     ) -> list[int]:
-        start, speech, stop = (token_id(tokenizer, t) for t in ("<|im_start|>", self.speech_start, "<|im_end|>"))
-        example = [*text_ids(tokenizer, prompt_text), speech, *prompt_ids, stop] if prompt_ids else []
+        start = token_id(tokenizer, "<|im_start|>")
+        speech = token_id(tokenizer, self.speech_start)
+        stop = token_id(tokenizer, "<|im_end|>")
+        example: list[int] = []
+        if prompt_ids:
+            example = [*text_ids(tokenizer, prompt_text), speech, *prompt_ids, stop]
         return [start, *example, *text_ids(tokenizer, text), speech]
 
 
@@ -180,7 +238,8 @@ class LlasaTemplate(SpeechTemplate):
     """
 
     def __init__(self, joiner: str = "", date: str = "26 Jul 2024") -> None:
-        self.joiner, self.date = joiner, date
+        self.joiner = joiner
+        self.date = date
 
     def _prompt_ids(
         self, tokenizer: PreTrainedTokenizerBase, text: str, prompt_text: str, prompt_ids: list[int]
@@ -222,7 +281,8 @@ class NeuTTSTemplate(SpeechTemplate):
         self.phonemise = phonemise
 
     def _phonemes(self, text: str) -> str:
-        return " ".join((self.phonemise(text) if self.phonemise else text).split())
+        phonemes = self.phonemise(text) if self.phonemise else text
+        return " ".join(phonemes.split())
 
     def _prompt_ids(
         self, tokenizer: PreTrainedTokenizerBase, text: str, prompt_text: str, prompt_ids: list[int]
@@ -256,4 +316,9 @@ class CosyVoice2Template(SpeechTemplate):
         spoken = text_ids(tokenizer, text)
         if prompt_ids:
             spoken = [*text_ids(tokenizer, prompt_text), *spoken]
-        return [token_id(tokenizer, "<|sos|>"), *spoken, token_id(tokenizer, "<|task_id|>"), *prompt_ids]
+        return [
+            token_id(tokenizer, "<|sos|>"),
+            *spoken,
+            token_id(tokenizer, "<|task_id|>"),
+            *prompt_ids,
+        ]

@@ -2,60 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
-from lightning_audiorl.models.decoding.cached_prompt import PrefixContext
-from lightning_audiorl.models.decoding.decoder_only import DecoderOnlyPolicy, Side
-from lightning_audiorl.models.decoding.shared_prefix import share_prefix
-from lightning_audiorl.models.decoding.tokens import allowed_tokens, padded
-from lightning_audiorl.models.finetune import Finetune, Parts, apply_finetune, merged_state_dict
-from lightning_audiorl.models.loading import build, read_start, stop_token_ids
-from lightning_audiorl.models.tiny.asr import TinyCausalLM, build_causal_lm
+from lightning_audiorl.models.finetune import Finetune
+from lightning_audiorl.models.loading import Family
+from lightning_audiorl.models.tiny_base import DIGIT_WORDS, TinySpec, keyed_weights, word_tokenizer
+from lightning_audiorl.models.tts.causal_lm import CausalLMPolicy
+from lightning_audiorl.models.tts.context import TextContext
 from lightning_audiorl.types import PromptBatch, Utterance
 
-# What some families do to the logits behind the head, where `head` would not see it.
-_RESCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+# A text to be spoken, and a speaker prompt of three seconds in tokens.
+_USUAL_TEXT_TOKENS = 200
 
 
 @dataclass(frozen=True)
-class TextContext(PrefixContext):
-    """B prompts as token ids."""
+class TinyCausalLM(TinySpec):
+    """Sizes of a tiny `LlamaForCausalLM`; the same seed gives the same weights.
 
-    ids: list[str]
-    durations_s: list[float]
-    tokens: list[list[int]]
+    Args:
+        words: the tokenizer's vocabulary, one token each.
+        width: hidden size.
+        layers: number of layers.
+        max_positions: most tokens, prompt included.
+        seed: keys the initial weights.
+    """
 
-    def select(self, index: list[int]) -> TextContext:
-        return TextContext(
-            [self.ids[i] for i in index], [self.durations_s[i] for i in index], [self.tokens[i] for i in index]
+    words: tuple[str, ...] = tuple(DIGIT_WORDS)
+    width: int = 128
+    layers: int = 2
+    heads: int = 4
+    max_positions: int = 512
+    seed: int = 0
+
+    def build(self) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+        tokenizer = word_tokenizer(self.words)
+        return self._llama(tokenizer, "tiny"), tokenizer
+
+    def _llama(self, tokenizer: PreTrainedTokenizerFast, kind: str) -> LlamaForCausalLM:
+        """A random model over the tokens of ``tokenizer``; ``kind`` is one of the keys of its weights."""
+        config = LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=self.width,
+            intermediate_size=3 * self.width,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            num_key_value_heads=self.heads,
+            max_position_embeddings=self.max_positions,
+            tie_word_embeddings=True,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
         )
-
-    def join(self, others: Sequence[TextContext]) -> TextContext:
-        every = [self, *others]
-        return TextContext(
-            [name for context in every for name in context.ids],
-            [seconds for context in every for seconds in context.durations_s],
-            [row for context in every for row in context.tokens],
-        )
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> TextContext:
-        return self
-
-    @property
-    def num_bytes(self) -> int:
-        return 0
-
-    @property
-    def prompt_lengths(self) -> list[int]:
-        return [len(row) for row in self.tokens]
+        with keyed_weights(self, kind):
+            return LlamaForCausalLM(config)
 
 
-class TextLMPolicy(DecoderOnlyPolicy):
+class TextLMPolicy(CausalLMPolicy[TextContext]):
     """Any Llama-like causal language model behind the policy interface; the audio of a row is not read.
 
     The prompt is ``row.extra["prompt"]`` where the row has one, else ``row.text``, behind the tokenizer's start token.
@@ -69,6 +79,8 @@ class TextLMPolicy(DecoderOnlyPolicy):
         revision: hub revision.
     """
 
+    family = Family(TinyCausalLM, AutoModelForCausalLM, AutoTokenizer)
+
     def __init__(
         self,
         init_from: str | TinyCausalLM,
@@ -77,60 +89,38 @@ class TextLMPolicy(DecoderOnlyPolicy):
         revision: str | None = None,
     ) -> None:
         super().__init__()
-        self.start = read_start(init_from)
-        self.model, self.tokenizer = build(
-            self.start, (TinyCausalLM, build_causal_lm), (AutoModelForCausalLM, AutoTokenizer), dtype, revision
-        )
-        config = self.model.config
-        rescaled = [name for name in _RESCALED_LOGITS if getattr(config, name, None) not in (None, 1)]
-        if rescaled:
-            raise ValueError(f"{type(self.model).__name__} rescales its logits ({rescaled}), which is not supported")
-        share_prefix(self.model)
-        self.stop_ids = stop_token_ids(self.model, self.tokenizer)
-        allowed = allowed_tokens(self.tokenizer, config.vocab_size, self.stop_ids)
-        self.register_buffer("allowed", allowed, persistent=False)
-        self.finetune = finetune or Finetune()
-        layers = getattr(self.backbone, "layers", nn.ModuleList())
-        norm = getattr(self.backbone, "norm", None)
-        final = [self.output] if norm is None else [norm, self.output]
-        self.start.load_into(self, self.backbone)
-        apply_finetune(self.model, Parts([], [], self.backbone, layers, final), self.finetune)
-
-    @property
-    def backbone(self) -> nn.Module:
-        return self.model.base_model
-
-    @property
-    def embed(self) -> nn.Module:
-        return self.model.get_input_embeddings()
-
-    @property
-    def output(self) -> nn.Module:
-        return self.model.get_output_embeddings()
+        self._load(init_from, dtype, revision)
+        self._make_ready(finetune)
 
     def encode(self, batch: PromptBatch) -> TextContext:
         tokens = [self._prompt(row) for row in batch.rows]
         self.num_encoded += len(batch)
         return TextContext(batch.ids, [row.duration_s for row in batch.rows], tokens)
 
+    def example_context(
+        self, num_prompts: int, seconds: float, text_tokens: int | None = None
+    ) -> TextContext:
+        if text_tokens is None:
+            text_tokens = _USUAL_TEXT_TOKENS
+        tokens = [self.stop_ids[0]] * text_tokens
+        ids = [str(number) for number in range(num_prompts)]
+        return TextContext(ids, [seconds] * num_prompts, [tokens] * num_prompts)
+
     def _prompt(self, row: Utterance) -> list[int]:
         text = row.extra.get("prompt", row.text)
         if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"row {row.id!r}: the prompt is {text!r}; expected text in 'prompt' or 'text'")
+            raise ValueError(
+                f"row {row.id!r}: the prompt is {text!r}; expected text in 'prompt' or 'text'"
+            )
+
         tokens = self.tokenizer.encode(text, add_special_tokens=False)
         if self.tokenizer.unk_token_id is not None and self.tokenizer.unk_token_id in tokens:
-            raise ValueError(f"row {row.id!r}: prompt {text!r} is outside the tokenizer's vocabulary")
+            raise ValueError(
+                f"row {row.id!r}: prompt {text!r} is outside the tokenizer's vocabulary"
+            )
         if not tokens:
-            raise ValueError(f"row {row.id!r}: prompt {text!r} has no token in the tokenizer's vocabulary")
+            raise ValueError(
+                f"row {row.id!r}: prompt {text!r} has no token in the tokenizer's vocabulary"
+            )
         start = self.tokenizer.bos_token_id
         return tokens if start is None else [start, *tokens]
-
-    def prompt(self, context: PrefixContext, side: Side) -> tuple[Tensor, Tensor]:
-        assert isinstance(context, TextContext)
-        ids, mask = padded(context.tokens, self.stop_ids[0], self.allowed.device, side)
-        return self.embed(ids), mask
-
-    def export(self, folder: str) -> None:
-        self.model.generation_config.suppress_tokens = (~self.allowed).nonzero().squeeze(-1).tolist()
-        self.model.save_pretrained(folder, state_dict=merged_state_dict(self.model), safe_serialization=True)
-        self.tokenizer.save_pretrained(folder)

@@ -14,7 +14,12 @@ from lightning_audiorl.data.mix.selection.base import (
     kind_of,
 )
 from lightning_audiorl.data.mix.selection.by_hypotheses import Hallucinating, Hard, Learnable
-from lightning_audiorl.data.mix.selection.by_metadata import EmptyReference, Everything, Length, RandomControl
+from lightning_audiorl.data.mix.selection.by_metadata import (
+    EmptyReference,
+    Everything,
+    Length,
+    RandomControl,
+)
 from lightning_audiorl.data.mix.selection.by_text import KeywordHeavy, RepeatedPhrases
 
 __all__ = [

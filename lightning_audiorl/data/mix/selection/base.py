@@ -25,7 +25,7 @@ class Candidate:
     Args:
         number: the row's place in the stream, from 0.
         row: the manifest row.
-        predicted: one entry per model that decoded the row; empty where nobody asked for hypotheses.
+        predicted: one entry per model that decoded the row; empty where no builder needs hypotheses.
     """
 
     number: int
@@ -35,17 +35,20 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A builder's word on one candidate.
-
-    Example: ``Verdict(True, "hallucination rate 0.75 over 4 samples (loop)", priority=0.75)`` keeps the row ahead of
-    all with a lower rate; ``Verdict(False, "hallucination rate below 0.25")`` removes it.
+    """What a builder decides on one candidate.
 
     Args:
         keep: whether the row may enter.
-        reason: of a kept row, why, with its figures; of a removed one the name of the rule, the same for all rows that
-            the rule removes, as these are counted.
+        reason: of a kept row, why, with what was measured; of a removed one the name of the rule, the same for all rows
+            that the rule removes, as these are counted.
         priority: higher enters first; equal ones in an order drawn by seed and row id.
         cell: rows compete for places within their cell only; see `SubsetBuilder.places`.
+
+    Example: the first keeps a row ahead of all with a lower rate, the second removes one.
+        >>> Verdict(True, "hallucination rate 0.75 over 4 samples (loop)", priority=0.75).keep
+        True
+        >>> Verdict(False, "hallucination rate below 0.25").keep
+        False
     """
 
     keep: bool
@@ -64,6 +67,16 @@ class SubsetBuilder(ABC):
         needs_hypotheses: whether `judge` reads ``candidate.predicted``.
         surveys: whether `survey` wants to see every row before the first is judged.
         like: name of the subset whose rows must be given to `matches` before the first row is judged; else None.
+
+    Example:
+        >>> class Questions(SubsetBuilder):
+        ...     def judge(self, candidate: Candidate) -> Verdict:
+        ...         asks = candidate.row.text.startswith(("who", "what", "when"))
+        ...         return Verdict(asks, "a question" if asks else "no question")
+        >>> rows = [Utterance(name, (), text, 1.0) for name, text in (("a", "who is it"), ("b", "it is me"))]
+        >>> chosen = choose(Questions(), lambda: [Candidate(n, row) for n, row in enumerate(rows)], seed=0)
+        >>> [choice.id for choice in chosen.choices], chosen.removed
+        (['a'], Counter({'no question': 1}))
     """
 
     needs_hypotheses: ClassVar[bool] = False
@@ -72,7 +85,10 @@ class SubsetBuilder(ABC):
 
     def __init__(self, num_rows: int | None = None) -> None:
         if num_rows is not None and num_rows < 1:
-            raise ValueError(f"{type(self).__name__}: want num_rows >= 1, or none for all rows; got {num_rows}")
+            raise ValueError(
+                f"{type(self).__name__}: want num_rows >= 1, or none for all rows; got {num_rows}"
+            )
+
         self.num_rows = num_rows
 
     def survey(self, candidate: Candidate) -> None:
@@ -130,11 +146,16 @@ class _Cell:
     entries: list[tuple[float, int, int, str, str]] = field(default_factory=list)
 
     def offer(self, verdict: Verdict, candidate: Candidate, key: tuple[str, int, str]) -> None:
+        """Take the row in where it is better than the worst; ties are broken by a draw keyed by ``key`` and its id."""
         full = self.most is not None and len(self.entries) >= self.most
+        # Most rows of a long stream end here, before their tie is drawn.
         if self.most == 0 or (full and verdict.priority < self.entries[0][0]):
             return
+
+        # In a heap the least stands first: of equal priorities the worst is the one with the largest draw.
         row_id = candidate.row.id
-        entry = (verdict.priority, -key_to_seed(*key, row_id), -candidate.number, row_id, verdict.reason)
+        draw = key_to_seed(*key, row_id)
+        entry = (verdict.priority, -draw, -candidate.number, row_id, verdict.reason)
         if full:
             heapq.heappushpop(self.entries, entry)
         else:
@@ -153,35 +174,46 @@ class _Selection:
     removed: Counter[str] = field(default_factory=Counter)
 
     def see(self, candidate: Candidate) -> None:
+        """Judge one row."""
         verdict = self.builder.judge(candidate)
         if not verdict.keep:
             self.removed[verdict.reason] += 1
             return
+
         if verdict.cell not in self.cells:
             places = self.builder.places(verdict.cell)
-            self.cells[verdict.cell] = _Cell(None if places is None else math.ceil(places * (1 + self.reserve)))
+            most = None if places is None else math.ceil(places * (1 + self.reserve))
+            self.cells[verdict.cell] = _Cell(most)
         self.cells[verdict.cell].offer(verdict, candidate, ("choose", self.seed, self.name))
 
     def chosen(self, num_seen: int) -> Chosen:
-        ranked = sorted(
-            ((entry, cell) for cell, held in self.cells.items() for entry in held.entries),
-            key=lambda pair: pair[0][:3],
-            reverse=True,
-        )
+        """All that the cells hold, best first.
+
+        Raises:
+            ValueError: nothing.
+        """
+        ranked = []
+        for cell, held in self.cells.items():
+            ranked += [(entry, cell) for entry in held.entries]
         self.cells.clear()
         if not ranked:
             raise ValueError(self._empty(num_seen))
-        choices = [
-            Choice(-number, row_id, reason, priority, cell) for (priority, _, number, row_id, reason), cell in ranked
-        ]
+
+        # By priority, then by the draw, then by the row's place.
+        ranked.sort(key=lambda pair: pair[0][:3], reverse=True)
+        choices = []
+        for (priority, _, minus_number, row_id, reason), cell in ranked:
+            choices.append(Choice(-minus_number, row_id, reason, priority, cell))
         return Chosen(choices, self.removed, num_seen)
 
     def _empty(self, num_seen: int) -> str:
-        who = f"subset {self.name!r} ({type(self.builder).__name__})" if self.name else type(self.builder).__name__
+        who = type(self.builder).__name__
+        if self.name:
+            who = f"subset {self.name!r} ({who})"
         if num_seen == 0:
             return f"{who} is empty: there was no row to choose from; name a source that has rows"
-        rules = ", ".join(f"{count:,} x {reason}" for reason, count in self.removed.most_common())
-        return f"{who} is empty: of {num_seen:,} rows removed: {rules}; relax that rule, or give other rows"
+        rules = [f"{count:,} x {reason}" for reason, count in self.removed.most_common()]
+        return f"{who} is empty: of {num_seen:,} rows removed: {', '.join(rules)}; relax that rule, or give other rows"
 
 
 def choose_many(
@@ -209,46 +241,82 @@ def choose_many(
     """
     if not 0 <= reserve < math.inf:
         raise ValueError(f"choose: want reserve >= 0 (a share of num_rows), got {reserve}")
-    selections = [_Selection(name, deepcopy(builder), seed, reserve) for name, builder in builders.items()]
+
+    selections = []
+    for name, builder in builders.items():
+        selections.append(_Selection(name, deepcopy(builder), seed, reserve))
+
     surveying = [selection.builder for selection in selections if selection.builder.surveys]
     if surveying:
-        for candidate in (surveyed or candidates)():
+        stream = candidates if surveyed is None else surveyed
+        for candidate in stream():
             for builder in surveying:
                 builder.survey(candidate)
+
+    # One pass serves all subsets: reading rows and their hypotheses is what takes the time.
     num_seen = 0
     for candidate in candidates():
         num_seen += 1
         for selection in selections:
             selection.see(candidate)
+
     return {selection.name: selection.chosen(num_seen) for selection in selections}
 
 
 def choose(
-    builder: SubsetBuilder, candidates: Callable[[], Iterable[Candidate]], seed: int, reserve: float = 0.25
+    builder: SubsetBuilder,
+    candidates: Callable[[], Iterable[Candidate]],
+    seed: int,
+    reserve: float = 0.25,
 ) -> Chosen:
-    """`choose_many` for one builder."""
+    """The rows of one subset, found in one pass over the stream (two where the builder surveys).
+
+    Args:
+        builder: the rule.
+        candidates: starts a pass over the same rows in the same order at each call.
+        seed: another seed breaks ties otherwise.
+        reserve: choices kept beyond the wanted number, as a share of it, so that refused rows can be replaced.
+
+    Raises:
+        ValueError: when the subset is empty: says which rule removed how many rows.
+    """
     return choose_many({"": builder}, candidates, seed, reserve)[""]
 
 
-def fill(builder: SubsetBuilder, choices: Iterable[Choice], admit: Callable[[Choice], bool]) -> list[Choice]:
+def fill(
+    builder: SubsetBuilder,
+    choices: Iterable[Choice],
+    admit: Callable[[Choice], bool],
+) -> list[Choice]:
     """The first choices that ``admit`` lets in, as many as the builder has places for.
 
     One that is refused is replaced by the next of its cell. Once a cell is full, ``admit`` is asked no more about it.
 
-    Example: places 2, choices a b c d, b refused -> a c.
+    Example: two places, and b is refused.
+        >>> from lightning_audiorl.data import Everything
+        >>> choices = [Choice(number, name, "every row", 0.0) for number, name in enumerate("abcd")]
+        >>> [choice.id for choice in fill(Everything(2), choices, lambda choice: choice.id != "b")]
+        ['a', 'c']
     """
     taken: list[Choice] = []
     filled: Counter[str] = Counter()
     for choice in choices:
         places = builder.places(choice.cell)
-        if (places is None or filled[choice.cell] < places) and admit(choice):
+        has_place = places is None or filled[choice.cell] < places
+        # Asking may mean reading audio, so it comes last.
+        if has_place and admit(choice):
             filled[choice.cell] += 1
             taken.append(choice)
     return taken
 
 
 def kind_of(row: Utterance) -> str:
-    """``extra["kind"]`` where a row has it, else "nonspeech" for an empty reference, else "speech"."""
+    """``extra["kind"]`` where a row has it, else "nonspeech" for an empty reference, else "speech".
+
+    Example:
+        >>> kind_of(Utterance("a", (), "one two", 1.5)), kind_of(Utterance("b", (), "", 1.5, extra={"kind": "hum"}))
+        ('speech', 'hum')
+    """
     kind = row.extra.get("kind")
     if isinstance(kind, str) and kind:
         return kind
@@ -268,5 +336,10 @@ def normalised(text: str, lang: str) -> str:
 
 
 def units_of(text: str, lang: str) -> list[str]:
-    """Words of the normalised text, or characters in languages without spaces."""
+    """Words of the normalised text, or characters in languages without spaces.
+
+    Example:
+        >>> units_of("One, two!", "en")
+        ['one', 'two']
+    """
     return split_units(normalised(text, lang), unit_of(lang))

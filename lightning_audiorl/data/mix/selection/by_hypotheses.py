@@ -7,8 +7,17 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import ClassVar, Literal
 
-from lightning_audiorl.data.mix.selection.base import Candidate, SubsetBuilder, Verdict, normalised, unit_of
-from lightning_audiorl.data.mix.selection.hypothesis_choice import HypothesisChoice
+from lightning_audiorl.data.mix.selection.base import (
+    Candidate,
+    SubsetBuilder,
+    Verdict,
+    normalised,
+    unit_of,
+)
+from lightning_audiorl.data.mix.selection.hypothesis_choice import (
+    HypothesisChoice,
+    pass_rate_verdict,
+)
 from lightning_audiorl.text import symmetric_error_rate
 
 
@@ -18,8 +27,11 @@ def disagreement(texts: Sequence[str], lang: str) -> float:
     Edits between two normalised texts over the length of the longer, in words, or characters in languages without
     spaces; so neither of two is the reference. Two empty texts agree.
 
-    Example: "a b", "a b", "a c" -> (0 + 0.5 + 0.5) / 3.
+    Example: (0 + 0.5 + 0.5) / 3.
+        >>> round(disagreement(["a b", "a b", "a c"], lang="en"), 4)
+        0.3333
     """
+    # Samples often are the same text: each pair of distinct ones is compared once.
     copies = Counter(normalised(text, lang) for text in texts)
     num_pairs = len(texts) * (len(texts) - 1) // 2
     total = 0.0
@@ -55,26 +67,36 @@ class Hard(SubsetBuilder):
         model: str | None = None,
     ) -> None:
         super().__init__(num_rows)
+
         if across not in ("samples", "models"):
             raise ValueError(f"Hard: across must be samples or models, got {across!r}")
         if across == "models" and model is not None:
             raise ValueError(f"Hard: across models compares all of them; leave model={model!r} out")
+
         if not 0 < min_disagreement <= max_disagreement <= 1:
             raise ValueError(
                 f"Hard: want 0 < min_disagreement <= max_disagreement <= 1; got {min_disagreement}, {max_disagreement}"
             )
-        self.across, self.min_disagreement, self.max_disagreement = across, min_disagreement, max_disagreement
+
+        self.across = across
+        self.min_disagreement = min_disagreement
+        self.max_disagreement = max_disagreement
         self._choice = HypothesisChoice("Hard", decodings, model, min_samples=2)
 
     def judge(self, candidate: Candidate) -> Verdict:
-        take = self._choice.of_models if self.across == "models" else self._choice.of_one_model
-        samples = take(candidate)
+        if self.across == "models":
+            samples = self._choice.of_models(candidate)
+        else:
+            samples = self._choice.of_one_model(candidate)
+
         found = disagreement([sample.text for sample in samples], candidate.row.lang)
         if found < self.min_disagreement:
             return Verdict(False, f"disagreement below {self.min_disagreement:g}")
         if found > self.max_disagreement:
             return Verdict(False, f"disagreement above {self.max_disagreement:g}")
-        return Verdict(True, f"disagreement {found:.2f} between {len(samples)} {self.across}", found)
+
+        reason = f"disagreement {found:.2f} between {len(samples)} {self.across}"
+        return Verdict(True, reason, priority=found)
 
 
 class Hallucinating(SubsetBuilder):
@@ -104,27 +126,37 @@ class Hallucinating(SubsetBuilder):
         min_samples: int = 1,
     ) -> None:
         super().__init__(num_rows)
+
         if not 0 < min_rate <= 1 or min_samples < 1:
-            raise ValueError(f"Hallucinating: want 0 < min_rate <= 1, min_samples >= 1; got {min_rate}, {min_samples}")
+            raise ValueError(
+                f"Hallucinating: want 0 < min_rate <= 1, min_samples >= 1; got {min_rate}, {min_samples}"
+            )
         if rules is not None and (isinstance(rules, str) or not rules):
-            raise ValueError(f"Hallucinating: rules must be a list of one or more names, got {rules!r}")
-        self.min_rate, self.rules = min_rate, None if rules is None else frozenset(rules)
+            raise ValueError(
+                f"Hallucinating: rules must be a list of one or more names, got {rules!r}"
+            )
+
+        self.min_rate = min_rate
+        self.rules = None if rules is None else frozenset(rules)
         self._choice = HypothesisChoice("Hallucinating", decodings, model, min_samples)
 
     def judge(self, candidate: Candidate) -> Verdict:
         samples = self._choice.of_one_model(candidate)
-        fired = [
-            [rule for rule in sample.rules if self.rules is None or rule in self.rules]
-            for sample in samples
-            if sample.rules
-        ]
-        rate = sum(map(bool, fired)) / len(samples)
+        num_fired = 0
+        names: set[str] = set()
+        for sample in samples:
+            fired = [rule for rule in sample.rules if self.rules is None or rule in self.rules]
+            num_fired += bool(fired)
+            names.update(fired)
+
+        rate = num_fired / len(samples)
         if rate == 0:
             return Verdict(False, "no rule fired")
         if rate < self.min_rate:
             return Verdict(False, f"hallucination rate below {self.min_rate:g}")
-        names = ", ".join(sorted({rule for rules in fired for rule in rules}))
-        return Verdict(True, f"hallucination rate {rate:.2f} over {len(samples)} samples ({names})", rate)
+        listed = ", ".join(sorted(names))
+        reason = f"hallucination rate {rate:.2f} over {len(samples)} samples ({listed})"
+        return Verdict(True, reason, rate)
 
 
 class Learnable(SubsetBuilder):
@@ -158,20 +190,19 @@ class Learnable(SubsetBuilder):
         min_samples: int = 2,
     ) -> None:
         super().__init__(num_rows)
+
         if not 0 <= low < high <= 1 or max_error_rate < 0 or min_samples < 2:
             raise ValueError(
                 "Learnable: want 0 <= low < high <= 1, max_error_rate >= 0, min_samples >= 2; got "
                 f"{low=}, {high=}, {max_error_rate=}, {min_samples=}"
             )
-        self.low, self.high, self.max_error_rate = low, high, max_error_rate
+
+        self.low = low
+        self.high = high
+        self.max_error_rate = max_error_rate
         self._choice = HypothesisChoice("Learnable", decodings, model, min_samples)
 
     def judge(self, candidate: Candidate) -> Verdict:
         samples = self._choice.of_one_model(candidate)
-        passed = sum(sample.errors.rate <= self.max_error_rate for sample in samples)
-        rate = passed / len(samples)
-        if rate <= self.low:
-            return Verdict(False, f"pass rate not above {self.low:g}")
-        if rate >= self.high:
-            return Verdict(False, f"pass rate not below {self.high:g}")
-        return Verdict(True, f"{passed} of {len(samples)} samples pass", rate * (1 - rate))
+        num_passed = sum(sample.errors.rate <= self.max_error_rate for sample in samples)
+        return pass_rate_verdict(num_passed, len(samples), self.low, self.high)

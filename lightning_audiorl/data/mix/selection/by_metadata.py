@@ -14,6 +14,10 @@ class Everything(SubsetBuilder):
 
     Args:
         num_rows: most rows kept; none keeps all.
+
+    Example:
+        >>> Everything(100).judge(Candidate(0, Utterance("a", (), "one two", 1.5))).reason
+        'every row'
     """
 
     def judge(self, candidate: Candidate) -> Verdict:
@@ -27,17 +31,24 @@ class RandomControl(SubsetBuilder):
     as many rows as that subset has there, and never one of that subset's own. Where a cell has too few others, it stays
     smaller. Kind: ``extra["kind"]`` of the row, else nonspeech where the text is empty, else speech.
 
-    Example: the subset "hard" has two rows of 3.2 s and 3.9 s and a non-speech row of 1.5 s;
-    ``RandomControl(like="hard", bin_s=1.0)`` draws two other rows of 3 s to 4 s with text, and one without text of 1 s
-    to 2 s.
-
     Args:
         num_rows: rows drawn; leave it out with ``like``.
         like: name of another subset of the same mix.
         bin_s: width of a duration bin, in seconds.
+
+    Example: a subset of two rows with text between 3 s and 4 s and of one without text between 1 s and 2 s.
+        >>> control = RandomControl(like="hard", bin_s=1.0)
+        >>> lengths_s = {"one": 3.2, "one two": 3.9, "": 1.5}
+        >>> control.matches([Utterance(f"hard {text}", (), text, length_s) for text, length_s in lengths_s.items()])
+        >>> control.judge(Candidate(0, Utterance("another", (), "ten", 3.5))).reason
+        "drawn at random like 'hard' (speech, 3 to 4 s)"
+        >>> control.places("speech, 3 to 4 s"), control.places("nonspeech, 1 to 2 s")
+        (2, 1)
     """
 
-    def __init__(self, num_rows: int | None = None, like: str | None = None, bin_s: float = 1.0) -> None:
+    def __init__(
+        self, num_rows: int | None = None, like: str | None = None, bin_s: float = 1.0
+    ) -> None:
         super().__init__(num_rows)
         if (num_rows is None) == (like is None):
             raise ValueError(
@@ -46,7 +57,10 @@ class RandomControl(SubsetBuilder):
             )
         if not bin_s > 0:
             raise ValueError(f"RandomControl: want bin_s > 0 seconds, got {bin_s}")
-        self.like, self.bin_s = like, bin_s
+
+        self.like = like
+        self.bin_s = bin_s
+        # Known when the other subset is built: rows of it per cell, and their ids.
         self._places: Counter[str] | None = None
         self._taken: frozenset[str] = frozenset()
 
@@ -58,7 +72,8 @@ class RandomControl(SubsetBuilder):
 
     def _cell(self, row: Utterance) -> str:
         low_s = int(row.duration_s / self.bin_s) * self.bin_s
-        return f"{kind_of(row)}, {low_s:g} to {low_s + self.bin_s:g} s"
+        high_s = low_s + self.bin_s
+        return f"{kind_of(row)}, {low_s:g} to {high_s:g} s"
 
     def places(self, cell: str) -> int | None:
         return self.num_rows if self._places is None else self._places[cell]
@@ -67,7 +82,10 @@ class RandomControl(SubsetBuilder):
         if self.like is None:
             return Verdict(True, "drawn at random")
         if self._places is None:
-            raise ValueError(f"RandomControl: build {self.like!r} first and give its rows to matches()")
+            raise ValueError(
+                f"RandomControl: build {self.like!r} first and give its rows to matches()"
+            )
+
         if candidate.row.id in self._taken:
             return Verdict(False, f"row of {self.like!r} itself")
         cell = self._cell(candidate.row)
@@ -79,19 +97,30 @@ class RandomControl(SubsetBuilder):
 class Length(SubsetBuilder):
     """Rows longer than one limit, or no longer than another (D2).
 
-    Example: ``Length(min_s=20)`` keeps rows longer than 20 s, ``Length(min_s=0, max_s=20)`` all others.
-
     Args:
         num_rows: most rows kept; none keeps all.
         min_s: rows must be longer than this, in seconds.
         max_s: and no longer than this; none: no limit.
+
+    Example:
+        >>> at_limit = Candidate(0, Utterance("a", (), "one two", 20.0))
+        >>> Length(min_s=20).judge(at_limit).reason
+        'not longer than 20 s'
+        >>> Length(min_s=0, max_s=20).judge(at_limit).reason
+        '20.0 s long'
     """
 
-    def __init__(self, num_rows: int | None = None, min_s: float = 20.0, max_s: float | None = None) -> None:
+    def __init__(
+        self, num_rows: int | None = None, min_s: float = 20.0, max_s: float | None = None
+    ) -> None:
         super().__init__(num_rows)
         if min_s < 0 or (max_s is not None and max_s <= min_s):
-            raise ValueError(f"Length: want 0 <= min_s < max_s, in seconds; got min_s={min_s}, max_s={max_s}")
-        self.min_s, self.max_s = min_s, max_s
+            raise ValueError(
+                f"Length: want 0 <= min_s < max_s, in seconds; got min_s={min_s}, max_s={max_s}"
+            )
+
+        self.min_s = min_s
+        self.max_s = max_s
 
     def judge(self, candidate: Candidate) -> Verdict:
         duration_s = candidate.row.duration_s
@@ -105,23 +134,31 @@ class Length(SubsetBuilder):
 class EmptyReference(SubsetBuilder):
     """Rows in which nothing is spoken: silence, noise, music. A recogniser must answer them with nothing.
 
-    Example: ``EmptyReference(kinds=["white", "hum"])`` keeps rows with an empty text whose ``extra["kind"]`` is one of
-    the two; without ``kinds`` every row with an empty text.
-
     Args:
         num_rows: most rows kept; none keeps all.
         kinds: wanted values of ``extra["kind"]`` ("nonspeech" is a row that names no kind); none: any.
+
+    Example:
+        >>> silence = Candidate(0, Utterance("a", (), "", 2.0, extra={"kind": "silence"}))
+        >>> EmptyReference().judge(silence).reason
+        'empty reference (silence)'
+        >>> EmptyReference(kinds=["white", "hum"]).judge(silence).reason
+        'kind not asked for'
     """
 
     def __init__(self, num_rows: int | None = None, kinds: Sequence[str] | None = None) -> None:
         super().__init__(num_rows)
         if kinds is not None and (isinstance(kinds, str) or not kinds):
-            raise ValueError(f"EmptyReference: kinds must be a list of one or more names, got {kinds!r}")
+            raise ValueError(
+                f"EmptyReference: kinds must be a list of one or more names, got {kinds!r}"
+            )
+
         self.kinds = None if kinds is None else frozenset(kinds)
 
     def judge(self, candidate: Candidate) -> Verdict:
         if candidate.row.text.strip():
             return Verdict(False, "reference not empty")
+
         kind = kind_of(candidate.row)
         if self.kinds is not None and kind not in self.kinds:
             return Verdict(False, "kind not asked for")

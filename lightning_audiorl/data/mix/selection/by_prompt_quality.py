@@ -17,15 +17,20 @@ from lightning_audiorl.types import Segment, Utterance
 SILENT_DB = -120.0
 #: Audio below this level counts as silent.
 SILENCE_BELOW_DB = -60.0
-_FRAME_S, _HOP_S = 0.025, 0.01
+
+_FRAME_S = 0.025
+_HOP_S = 0.01
+#: Frames weaker than the loudest one by more than this are taken for pauses.
 _ACTIVE_BELOW_LOUDEST_DB = 15.0
+#: The quietest tenth of the frames is taken for the noise.
 _NOISE_QUANTILE = 0.1
+_MAX_SNR_DB = 100.0
 _CLIPPED_AT = 0.99
 
 
 @dataclass(frozen=True)
 class PromptMeasures:
-    """What a prompt's waveform says of its recording.
+    """Quality of a prompt as a recording, measured from its waveform.
 
     Args:
         duration_s: length in seconds.
@@ -44,24 +49,52 @@ class PromptMeasures:
 
 
 def measure_prompt(waveform: Tensor, sample_rate_hz: int) -> PromptMeasures:
-    """The measures of a waveform [num_samples]; of one without samples those of silence."""
+    """The measures of a waveform [num_samples]; of one without samples those of silence.
+
+    Example:
+        >>> import torch
+        >>> speech = torch.cat([0.1 * torch.ones(8000), 0.001 * torch.ones(8000)])
+        >>> measures = measure_prompt(speech, sample_rate_hz=16000)
+        >>> measures.duration_s, round(measures.level_db), round(measures.snr_db)
+        (1.0, -20, 40)
+    """
     duration_s = waveform.numel() / sample_rate_hz
-    size = max(1, min(waveform.numel(), round(_FRAME_S * sample_rate_hz)))
     if not bool(waveform.any()):
-        return PromptMeasures(duration_s, 0.0, SILENT_DB, 0.0)
+        return PromptMeasures(duration_s, clipped=0.0, level_db=SILENT_DB, snr_db=0.0)
+
     clipped = float((waveform.abs() >= _CLIPPED_AT).float().mean())
-    powers = waveform.double().unfold(0, size, max(1, round(_HOP_S * sample_rate_hz))).square().mean(-1)
+    powers = _frame_powers(waveform, sample_rate_hz)
+    threshold = powers.max() * 10 ** (-_ACTIVE_BELOW_LOUDEST_DB / 10)
+    active = powers[powers >= threshold].mean()
+    noise = powers.quantile(_NOISE_QUANTILE)
+
+    level_db = float(10 * active.log10())
+    snr_db = float(10 * (active / noise).log10())
+    return PromptMeasures(
+        duration_s=duration_s,
+        clipped=clipped,
+        level_db=max(SILENT_DB, level_db),
+        snr_db=min(max(snr_db, 0.0), _MAX_SNR_DB),
+    )
+
+
+def _frame_powers(waveform: Tensor, sample_rate_hz: int) -> Tensor:
+    """[frames] float64, the mean power of every frame that is not digital silence; one frame at least."""
+    # A clip shorter than a frame is one frame of its own length.
+    size = max(1, min(waveform.numel(), round(_FRAME_S * sample_rate_hz)))
+    hop = max(1, round(_HOP_S * sample_rate_hz))
+    frames = waveform.double().unfold(0, size, hop)
+    powers = frames.square().mean(-1)
     powers = powers[powers > 0]
-    if powers.numel() == 0:  # what sounds lies behind the last whole frame
+
+    # The only samples that are not 0 may lie behind the last whole frame.
+    if powers.numel() == 0:
         powers = waveform.double().square().mean().reshape(1)
-    active = powers[powers >= powers.max() * 10 ** (-_ACTIVE_BELOW_LOUDEST_DB / 10)].mean()
-    snr_db = float(10 * (active / powers.quantile(_NOISE_QUANTILE)).log10())
-    level_db = max(SILENT_DB, float(10 * active.log10()))
-    return PromptMeasures(duration_s, clipped, level_db, min(max(snr_db, 0.0), 100.0))
+    return powers
 
 
 @dataclass(frozen=True)
-class _Heard:
+class _PromptKey:
     """What decides how a row's prompt sounds; effects draw by the row's id. Rows that share it are measured once."""
 
     segments: tuple[Segment, ...]
@@ -71,22 +104,34 @@ class _Heard:
 
 
 @lru_cache(maxsize=4096)
-def _measured(heard: _Heard, sample_rate_hz: int) -> PromptMeasures:
-    return measure_prompt(read_audio(heard.row, sample_rate_hz), sample_rate_hz)
+def _measured(key: _PromptKey, sample_rate_hz: int) -> PromptMeasures:
+    return measure_prompt(read_audio(key.row, sample_rate_hz), sample_rate_hz)
 
 
 def prompt_measures(row: Utterance, sample_rate_hz: int = 16000) -> PromptMeasures | None:
     """The measures of a row's speaker prompt; None where it has none.
 
     Raises:
-        AudioError: see `read_audio`.
+        AudioError: the prompt's audio is missing or unreadable; names the row.
+
+    Example:
+        >>> prompt_measures(Utterance(id="t1", segments=(), text="hello", duration_s=1.0)) is None
+        True
     """
     if not row.segments:
         return None
-    return _measured(_Heard(row.segments, row.effects, row.id if row.effects else "", row), sample_rate_hz)
+    key = _PromptKey(
+        segments=row.segments,
+        effects=row.effects,
+        effects_key=row.id if row.effects else "",
+        row=row,
+    )
+    return _measured(key, sample_rate_hz)
 
 
-def check_prompt(row: Utterance, waveform: Tensor, sample_rate_hz: int, limits_s: tuple[float, float]) -> None:
+def check_prompt(
+    row: Utterance, waveform: Tensor, sample_rate_hz: int, limits_s: tuple[float, float]
+) -> None:
     """Refuse a speaker prompt that a model cannot take a voice from.
 
     Args:
@@ -99,20 +144,27 @@ def check_prompt(row: Utterance, waveform: Tensor, sample_rate_hz: int, limits_s
         AudioError: too short, too long or silent; names row and files.
     """
     measures = measure_prompt(waveform, sample_rate_hz)
-    paths = [segment.audio_filepath for segment in row.segments]
-    files = ", ".join(dict.fromkeys(path for path in paths if not path.startswith(PREFIX))) or paths[0]
-    where = f"row {row.id!r}: speaker prompt {files}"
+    where = f"row {row.id!r}: speaker prompt {_files(row)}"
+
     shortest, longest = limits_s
     if not shortest <= measures.duration_s <= longest:
         raise AudioError(
             f"{where} is {measures.duration_s:.2f} s long, want {shortest:g} to {longest:g} s; give another prompt, or "
             "set data.init_args.prompt_s where the model can do with it"
         )
+
     if measures.level_db < SILENCE_BELOW_DB:
         raise AudioError(
             f"{where} is silent ({measures.level_db:.0f} dB of full scale, want {SILENCE_BELOW_DB:g} or more); give "
             "another prompt, or none"
         )
+
+
+def _files(row: Utterance) -> str:
+    """The files that a row's audio is joined from, each once; its address where it is synthetic throughout."""
+    paths = [segment.audio_filepath for segment in row.segments]
+    files = dict.fromkeys(path for path in paths if not path.startswith(PREFIX))
+    return ", ".join(files) or paths[0]
 
 
 class PromptRule(SubsetBuilder):
@@ -129,7 +181,9 @@ class PromptRule(SubsetBuilder):
 
     def judge(self, candidate: Candidate) -> Verdict:
         measures = prompt_measures(candidate.row, self.sample_rate_hz)
-        return Verdict(False, "no speaker prompt") if measures is None else self.judge_prompt(measures)
+        if measures is None:
+            return Verdict(False, "no speaker prompt")
+        return self.judge_prompt(measures)
 
     @abstractmethod
     def judge_prompt(self, prompt: PromptMeasures) -> Verdict:
@@ -144,15 +198,27 @@ class PromptDuration(PromptRule):
         max_s: longest prompt.
         num_rows: most rows kept; none keeps all.
         sample_rate_hz: the rate that prompts are measured at.
+
+    Example:
+        >>> short = PromptMeasures(duration_s=0.5, clipped=0.0, level_db=-25.0, snr_db=30.0)
+        >>> PromptDuration(min_s=1.0, max_s=15.0).judge_prompt(short).reason
+        'prompt shorter than 1 s'
     """
 
     def __init__(
-        self, min_s: float = 1.0, max_s: float = 15.0, num_rows: int | None = None, sample_rate_hz: int = 16000
+        self,
+        min_s: float = 1.0,
+        max_s: float = 15.0,
+        num_rows: int | None = None,
+        sample_rate_hz: int = 16000,
     ) -> None:
         super().__init__(num_rows, sample_rate_hz)
         if not 0 <= min_s <= max_s:
-            raise ValueError(f"PromptDuration: want 0 <= min_s <= max_s, in seconds; got {min_s}, {max_s}")
-        self.min_s, self.max_s = min_s, max_s
+            raise ValueError(
+                f"PromptDuration: want 0 <= min_s <= max_s, in seconds; got {min_s}, {max_s}"
+            )
+        self.min_s = min_s
+        self.max_s = max_s
 
     def judge_prompt(self, prompt: PromptMeasures) -> Verdict:
         if prompt.duration_s < self.min_s:
@@ -169,9 +235,16 @@ class PromptClipping(PromptRule):
         max_share: largest share of samples at 0.99 of full scale or beyond.
         num_rows: most rows kept; none keeps all.
         sample_rate_hz: the rate that prompts are measured at.
+
+    Example:
+        >>> clipped = PromptMeasures(duration_s=3.0, clipped=0.02, level_db=-25.0, snr_db=30.0)
+        >>> PromptClipping(max_share=0.001).judge_prompt(clipped).reason
+        "more than 0.001 of the prompt's samples clipped"
     """
 
-    def __init__(self, max_share: float = 0.001, num_rows: int | None = None, sample_rate_hz: int = 16000) -> None:
+    def __init__(
+        self, max_share: float = 0.001, num_rows: int | None = None, sample_rate_hz: int = 16000
+    ) -> None:
         super().__init__(num_rows, sample_rate_hz)
         if not 0 <= max_share < 1:
             raise ValueError(f"PromptClipping: want 0 <= max_share < 1, got {max_share}")
@@ -191,15 +264,27 @@ class PromptLoudness(PromptRule):
         max_db: highest level.
         num_rows: most rows kept; none keeps all.
         sample_rate_hz: the rate that prompts are measured at.
+
+    Example:
+        >>> quiet = PromptMeasures(duration_s=3.0, clipped=0.0, level_db=-55.0, snr_db=30.0)
+        >>> PromptLoudness(min_db=-50.0).judge_prompt(quiet).reason
+        'prompt quieter than -50 dB'
     """
 
     def __init__(
-        self, min_db: float = -50.0, max_db: float = -8.0, num_rows: int | None = None, sample_rate_hz: int = 16000
+        self,
+        min_db: float = -50.0,
+        max_db: float = -8.0,
+        num_rows: int | None = None,
+        sample_rate_hz: int = 16000,
     ) -> None:
         super().__init__(num_rows, sample_rate_hz)
         if not min_db <= max_db <= 0:
-            raise ValueError(f"PromptLoudness: want min_db <= max_db <= 0, in dB; got {min_db}, {max_db}")
-        self.min_db, self.max_db = min_db, max_db
+            raise ValueError(
+                f"PromptLoudness: want min_db <= max_db <= 0, in dB; got {min_db}, {max_db}"
+            )
+        self.min_db = min_db
+        self.max_db = max_db
 
     def judge_prompt(self, prompt: PromptMeasures) -> Verdict:
         if prompt.level_db < SILENCE_BELOW_DB:
@@ -219,13 +304,22 @@ class PromptNoise(PromptRule):
             pauses reads low: of 60 espeak prompts one in fifty reads under 12 dB, of FSDD's speaker nicolas under 13.
         num_rows: most rows kept; none keeps all.
         sample_rate_hz: the rate that prompts are measured at.
+
+    Example:
+        >>> noisy = PromptMeasures(duration_s=3.0, clipped=0.0, level_db=-25.0, snr_db=4.0)
+        >>> PromptNoise(min_snr_db=10.0).judge_prompt(noisy).reason
+        'signal-to-noise ratio of the prompt below 10 dB'
     """
 
-    def __init__(self, min_snr_db: float = 10.0, num_rows: int | None = None, sample_rate_hz: int = 16000) -> None:
+    def __init__(
+        self, min_snr_db: float = 10.0, num_rows: int | None = None, sample_rate_hz: int = 16000
+    ) -> None:
         super().__init__(num_rows, sample_rate_hz)
         self.min_snr_db = min_snr_db
 
     def judge_prompt(self, prompt: PromptMeasures) -> Verdict:
         if prompt.snr_db < self.min_snr_db:
-            return Verdict(False, f"signal-to-noise ratio of the prompt below {self.min_snr_db:g} dB")
+            return Verdict(
+                False, f"signal-to-noise ratio of the prompt below {self.min_snr_db:g} dB"
+            )
         return Verdict(True, f"prompt {prompt.snr_db:.0f} dB above its noise")

@@ -6,7 +6,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from lightning_audiorl.data.mix.selection.base import Candidate, SubsetBuilder, Verdict, unit_of, units_of
+from lightning_audiorl.data.mix.selection.base import (
+    Candidate,
+    SubsetBuilder,
+    Verdict,
+    unit_of,
+    units_of,
+)
 from lightning_audiorl.text.keywords import count_occurrences
 from lightning_audiorl.types import Utterance
 
@@ -14,54 +20,73 @@ Phrase = tuple[str, ...]
 
 
 def _joined(phrase: Phrase, lang: str) -> str:
-    return (" " if unit_of(lang) == "word" else "").join(phrase)
+    """The phrase as it is written in its language."""
+    space = " " if unit_of(lang) == "word" else ""
+    return space.join(phrase)
 
 
 def repeated_phrase(units: list[str], n: int) -> tuple[Phrase, int]:
     """The phrase of ``n`` units that stands most often without overlap, and how often; the earliest among equals.
 
-    Example: "a b c a b", n=2 -> (a, b), 2. Fewer than n units -> (), 0.
+    Example:
+        >>> repeated_phrase("a b c a b".split(), n=2)
+        (('a', 'b'), 2)
+        >>> repeated_phrase(["a"], n=2)
+        ((), 0)
     """
     counts: Counter[Phrase] = Counter()
-    free: dict[Phrase, int] = {}
+    # Where the next occurrence of a phrase may begin, so that "a a a" holds "a a" once.
+    free_from: dict[Phrase, int] = {}
     for i in range(len(units) - n + 1):
         phrase = tuple(units[i : i + n])
-        if i >= free.get(phrase, 0):
+        if i >= free_from.get(phrase, 0):
             counts[phrase] += 1
-            free[phrase] = i + n
+            free_from[phrase] = i + n
+
     return max(counts.items(), key=lambda item: item[1], default=((), 0))
 
 
 def phrase_said_again(units: list[str], n: int) -> tuple[Phrase, int]:
     """Of the phrases of ``n`` or more units that stand back to back, the one with most repeated units, and how often.
 
-    Example: "x a b a b a b y", n=2 -> (a, b), 3. None -> (), 0.
+    Example:
+        >>> phrase_said_again("x a b a b a b y".split(), n=2)
+        (('a', 'b'), 3)
+        >>> phrase_said_again("a b c".split(), n=2)
+        ((), 0)
     """
     best: tuple[Phrase, int] = ((), 0)
     most = 0
     for size in range(n, len(units) // 2 + 1):
+        # A run of `same` units, each equal to the one `size` before it, holds same // size further copies of a phrase.
         same = 0
         for i in range(len(units) - size):
             same = same + 1 if units[i] == units[i + size] else 0
             repeated = same - same % size
             if repeated > most:
-                start, most = i + 1 - same, repeated
-                best = tuple(units[start : start + size]), 1 + same // size
+                most = repeated
+                start = i + 1 - same
+                best = (tuple(units[start : start + size]), 1 + same // size)
     return best
 
 
 class RepeatedPhrases(SubsetBuilder):
     """Long sentences that say a phrase more than once (the second half of D1): a recogniser that loops passes unseen.
 
-    Example: ``RepeatedPhrases(min_words=6)`` keeps "one two three one two four": "one two" is said twice in 6 words.
-    With ``where="back_to_back"`` it does not, "one two one two three four" it keeps. The larger the share of words that
-    repeat a phrase, the earlier the row comes (here 2 of 6).
+    The larger the share of words that repeat a phrase, the earlier the row comes.
 
     Args:
         num_rows: most rows kept; none keeps all.
         min_words: fewest words of the sentence (characters in languages without spaces).
         phrase_words: fewest words of the phrase.
         where: anywhere in the sentence, or back_to_back.
+
+    Example:
+        >>> apart = Candidate(0, Utterance("a", (), "one two three one two four", 3.0))
+        >>> RepeatedPhrases(min_words=6).judge(apart).reason
+        '"one two" said 2 times in 6 words'
+        >>> RepeatedPhrases(min_words=6, where="back_to_back").judge(apart).reason
+        'no repeated phrase'
     """
 
     def __init__(
@@ -78,21 +103,30 @@ class RepeatedPhrases(SubsetBuilder):
                 f"{phrase_words=}, {min_words=}"
             )
         if where not in ("anywhere", "back_to_back"):
-            raise ValueError(f"RepeatedPhrases: where must be anywhere or back_to_back, got {where!r}")
-        self.min_words, self.phrase_words, self.where = min_words, phrase_words, where
+            raise ValueError(
+                f"RepeatedPhrases: where must be anywhere or back_to_back, got {where!r}"
+            )
+
+        self.min_words = min_words
+        self.phrase_words = phrase_words
+        self.where = where
 
     def judge(self, candidate: Candidate) -> Verdict:
         row = candidate.row
         units = units_of(row.text, row.lang)
         if len(units) < self.min_words:
             return Verdict(False, f"shorter than {self.min_words} words")
+
+        # A phrase that is not said twice anywhere is not said twice in a row either.
         phrase, times = repeated_phrase(units, self.phrase_words)
         if times > 1 and self.where == "back_to_back":
             phrase, times = phrase_said_again(units, self.phrase_words)
         if times < 2:
             return Verdict(False, "no repeated phrase")
+
         reason = f'"{_joined(phrase, row.lang)}" said {times} times in {len(units)} words'
-        return Verdict(True, reason, len(phrase) * (times - 1) / len(units))
+        num_repeated = len(phrase) * (times - 1)
+        return Verdict(True, reason, priority=num_repeated / len(units))
 
 
 class _Keywords:
@@ -100,24 +134,30 @@ class _Keywords:
 
     def __init__(self, keywords: Iterable[str], lang: str) -> None:
         self._by_first: dict[str, list[Phrase]] = defaultdict(list)
-        for units in dict.fromkeys(tuple(units_of(keyword, lang)) for keyword in keywords):
+        # Two keywords may be one when they are normalised.
+        distinct = dict.fromkeys(tuple(units_of(keyword, lang)) for keyword in keywords)
+        for units in distinct:
             if units:
                 self._by_first[units[0]].append(units)
 
     def count(self, units: list[str]) -> dict[Phrase, int]:
         """How often each keyword that is there stands in ``units``."""
-        near = [keyword for unit in set(units) & self._by_first.keys() for keyword in self._by_first[unit]]
-        counts = {keyword: count_occurrences(units, list(keyword)) for keyword in near}
-        return {keyword: count for keyword, count in counts.items() if count}
+        # Of thousands of keywords, only those whose first unit is there are looked for.
+        counts: dict[Phrase, int] = {}
+        for first in set(units) & self._by_first.keys():
+            for keyword in self._by_first[first]:
+                count = count_occurrences(units, list(keyword))
+                if count:
+                    counts[keyword] = count
+        return counts
 
 
 class KeywordHeavy(SubsetBuilder):
     """Rows full of keywords (D3): those of a list, those that rows name, or rare words found by their frequency.
 
-    Example: ``KeywordHeavy(keywords=["new york", "oslo"], min_keywords=2)`` keeps "from oslo to new york": 2 keywords
-    in 5 words, density 0.4. ``KeywordHeavy(rare_below=3, min_length=4)`` also counts words of four letters and more
-    that the whole stream says at most three times; for this the stream is read once before, and the count of each
-    distinct word is held in memory (about 100 bytes a word: a vocabulary grows far slower than its rows).
+    The most keywords per word come first. ``KeywordHeavy(rare_below=3, min_length=4)`` also counts words of four and
+    more letters that the whole stream says at most three times; for this the stream is read once before, and the count
+    of each distinct word is held in memory (about 100 bytes a word: a vocabulary grows far slower than its rows).
 
     Args:
         num_rows: most rows kept; none keeps all.
@@ -127,6 +167,12 @@ class KeywordHeavy(SubsetBuilder):
             all words (below 1); none: rare words do not count.
         min_length: fewest letters of a rare word.
         min_keywords: fewest keywords in the reference; one said twice counts twice.
+
+    Example:
+        >>> row = Utterance("a", (), "from oslo to new york", 2.0)
+        >>> verdict = KeywordHeavy(keywords=["new york", "oslo"], min_keywords=2).judge(Candidate(0, row))
+        >>> verdict.reason, verdict.priority
+        ('keywords: 2 in 5 words (new york, oslo)', 0.4)
     """
 
     def __init__(
@@ -139,18 +185,32 @@ class KeywordHeavy(SubsetBuilder):
         min_keywords: int = 1,
     ) -> None:
         super().__init__(num_rows)
+
         if isinstance(keywords, str) or not all(isinstance(word, str) for word in keywords):
             raise ValueError(f"KeywordHeavy: keywords must be a list of words, got {keywords!r}")
         if not keywords and not row_keywords and rare_below is None:
-            raise ValueError("KeywordHeavy: no keywords; give keywords, row_keywords: true, or rare_below")
+            raise ValueError(
+                "KeywordHeavy: no keywords; give keywords, row_keywords: true, or rare_below"
+            )
         if rare_below is not None and not rare_below > 0:
-            raise ValueError(f"KeywordHeavy: want rare_below > 0 (a count, or a share below 1), got {rare_below}")
+            raise ValueError(
+                f"KeywordHeavy: want rare_below > 0 (a count, or a share below 1), got {rare_below}"
+            )
         if min_length < 1 or min_keywords < 1:
-            raise ValueError(f"KeywordHeavy: want min_length, min_keywords >= 1; got {min_length}, {min_keywords}")
-        self.keywords, self.row_keywords, self.rare_below = tuple(keywords), row_keywords, rare_below
-        self.min_length, self.min_keywords = min_length, min_keywords
-        self._lists: dict[str, _Keywords] = {}
+            raise ValueError(
+                f"KeywordHeavy: want min_length, min_keywords >= 1; got {min_length}, {min_keywords}"
+            )
+
+        self.keywords = tuple(keywords)
+        self.row_keywords = row_keywords
+        self.rare_below = rare_below
+        self.min_length = min_length
+        self.min_keywords = min_keywords
         self.surveys = rare_below is not None
+
+        # The list by language, as each language normalises it in its own way.
+        self._lists: dict[str, _Keywords] = {}
+        # What the survey found: how often each word is said, and how many words in all.
         self._said: Counter[str] = Counter()
         self._num_said = 0
 
@@ -160,16 +220,21 @@ class KeywordHeavy(SubsetBuilder):
         self._num_said += len(units)
 
     def _rare(self, units: list[str]) -> dict[Phrase, int]:
+        """The rare words among ``units``, each with how often it stands there."""
         if self.rare_below is None:
             return {}
+
+        # A count, or a share of all words.
         most = self.rare_below if self.rare_below >= 1 else self.rare_below * self._num_said
-        return Counter((unit,) for unit in units if len(unit) >= self.min_length and self._said[unit] <= most)
+        long_enough = [unit for unit in units if len(unit) >= self.min_length]
+        return Counter((unit,) for unit in long_enough if self._said[unit] <= most)
 
     def found(self, row: Utterance) -> dict[Phrase, int]:
         """The keywords in a row's reference, each with how often it is said there."""
         units = units_of(row.text, row.lang)
         if row.lang not in self._lists:
             self._lists[row.lang] = _Keywords(self.keywords, row.lang)
+
         found = {**self._rare(units), **self._lists[row.lang].count(units)}
         if self.row_keywords and row.keywords:
             found |= _Keywords(row.keywords, row.lang).count(units)
@@ -181,8 +246,10 @@ class KeywordHeavy(SubsetBuilder):
         num_keywords = sum(found.values())
         if num_keywords < self.min_keywords:
             return Verdict(False, f"keywords below {self.min_keywords}")
+
         num_words = len(units_of(row.text, row.lang))
         names = sorted(_joined(keyword, row.lang) for keyword in found)
-        shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-        reason = f"keywords: {num_keywords} in {num_words} words ({shown})"
+        if len(names) > 5:
+            names = [*names[:5], "..."]
+        reason = f"keywords: {num_keywords} in {num_words} words ({', '.join(names)})"
         return Verdict(True, reason, num_keywords / num_words)

@@ -1,20 +1,27 @@
-"""Which rows of speech synthesis are fit for RL by what judges heard in the policy's own samples of them."""
+"""Which rows of speech synthesis are fit for RL, by what judges made of the policy's own samples of them."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from statistics import fmean, median
 from typing import ClassVar
 
-from lightning_audiorl.data.hypotheses.reader import Sample
+from lightning_audiorl.data.hypotheses.schema import Sample
 from lightning_audiorl.data.mix.selection.base import Candidate, SubsetBuilder, Verdict
-from lightning_audiorl.data.mix.selection.hypothesis_choice import HypothesisChoice
+from lightning_audiorl.data.mix.selection.hypothesis_choice import (
+    HypothesisChoice,
+    pass_rate_verdict,
+)
 from lightning_audiorl.types import Utterance
 
 
+@dataclass(eq=False)
 class SampleRule(SubsetBuilder):
     """A rule over the policy's own samples of a row, as judges heard them.
+
+    Every rule takes these arguments, by name, besides its own.
 
     Args:
         decodings: look at these decodings only, by name (sampled ones, if greedy ones are there too); none: at all.
@@ -25,20 +32,26 @@ class SampleRule(SubsetBuilder):
 
     needs_hypotheses: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        decodings: Sequence[str] | None = None,
-        model: str | None = None,
-        min_samples: int = 1,
-        num_rows: int | None = None,
-    ) -> None:
-        super().__init__(num_rows)
-        if min_samples < 1:
-            raise ValueError(f"{type(self).__name__}: want min_samples >= 1, got {min_samples}")
-        self._choice = HypothesisChoice(type(self).__name__, decodings, model, min_samples)
+    _: KW_ONLY
+    decodings: Sequence[str] | None = None
+    model: str | None = None
+    min_samples: int = 1
+    num_rows: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__init__(self.num_rows)
+        name = type(self).__name__
+        if self.min_samples < 1:
+            raise ValueError(f"{name}: want min_samples >= 1, got {self.min_samples}")
+
+        self._choice = HypothesisChoice(name, self.decodings, self.model, self.min_samples)
 
     def judge(self, candidate: Candidate) -> Verdict:
-        """Raises ValueError when the row has no samples, or samples of a model that does not speak."""
+        """Whether the row may be used.
+
+        Raises:
+            ValueError: the row has no samples, or samples of a model that does not speak.
+        """
         samples = self._choice.of_one_model(candidate)
         if any(sample.speech is None for sample in samples):
             raise ValueError(
@@ -52,6 +65,7 @@ class SampleRule(SubsetBuilder):
         """Whether a row may be used of which these are the samples; each has ``speech``."""
 
 
+@dataclass(eq=False)
 class PassRate(SampleRule):
     """Rows that the policy says well sometimes: their groups will have reward variance.
 
@@ -65,73 +79,64 @@ class PassRate(SampleRule):
         low: pass rate must be above it.
         high: pass rate must be below it.
         max_cer: highest character error rate of a sample that passes.
-        decodings: look at these decodings only, by name; none: at all.
-        model: whose samples, where files of several models are given.
-        min_samples: fewest samples a row must have.
-        num_rows: most rows kept; none keeps all.
+        min_samples: fewest samples a row must have: one alone has no variance.
     """
 
-    def __init__(
-        self,
-        low: float = 0.0,
-        high: float = 1.0,
-        max_cer: float = 0.05,
-        decodings: Sequence[str] | None = None,
-        model: str | None = None,
-        min_samples: int = 2,
-        num_rows: int | None = None,
-    ) -> None:
-        super().__init__(decodings, model, min_samples, num_rows)
-        if not 0 <= low < high <= 1 or max_cer < 0:
-            raise ValueError(f"PassRate: want 0 <= low < high <= 1, max_cer >= 0; got {low=}, {high=}, {max_cer=}")
-        self.low, self.high, self.max_cer = low, high, max_cer
+    low: float = 0.0
+    high: float = 1.0
+    max_cer: float = 0.05
+    min_samples: int = field(default=2, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.low < self.high <= 1 or self.max_cer < 0:
+            raise ValueError(
+                f"PassRate: want 0 <= low < high <= 1, max_cer >= 0; got low={self.low}, high={self.high}, "
+                f"max_cer={self.max_cer}"
+            )
 
     def judge_samples(self, row: Utterance, samples: list[Sample]) -> Verdict:
-        cers = [sample.speech.cer for sample in samples if sample.speech and sample.speech.cer is not None]
+        cers = [
+            sample.speech.cer
+            for sample in samples
+            if sample.speech and sample.speech.cer is not None
+        ]
         if not cers:
             return Verdict(False, "the judge failed on every sample")
-        passed = sum(cer <= self.max_cer for cer in cers)
-        rate = passed / len(cers)
-        if rate <= self.low:
-            return Verdict(False, f"pass rate not above {self.low:g}")
-        if rate >= self.high:
-            return Verdict(False, f"pass rate not below {self.high:g}")
-        return Verdict(True, f"{passed} of {len(cers)} samples pass", rate * (1 - rate))
+
+        num_passed = sum(cer <= self.max_cer for cer in cers)
+        return pass_rate_verdict(num_passed, len(cers), self.low, self.high)
 
 
+@dataclass(eq=False)
 class Similar(SampleRule):
     """Rows whose samples sound like their prompt: mean similarity, over the samples that have one, not below a floor.
 
     Args:
         min_similarity: the floor, a cosine.
-        decodings: look at these decodings only, by name; none: at all.
-        model: whose samples, where files of several models are given.
-        min_samples: fewest samples a row must have.
-        num_rows: most rows kept; none keeps all.
     """
 
-    def __init__(
-        self,
-        min_similarity: float = 0.5,
-        decodings: Sequence[str] | None = None,
-        model: str | None = None,
-        min_samples: int = 1,
-        num_rows: int | None = None,
-    ) -> None:
-        super().__init__(decodings, model, min_samples, num_rows)
-        if not -1 <= min_similarity <= 1:
-            raise ValueError(f"Similar: want -1 <= min_similarity <= 1, got {min_similarity}")
-        self.min_similarity = min_similarity
+    min_similarity: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not -1 <= self.min_similarity <= 1:
+            raise ValueError(f"Similar: want -1 <= min_similarity <= 1, got {self.min_similarity}")
 
     def judge_samples(self, row: Utterance, samples: list[Sample]) -> Verdict:
-        found = [s.speech.similarity for s in samples if s.speech and s.speech.similarity is not None]
+        found = [
+            s.speech.similarity for s in samples if s.speech and s.speech.similarity is not None
+        ]
         if not found:
             return Verdict(False, "no sample has a similarity")
-        if fmean(found) < self.min_similarity:
+
+        mean = fmean(found)
+        if mean < self.min_similarity:
             return Verdict(False, f"mean similarity below {self.min_similarity:g}")
-        return Verdict(True, f"mean similarity {fmean(found):.2f}")
+        return Verdict(True, f"mean similarity {mean:.2f}")
 
 
+@dataclass(eq=False)
 class TokenRate(SampleRule):
     """Rows that the policy speaks at a fair pace: speech tokens per second of expected speech.
 
@@ -141,25 +146,17 @@ class TokenRate(SampleRule):
     Args:
         low: slowest pace, in tokens per expected second.
         high: fastest.
-        decodings: look at these decodings only, by name; none: at all.
-        model: whose samples, where files of several models are given.
-        min_samples: fewest samples a row must have.
-        num_rows: most rows kept; none keeps all.
     """
 
-    def __init__(
-        self,
-        low: float,
-        high: float,
-        decodings: Sequence[str] | None = None,
-        model: str | None = None,
-        min_samples: int = 1,
-        num_rows: int | None = None,
-    ) -> None:
-        super().__init__(decodings, model, min_samples, num_rows)
-        if not 0 <= low <= high:
-            raise ValueError(f"TokenRate: want 0 <= low <= high, in tokens per second; got {low}, {high}")
-        self.low, self.high = low, high
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.low <= self.high:
+            raise ValueError(
+                f"TokenRate: want 0 <= low <= high, in tokens per second; got {self.low}, {self.high}"
+            )
 
     def judge_samples(self, row: Utterance, samples: list[Sample]) -> Verdict:
         rate = median(sample.num_tokens for sample in samples) / row.duration_s
@@ -170,32 +167,25 @@ class TokenRate(SampleRule):
         return Verdict(True, f"{rate:.1f} tokens per expected second")
 
 
+@dataclass(eq=False)
 class Stops(SampleRule):
     """Rows whose samples end by themselves.
 
     Args:
         max_share: largest share of samples that the length cap cut.
-        decodings: look at these decodings only, by name; none: at all.
-        model: whose samples, where files of several models are given.
-        min_samples: fewest samples a row must have.
-        num_rows: most rows kept; none keeps all.
     """
 
-    def __init__(
-        self,
-        max_share: float = 0.0,
-        decodings: Sequence[str] | None = None,
-        model: str | None = None,
-        min_samples: int = 1,
-        num_rows: int | None = None,
-    ) -> None:
-        super().__init__(decodings, model, min_samples, num_rows)
-        if not 0 <= max_share < 1:
-            raise ValueError(f"Stops: want 0 <= max_share < 1, got {max_share}")
-        self.max_share = max_share
+    max_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.max_share < 1:
+            raise ValueError(f"Stops: want 0 <= max_share < 1, got {self.max_share}")
 
     def judge_samples(self, row: Utterance, samples: list[Sample]) -> Verdict:
         cut = sum(not sample.finished for sample in samples) / len(samples)
         if cut > self.max_share:
-            return Verdict(False, f"more than {self.max_share:g} of the samples lack the stop token")
+            return Verdict(
+                False, f"more than {self.max_share:g} of the samples lack the stop token"
+            )
         return Verdict(True, f"{1 - cut:.2f} of the samples stop")

@@ -14,6 +14,15 @@ class Filters(SubsetBuilder):
     Args:
         rules: subset builders that need no places of their own (no `RandomControl` with ``like``).
         num_rows: most rows kept; none keeps all.
+
+    Example:
+        >>> from lightning_audiorl.types import Utterance
+        >>> rules = Filters([TextCharset("abcdefghijklmnopqrstuvwxyz "), TextLength(min_words=2)])
+        >>> for text in ("go home", "go", "Go home"):
+        ...     print(rules.judge(Candidate(0, Utterance("a", (), text, 1.0))).reason)
+        text within the charset; text of 2 words
+        text of fewer than 2 words
+        text has a character outside the charset
     """
 
     def __init__(self, rules: list[SubsetBuilder], num_rows: int | None = None) -> None:
@@ -26,6 +35,7 @@ class Filters(SubsetBuilder):
                     f"Filters.rules[{number}]: {type(rule).__name__} follows another subset or has its own num_rows; "
                     "give num_rows to Filters, and make such a rule a subset by itself"
                 )
+
         self.rules = rules
         self.surveys = any(rule.surveys for rule in rules)
 
@@ -35,6 +45,7 @@ class Filters(SubsetBuilder):
         return any(rule.needs_hypotheses for rule in self.rules)
 
     def survey(self, candidate: Candidate) -> None:
+        """Show the row to the rules that survey."""
         for rule in self.rules:
             if rule.surveys:
                 rule.survey(candidate)
@@ -46,7 +57,9 @@ class Filters(SubsetBuilder):
             if not verdict.keep:
                 return verdict
             verdicts.append(verdict)
-        return Verdict(True, "; ".join(v.reason for v in verdicts), sum(v.priority for v in verdicts))
+
+        reason = "; ".join(verdict.reason for verdict in verdicts)
+        return Verdict(True, reason, sum(verdict.priority for verdict in verdicts))
 
 
 class TextCharset(SubsetBuilder):
@@ -55,12 +68,20 @@ class TextCharset(SubsetBuilder):
     Args:
         charset: all characters that a text may have, such as "abcdefghijklmnopqrstuvwxyz '".
         num_rows: most rows kept; none keeps all.
+
+    Example:
+        >>> from lightning_audiorl.types import Utterance
+        >>> TextCharset("abc ").judge(Candidate(0, Utterance("a", (), "a bad cab", 1.0))).keep
+        False
     """
 
     def __init__(self, charset: str, num_rows: int | None = None) -> None:
         super().__init__(num_rows)
         if not charset:
-            raise ValueError("TextCharset: the charset is empty; name every character that a text may have")
+            raise ValueError(
+                "TextCharset: the charset is empty; name every character that a text may have"
+            )
+
         self.charset = charset
 
     def judge(self, candidate: Candidate) -> Verdict:
@@ -78,6 +99,11 @@ class TextLength(SubsetBuilder):
         min_words: fewest words (parted by spaces).
         max_words: most words; none: no limit.
         num_rows: most rows kept; none keeps all.
+
+    Example:
+        >>> from lightning_audiorl.types import Utterance
+        >>> TextLength(max_words=2).judge(Candidate(0, Utterance("a", (), "one two three", 1.0))).reason
+        'text of more than 2 words'
     """
 
     def __init__(
@@ -91,11 +117,18 @@ class TextLength(SubsetBuilder):
         super().__init__(num_rows)
         for unit, low, high in (("chars", min_chars, max_chars), ("words", min_words, max_words)):
             if low < 0 or (high is not None and high < low):
-                raise ValueError(f"TextLength: want 0 <= min_{unit} <= max_{unit}; got {low}, {high}")
-        self.min_chars, self.max_chars, self.min_words, self.max_words = min_chars, max_chars, min_words, max_words
+                raise ValueError(
+                    f"TextLength: want 0 <= min_{unit} <= max_{unit}; got {low}, {high}"
+                )
+
+        self.min_chars = min_chars
+        self.max_chars = max_chars
+        self.min_words = min_words
+        self.max_words = max_words
 
     def judge(self, candidate: Candidate) -> Verdict:
-        num_chars, num_words = len(candidate.row.text), len(candidate.row.text.split())
+        num_chars = len(candidate.row.text)
+        num_words = len(candidate.row.text.split())
         for unit, number, low, high in (
             ("characters", num_chars, self.min_chars, self.max_chars),
             ("words", num_words, self.min_words, self.max_words),

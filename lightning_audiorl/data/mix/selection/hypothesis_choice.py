@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lightning_audiorl.data.hypotheses.reader import Predicted, Sample
-from lightning_audiorl.data.mix.selection.base import Candidate
+from lightning_audiorl.data.mix.selection.base import Candidate, Verdict
 
 
 class HypothesisChoice:
@@ -18,10 +18,17 @@ class HypothesisChoice:
         min_samples: fewest samples that the builder can work with.
     """
 
-    def __init__(self, who: str, decodings: Sequence[str] | None, model: str | None, min_samples: int) -> None:
+    def __init__(
+        self, who: str, decodings: Sequence[str] | None, model: str | None, min_samples: int
+    ) -> None:
         if decodings is not None and (isinstance(decodings, str) or not decodings):
-            raise ValueError(f"{who}: decodings must be a list of one or more names, got {decodings!r}")
-        self.who, self.model, self.min_samples = who, model, min_samples
+            raise ValueError(
+                f"{who}: decodings must be a list of one or more names, got {decodings!r}"
+            )
+
+        self.who = who
+        self.model = model
+        self.min_samples = min_samples
         self.decodings = None if decodings is None else frozenset(decodings)
 
     def of_one_model(self, candidate: Candidate) -> list[Sample]:
@@ -31,15 +38,23 @@ class HypothesisChoice:
             ValueError: naming the row, when the model or samples are missing, or several models leave a choice.
         """
         predicted = self._predicted(candidate)
+        # Without a name there must be one model only: another would silently change the subset.
         if self.model is not None:
             predicted = tuple(one for one in predicted if one.model == self.model)
         if len(predicted) != 1:
             models = ", ".join(repr(one.model) for one in candidate.predicted)
-            wanted = "name one of them as model" if self.model is None else f"none of them is {self.model!r}"
+            wanted = (
+                "name one of them as model"
+                if self.model is None
+                else f"none of them is {self.model!r}"
+            )
             raise self._error(candidate, f"has hypotheses of {models}; {wanted}")
+
         samples = self._asked_for(predicted[0])
         if len(samples) < self.min_samples:
-            raise self._error(candidate, self._too_few(predicted[0], len(samples), self.min_samples))
+            raise self._error(
+                candidate, self._too_few(predicted[0], len(samples), self.min_samples)
+            )
         return samples
 
     def of_models(self, candidate: Candidate) -> list[Sample]:
@@ -51,8 +66,10 @@ class HypothesisChoice:
         predicted = self._predicted(candidate)
         if len(predicted) < 2:
             raise self._error(
-                candidate, f"has hypotheses of {predicted[0].model!r} only; run `audiorl predict` with a second model"
+                candidate,
+                f"has hypotheses of {predicted[0].model!r} only; run `audiorl predict` with a second model",
             )
+
         firsts = []
         for one in predicted:
             samples = self._asked_for(one)
@@ -63,14 +80,21 @@ class HypothesisChoice:
 
     def _predicted(self, candidate: Candidate) -> tuple[Predicted, ...]:
         if not candidate.predicted:
-            raise self._error(candidate, "has no hypotheses; run `audiorl predict` on its manifest and name the file")
+            raise self._error(
+                candidate,
+                "has no hypotheses; run `audiorl predict` on its manifest and name the file",
+            )
         return candidate.predicted
 
     def _asked_for(self, predicted: Predicted) -> list[Sample]:
-        return [s for s in predicted.samples if self.decodings is None or s.decoding in self.decodings]
+        return [
+            s for s in predicted.samples if self.decodings is None or s.decoding in self.decodings
+        ]
 
     def _too_few(self, predicted: Predicted, found: int, least: int) -> str:
-        of = "" if self.decodings is None else f" of decoding {' or '.join(sorted(self.decodings))}"
+        of = ""
+        if self.decodings is not None:
+            of = f" of decoding {' or '.join(sorted(self.decodings))}"
         names = ", ".join(sorted({sample.decoding for sample in predicted.samples})) or "none"
         return (
             f"has {found} samples{of} by {predicted.model!r}, needs {least} or more "
@@ -79,3 +103,22 @@ class HypothesisChoice:
 
     def _error(self, candidate: Candidate, problem: str) -> ValueError:
         return ValueError(f"{self.who}: row {candidate.row.id!r} {problem}")
+
+
+def pass_rate_verdict(num_passed: int, num_samples: int, low: float, high: float) -> Verdict:
+    """Keeps a row whose pass rate p lies strictly between the bounds, the largest p (1 - p) first.
+
+    Rewards of a group vary most where half of its samples pass; where none or all do, there is nothing to learn.
+
+    Example:
+        >>> pass_rate_verdict(1, 4, low=0.0, high=1.0).priority
+        0.1875
+        >>> pass_rate_verdict(4, 4, low=0.0, high=1.0).reason
+        'pass rate not below 1'
+    """
+    rate = num_passed / num_samples
+    if rate <= low:
+        return Verdict(False, f"pass rate not above {low:g}")
+    if rate >= high:
+        return Verdict(False, f"pass rate not below {high:g}")
+    return Verdict(True, f"{num_passed} of {num_samples} samples pass", rate * (1 - rate))

@@ -1,0 +1,105 @@
+"""The evaluation hooks of every algorithm: named sets, under named decodings, as metrics by set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from lightning import Trainer
+
+from lightning_audiorl.engine.evaluator import Evaluator, flat_metrics
+from lightning_audiorl.metrics.specs import is_monitored
+from lightning_audiorl.models.policy import Policy
+from lightning_audiorl.strategies.phases import Phase, PhaseClock
+from lightning_audiorl.types import Hypothesis, PromptBatch
+
+
+class EvaluatedModule(Protocol):
+    """What the hooks need of the LightningModule that they are mixed into."""
+
+    policy: Policy
+    evaluator: Evaluator
+    clock: PhaseClock
+    seed: int
+    rl_step: int
+    evaluations: list[dict[str, Any]]
+
+    @property
+    def trainer(self) -> Trainer: ...
+
+    def phase(self, name: Phase) -> AbstractContextManager[None]: ...
+
+    def write_metrics(self, metrics: Mapping[str, float]) -> None: ...
+
+    def log_dict(self, dictionary: Any, *, logger: bool | None, batch_size: int | None) -> None: ...
+
+    def _set_names(self, kind: str) -> list[str]: ...
+
+    def _evaluate(self, batch: PromptBatch, set_index: int) -> None: ...
+
+    def _finish_evaluation(self, kind: str) -> None: ...
+
+
+class EvaluationHooks:
+    """Mixed into a LightningModule, before it among the bases."""
+
+    @property
+    def last_hypotheses(self: EvaluatedModule) -> dict[str, list[list[Hypothesis]]]:
+        """Groups of the last evaluation by set, the first 64 rows, under the first decoding."""
+        return self.evaluator.last_hypotheses
+
+    def _set_names(self: EvaluatedModule, kind: str) -> list[str]:
+        """Names of the data module's sets; numbered where loaders were given without names."""
+        sets = getattr(getattr(self.trainer, "datamodule", None), kind, None)
+        if isinstance(sets, Mapping):
+            return list(sets)
+        loaders = self.trainer.val_dataloaders if kind == "val" else self.trainer.test_dataloaders
+        return [
+            f"set{number}" for number in range(len(loaders) if isinstance(loaders, list) else 1)
+        ]
+
+    def _evaluate(self: EvaluatedModule, batch: PromptBatch, set_index: int) -> None:
+        with self.policy.evaluating():
+            self.evaluator.update(self.policy, batch, set_index, self.seed, self.phase)
+
+    def _finish_evaluation(self: EvaluatedModule, kind: str) -> None:
+        results = self.evaluator.compute()
+        self.clock.reset()
+        self.evaluations.append({"rl_step": self.rl_step, "kind": kind, "results": results})
+
+        flat = flat_metrics(kind, results)
+        self.write_metrics(flat)
+
+        # What a checkpoint or an early stop may monitor; the sanity check before training is no evaluation.
+        if not self.trainer.sanity_checking:
+            monitored = {key: value for key, value in flat.items() if is_monitored(key)}
+            self.log_dict(monitored, logger=False, batch_size=1)
+
+    def on_validation_epoch_start(self: EvaluatedModule) -> None:
+        """Begin the metrics of every ``val`` set of the data module."""
+        self.evaluator.begin(self._set_names("val"))
+
+    def on_test_epoch_start(self: EvaluatedModule) -> None:
+        """Begin the metrics of every ``test`` set of the data module."""
+        self.evaluator.begin(self._set_names("test"))
+
+    def validation_step(
+        self: EvaluatedModule, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Decode one batch of the set number ``dataloader_idx`` under every decoding."""
+        self._evaluate(batch, dataloader_idx)
+
+    def test_step(
+        self: EvaluatedModule, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Decode one batch of the set number ``dataloader_idx`` under every decoding."""
+        self._evaluate(batch, dataloader_idx)
+
+    def on_validation_epoch_end(self: EvaluatedModule) -> None:
+        """Log ``val/<set>/<metric>`` and append to ``evaluations``."""
+        self._finish_evaluation("val")
+
+    def on_test_epoch_end(self: EvaluatedModule) -> None:
+        """Log ``test/<set>/<metric>`` and append to ``evaluations``."""
+        self._finish_evaluation("test")

@@ -1,0 +1,125 @@
+"""Evaluation of named sets under named decodings, the same for every algorithm."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from itertools import chain, product
+
+from torchmetrics import Metric
+
+from lightning_audiorl.engine.rollout import hypotheses
+from lightning_audiorl.judges.panel import JudgePanel
+from lightning_audiorl.metrics import SetEvaluation
+from lightning_audiorl.models.policy import Policy, SampleKey
+from lightning_audiorl.strategies.phases import Phase
+from lightning_audiorl.types import Decoding, Hypothesis, PromptBatch
+
+#: Rows of each set whose hypotheses are kept for reports.
+MAX_KEPT_ROWS = 64
+
+
+@dataclass(frozen=True)
+class EvalDecoding:
+    """How a set is decoded for its metrics.
+
+    Args:
+        decoding: greedy by default.
+        num_samples: hypotheses per utterance; metrics are over all of them.
+
+    Example:
+        >>> EvalDecoding().decoding.temperature
+        0.0
+    """
+
+    decoding: Decoding = field(default_factory=lambda: Decoding(temperature=0.0))
+    num_samples: int = 1
+
+
+class Evaluator:
+    """Collects metrics by set and decoding.
+
+    The first decoding's metrics are named ``<set>/<metric>``, the others' ``<set>/<decoding>/<metric>``.
+
+    Attributes:
+        last_hypotheses: groups by set, the first 64 rows, under the first decoding.
+    """
+
+    def __init__(
+        self, decodings: Mapping[str, EvalDecoding], evaluation: SetEvaluation, panel: JudgePanel
+    ) -> None:
+        self.decodings = dict(decodings)
+        self.evaluation = evaluation
+        self.panel = panel
+        self.set_names: list[str] = []
+        self.last_hypotheses: dict[str, list[list[Hypothesis]]] = {}
+        self._metrics: dict[tuple[str, str], Metric] = {}
+
+    def begin(self, set_names: Sequence[str]) -> None:
+        """Begin the metrics of every set anew."""
+        self.set_names = list(set_names)
+        self.last_hypotheses = {name: [] for name in set_names}
+        self._metrics = {}
+        for name, decoding in product(set_names, self.decodings):
+            self._metrics[name, decoding] = self.evaluation.new()
+
+    def update(
+        self,
+        policy: Policy,
+        batch: PromptBatch,
+        set_index: int,
+        seed: int,
+        phase: Callable[[Phase], AbstractContextManager[None]],
+    ) -> None:
+        """Encode one batch of the set number ``set_index`` once, and decode and measure it under every decoding."""
+        name = self.set_names[set_index]
+        start = time.perf_counter()
+        with phase("encode"):
+            context = policy.encode(batch)
+        encode_s = time.perf_counter() - start
+
+        first: list[list[Hypothesis]] | None = None
+        for label, how in self.decodings.items():
+            start = time.perf_counter()
+            # No RL step in the key: at every step a set is decoded with the same draws.
+            key = SampleKey(seed, 0, f"evaluate/{label}")
+            with phase("rollout"):
+                rollout = policy.sample(context, how.num_samples, how.decoding, key)
+
+            with phase("reward"):
+                groups = hypotheses(policy, batch, rollout, context)
+                seconds = encode_s + time.perf_counter() - start
+                self._metrics[name, label].update(list(chain.from_iterable(groups)), seconds)
+            first = first or groups
+
+        kept = self.last_hypotheses[name]
+        room = max(0, MAX_KEPT_ROWS - len(kept))
+        kept.extend(self.panel.with_transcripts((first or [])[:room]))
+        self.panel.clear()
+
+    def compute(self) -> dict[str, dict[str, float]]:
+        """Metrics by "<set>" or "<set>/<decoding>"."""
+        main = next(iter(self.decodings))
+        results: dict[str, dict[str, float]] = {}
+        for (name, label), metric in self._metrics.items():
+            values = {key: float(value) for key, value in metric.compute().items()}
+            results[name if label == main else f"{name}/{label}"] = values
+        return results
+
+
+def flat_metrics(kind: str, results: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Finite metrics by log key.
+
+    Example:
+        >>> flat_metrics("val", {"long": {"wer": 0.25, "cer": float("nan")}})
+        {'val/long/wer': 0.25}
+    """
+    flat = {}
+    for set_name, metrics in results.items():
+        for name, value in metrics.items():
+            if math.isfinite(value):
+                flat[f"{kind}/{set_name}/{name}"] = value
+    return flat

@@ -1,0 +1,133 @@
+"""The rollout of a step: sampling passes over its prompts, and samples as hypotheses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from lightning_audiorl.losses.step import RLStep
+from lightning_audiorl.models.policy import Context, Policy, SampleKey
+from lightning_audiorl.ops.join import join_rollouts
+from lightning_audiorl.types import Decoding, Hypothesis, PromptBatch, Rollout, Scores
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Draws G samples of each prompt.
+
+    Args:
+        group_size: G, at least 2: an advantage compares samples.
+        decoding: temperature above 0.
+        batch_size: prompts (whole groups) per sampling pass; 0 takes all at once.
+
+    Example:
+        >>> Sampler(group_size=1)
+        Traceback (most recent call last):
+        ...
+        ValueError: group_size must be at least 2, got 1: an advantage compares samples
+    """
+
+    group_size: int = 8
+    decoding: Decoding = field(default_factory=Decoding)
+    batch_size: int = 0
+
+    def __post_init__(self) -> None:
+        if self.group_size < 2:
+            raise ValueError(
+                f"group_size must be at least 2, got {self.group_size}: an advantage compares samples"
+            )
+        if self.decoding.temperature == 0:
+            raise ValueError("decoding.temperature is 0: a greedy group has no variance; use 1.0")
+        if self.batch_size < 0:
+            raise ValueError(f"rollout_batch_size: want batch sizes >= 0, got {self.batch_size}")
+
+    def sample(
+        self, policy: Policy, batch: PromptBatch, context: Context, key: SampleKey
+    ) -> Rollout:
+        """Tokens [B, G, T] of the batch's prompts, in passes over prompts of neighbouring durations."""
+        # Draws are keyed by prompt and sample: passes change no token.
+        size = self.batch_size or len(batch)
+        by_duration = sorted(range(len(batch)), key=lambda i: int(batch.num_samples[i]))
+
+        rollouts = []
+        for start in range(0, len(batch), size):
+            index = by_duration[start : start + size]
+            rollout = policy.sample(context.select(index), self.group_size, self.decoding, key)
+            rollouts.append((index, rollout))
+        return join_rollouts(rollouts)
+
+
+def hypotheses(
+    policy: Policy, batch: PromptBatch, rollout: Rollout, context: Context
+) -> list[list[Hypothesis]]:
+    """B groups of G decoded samples, as rewards and metrics take them.
+
+    Speech gets the speaker prompt that it was made from, one tensor for its group.
+    """
+    decoded = policy.decode(rollout, context)
+    lengths = rollout.lengths.tolist()
+    finished = rollout.finished.tolist()
+
+    groups: list[list[Hypothesis]] = []
+    for b, (row, samples) in enumerate(zip(batch.rows, decoded, strict=True)):
+        speaker_prompt: Tensor | None = None
+        group = []
+        for sample, length, is_finished in zip(samples, lengths[b], finished[b], strict=True):
+            if isinstance(sample, str):
+                group.append(Hypothesis(row, sample, length, is_finished))
+                continue
+
+            # One tensor for the group: judges of the voice embed it once.
+            if speaker_prompt is None:
+                speaker_prompt = batch.waveform[b, : int(batch.num_samples[b])].float().cpu()
+            speech = sample
+            if len(speaker_prompt):
+                speech = replace(
+                    sample, prompt=speaker_prompt, prompt_sample_rate_hz=batch.sample_rate_hz
+                )
+            group.append(Hypothesis(row, "", length, is_finished, speech))
+        groups.append(group)
+    return groups
+
+
+def unrewarded(rollout: Rollout) -> Scores:
+    """Scores of samples that nothing rewards: 0, and all of them valid."""
+    zeros = torch.zeros(rollout.finished.shape, device=rollout.tokens.device)
+    return Scores(zeros, torch.ones_like(rollout.finished), {})
+
+
+def rollout_metrics(step: RLStep) -> dict[str, float]:
+    """Metrics of lengths, and of what sample filters and dynamic sampling left out."""
+    rollout = step.rollout
+    metrics = {
+        "used_share": float(step.advantages.used.float().mean()),
+        "length/mean": float(rollout.lengths.float().mean()),
+        "length/max": float(rollout.lengths.max()),
+        "unfinished_share": 1 - float(rollout.finished.float().mean()),
+    }
+    metrics |= {f"dropped/{name}": float(count) for name, count in step.dropped.items()}
+    return metrics | step.refill
+
+
+def reward_metrics(step: RLStep) -> dict[str, float]:
+    """Metrics of the rewards and their components, and of groups that they do not tell apart."""
+    scores = step.scores
+    num_groups = len(step.batch)
+    metrics = {
+        "zero_variance_share": step.advantages.num_zero_variance / num_groups,
+        "dropped_group_share": step.advantages.num_dropped / num_groups,
+        "invalid_share": 1 - float(scores.valid.float().mean()),
+    }
+    metrics |= {f"reward_failures/{name}": float(count) for name, count in scores.failures.items()}
+
+    components = {"": scores.total} | {
+        f"{name}/": component for name, component in scores.parts.items()
+    }
+    for name, values in components.items():
+        # A component of weight 0 may fail on a sample that is valid all the same.
+        kept = values[scores.valid & ~values.isnan()]
+        metrics[f"reward/{name}mean"] = float(kept.mean()) if len(kept) else float("nan")
+        metrics[f"reward/{name}std"] = float(kept.std()) if len(kept) > 1 else 0.0
+    return metrics

@@ -1,0 +1,1 @@
+"""The models that judge: recognisers, speaker encoders and quality predictors."""

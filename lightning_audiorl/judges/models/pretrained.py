@@ -1,0 +1,205 @@
+"""Judges of models that others made: our own recognition policies, and what transformers loads."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from torchaudio.functional import resample
+from transformers import (
+    AutoFeatureExtractor,
+    AutoModelForAudioXVector,
+    AutoModelForCTC,
+    AutoModelForSpeechSeq2Seq,
+    AutoProcessor,
+)
+
+from lightning_audiorl.judges.base import AsrJudge, SpeakerEncoder
+from lightning_audiorl.models.policy import Policy, SampleKey
+from lightning_audiorl.types import Decoding, PromptBatch, Utterance
+
+
+class PolicyJudge(AsrJudge):
+    """A recognition policy as a judge: greedy by default.
+
+    Args:
+        policy: any that turns audio into text; frozen from now on.
+        name: see Judge.
+        decoding: greedy, or the sampling parameters; draws are keyed by the row's id.
+        sample_rate_hz: that the policy's model wants.
+        batch_size: clips per pass.
+        min_duration_s: shorter speech is lengthened by silence.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        name: str = "policy",
+        decoding: Decoding | None = None,
+        sample_rate_hz: int = 16000,
+        batch_size: int = 16,
+        min_duration_s: float = 0.1,
+    ) -> None:
+        super().__init__(name, sample_rate_hz, batch_size, min_duration_s)
+        self.policy = policy
+        self.decoding = decoding or Decoding(temperature=0.0)
+        self.freeze()
+
+    def listen(self, waveforms: list[Tensor], rows: list[Utterance]) -> list[str | None]:
+        lengths = [len(wave) for wave in waveforms]
+
+        # Without the text: a judge must not read what it is to recognise.
+        blind = tuple(
+            replace(
+                row,
+                segments=(),
+                text="",
+                duration_s=length / self.sample_rate_hz,
+                extra={},
+                keywords=(),
+            )
+            for row, length in zip(rows, lengths, strict=True)
+        )
+
+        batch = PromptBatch(
+            pad_sequence(waveforms, batch_first=True),
+            torch.tensor(lengths, device=self.device),
+            self.sample_rate_hz,
+            blind,
+        )
+
+        context = self.policy.encode(batch)
+        rollout = self.policy.sample(context, 1, self.decoding, SampleKey(0, 0, "judge"))
+
+        # One sample per clip; a policy that speaks gives no text.
+        texts = [samples[0] for samples in self.policy.decode(rollout, context)]
+        return [text if isinstance(text, str) else None for text in texts]
+
+
+class TransformersJudge(AsrJudge):
+    """Any recogniser of transformers: CTC (Wav2Vec2, HuBERT, ...) or encoder-decoder (Whisper, ...).
+
+    Args:
+        source: folder or hub id; safetensors only.
+        kind: "ctc" or "seq2seq".
+        name: see Judge; by default the last part of ``source``.
+        revision: of a hub id.
+        dtype: of the weights, "float32" or "bfloat16".
+        generate: for seq2seq, arguments of ``generate`` such as ``{"language": "en", "task": "transcribe"}``.
+        batch_size: clips per pass of a seq2seq model; Whisper pads every clip to 30 s, of others 1 keeps a transcript
+            from depending on the batch. A CTC model always takes one clip per pass.
+        min_duration_s: shorter speech is lengthened by silence.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        kind: Literal["ctc", "seq2seq"],
+        name: str | None = None,
+        revision: str | None = None,
+        dtype: str = "float32",
+        generate: dict[str, Any] | None = None,
+        batch_size: int = 1,
+        min_duration_s: float = 0.1,
+    ) -> None:
+        if kind not in ("ctc", "seq2seq"):
+            raise ValueError(f"TransformersJudge.kind: expected 'ctc' or 'seq2seq', got {kind!r}")
+
+        processor = AutoProcessor.from_pretrained(source, revision=revision)
+        rate_hz = processor.feature_extractor.sampling_rate
+        super().__init__(name or Path(source).name, rate_hz, batch_size, min_duration_s)
+
+        family: Any = AutoModelForCTC if kind == "ctc" else AutoModelForSpeechSeq2Seq
+        self.model = family.from_pretrained(
+            source,
+            revision=revision,
+            use_safetensors=True,
+            dtype=getattr(torch, dtype),
+        )
+        self.processor = processor
+        self.kind = kind
+        self.generate = dict(generate or {})
+        self.freeze()
+
+    def listen(self, waveforms: list[Tensor], rows: list[Utterance]) -> list[str | None]:
+        extractor = self.processor.feature_extractor
+        tokenizer = self.processor.tokenizer
+
+        # One clip per pass: padding reaches into the features of some CTC models.
+        if self.kind == "ctc":
+            texts: list[str | None] = []
+            for wave in waveforms:
+                inputs = _features(extractor, [wave], self.sample_rate_hz, self.model)
+                best = self.model(**inputs).logits[0].argmax(-1)
+                texts.append(tokenizer.decode(best, skip_special_tokens=True))
+            return texts
+
+        inputs = _features(extractor, waveforms, self.sample_rate_hz, self.model)
+        ids = self.model.generate(**inputs, do_sample=False, **self.generate)
+        return list(tokenizer.batch_decode(ids, skip_special_tokens=True))
+
+
+class TransformersSpeakerEncoder(SpeakerEncoder):
+    """Any x-vector model of transformers (WavLM, UniSpeech-SAT, Wav2Vec2, ...), one clip per pass.
+
+    Args:
+        source: folder or hub id; safetensors only.
+        name: see Judge; by default the last part of ``source``.
+        revision: of a hub id.
+        min_duration_s: shorter speech is lengthened by silence.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        name: str | None = None,
+        revision: str | None = None,
+        min_duration_s: float = 0.5,
+    ) -> None:
+        extractor = AutoFeatureExtractor.from_pretrained(source, revision=revision)
+        super().__init__(
+            name or Path(source).name, extractor.sampling_rate, min_duration_s=min_duration_s
+        )
+        self.model = AutoModelForAudioXVector.from_pretrained(
+            source, revision=revision, use_safetensors=True
+        )
+        self.extractor = extractor
+        self.freeze()
+
+    @torch.no_grad()
+    def embed(
+        self,
+        waveform: Tensor,
+        num_samples: Tensor,
+        sample_rate_hz: int,
+    ) -> Tensor:
+        found = []
+        for wave, length in zip(waveform, num_samples.tolist(), strict=True):
+            clip = resample(wave[:length], sample_rate_hz, self.sample_rate_hz)
+            inputs = _features(self.extractor, [clip], self.sample_rate_hz, self.model)
+            found.append(self.model(**inputs).embeddings)
+        return nn.functional.normalize(torch.cat(found).float(), dim=-1)
+
+
+def _features(
+    extractor: Any,
+    waveforms: list[Tensor],
+    sample_rate_hz: int,
+    model: nn.Module,
+) -> dict[str, Tensor]:
+    """The model's inputs, on its device and in its precision."""
+    # Whisper's pads to its 30 s by default, which is what its encoder takes.
+    how: dict[str, Any] = {} if hasattr(extractor, "chunk_length") else {"padding": True}
+    audio = [wave.cpu().numpy() for wave in waveforms]
+    inputs = extractor(audio, sampling_rate=sample_rate_hz, return_tensors="pt", **how)
+
+    # Masks stay whole numbers.
+    weight = next(model.parameters())
+    return {
+        key: value.to(weight.device, weight.dtype if value.is_floating_point() else None)
+        for key, value in inputs.items()
+    }

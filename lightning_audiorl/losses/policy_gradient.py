@@ -1,0 +1,177 @@
+"""The policy-gradient loss of GRPO (arXiv 2402.03300) and its relatives, over any policy and any rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from lightning_audiorl import ops
+from lightning_audiorl.losses.advantages import GroupAdvantages
+from lightning_audiorl.losses.base import Loss, Prepared, Scorer
+from lightning_audiorl.losses.sample_filters import SampleFilter
+from lightning_audiorl.losses.step import MicroBatch, RLStep, group_part
+
+KLEstimator = Literal["k1", "k2", "k3"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedPolicyGradient(Prepared):
+    """What the updates of one step need.
+
+    Args:
+        used: [B, G] bool, the samples that enter the loss.
+        advantages: [B, G].
+        old_log_probs: [B, G, T] of the policy before the first inner update; None when that is not needed.
+        reference_log_probs: [B, G, T]; None without a KL term.
+        weights: [B, G, T] truncated importance weights; None when the sampler is the trainer.
+    """
+
+    used: Tensor
+    advantages: Tensor
+    old_log_probs: Tensor | None = None
+    reference_log_probs: Tensor | None = None
+    weights: Tensor | None = None
+
+
+class PolicyGradient(Loss[PreparedPolicyGradient]):
+    """Raise the probability of samples that are better than their group, lower that of the others.
+
+    Args:
+        objective: what is maximised (`ops.GRPO`, `ops.DAPO`, `ops.MWER`, ...); default `ops.GRPO`.
+        beta: weight of the KL penalty to the policy at RL start; 0 runs no reference phase.
+        kl: its estimator, see `ops.kl_estimate`.
+        sampler_cap: truncate importance weights of a sampler that is another engine at this value; None is off.
+        filters: which samples enter the loss.
+    """
+
+    name = "grpo"
+    progress_bar: ClassVar[Mapping[str, str]] = {"reward": "reward/mean", "kl": "kl"}
+
+    def __init__(
+        self,
+        objective: ops.Objective | None = None,
+        beta: float = 0.04,
+        kl: KLEstimator = "k3",
+        sampler_cap: float | None = None,
+        filters: Sequence[SampleFilter] | None = None,
+    ) -> None:
+        if beta < 0:
+            raise ValueError(f"PolicyGradient: want beta >= 0, got {beta}")
+
+        self.objective = objective or ops.GRPO()
+        self.beta = beta
+        self.kl: KLEstimator = kl
+        self.sampler_cap = sampler_cap
+        self.advantages = GroupAdvantages(
+            self.objective.advantage, self.objective.drop_zero_variance, list(filters or [])
+        )
+        self.sum_names = (
+            "clip_low",
+            "clip_high",
+            *(["kl"] if beta else []),
+            "entropy",
+            "loss",
+            "tokens",
+        )
+
+    @property
+    def needs_reference(self) -> bool:
+        return self.beta > 0
+
+    @property
+    def needs_rewards(self) -> str:
+        return type(self).__name__
+
+    def has_signal(self, step: RLStep) -> list[bool]:
+        """Groups with an advantage that is not 0."""
+        return [bool(group.any()) for group in step.advantages.values != 0]
+
+    def prepare(self, step: RLStep, scorer: Scorer) -> PreparedPolicyGradient:
+        rollout = step.rollout
+        used = step.advantages.used
+        reference = scorer.reference_log_probs() if self.needs_reference else None
+
+        # The first of K updates is on policy: only what follows it, or another engine's sampler, needs old log-probs.
+        old = None
+        if self.settings.num_updates > 1 or self.sampler_cap is not None:
+            old = scorer.log_probs()
+
+        weights = None
+        if self.sampler_cap is not None and old is not None:
+            weights = ops.truncated_importance_weights(
+                old, rollout.log_probs, rollout.keep, self.sampler_cap
+            )
+
+        longest = self.settings.decoding.max_new_tokens
+        count = float(ops.loss_divisor(rollout.keep, used, self.objective.reduction, longest))
+
+        return PreparedPolicyGradient(
+            used=used,
+            count=count,
+            advantages=step.advantages.values,
+            old_log_probs=old,
+            reference_log_probs=reference,
+            weights=weights,
+        )
+
+    def compute(
+        self, prepared: PreparedPolicyGradient, micro_batch: MicroBatch, divisor: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        rollout = micro_batch.samples
+        used = prepared.used[micro_batch.index]
+        mask = rollout.keep & used[..., None]
+
+        # The ratio to the policy that sampled; without old log-probs it is 1, and only its gradient counts.
+        scored = self.settings.token_log_probs(micro_batch.context, rollout, with_entropy=True)
+        old = group_part(prepared.old_log_probs, micro_batch)
+
+        # Comparing all samples of a group costs time that most objectives need not spend.
+        unique = None
+        if self.objective.needs_unique:
+            unique = ops.unique_samples(rollout.tokens, rollout.keep, used)
+
+        surrogate = self.objective.surrogate(
+            scored.log_probs,
+            old,
+            prepared.advantages[micro_batch.index],
+            rollout.keep,
+            used,
+            unique,
+        )
+        sums = {"clip_low": surrogate.num_clipped_low, "clip_high": surrogate.num_clipped_high}
+
+        # What another engine samples more often than this one must weigh less.
+        terms = surrogate.terms
+        if prepared.weights is not None:
+            terms = terms * group_part(prepared.weights, micro_batch)
+
+        # The penalty enters per token, so it shares the objective's reduction.
+        if prepared.reference_log_probs is not None:
+            reference = group_part(prepared.reference_log_probs, micro_batch)
+            kl = ops.kl_estimate(scored.log_probs, reference, self.kl, rollout.keep)
+            terms = ops.kl_penalised(terms, kl, self.beta)
+            sums["kl"] = ops.masked_sum(kl.detach(), mask)
+
+        # Only logged: it has no gradient.
+        assert scored.entropy is not None
+        sums["entropy"] = ops.masked_sum(scored.entropy, mask)
+
+        total = ops.reduce_terms(terms, rollout.keep, used, self.objective.reduction)
+        loss = ops.step_loss(total, torch.tensor(divisor, device=total.device))
+        return loss, sums | {"loss": loss.detach(), "tokens": mask.sum()}
+
+    def metrics(
+        self, prepared: PreparedPolicyGradient, sums: dict[str, float], divisor: float
+    ) -> dict[str, float]:
+        """The loss, and means over the used tokens: shares clipped, KL, entropy."""
+        num_tokens = max(1.0, sums["tokens"])
+        per_token = {
+            name: value / num_tokens
+            for name, value in sums.items()
+            if name not in ("loss", "tokens")
+        }
+        return {"loss": sums["loss"]} | per_token

@@ -1,0 +1,45 @@
+"""Tiny models with random weights, by name: for tests and first steps. Each stands in its family's file."""
+
+from __future__ import annotations
+
+from lightning_audiorl.models.asr.fun_asr_nano import TinyFunAsrNano
+from lightning_audiorl.models.asr.whisper import TinyWhisper
+from lightning_audiorl.models.tiny_base import (
+    AUDIO_TOKEN,
+    DIGIT_WORDS,
+    PAD_TOKEN,
+    START_TOKEN,
+    STOP_TOKEN,
+    TINY_SPECS,
+    TinySpec,
+    character_tokenizer,
+    word_tokenizer,
+)
+from lightning_audiorl.models.tts.speech_lm import TinySpeechLM
+from lightning_audiorl.models.tts.text_lm import TinyCausalLM
+
+# What they were called before each spec had `build`.
+build_fun_asr_nano = TinyFunAsrNano.build
+build_whisper = TinyWhisper.build
+build_causal_lm = TinyCausalLM.build
+build_speech_lm = TinySpeechLM.build
+
+__all__ = [
+    "AUDIO_TOKEN",
+    "DIGIT_WORDS",
+    "PAD_TOKEN",
+    "START_TOKEN",
+    "STOP_TOKEN",
+    "TINY_SPECS",
+    "TinyCausalLM",
+    "TinyFunAsrNano",
+    "TinySpec",
+    "TinySpeechLM",
+    "TinyWhisper",
+    "build_causal_lm",
+    "build_fun_asr_nano",
+    "build_speech_lm",
+    "build_whisper",
+    "character_tokenizer",
+    "word_tokenizer",
+]

@@ -1,0 +1,238 @@
+"""The rooms of the house: what each holds, and what its modules may import. The one table of them.
+
+    python -m tools.rooms            prints the table of docs/architecture.md
+    python -m tools.rooms --write    puts it there
+
+A test holds every import to it, and the page to what is printed here.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+PAGE = Path(__file__).parents[1] / "docs" / "architecture.md"
+BEGIN = "<!-- rooms: begin; written by `python -m tools.rooms --write` -->"
+END = "<!-- rooms: end -->"
+
+
+@dataclass(frozen=True)
+class Room:
+    """A folder or module of the package, and what it may import besides the standard library and itself.
+
+    Args:
+        holds: in a few words.
+        inside: rooms and modules of the package, separated by spaces.
+        outside: other packages, separated by spaces.
+    """
+
+    holds: str
+    inside: str = ""
+    outside: str = ""
+
+    @property
+    def rooms(self) -> tuple[str, ...]:
+        """The names in ``inside``."""
+        return tuple(self.inside.split())
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """The names in ``outside``."""
+        return tuple(self.outside.split())
+
+
+# A module belongs to the room with the longest name that fits: folders of a folder are rooms too, with arrows that
+# point one way like those of the house. losses/ and engine/ see the modules of models/ that know no family of models.
+ROOMS = {
+    "fields": Room("shapes of dataclass fields; select, join and move by prompt", "", "torch"),
+    "types": Room("the dataclasses on the arrows", "fields", "torch"),
+    "outline": Room("models made of their configuration alone, for plans", "", "torch"),
+    "ops": Room(
+        "advantages, objectives, log-probs, KL, relaxation, masks, randomness", "types", "torch"
+    ),
+    "text": Room(
+        "normalisation, error counts, hallucination and keyword rules", "", "jiwer rapidfuzz"
+    ),
+    "codecs": Room(
+        "speech as codes: the interface, a tiny trainable codec, those of transformers, an adapter",
+        "fields types ops outline",
+        "torch torchaudio transformers safetensors lightning",
+    ),
+    "judges": Room(
+        "what a judge of speech is, the panel that asks each of them once per step, pitch",
+        "types",
+        "torch torchaudio",
+    ),
+    "judges.models": Room(
+        "the models that judge: recognisers, speaker encoders, quality predictors",
+        "types ops models.policy judges.base",
+        "torch torchaudio torchmetrics transformers huggingface_hub speechbrain safetensors",
+    ),
+    "judges.training": Room(
+        "training of our own judges",
+        "text types ops codecs judges.models",
+        "torch torchaudio lightning",
+    ),
+    "token2text": Room(
+        "the network that DiffRO differentiates: codes to text and labels; training, calibration",
+        "text types ops codecs judges models.reference",
+        "torch lightning",
+    ),
+    "metrics": Room(
+        "`specs.py`, the table of every metric; alignment and validation metrics, those of speech",
+        "text types ops judges",
+        "torch torchmetrics jiwer",
+    ),
+    "rewards": Room(
+        "one reward per class, the weighted mix, differentiable rewards",
+        "text types models.policy judges token2text",
+        "torch rapidfuzz",
+    ),
+    "models": Room(
+        "the policy's interface, finetuning modes, the reference, loading",
+        "fields types ops codecs outline",
+        "torch transformers tokenizers peft safetensors",
+    ),
+    "models.decoding": Room(
+        "loading, sampling, caches, the shared prefix: what families of models have in common",
+        "fields types ops models.policy models.finetune models.loading models.tiny_base",
+        "torch transformers",
+    ),
+    "models.asr": Room(
+        "families that transcribe, one file each, its tiny model in it",
+        "fields types models.policy models.finetune models.loading models.tiny_base models.decoding",
+        "torch transformers",
+    ),
+    "models.tts": Room(
+        "families that speak, and what they share",
+        "fields types codecs models.policy models.finetune models.loading models.tiny_base models.decoding",
+        "torch torchaudio transformers",
+    ),
+    "data": Room("the door to the folders below; the only reader of training data"),
+    "data.manifest": Room(
+        "rows: their schema, their files, where they come from", "types", "soundfile"
+    ),
+    "data.audio": Room(
+        "reading, content hashes, effects, augmentation, non-speech",
+        "types ops data.manifest data.draws",
+        "torch torchaudio soundfile",
+    ),
+    "data.transforms": Room(
+        "rows joined, repeated and padded",
+        "types ops text data.draws data.manifest data.audio",
+        "torch",
+    ),
+    "data.corpora": Room(
+        "corpora that are read or made: FSDD, espeak, texts to be spoken",
+        "types ops data.draws data.manifest data.audio data.transforms",
+        "torch torchaudio soundfile numpy espeakng_loader",
+    ),
+    "data.hypotheses": Room("hypotheses as JSON lines, read and written", "types text", "numpy"),
+    "data.mix.selection": Room(
+        "rules that choose the rows of a subset",
+        "types ops text data.manifest data.audio data.corpora data.hypotheses",
+        "torch",
+    ),
+    "data.mix": Room(
+        "RL sets: subsets and their shares, built once",
+        "types data.manifest data.audio data.hypotheses data.mix.selection",
+        "numpy lightning",
+    ),
+    "data.datamodules": Room(
+        "the LightningDataModules, batches, the training order",
+        "types ops data.draws data.manifest data.audio data.corpora data.hypotheses data.mix",
+        "torch lightning",
+    ),
+    "strategies": Room(
+        "`RLStrategy`; where parts live in each phase, never what they compute",
+        "types",
+        "torch lightning",
+    ),
+    "losses": Room(
+        "what an algorithm is: a loss knows neither rank nor phase nor strategy",
+        "fields types ops rewards models.policy models.reference",
+        "torch",
+    ),
+    "losses.diffro": Room(
+        "DiffRO: relaxation, unrolling, its sample filters",
+        "types ops rewards losses models.policy models.reference",
+        "torch",
+    ),
+    "engine": Room(
+        "the loop: stages, micro-batches, ranks, optimizer, evaluation, checkpoints; once",
+        "types ops losses metrics rewards judges.base judges.panel strategies "
+        "models.policy models.reference models.finetune",
+        "torch torchmetrics transformers lightning",
+    ),
+    "algorithms": Room(
+        "SFT, GRPO, DiffRO, both together: the loop with the losses that make it one of these",
+        "types ops metrics rewards judges.base losses engine models.policy",
+        "torch",
+    ),
+    "callbacks": Room(
+        "progress, samples, checkpoints, hacking watch, early stopping, report, export",
+        "text types metrics models.policy strategies __version__",
+        "torch torchaudio torchmetrics lightning numpy matplotlib soundfile",
+    ),
+    "commands.plan": Room(
+        "`audiorl plan`: peak memory and moving cost of a run, traced on tensors without values",
+        "types ops outline models strategies engine algorithms",
+        "torch lightning jsonargparse yaml",
+    ),
+}
+_FOLDERS = " ".join(name for name in ROOMS if "." not in name)
+ROOMS |= {
+    "commands": Room(
+        "commands beside Lightning's own: `calibrate`, `export`, `plan`, `predict`",
+        _FOLDERS,
+        "torch lightning",
+    ),
+    "cli": Room(
+        "`audiorl`; nobody imports it",
+        f"{_FOLDERS} commands __version__",
+        "torch lightning jsonargparse",
+    ),
+    "moved": Room("old names of modules, which go on working"),
+    "": Room("the package itself", "moved"),
+    "__main__": Room("`python -m lightning_audiorl`", "cli"),
+}
+
+
+def table() -> str:
+    """The rooms as Markdown."""
+    lines = [
+        "| room | holds | may import, besides itself and the standard library |",
+        "|---|---|---|",
+    ]
+    for name, room in ROOMS.items():
+        inside = (
+            "every room above"
+            if room.inside.startswith(_FOLDERS)
+            else room.inside.replace(" ", ", ")
+        )
+        allowed = "; ".join(part for part in (inside, room.outside.replace(" ", ", ")) if part)
+        lines.append(f"| `{name or 'lightning_audiorl'}` | {room.holds} | {allowed or 'nothing'} |")
+    return "\n".join(lines)
+
+
+def page_with_table(page: str) -> str:
+    """The page with the table between its two marks."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--write", action="store_true", help="write it to docs/architecture.md")
+    if parser.parse_args().write:
+        PAGE.write_text(page_with_table(PAGE.read_text()))
+    else:
+        print(table())
+
+
+if __name__ == "__main__":
+    main()
