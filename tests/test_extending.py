@@ -121,8 +121,7 @@ def test_a_metric(folder: Path) -> None:
     )
     assert "first word" in header
 
-    from lightning_audiorl.callbacks.figures import shown_metrics
-
+    from lightning_audiorl.callbacks.metric_table import shown_metrics
     from lightning_audiorl.metrics.watch import reward_hacking_alerts
 
     (spec,) = (

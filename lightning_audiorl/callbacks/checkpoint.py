@@ -24,6 +24,8 @@ def publish(written: Path, target: Path) -> None:
         os.link(written, link)
     except OSError:  # a file system without hard links
         shutil.copyfile(written, link)
+
+    # In one step: whoever reads the target sees the old file or the new one.
     os.replace(link, target)
 
 

@@ -85,6 +85,7 @@ class Export(Callback):
         try:
             path = checkpoint.path(trainer, "best")
             best = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+            # Not strict: a checkpoint holds what trains, and nothing else.
             run.load_state_dict(best, strict=False)
             run.policy.export(f"{folder}_best")
         finally:

@@ -100,6 +100,7 @@ class PhaseProgressBar(ProgressBar):
         self._drawn = 0
         self._last_line_s = 0.0
 
+        # Two threads write: that of the hooks, and the one that draws between them.
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -252,6 +253,7 @@ class PhaseProgressBar(ProgressBar):
         self._metrics = run.step_metrics
         done = run.rl_step
         total = run.num_steps
+        # In a file nobody sees a line move; ten of them tell a run.
         is_tenth = 10 * done // total > 10 * (done - 1) // total
         if self._enabled and is_tenth and not sys.stdout.isatty():
             self._print_line()

@@ -177,6 +177,7 @@ def _text_cells(record: Record, columns: Mapping[str, str]) -> list[str]:
     return [record["set"], record["text"], moment, *transcripts]
 
 
+# For str.format: braces of the style sheet are doubled.
 _PAGE = """<!doctype html>
 <meta charset="utf-8">
 <title>{title}</title>

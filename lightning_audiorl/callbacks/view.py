@@ -100,6 +100,7 @@ def run_view(pl_module: object) -> RunView:
     Raises:
         TypeError: for a module that shows less than `RunView`.
     """
+    # Its members count, not its base class: callbacks import no algorithm, and a user's module will do.
     if isinstance(pl_module, RunView):
         return pl_module
     raise _foreign(pl_module, RunView)

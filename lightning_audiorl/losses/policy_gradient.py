@@ -130,7 +130,7 @@ class PolicyGradient(Loss[PreparedPolicyGradient]):
         scored = self.settings.token_log_probs(micro_batch.context, rollout, with_entropy=True)
         old = group_part(prepared.old_log_probs, micro_batch)
 
-        # Comparing all samples of a group costs time that most objectives need not spend.
+        # An expectation over hypotheses counts each of them once, however often it was drawn.
         unique = None
         if self.objective.needs_unique:
             unique = ops.unique_samples(rollout.tokens, rollout.keep, used)

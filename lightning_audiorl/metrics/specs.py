@@ -178,12 +178,14 @@ class SpecTable:
 
     def register(self, specs: Iterable[MetricSpec]) -> None:
         """Add specs; one whose name is known takes the place of the one before."""
+        # A name that is known keeps its place, which is its place in tables and plots.
         self._specs |= {spec.name: spec for spec in specs}
 
     def __contains__(self, name: str) -> bool:
         return self._find(name) is not None
 
     def __iter__(self) -> Iterator[MetricSpec]:
+        # A copy: a class that is made meanwhile may register more.
         return iter(tuple(self._specs.values()))
 
     def __getitem__(self, name: str) -> MetricSpec:
@@ -193,6 +195,7 @@ class SpecTable:
     def _find(self, name: str) -> MetricSpec | None:
         if name in self._specs:
             return self._specs[name]
+        # The longest pattern is the most particular one.
         patterns = [
             pattern for pattern in self._specs if "*" in pattern and fnmatchcase(name, pattern)
         ]

@@ -250,8 +250,11 @@ class Computes(Likelihood):
 
 PREPARED = {
     "expected a Prepared, got NoneType": lambda valid, _: None,
-    r"used must be bool of shape \[3, 4\], got torch.bool of \[3\]": lambda valid, _: Prepared(
+    r"Prepared.used: expected shape \[B, G\], got \[3\]": lambda valid, _: Prepared(
         used=valid.any(-1), count=1.0
+    ),
+    r"used must be bool of shape \[3, 4\], got torch.bool of \[3, 2\]": lambda valid, _: Prepared(
+        used=valid[:, :2], count=1.0
     ),
     r"used must be bool of shape \[3, 4\], got torch.float32": lambda valid, _: Prepared(
         used=valid.float(), count=1.0
