@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cache
 from itertools import chain
 from typing import Annotated, Any, Self, TypeVar, get_type_hints
@@ -37,6 +37,11 @@ class _Rule(ABC):
     def tensors(self, value: Any) -> dict[str, Tensor]:
         """The tensors held, each by what an error calls it behind the field's name."""
         return {}
+
+
+@cache
+def _names(dims: str) -> tuple[str, ...]:
+    return tuple(dims.split())
 
 
 @dataclass(frozen=True)
@@ -76,20 +81,22 @@ class Shape(_Rule):
         Raises:
             ValueError: naming ``label``, for another number of dimensions or another size.
         """
-        names = self.dims.split()
-        expected = ", ".join(str(sizes.get(name, name)) for name in names)
-        fits = tensor.ndim == len(names) and all(
-            sizes.setdefault(name, size) == size
-            for name, size in zip(names, tensor.shape, strict=True)
-        )
+        # Every object of a step comes through here: the error's text is made only where there is one.
+        names = _names(self.dims)
+        known = sizes.copy()
+        fits = tensor.ndim == len(names)
+        if fits:
+            for name, size in zip(names, tensor.shape, strict=True):
+                fits = fits and sizes.setdefault(name, size) == size
         if not fits:
+            expected = ", ".join(str(known.get(name, name)) for name in names)
             raise ValueError(f"{label}: expected shape [{expected}], got {list(tensor.shape)}")
 
     def select(self, value: Any, index: list[int], longest: _Lengths) -> Any:
         if isinstance(value, dict):
             return {key: self.select(tensor, index, longest) for key, tensor in value.items()}
         if self.lengths in longest:
-            at = self.dims.split().index(self.pad.split()[0])
+            at = _names(self.dims).index(_names(self.pad)[0])
             used = slice(max(self.least, longest[self.lengths]))
             # Cut first: what is cut off is not copied.
             value = value[(slice(None),) * at + (used,)]
@@ -206,6 +213,17 @@ def _rules_of(kind: Any) -> dict[str, _Rule]:
     return rules
 
 
+# A step makes hundreds of these objects: what they ask of their class is answered once.
+@cache
+def _shapes_of(kind: Any) -> tuple[tuple[str, Shape], ...]:
+    return tuple((name, rule) for name, rule in _rules_of(kind).items() if isinstance(rule, Shape))
+
+
+@cache
+def _lists_of(kind: Any) -> tuple[str, ...]:
+    return tuple(name for name, rule in _rules_of(kind).items() if isinstance(rule, _PerPrompt))
+
+
 class Checked:
     """A dataclass whose shapes are checked when it is made."""
 
@@ -215,23 +233,23 @@ class Checked:
         Raises:
             ValueError: naming the field.
         """
-        kind = type(self).__name__
+        own: Any = type(self)
+        kind = own.__name__
         sizes: dict[str, int] = {}
 
         # Lists come first: where a tensor does not fit a list, the error is about the tensor.
-        for name, rule in _rules(self).items():
-            if isinstance(rule, _PerPrompt):
-                num = len(getattr(self, name))
-                if sizes.setdefault("B", num) != num:
-                    raise ValueError(
-                        f"{kind}.{name}: expected {sizes['B']} entries, one per prompt, got {num}"
-                    )
+        for name in _lists_of(own):
+            num = len(getattr(self, name))
+            if sizes.setdefault("B", num) != num:
+                raise ValueError(
+                    f"{kind}.{name}: expected {sizes['B']} entries, one per prompt, got {num}"
+                )
 
-        for name, rule in _rules(self).items():
+        for name, shape in _shapes_of(own):
             value = getattr(self, name)
-            if isinstance(rule, Shape) and value is not None:
-                for key, tensor in rule.tensors(value).items():
-                    rule.check(f"{kind}.{name}{key}", tensor, sizes)
+            if value is not None:
+                for key, tensor in shape.tensors(value).items():
+                    shape.check(f"{kind}.{name}{key}", tensor, sizes)
 
 
 class Batched(Checked):
@@ -257,13 +275,13 @@ class Batched(Checked):
 
     def select(self, index: list[int]) -> Self:
         """The prompts at ``index``, in that order; dimensions with lengths are cut to the longest row that is left."""
+        own: Any = type(self)
         longest: dict[str, int] = {}
-        for rule in _rules(self).values():
-            if isinstance(rule, Shape) and rule.lengths and rule.lengths not in longest:
-                lengths: Tensor | None = getattr(self, rule.lengths)
-                if lengths is not None:
-                    # No prompts have no longest row.
-                    longest[rule.lengths] = int(lengths[index].max()) if index else 0
+        for name in {shape.lengths for _, shape in _shapes_of(own) if shape.lengths}:
+            lengths: Tensor | None = getattr(self, name)
+            if lengths is not None:
+                # No prompts have no longest row.
+                longest[name] = int(lengths[index].max()) if index else 0
         return self._taken(index, longest)
 
     def reordered(self, order: list[int]) -> Self:
@@ -319,6 +337,8 @@ class Batched(Checked):
                 held += rule.tensors(value).values()
         return sum(tensor.untyped_storage().nbytes() for tensor in held)
 
-    def _with(self, changed: dict[str, Any]) -> Self:
-        own: Any = self  # a dataclass, as every subclass is
-        return replace(own, **changed)
+    def _with(self, values: dict[str, Any]) -> Self:
+        # Every field has a rule, so these are all of them.
+        kind: Any = type(self)  # a dataclass, as every subclass is
+        made: Self = kind(**values)
+        return made
