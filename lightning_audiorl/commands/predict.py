@@ -30,6 +30,7 @@ from lightning_audiorl.engine.evaluator import EvalDecoding
 from lightning_audiorl.engine.predict_module import Decoded, DecodedBatch, Prediction
 from lightning_audiorl.judges.base import AsrJudge, SpeakerEncoder
 from lightning_audiorl.judges.panel import JudgePanel
+from lightning_audiorl.judges.silence import says_nothing
 from lightning_audiorl.metrics.speech import Judges, character_errors
 from lightning_audiorl.models.policy import Policy
 from lightning_audiorl.models.reference import content_hash
@@ -348,12 +349,12 @@ def _speech_sample(
         errors, characters = character_errors(hypothesis.row, transcript, normaliser)
         cer = round(errors / max(characters, 1), 4)
 
-    # A sample without a sound is like nobody's voice; of one that the encoder failed on nothing is known.
+    # A sample that says nothing is like nobody's voice; of one that the encoder failed on nothing is known.
     similarity: float | None = None
     if encoder is not None and speech.prompt is not None and speech.prompt.numel():
         voice, prompt = panel.ask(encoder, [hypothesis])[0]
         if voice is not None and prompt is not None:
             similarity = round(float(voice @ prompt), 4)
-        elif not speech.waveform.numel():
+        elif says_nothing(speech):
             similarity = -1.0
     return SpeechSample(cer, similarity, round(speech.duration_s, 4))

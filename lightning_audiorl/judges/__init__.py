@@ -19,7 +19,8 @@ from lightning_audiorl.judges.models.speakers import (
     XvectorNetwork,
 )
 from lightning_audiorl.judges.panel import JudgePanel
-from lightning_audiorl.judges.pitch import f0_spread_semitones, voiced_f0_hz
+from lightning_audiorl.judges.pitch import Pitch, f0_spread_semitones, pitch_of, voiced_f0_hz
+from lightning_audiorl.judges.silence import says_nothing, sound_dbfs
 from lightning_audiorl.judges.training.ctc import CtcTraining
 from lightning_audiorl.judges.training.speaker import SpeakerTraining
 
@@ -34,6 +35,7 @@ __all__ = [
     "JudgePanel",
     "LogMelGru",
     "MfccConv",
+    "Pitch",
     "PolicyJudge",
     "QualityPredictor",
     "SpeakerEncoder",
@@ -45,5 +47,8 @@ __all__ = [
     "XvectorEncoder",
     "XvectorNetwork",
     "f0_spread_semitones",
+    "pitch_of",
+    "says_nothing",
+    "sound_dbfs",
     "voiced_f0_hz",
 ]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torchaudio.functional import resample
 
+from lightning_audiorl.judges.silence import MAX_AMPLITUDE, SILENCE_DBFS, says_nothing, sound_dbfs
 from lightning_audiorl.types import Hypothesis, Speech, Utterance
 
 _log = logging.getLogger(__name__)
@@ -81,12 +82,18 @@ class Judge(nn.Module, Generic[AnswerT]):
         """[num_samples] as this judge takes it: at its rate, on its device, not too short.
 
         Raises:
-            JudgeError: for samples that are NaN or infinite.
+            JudgeError: for samples that are NaN or infinite, or of no scale that audio has (`MAX_AMPLITUDE`).
         """
         # A model would give some answer to them, or a rounding error for the rest of its batch.
         if not bool(waveform.isfinite().all()):
             raise JudgeError(
                 "the waveform holds NaN or infinite samples; look for them in the codec's decoder"
+            )
+        highest = float(waveform.abs().max()) if len(waveform) else 0.0
+        if highest > MAX_AMPLITUDE:
+            raise JudgeError(
+                f"the waveform's samples reach {highest:.3g}, and full scale is 1; look at the scale of the codec's "
+                "decoder"
             )
 
         clip: Tensor = resample(
@@ -163,7 +170,7 @@ class AsrJudge(Judge[str | None], ABC):
         >>> class Loud(AsrJudge):
         ...     def listen(self, waveforms, rows):
         ...         return ["loud" if wave.abs().max() > 0.5 else "quiet" for wave in waveforms]
-        >>> speech = Speech(torch.ones(8000), 8000, torch.zeros(25, dtype=torch.int64))
+        >>> speech = Speech(torch.tensor([1.0, -1.0]).repeat(4000), 8000, torch.zeros(25, dtype=torch.int64))
         >>> sample = Hypothesis(Utterance("row", (), "loud", 1.0), "", speech=speech)
         >>> Loud("loud", sample_rate_hz=8000).transcribe([sample])
         ['loud']
@@ -186,7 +193,7 @@ class AsrJudge(Judge[str | None], ABC):
     def transcribe(self, hypotheses: Sequence[Hypothesis]) -> list[str | None]:
         """The transcript of each sample; None where the judge failed.
 
-        Speech without a sample is not listened to: its transcript is empty.
+        Speech that is empty or silent (`says_nothing`) is not listened to: its transcript is empty.
 
         Raises:
             JudgeError: for a hypothesis without speech.
@@ -194,7 +201,7 @@ class AsrJudge(Judge[str | None], ABC):
         speeches = [speech_of(hypothesis, self.name) for hypothesis in hypotheses]
 
         # Silence is not shown to the model, which might hear something in it.
-        spoken = [i for i, speech in enumerate(speeches) if speech.waveform.numel()]
+        spoken = [i for i, speech in enumerate(speeches) if not says_nothing(speech)]
 
         def listen(index: list[int]) -> list[str | None]:
             chosen = [speeches[i] for i in index]
@@ -241,7 +248,7 @@ class SpeakerEncoder(Judge[Voices], ABC):
 
     @torch.no_grad()
     def voices(self, hypotheses: Sequence[Hypothesis]) -> list[Voices]:
-        """([D] of the sample, [D] of its prompt) on the CPU; None where there is no audio or the encoder failed.
+        """([D] of the sample, [D] of its prompt) on the CPU; None where there is no sound or the encoder failed.
 
         A prompt that samples share (the same tensor) is embedded once.
 
@@ -254,17 +261,21 @@ class SpeakerEncoder(Judge[Voices], ABC):
         clips: dict[int, tuple[Tensor, int, str]] = {}
         for hypothesis, speech in zip(hypotheses, speeches, strict=True):
             row_id = hypothesis.row.id
-            if speech.waveform.numel():
+            if not says_nothing(speech):
                 clips[id(speech.waveform)] = (speech.waveform, speech.sample_rate_hz, row_id)
-            if speech.prompt is not None and speech.prompt.numel():
-                clips[id(speech.prompt)] = (speech.prompt, speech.prompt_sample_rate_hz, row_id)
+            prompt = speech.prompt
+            prompt_rate_hz = speech.prompt_sample_rate_hz
+            if prompt is not None and not sound_dbfs(prompt, prompt_rate_hz) < SILENCE_DBFS:
+                clips[id(prompt)] = (prompt, prompt_rate_hz, row_id)
 
         def listen(keys: list[int]) -> list[Tensor]:
             waves = [self.audible(*clips[key][:2]) for key in keys]
             lengths = torch.tensor([len(wave) for wave in waves], device=self.device)
             padded = pad_sequence(waves, batch_first=True)
-            embeddings = self.embed(padded, lengths, self.sample_rate_hz)
-            return list(embeddings.float().cpu())
+            embeddings = self.embed(padded, lengths, self.sample_rate_hz).float().cpu()
+            if not bool(embeddings.isfinite().all()):
+                raise JudgeError("the embedding of the voice holds NaN or infinite values")
+            return list(embeddings)
 
         names = [row_id for _, _, row_id in clips.values()]
         by_clip = dict(zip(clips, self.each(list(clips), listen, names), strict=True))

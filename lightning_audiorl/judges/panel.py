@@ -34,7 +34,7 @@ class JudgePanel:
         ...         print(f"{len(waveforms)} clips")
         ...         return [""] * len(waveforms)
         >>> from lightning_audiorl.types import Utterance
-        >>> speech = Speech(torch.zeros(8000), 8000, torch.zeros(25, dtype=torch.int64))
+        >>> speech = Speech(torch.randn(8000), 8000, torch.zeros(25, dtype=torch.int64))
         >>> sample = Hypothesis(Utterance("row", (), "one two", 1.0), "", speech=speech)
         >>> panel = JudgePanel({"asr": Deaf("deaf", sample_rate_hz=8000)})
         >>> panel.ask("asr", [sample])

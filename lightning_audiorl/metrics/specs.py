@@ -293,6 +293,13 @@ SYNTHESIS = (
         monitor=False,
     ),
     MetricSpec(
+        "voiced_share",
+        format=percent("voiced"),
+        task="synthesis",
+        watch=None,
+        monitor=False,
+    ),
+    MetricSpec(
         "duration_ratio",
         format=Format("duration", digits=2, change="percent"),
         task="synthesis",

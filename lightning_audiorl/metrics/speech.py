@@ -15,7 +15,8 @@ from torchmetrics import Metric
 
 from lightning_audiorl.judges.base import AsrJudge, Judge, SpeakerEncoder, Voices, speech_of
 from lightning_audiorl.judges.panel import JudgePanel, same_weights
-from lightning_audiorl.judges.pitch import f0_spread_semitones, voiced_f0_hz
+from lightning_audiorl.judges.pitch import MIN_VOICED_SHARE, pitch_of
+from lightning_audiorl.judges.silence import says_nothing
 from lightning_audiorl.metrics.evaluation import SetEvaluation
 from lightning_audiorl.metrics.functional import align
 from lightning_audiorl.metrics.specs import SYNTHESIS, RegistersSpecs
@@ -95,8 +96,8 @@ Listeners = Judges
 class SpeechCounts:
     """Sums over the samples of a set; the state of `SpeechMetrics`, one number each.
 
-    Fields named ``similarities`` count the samples that have a similarity, ``voiced`` those that have a pitch. Of a
-    judge that rewards the fields have its bare name, of one held out the prefix ``held_out_``.
+    Fields named ``similarities`` count the samples that have a similarity, ``voiced`` those that have a pitch, ``frames``
+    and ``voiced_frames`` the frames in which one was looked for and found. Of a judge that rewards the fields have its bare name, of one held out the prefix ``held_out_``.
     """
 
     samples: float = 0.0
@@ -118,6 +119,8 @@ class SpeechCounts:
     f0_hz: float = 0.0
     f0_spread: float = 0.0
     voiced: float = 0.0
+    frames: float = 0.0
+    voiced_frames: float = 0.0
     compute_s: float = 0.0
 
 
@@ -169,7 +172,7 @@ def speech_counts(
         counts.speech_s += speech.duration_s
         counts.expected_s += row.duration_s
         counts.missing_stops += not hypothesis.finished
-        counts.empties += not speech.waveform.numel()
+        counts.empties += says_nothing(speech)
         _add_pitch(counts, speech)
 
     for prefix, judge in (("", judges.judge), ("held_out_", judges.held_out_judge)):
@@ -188,10 +191,12 @@ def _add(counts: SpeechCounts, name: str, value: float) -> None:
 def _add_pitch(counts: SpeechCounts, speech: Speech) -> None:
     # One sample that is not finite would make the mean over the set NaN.
     finite = bool(speech.waveform.isfinite().all())
-    f0_hz = voiced_f0_hz(speech.waveform if finite else speech.waveform[:0], speech.sample_rate_hz)
-    if len(f0_hz):
-        counts.f0_hz += float(f0_hz.mean())
-        counts.f0_spread += f0_spread_semitones(f0_hz)
+    pitch = pitch_of(speech.waveform if finite else speech.waveform[:0], speech.sample_rate_hz)
+    counts.frames += pitch.num_frames
+    counts.voiced_frames += len(pitch.f0_hz)
+    if pitch.is_known:
+        counts.f0_hz += float(pitch.f0_hz.mean())
+        counts.f0_spread += pitch.spread_semitones
         counts.voiced += 1
 
 
@@ -222,11 +227,12 @@ def _add_similarities(
         speech = speech_of(hypothesis, "SpeechMetrics")
         if speech.prompt is None or not speech.prompt.numel():
             continue
-        if prompt is None or (voice is None and speech.waveform.numel()):
+        is_silent = says_nothing(speech)
+        if prompt is None or (voice is None and not is_silent):
             counts.failures += 1
             continue
 
-        # No voice, and no failure: the sample is empty, which is the worst that a voice can be.
+        # No voice, and no failure: nothing is said, which is the worst that a voice can be.
         similarity = -1.0
         if voice is not None:
             similarity = float(torch.dot(voice, prompt))
@@ -248,8 +254,10 @@ def speech_rates(counts: SpeechCounts) -> dict[str, float]:
     judge_failure_rate: answers per sample that could not be judged.
     tokens_per_unit: speech tokens per word of the text (per character where the language has no spaces).
     duration_ratio: seconds spoken over seconds expected.
-    missing_stop_rate, empty_rate: samples cut by the length cap; samples that say nothing.
-    f0_mean_hz, f0_std_semitones: of the voiced frames of a sample, mean over the samples that have any.
+    missing_stop_rate, empty_rate: samples cut by the length cap; samples that say nothing, be they empty or silent.
+    f0_mean_hz, f0_std_semitones: of the voiced frames of a sample, mean over the samples of which `MIN_VOICED_SHARE` or
+    more are voiced; NaN where less of all frames is.
+    voiced_share: voiced frames over all frames, which is what the two stand on.
     rtf: seconds of computing per second spoken.
 
     Args:
@@ -264,6 +272,8 @@ def speech_rates(counts: SpeechCounts) -> dict[str, float]:
     cer = _ratio(c.errors, c.characters)
     held_out_cer = _ratio(c.held_out_errors, c.held_out_characters)
     similarity = _ratio(c.similarity, c.similarities)
+    voiced_share = _ratio(c.voiced_frames, c.frames)
+    has_pitch = voiced_share >= MIN_VOICED_SHARE
     held_out_similarity = _ratio(c.held_out_similarity, c.held_out_similarities)
 
     return {
@@ -281,8 +291,9 @@ def speech_rates(counts: SpeechCounts) -> dict[str, float]:
         "missing_stop_rate": _ratio(c.missing_stops, c.samples),
         "empty_rate": _ratio(c.empties, c.samples),
         # The voice.
-        "f0_mean_hz": _ratio(c.f0_hz, c.voiced),
-        "f0_std_semitones": _ratio(c.f0_spread, c.voiced),
+        "f0_mean_hz": _ratio(c.f0_hz, c.voiced) if has_pitch else math.nan,
+        "f0_std_semitones": _ratio(c.f0_spread, c.voiced) if has_pitch else math.nan,
+        "voiced_share": voiced_share,
         # Time and size.
         "rtf": _ratio(c.compute_s, c.speech_s),
         "num_samples": c.samples,

@@ -12,6 +12,7 @@ from torch import nn
 from lightning_audiorl.judges.base import AsrJudge, JudgeError, SpeakerEncoder
 from lightning_audiorl.judges.models.quality import QualityPredictor
 from lightning_audiorl.judges.panel import JudgePanel
+from lightning_audiorl.judges.silence import says_nothing
 from lightning_audiorl.rewards.base import JudgedReward
 from lightning_audiorl.text.errors import ErrorCounts, count_errors
 from lightning_audiorl.text.normalise import Normaliser, normaliser_for
@@ -94,8 +95,8 @@ def judged(values: list[float], judge: nn.Module | str) -> list[float]:
 class SpeechAccuracy(JudgedReward):
     """R1: how well an ASR judge understands the waveform (arXiv:2509.18569).
 
-    Range: [floor, 1], floor 0 for tanh and exp. Higher is better. An empty sample, or an empty transcript, of a text:
-    the floor, the worst value of all. Empty reference: the rate is the number of inserted units; 1 for an empty
+    Range: [floor, 1], floor 0 for tanh and exp. Higher is better. A sample that says nothing (empty, or silent
+    throughout), or an empty transcript, of a text: the floor, the worst value of all. Empty reference: the rate is the number of inserted units; 1 for an empty
     transcript. Where the judge failed: NaN, which takes the sample out of the step.
 
     Args:
@@ -116,7 +117,7 @@ class SpeechAccuracy(JudgedReward):
         ...     def listen(self, waveforms, rows):
         ...         return ["one two"] * len(waveforms)
         >>> def sample(text, num_codes=25):
-        ...     speech = Speech(torch.zeros(320 * num_codes), 8000, torch.zeros(num_codes))
+        ...     speech = Speech(torch.randn(320 * num_codes), 8000, torch.zeros(num_codes))
         ...     return Hypothesis(Utterance("row", (), text, 1.0), "", speech=speech)
         >>> reward = SpeechAccuracy(Parrot("parrot", 8000))
         >>> reward.range
@@ -193,7 +194,7 @@ class SpeechAccuracy(JudgedReward):
 class SpeakerSimilarity(JudgedReward):
     """Cosine between the voice of the sample and that of its speaker prompt.
 
-    Range: [-1, 1]. Higher is better. An empty sample: -1. Where the encoder failed: NaN. The text plays no part.
+    Range: [-1, 1]. Higher is better. A sample that says nothing: -1. Where the encoder failed: NaN. The text plays no part.
 
     Args:
         encoder: tells voices apart, or its name in the algorithm's ``judges``; keep another one for evaluation.
@@ -205,9 +206,9 @@ class SpeakerSimilarity(JudgedReward):
         >>> class Angles(SpeakerEncoder):
         ...     def embed(self, waveform, num_samples, sample_rate_hz):
         ...         return torch.stack([waveform[:, 0].cos(), waveform[:, 0].sin()], -1)
-        >>> prompt = torch.zeros(800)
+        >>> prompt = torch.tensor([0.0, 0.5]).repeat(400)
         >>> def sample(angle, num_codes=25):
-        ...     waveform = torch.full((320 * num_codes,), angle)
+        ...     waveform = torch.tensor([angle, 0.7]).repeat(160 * num_codes)
         ...     speech = Speech(waveform, 8000, torch.zeros(num_codes), prompt, prompt_sample_rate_hz=8000)
         ...     return Hypothesis(Utterance("row", (), "one", 1.0), "", speech=speech)
         >>> reward = SpeakerSimilarity(Angles("angles", 8000))
@@ -250,7 +251,7 @@ class SpeakerSimilarity(JudgedReward):
                 )
 
             # Of two empty embeddings no cosine could be taken; silence has no voice.
-            if not speech.waveform.numel():
+            if says_nothing(speech):
                 values.append(-1.0)
             elif voice is None or prompt is None:
                 values.append(math.nan)
@@ -264,8 +265,8 @@ class SpeakerSimilarity(JudgedReward):
 class PredictedQuality(JudgedReward):
     """What a named predictor says of how the sample sounds; no more than that predictor's opinion.
 
-    Range: [0, 1], the predictor's own range scaled and clipped. Higher is better. An empty sample: 0. Where the
-    predictor failed: NaN. The text plays no part.
+    Range: [0, 1], the predictor's own range scaled and clipped. Higher is better. A sample that says nothing: 0. Where
+    the predictor failed: NaN. The text plays no part.
 
     Args:
         predictor: such as `judges.SquimQuality`, with local weights, or its name in the algorithm's ``judges``.
@@ -280,7 +281,7 @@ class PredictedQuality(JudgedReward):
         ...     def predict(self, waveform):
         ...         return 5 * float(waveform.abs().max())
         >>> def sample(level, num_codes=25):
-        ...     speech = Speech(torch.full((320 * num_codes,), level), 8000, torch.zeros(num_codes))
+        ...     speech = Speech(torch.tensor([level, -level]).repeat(160 * num_codes), 8000, torch.zeros(num_codes))
         ...     return Hypothesis(Utterance("row", (), "one", 1.0), "", speech=speech)
         >>> PredictedQuality(Level("level", 8000)).score([sample(0.25), sample(9.0), sample(0.25, num_codes=0)])
         [0.25, 1.0, 0.0]
@@ -307,7 +308,7 @@ class PredictedQuality(JudgedReward):
 
         values = []
         for quality in panel.ask(predictor, hypotheses):
-            if quality is None or math.isnan(quality):
+            if quality is None or not math.isfinite(quality):
                 values.append(math.nan)
             else:
                 scaled = (quality - low) / (high - low)

@@ -10,7 +10,8 @@ from statistics import mean, median
 from rapidfuzz.distance import Levenshtein
 
 from lightning_audiorl.judges.base import speech_of
-from lightning_audiorl.judges.pitch import f0_spread_semitones, voiced_f0_hz
+from lightning_audiorl.judges.pitch import pitch_of
+from lightning_audiorl.judges.silence import says_nothing
 from lightning_audiorl.rewards.base import Reward
 from lightning_audiorl.text.normalise import Normaliser, normaliser_for
 from lightning_audiorl.types import Hypothesis, Speech
@@ -26,6 +27,11 @@ def by_group(
     for _, group in groupby(hypotheses, key=lambda hypothesis: hypothesis.row.id):
         values += score([speech_of(hypothesis, name) for hypothesis in group])
     return values
+
+
+def codes_said(speech: Speech) -> list[int]:
+    """The speech tokens of a sample; none where it says nothing, for silence is not speech of any length."""
+    return [] if says_nothing(speech) else speech.codes.tolist()
 
 
 def duration_consistency(lengths: Sequence[int], floor: float = -1.0) -> list[float]:
@@ -53,8 +59,8 @@ def duration_consistency(lengths: Sequence[int], floor: float = -1.0) -> list[fl
 class DurationConsistency(Reward):
     """R2: how far a sample's length is from the median of its group, in speech tokens (arXiv:2509.18569).
 
-    Keeps speech from slowing down or rushing. Range: [floor, 0]. Higher is better. An empty sample: the floor. The text
-    plays no part. A sample alone in its group is its own median: 0.
+    Keeps speech from slowing down or rushing. Range: [floor, 0]. Higher is better. A sample that says nothing: the floor.
+    The text plays no part. A sample alone in its group is its own median: 0.
 
     Args:
         weight: factor in the mix.
@@ -65,7 +71,7 @@ class DurationConsistency(Reward):
         >>> import torch
         >>> from lightning_audiorl.types import Utterance
         >>> def sample(text, num_codes):
-        ...     speech = Speech(torch.zeros(320 * num_codes), 8000, torch.zeros(num_codes))
+        ...     speech = Speech(torch.randn(320 * num_codes), 8000, torch.zeros(num_codes))
         ...     return Hypothesis(Utterance(text, (), text, 1.0), "", speech=speech)
         >>> reward = DurationConsistency()
         >>> reward.score([sample("one", 10), sample("one", 8), sample("one", 16), sample("one", 0)])
@@ -92,7 +98,7 @@ class DurationConsistency(Reward):
         return by_group(
             hypotheses,
             lambda group: duration_consistency(
-                [speech.codes.shape[0] for speech in group], self.floor
+                [len(codes_said(speech)) for speech in group], self.floor
             ),
             self.name,
         )
@@ -122,9 +128,10 @@ class Diversity(Reward):
     """R3: how much a sample differs from its group, and how lively its melody is (arXiv:2509.18569).
 
     distance: mean edit distance of its speech tokens to those of the others, over the longer length; range [0, 1].
-    melody: standard deviation of F0 over its voiced frames in semitones, over ``full_melody_semitones``; range [0, 1].
+    melody: standard deviation of F0 over its voiced frames in semitones, over ``full_melody_semitones``; range [0, 1];
+    0 where fewer than `MIN_VOICED_SHARE` of its frames are voiced, for that is no pitch.
     The reward is ``distance_weight * distance + melody_weight * melody``. Range: [0, distance_weight + melody_weight].
-    Higher is better. An empty sample: 0. The text plays no part. A sample alone in its group has distance 0. Where the
+    Higher is better. A sample that says nothing: 0. The text plays no part. A sample alone in its group has distance 0. Where the
     waveform holds samples that are not finite, its melody cannot be measured: NaN, which takes it out of the step.
 
     Args:
@@ -138,7 +145,7 @@ class Diversity(Reward):
         >>> import torch
         >>> from lightning_audiorl.types import Utterance
         >>> def sample(codes):
-        ...     speech = Speech(torch.zeros(320 * len(codes)), 8000, torch.tensor(codes, dtype=torch.int64))
+        ...     speech = Speech(torch.randn(320 * len(codes)), 8000, torch.tensor(codes, dtype=torch.int64))
         ...     return Hypothesis(Utterance("row", (), "one", 1.0), "", speech=speech)
         >>> reward = Diversity(distance_weight=1.0, melody_weight=0.5)
         >>> reward.range
@@ -175,7 +182,7 @@ class Diversity(Reward):
         return by_group(hypotheses, self._group, self.name)
 
     def _group(self, group: Sequence[Speech]) -> list[float]:
-        distances = token_distances([speech.codes.tolist() for speech in group])
+        distances = token_distances([codes_said(speech) for speech in group])
 
         # Without a weight F0 is not even measured: 0 times a melody that cannot be measured is NaN.
         values = []
@@ -187,18 +194,17 @@ class Diversity(Reward):
         return values
 
     def _melody(self, speech: Speech) -> float:
-        """Spread of F0 over ``full_melody_semitones``, at most 1; NaN for samples that are not finite."""
+        """Spread of F0 over ``full_melody_semitones``, at most 1; 0 without a pitch, NaN for samples not finite."""
         if not bool(speech.waveform.isfinite().all()):
             return math.nan
-        f0_hz = voiced_f0_hz(speech.waveform, speech.sample_rate_hz)
-        spread = f0_spread_semitones(f0_hz)
-        return min(spread / self.full_melody_semitones, 1.0)
+        pitch = pitch_of(speech.waveform, speech.sample_rate_hz)
+        return min(pitch.spread_semitones / self.full_melody_semitones, 1.0)
 
 
 class SpeechBounds(Reward):
     """Hard bounds: 0 for a sample that ended by itself and has a plausible length, else -1.
 
-    Range: {-1, 0}. Higher is better. An empty sample: -1. Empty reference: only the stop and the expected length count.
+    Range: {-1, 0}. Higher is better. A sample that says nothing: -1. Empty reference: only the stop and the expected length count.
 
     Args:
         weight: factor in the mix.
@@ -211,7 +217,7 @@ class SpeechBounds(Reward):
         >>> import torch
         >>> from lightning_audiorl.types import Utterance
         >>> def sample(text, num_codes, finished=True):
-        ...     speech = Speech(torch.zeros(320 * num_codes), 8000, torch.zeros(num_codes))
+        ...     speech = Speech(torch.randn(320 * num_codes), 8000, torch.zeros(num_codes))
         ...     return Hypothesis(Utterance("row", (), text, 1.0), "", finished=finished, speech=speech)
         >>> reward = SpeechBounds(tokens_per_character=(2, 6))
         >>> reward.score([sample("one", 12), sample("one", 30), sample("one", 12, finished=False), sample("one", 0)])
@@ -251,7 +257,7 @@ class SpeechBounds(Reward):
     def _within(self, hypothesis: Hypothesis) -> bool:
         """Whether the sample ended by itself, said something, and is about as long as its text."""
         row = hypothesis.row
-        num_codes = speech_of(hypothesis, self.name).codes.shape[0]
+        num_codes = len(codes_said(speech_of(hypothesis, self.name)))
         text = normaliser_for(row.lang, self.normalisers).normalise(row.text)
         num_characters = len(text.replace(" ", ""))
 

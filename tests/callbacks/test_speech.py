@@ -141,6 +141,7 @@ def test_the_table_of_the_report_has_the_figures_of_both_judges(
         "tokens/unit",
         "no stop",
         "F0 Hz",
+        "voiced",
         "duration",
     ):
         assert column in table.splitlines()[0]
@@ -302,9 +303,10 @@ def test_speech_has_columns_and_a_line_of_changes() -> None:
         "10.0",
         "50.0",
         "120",
+        "50.0",
         "0.50",
     ]
-    assert second == ["step 9", "44.0", "50.0", "50.0", "-", "0.500", "9.5", "50.0", "126", "0.50"]
+    assert second == ["step 9", "44.0", "50.0", "50.0", "-", "0.500", "9.5", "50.0", "126", "50.0", "0.50"]
     assert changes == [
         "change",
         "-6.0",
@@ -315,6 +317,7 @@ def test_speech_has_columns_and_a_line_of_changes() -> None:
         "-5.0 %",
         "+0.0",
         "+5.0 %",
+        "+0.0",
         "+0.0 %",
     ]
     assert "change" not in metric_table(START)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_audiorl.judges import AsrJudge, SpeakerEncoder
+from lightning_audiorl.ops.randomness import keyed_generator
 from lightning_audiorl.types import Hypothesis, Speech, Utterance
 
 RATE_HZ = 8000
@@ -52,6 +53,13 @@ class FakeEncoder(SpeakerEncoder):
         return torch.stack([angle.cos(), angle.sin()], -1)
 
 
+def sounding(value: float, num_samples: int) -> Tensor:
+    """[num_samples] of faint noise at and below ``value``, which the first one is; a constant would be silence."""
+    noise = torch.rand(num_samples, generator=keyed_generator("sounding"))
+    noise[:1] = 0.0
+    return value - 0.01 * noise
+
+
 def said(
     text: str = "one two",
     value: float = 0.0,
@@ -62,11 +70,11 @@ def said(
     waveform: Tensor | None = None,
     **row: Any,
 ) -> Hypothesis:
-    """A sample for ``text`` whose waveform is ``value`` throughout, 40 ms per code."""
+    """A sample for ``text`` with a `sounding` waveform, 40 ms per code."""
     tokens = torch.tensor(
         list(range(num_codes)) if codes is None else list(codes), dtype=torch.int64
     )
-    samples = torch.full((320 * len(tokens),), value) if waveform is None else waveform
+    samples = sounding(value, 320 * len(tokens)) if waveform is None else waveform
     speech = Speech(
         samples,
         RATE_HZ,

@@ -9,7 +9,7 @@ from torch import Tensor
 from lightning_audiorl.judges import JudgeError, JudgePanel
 from lightning_audiorl.types import Hypothesis, Utterance
 from tests.helpers import assert_close
-from tests.judges.fakes import RATE_HZ, FakeEncoder, FakeJudge, heard, said
+from tests.judges.fakes import RATE_HZ, FakeEncoder, FakeJudge, heard, said, sounding
 
 
 def test_samples_are_heard_in_passes() -> None:
@@ -85,7 +85,7 @@ def test_judges_stay_in_eval_mode_and_listen_at_their_rate() -> None:
 
 def test_voices_and_prompts_are_embedded_once() -> None:
     encoder = FakeEncoder()
-    prompt = torch.full((500,), 0.3)
+    prompt = sounding(0.3, 500)
     samples = [
         said(value=0.1, prompt=prompt),
         said(value=0.2, prompt=prompt),

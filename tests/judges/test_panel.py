@@ -25,7 +25,7 @@ from lightning_audiorl.models.tiny import build_whisper
 from lightning_audiorl.rewards import RewardMix, SpeakerSimilarity, SpeechAccuracy
 from lightning_audiorl.types import Decoding, Hypothesis, Utterance
 from tests import speech
-from tests.judges.fakes import FakeEncoder, FakeJudge, heard, said
+from tests.judges.fakes import FakeEncoder, FakeJudge, heard, said, sounding
 from tests.judges.test_pretrained import SMALL_WAVE, ctc_folder
 
 
@@ -103,7 +103,7 @@ def test_failures_are_remembered() -> None:
 
 def test_voices_and_prompts_are_embedded_once() -> None:
     panel, encoder = JudgePanel(), FakeEncoder()
-    prompt = torch.full((500,), 0.3)
+    prompt = sounding(0.3, 500)
     samples = [said(value=0.1, prompt=prompt), said(value=0.2, prompt=prompt)]
     first = panel.ask(encoder, samples)
     assert panel.ask(encoder, samples) == first
@@ -160,7 +160,7 @@ def test_judges_are_named_once() -> None:
     evaluation = SpeechEvaluation("asr", "other", "voice").with_panel(panel)
     assert list(evaluation.judges()) == [judges["asr"], judges["other"], judges["voice"]]
 
-    samples = [said(prompt=torch.ones(5)), said(prompt=torch.ones(5))]
+    samples = [said(prompt=sounding(1.0, 5)), said(prompt=sounding(1.0, 5))]
     mix.score([samples], panel)
     evaluation.new().update(samples)
     assert [judges[name].calls for name in judges] == [[2], [4], [2]]

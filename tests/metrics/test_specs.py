@@ -126,6 +126,7 @@ def test_what_the_table_of_each_task_shows() -> None:
     synthesis |= {
         "missing_stop_rate": "no stop",
         "f0_mean_hz": "F0 Hz",
+        "voiced_share": "voiced",
         "duration_ratio": "duration",
     }
     for names, titles in ((RECOGNITION, recognition), (SYNTHESIS, synthesis)):

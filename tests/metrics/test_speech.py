@@ -13,7 +13,7 @@ from lightning_audiorl.metrics import AsrMetrics, SpeechEvaluation, SpeechMetric
 from lightning_audiorl.rewards import SpeechAccuracy
 from lightning_audiorl.types import Hypothesis, Utterance
 from tests import speech
-from tests.judges.fakes import FakeEncoder, FakeJudge, heard, said, tone
+from tests.judges.fakes import FakeEncoder, FakeJudge, heard, said, sounding, tone
 
 
 def metrics(
@@ -51,7 +51,7 @@ def test_errors_agree_with_the_rewards_count() -> None:
 
 
 def test_silence_is_wrong_in_every_figure() -> None:
-    prompt = torch.full((400,), 0.5)
+    prompt = sounding(0.5, 400)
     found = metrics(
         [said("one", num_codes=0, prompt=prompt)], judge=FakeJudge([]), encoder=FakeEncoder()
     )
@@ -63,7 +63,7 @@ def test_silence_is_wrong_in_every_figure() -> None:
 
 
 def test_similarities_and_their_gap() -> None:
-    prompt = torch.full((400,), 0.5)
+    prompt = sounding(0.5, 400)
     samples = [said(value=0.5, prompt=prompt), said(value=1.0, prompt=prompt), said(value=0.1)]
     held_out = FakeEncoder("held-out", broken_at=1.0)
     found = metrics(samples, encoder=FakeEncoder(), held_out_encoder=held_out)
@@ -105,14 +105,14 @@ def test_shape_figures() -> None:
     samples = [
         said("one two", waveform=low, num_codes=10, duration_s=0.5),
         said("你好", waveform=high, num_codes=30, duration_s=0.5, lang="zh", finished=False),
-        said("", num_codes=2, value=0.0, duration_s=0.2),
+        said("", num_codes=2, waveform=torch.zeros(640), duration_s=0.2),
     ]
     found = metrics(samples, seconds=2.56)
     assert found["tokens_per_unit"] == pytest.approx(42 / 4)
     assert found["duration_ratio"] == pytest.approx(1.28 / 1.2)
     assert found["rtf"] == pytest.approx(2.0)
     assert found["missing_stop_rate"] == pytest.approx(1 / 3)
-    assert found["empty_rate"] == 0.0
+    assert found["empty_rate"] == pytest.approx(1 / 3)
     assert found["f0_mean_hz"] == pytest.approx(180.0, rel=0.01), "the silent one has no pitch"
     assert found["f0_std_semitones"] < 0.2
 

@@ -16,7 +16,7 @@ from lightning_audiorl.rewards import (
     SpeechAccuracy,
 )
 from lightning_audiorl.types import Hypothesis, Utterance
-from tests.judges.fakes import FakeEncoder, FakeJudge, heard, said
+from tests.judges.fakes import FakeEncoder, FakeJudge, heard, said, sounding
 from tests.judges.test_quality import Loudness
 
 
@@ -106,7 +106,7 @@ def test_the_judge_is_found_among_the_attributes() -> None:
 
 
 def test_similarity_to_the_prompt() -> None:
-    prompt = torch.full((400,), 0.5)
+    prompt = sounding(0.5, 400)
     reward = SpeakerSimilarity(FakeEncoder(broken_at=2.0))
     samples = [said(value=v, prompt=prompt) for v in (0.5, 1.0, 2.0)] + [
         said(num_codes=0, prompt=prompt)
@@ -121,7 +121,7 @@ def test_similarity_to_the_prompt() -> None:
 def test_similarity_without_a_prompt_is_a_failure_that_says_so(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    prompt = torch.full((400,), 0.5)
+    prompt = sounding(0.5, 400)
     mix = RewardMix([SpeakerSimilarity(FakeEncoder())])
     with caplog.at_level(logging.WARNING):
         scores = mix.score(
@@ -134,7 +134,7 @@ def test_similarity_without_a_prompt_is_a_failure_that_says_so(
 
 
 def test_changing_a_prompt_changes_its_own_group_only() -> None:
-    first, second, third = (torch.full((400,), value) for value in (0.1, 0.2, 0.9))
+    first, second, third = (sounding(value, 400) for value in (0.1, 0.2, 0.9))
     reward = SpeakerSimilarity(FakeEncoder())
     before = reward.score(
         [said(prompt=first), said(prompt=first), said(prompt=second), said(prompt=second)]
@@ -171,7 +171,7 @@ def test_bad_settings(settings: dict[str, Any], message: str) -> None:
 
 
 def test_values_stay_in_range() -> None:
-    prompt = torch.full((400,), 0.5)
+    prompt = sounding(0.5, 400)
     texts = ["", "one two", "two one two one two", "one"]
     samples = [said(value=heard(i), prompt=prompt) for i in range(4)] + [
         said(num_codes=0, prompt=prompt)

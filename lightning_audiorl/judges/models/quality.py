@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 from torchaudio.models import squim_objective_base
 
 from lightning_audiorl.judges.base import Judge, JudgeError, speech_of
+from lightning_audiorl.judges.silence import says_nothing
 from lightning_audiorl.types import Hypothesis
 
 
@@ -20,7 +22,7 @@ class QualityPredictor(Judge[float | None], ABC):
     """Predicts how good speech sounds, without a reference.
 
     Attributes:
-        range: lowest and highest value, about; speech without a sample gets the lowest.
+        range: lowest and highest value, about; speech that says nothing gets the lowest.
 
     Example:
         >>> from lightning_audiorl.types import Speech, Utterance
@@ -29,7 +31,7 @@ class QualityPredictor(Judge[float | None], ABC):
         ...
         ...     def predict(self, waveform):
         ...         return float(waveform.square().mean().sqrt())
-        >>> speech = Speech(torch.full((8000,), 0.25), 8000, torch.zeros(25))
+        >>> speech = Speech(torch.tensor([0.25, -0.25]).repeat(4000), 8000, torch.zeros(25))
         >>> sample = Hypothesis(Utterance("row", (), "one", 1.0), "", speech=speech)
         >>> Level("level", sample_rate_hz=8000).quality([sample])
         [0.25]
@@ -53,12 +55,15 @@ class QualityPredictor(Judge[float | None], ABC):
             JudgeError: for a hypothesis without speech.
         """
         speeches = [speech_of(hypothesis, self.name) for hypothesis in hypotheses]
-        spoken = [i for i, speech in enumerate(speeches) if speech.waveform.numel()]
+        spoken = [i for i, speech in enumerate(speeches) if not says_nothing(speech)]
 
         def listen(index: list[int]) -> list[float]:
             chosen = [speeches[i] for i in index]
             clips = [self.audible(speech.waveform, speech.sample_rate_hz) for speech in chosen]
-            return [self.predict(clip) for clip in clips]
+            values = [self.predict(clip) for clip in clips]
+            if not all(map(math.isfinite, values)):
+                raise JudgeError(f"the predicted quality is {values}; expected finite numbers")
+            return values
 
         values = self.each(spoken, listen, [hypotheses[i].row.id for i in spoken])
         by_sample = dict(zip(spoken, values, strict=True))
