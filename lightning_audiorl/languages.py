@@ -194,7 +194,7 @@ xh xho : Xhosa
 yi ji yid ydd : Yiddish, ייִדיש
 yo yor : Yoruba, Yorùbá
 za zha : Zhuang
-zh cn chi zho cmn : Chinese, Mandarin, Mandarin Chinese, Simplified Chinese, Traditional Chinese, 中文, 汉语, 普通话, 国语
+zh cn chi zho cmn : Chinese, Mandarin, Mandarin Chinese, Simplified Chinese, Traditional Chinese, 中文, 汉语, 普通话
 yue : Cantonese, Yue, 粤语, 粵語, 广东话
 wuu : Wu, Wu Chinese, Shanghainese, 吴语, 上海话
 nan : Min Nan, Hokkien, Taiwanese, 闽南语

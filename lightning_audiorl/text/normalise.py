@@ -7,7 +7,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Literal
 
-from lightning_audiorl.languages import MIXED, WITHOUT_SPACES, known_language, language_of
+from lightning_audiorl.languages import (
+    MIXED,
+    WITHOUT_SPACES,
+    check_language,
+    known_language,
+    language_of,
+)
 from lightning_audiorl.text.folding import (
     UNSPACED,
     bare_words,
@@ -155,7 +161,7 @@ class MixedNormaliser(Normaliser):
         if words.isascii():
             return words
 
-        pieces = []
+        pieces: list[str] = []
         for char in words:
             is_mark = unicodedata.category(char)[0] == "M"
             alone = not is_mark and UNSPACED.match(char) is not None
@@ -176,6 +182,8 @@ _BY_LANGUAGE: dict[str, Normaliser] = {
     **dict.fromkeys(("tr", "az"), TurkishNormaliser()),
     **dict.fromkeys(("fa", "ur", "ps", "sd"), PersianNormaliser()),
 }
+
+_BUILT_IN = {WordNormaliser, *map(type, _BY_LANGUAGE.values())}
 
 
 def normaliser_for(lang: str, overrides: Mapping[str, Normaliser] | None = None) -> Normaliser:
@@ -205,3 +213,24 @@ def normaliser_for(lang: str, overrides: Mapping[str, Normaliser] | None = None)
 
 def _tag(lang: str) -> str:
     return lang.strip().lower().replace("_", "-")
+
+
+def checked_normalisers(normalisers: Mapping[str, Normaliser] | None) -> dict[str, Normaliser]:
+    """Normalisers by language, as a setting gives them.
+
+    Raises:
+        LanguageError: for a key that no language has; its normaliser would never be used.
+    """
+    for lang in normalisers or {}:
+        check_language(lang)
+    return dict(normalisers or {})
+
+
+def is_built_in(normaliser: Normaliser) -> bool:
+    """Whether it is one of the built-in table, which know no numbers.
+
+    Example:
+        >>> is_built_in(normaliser_for("de"))
+        True
+    """
+    return type(normaliser) in _BUILT_IN
