@@ -50,10 +50,11 @@ class Utterance:
         segments: what the audio is joined from; a plain manifest row has exactly one.
         text: reference text; empty for non-speech.
         duration_s: length of the whole in seconds.
-        lang: ISO 639-1 code, names the text normaliser and the error unit (word or character).
+        lang: any code or name of `languages`; says the text normaliser and the error unit (word or character).
         speaker: speaker name, or "" when unknown.
         keywords: words of special value in this row (reward R3).
         effects: what is done to the joined audio, in order, such as ``telephone`` (see ``data/audio/effects.py``).
+        spoken_text: of speech synthesis: what is to be heard, where ``text`` spells it otherwise, such as in phonemes.
         extra: every other field of the manifest row, kept as it was.
     """
 
@@ -66,6 +67,12 @@ class Utterance:
     keywords: tuple[str, ...] = ()
     effects: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
+    spoken_text: str | None = None
+
+    @property
+    def reference(self) -> str:
+        """What a transcript is compared with: ``spoken_text``, and ``text`` where there is none."""
+        return self.text if self.spoken_text is None else self.spoken_text
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ class Room:
 ROOMS = {
     "fields": Room("shapes of dataclass fields; select, join and move by prompt", "", "torch"),
     "types": Room("the dataclasses on the arrows", "fields", "torch"),
+    "languages": Room("the one table of languages: their codes and names"),
     "outline": Room("models made of their configuration alone, for plans", "", "torch"),
     "ops": Room(
         "advantages, objectives, log-probs, KL, relaxation, masks, randomness",
@@ -54,7 +55,9 @@ ROOMS = {
         "torch",
     ),
     "text": Room(
-        "normalisation, error counts, hallucination and keyword rules", "", "jiwer rapidfuzz"
+        "normalisation, error counts, hallucination and keyword rules",
+        "languages",
+        "jiwer rapidfuzz",
     ),
     "codecs": Room(
         "speech as codes: the interface, a tiny trainable codec, those of transformers, an adapter",

@@ -20,7 +20,7 @@ from lightning_audiorl.callbacks.spoken_samples import (
     write_speech,
 )
 from lightning_audiorl.callbacks.view import RunView, StepView, run_view
-from lightning_audiorl.text import fired_rules, normaliser_for
+from lightning_audiorl.text import compared_units, fired_rules, normaliser_for
 from lightning_audiorl.types import Hypothesis, PromptBatch, Scores
 
 
@@ -32,9 +32,9 @@ def rules_of(hypothesis: Hypothesis) -> str:
         >>> rules_of(Hypothesis(Utterance("a", (), text="", duration_s=1.0), "thank you"))
         'text_for_silence'
     """
-    normaliser = normaliser_for(hypothesis.row.lang)
-    reference = normaliser.units(hypothesis.row.text)
-    return ", ".join(fired_rules(reference, normaliser.units(hypothesis.text)))
+    row = hypothesis.row
+    reference, units = compared_units(row.text, hypothesis.text, normaliser_for(row.lang))
+    return ", ".join(fired_rules(reference, units))
 
 
 def best_and_worst(scores: Scores, num_groups: int) -> list[tuple[int, int, int]]:

@@ -37,10 +37,13 @@ from lightning_audiorl.models.reference import content_hash
 from lightning_audiorl.text import (
     ErrorCounts,
     KeywordCounts,
+    compared,
+    compared_units,
     count_errors,
     count_keywords,
     fired_rules,
     normaliser_for,
+    without_sounds,
 )
 from lightning_audiorl.types import Decoding, Hypothesis, PromptBatch, Utterance
 
@@ -313,11 +316,10 @@ def _sample(
     found = KeywordCounts()
     if text is not None:
         normaliser = normaliser_for(row.lang)
-        errors = count_errors(
-            normaliser.normalise(row.text), normaliser.normalise(text), normaliser.unit
-        )
-        rules = tuple(fired_rules(normaliser.units(row.text), normaliser.units(text)))
-        found = count_keywords(row.text, text, keywords, normaliser)
+        reference = row.text if speech is None else without_sounds(row.reference)
+        errors = count_errors(*compared(reference, text, normaliser), normaliser.unit)
+        rules = tuple(fired_rules(*compared_units(reference, text, normaliser)))
+        found = count_keywords(reference, text, keywords, normaliser)
 
     return Sample(
         text=text or "",

@@ -11,7 +11,8 @@ from torchmetrics import Metric
 
 from lightning_audiorl.metrics.functional import UtteranceCounts, asr_rates, utterance_counts
 from lightning_audiorl.metrics.specs import RECOGNITION, RegistersSpecs
-from lightning_audiorl.text.normalise import Normaliser
+from lightning_audiorl.text.compare import TextWatch
+from lightning_audiorl.text.normalise import Normaliser, checked_normalisers, normaliser_for
 from lightning_audiorl.types import Hypothesis
 
 
@@ -25,6 +26,7 @@ class AsrMetrics(RegistersSpecs, Metric):
     Args:
         keywords: looked for in every row, beside ``row.keywords``.
         normalisers: by language code, in place of the built-in table.
+        watch: says once which texts are counted otherwise than one may think; None makes one.
         kwargs: see torchmetrics.Metric.
 
     Example:
@@ -45,11 +47,13 @@ class AsrMetrics(RegistersSpecs, Metric):
         self,
         keywords: list[str] | None = None,
         normalisers: dict[str, Normaliser] | None = None,
+        watch: TextWatch | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.keywords = tuple(keywords or ())
-        self.normalisers = dict(normalisers or {})
+        self.normalisers = checked_normalisers(normalisers)
+        self.watch = watch or TextWatch("AsrMetrics")
         zeros = torch.tensor(UtteranceCounts().values(), dtype=torch.float64)
         self.add_state("sums", default=zeros, dist_reduce_fx="sum")
 
@@ -68,6 +72,11 @@ class AsrMetrics(RegistersSpecs, Metric):
                 "AsrMetrics compares text, but the policy speaks; set model.init_args.evaluation to "
                 "lightning_audiorl.metrics.SpeechEvaluation with the judges that shall listen"
             )
+
+        for hypothesis in hypotheses:
+            row = hypothesis.row
+            normaliser = normaliser_for(row.lang, self.normalisers)
+            self.watch.look(row.id, row.lang, row.text, hypothesis.text, normaliser)
 
         counts = [
             utterance_counts(hypothesis, self.normalisers, self.keywords)

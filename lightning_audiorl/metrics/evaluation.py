@@ -12,7 +12,8 @@ from torchmetrics import Metric
 from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.metrics.asr import AsrMetrics
 from lightning_audiorl.metrics.specs import RegistersSpecs
-from lightning_audiorl.text.normalise import Normaliser
+from lightning_audiorl.text.compare import TextWatch
+from lightning_audiorl.text.normalise import Normaliser, checked_normalisers
 
 
 class SetEvaluation(RegistersSpecs, ABC):
@@ -60,8 +61,10 @@ class AsrEvaluation(SetEvaluation):
         normalisers: dict[str, Normaliser] | None = None,
     ) -> None:
         self.keywords = keywords
-        self.normalisers = normalisers
+        self.normalisers = checked_normalisers(normalisers)
+        # One for all evaluations of a run: what it says, it says once.
+        self._watch = TextWatch("AsrEvaluation")
 
     def new(self) -> AsrMetrics:
         """An `AsrMetrics` with nothing counted yet."""
-        return AsrMetrics(self.keywords, self.normalisers)
+        return AsrMetrics(self.keywords, self.normalisers, self._watch)

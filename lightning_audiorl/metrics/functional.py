@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 
 import jiwer
 
+from lightning_audiorl.text.compare import compared
 from lightning_audiorl.text.keywords import keyword_units
 from lightning_audiorl.text.normalise import Normaliser, Unit, normaliser_for, split_units
 from lightning_audiorl.types import Hypothesis
@@ -265,8 +266,7 @@ def utterance_counts(
     """
     row = hypothesis.row
     normaliser = normaliser_for(row.lang, normalisers)
-    reference = normaliser.normalise(row.text)
-    text = normaliser.normalise(hypothesis.text)
+    reference, text = compared(row.text, hypothesis.text, normaliser)
 
     alignment = align(reference, text, normaliser.unit)
     characters = align(reference, text, "char")

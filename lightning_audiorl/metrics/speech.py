@@ -20,7 +20,8 @@ from lightning_audiorl.judges.silence import says_nothing
 from lightning_audiorl.metrics.evaluation import SetEvaluation
 from lightning_audiorl.metrics.functional import align
 from lightning_audiorl.metrics.specs import SYNTHESIS, RegistersSpecs
-from lightning_audiorl.text.normalise import Normaliser, normaliser_for
+from lightning_audiorl.text.compare import TextWatch, without_sounds
+from lightning_audiorl.text.normalise import Normaliser, checked_normalisers, normaliser_for
 from lightning_audiorl.types import Hypothesis, Speech, Utterance
 
 _log = logging.getLogger(__name__)
@@ -131,13 +132,15 @@ def character_errors(
 ) -> tuple[int, int]:
     """(edits, reference characters) by jiwer's alignment of the normalised texts, spaces left out.
 
+    The reference is the row's ``spoken_text``, or else its text; tags of sounds, such as ``[laughter]``, are no words.
+
     Example:
         >>> from lightning_audiorl.types import Utterance
         >>> row = Utterance("a", (), text="Turn left.", duration_s=1.0, lang="en")
         >>> character_errors(row, "turnleft", normaliser_for("en")), character_errors(row, "turn", normaliser_for("en"))
         ((0, 8), (4, 8))
     """
-    reference = normaliser.normalise(row.text).replace(" ", "")
+    reference = normaliser.normalise(without_sounds(row.reference)).replace(" ", "")
     hypothesis = normaliser.normalise(transcript).replace(" ", "")
     if not reference:
         return len(hypothesis), 0
@@ -149,6 +152,7 @@ def speech_counts(
     judges: Judges,
     normalisers: Mapping[str, Normaliser],
     panel: JudgePanel | None = None,
+    watch: TextWatch | None = None,
 ) -> SpeechCounts:
     """What one batch of samples adds up to.
 
@@ -161,14 +165,18 @@ def speech_counts(
         judges: whom to ask.
         normalisers: by language code, in place of the built-in table.
         panel: knows what judges have answered already; None asks afresh.
+        watch: says once which texts are counted otherwise than one may think; None makes one.
     """
     panel = panel or JudgePanel()
+    watch = watch or TextWatch("SpeechMetrics")
     counts = SpeechCounts(samples=len(hypotheses))
     for hypothesis in hypotheses:
         row = hypothesis.row
         speech = speech_of(hypothesis, "SpeechMetrics")
         counts.tokens += speech.codes.shape[0]
-        counts.units += len(normaliser_for(row.lang, normalisers).units(row.text))
+        counts.units += len(
+            normaliser_for(row.lang, normalisers).units(without_sounds(row.reference))
+        )
         counts.speech_s += speech.duration_s
         counts.expected_s += row.duration_s
         counts.missing_stops += not hypothesis.finished
@@ -177,7 +185,8 @@ def speech_counts(
 
     for prefix, judge in (("", judges.judge), ("held_out_", judges.held_out_judge)):
         if judge is not None:
-            _add_errors(counts, prefix, panel.ask(judge, hypotheses), hypotheses, normalisers)
+            transcripts = panel.ask(judge, hypotheses)
+            _add_errors(counts, prefix, transcripts, hypotheses, normalisers, watch)
     for prefix, encoder in (("", judges.encoder), ("held_out_", judges.held_out_encoder)):
         if encoder is not None:
             _add_similarities(counts, prefix, panel.ask(encoder, hypotheses), hypotheses)
@@ -206,6 +215,7 @@ def _add_errors(
     transcripts: Sequence[str | None],
     hypotheses: Sequence[Hypothesis],
     normalisers: Mapping[str, Normaliser],
+    watch: TextWatch,
 ) -> None:
     for hypothesis, transcript in zip(hypotheses, transcripts, strict=True):
         if transcript is None:
@@ -213,9 +223,9 @@ def _add_errors(
             continue
 
         row = hypothesis.row
-        errors, characters = character_errors(
-            row, transcript, normaliser_for(row.lang, normalisers)
-        )
+        normaliser = normaliser_for(row.lang, normalisers)
+        watch.look(row.id, row.lang, row.reference, transcript, normaliser, unit="char")
+        errors, characters = character_errors(row, transcript, normaliser)
         _add(counts, f"{prefix}errors", errors)
         _add(counts, f"{prefix}characters", characters)
 
@@ -314,6 +324,7 @@ class SpeechMetrics(RegistersSpecs, Metric):
         judges: by role.
         normalisers: by language code, in place of the built-in table.
         panel: that is asked, so that a judge that rewards hears a sample once; None asks the judges afresh.
+        watch: says once which texts are counted otherwise than one may think; None makes one.
         kwargs: see torchmetrics.Metric.
     """
 
@@ -328,12 +339,14 @@ class SpeechMetrics(RegistersSpecs, Metric):
         judges: Judges,
         normalisers: dict[str, Normaliser] | None = None,
         panel: JudgePanel | None = None,
+        watch: TextWatch | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.judges = judges
-        self.normalisers = dict(normalisers or {})
+        self.normalisers = checked_normalisers(normalisers)
         self.panel = panel
+        self.watch = watch or TextWatch("SpeechMetrics")
         self.add_state(
             "sums",
             torch.zeros(len(fields(SpeechCounts)), dtype=torch.float64),
@@ -350,7 +363,7 @@ class SpeechMetrics(RegistersSpecs, Metric):
         Raises:
             JudgeError: for a hypothesis without speech.
         """
-        counts = speech_counts(hypotheses, self.judges, self.normalisers, self.panel)
+        counts = speech_counts(hypotheses, self.judges, self.normalisers, self.panel, self.watch)
         counts.compute_s = compute_seconds
         self.sums += torch.tensor(astuple(counts), dtype=torch.float64, device=self.sums.device)
 
@@ -387,14 +400,16 @@ class SpeechEvaluation(SetEvaluation):
         normalisers: dict[str, Normaliser] | None = None,
     ) -> None:
         self.by_role = Judges(judge, held_out_judge, encoder, held_out_encoder)
-        self.normalisers = normalisers
+        self.normalisers = checked_normalisers(normalisers)
+        # One for all evaluations of a run: what it says, it says once.
+        self._watch = TextWatch("SpeechEvaluation")
         self.panel: JudgePanel | None = None
         if self.by_role.complete:
             check_held_out(self.by_role)
 
     def new(self) -> SpeechMetrics:
         """A `SpeechMetrics` with nothing counted yet."""
-        return SpeechMetrics(self.by_role, self.normalisers, self.panel)
+        return SpeechMetrics(self.by_role, self.normalisers, self.panel, self._watch)
 
     def judges(self) -> Sequence[nn.Module]:
         """The judges of all roles that are filled."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from lightning_audiorl.rewards.base import Reward, TextReward
+from lightning_audiorl.text.compare import compared, compared_units
 from lightning_audiorl.text.errors import ErrorCounts, count_errors
 from lightning_audiorl.text.hallucination import DEFAULT_RULES, HallucinationRule, fired_rules
 from lightning_audiorl.text.keywords import KeywordCounts, count_keywords
@@ -64,8 +65,7 @@ class _ErrorReward(TextReward):
     def counts(self, hypothesis: Hypothesis) -> ErrorCounts:
         """Edits between the normalised texts of row and hypothesis."""
         normaliser = self.normaliser(hypothesis)
-        reference = normaliser.normalise(hypothesis.row.text)
-        text = normaliser.normalise(hypothesis.text)
+        reference, text = compared(hypothesis.row.text, hypothesis.text, normaliser)
         return count_errors(reference, text, normaliser.unit)
 
 
@@ -198,8 +198,8 @@ class ExactMatch(TextReward):
 
     def score_one(self, hypothesis: Hypothesis) -> float:
         normaliser = self.normaliser(hypothesis)
-        reference = normaliser.normalise(hypothesis.row.text)
-        return float(normaliser.normalise(hypothesis.text) == reference)
+        reference, text = compared(hypothesis.row.text, hypothesis.text, normaliser)
+        return float(text == reference)
 
 
 class EditCount(_ErrorReward):
@@ -337,8 +337,7 @@ class Hallucination(TextReward):
 
     def score_one(self, hypothesis: Hypothesis) -> float:
         normaliser = self.normaliser(hypothesis)
-        reference = normaliser.units(hypothesis.row.text)
-        units = normaliser.units(hypothesis.text)
+        reference, units = compared_units(hypothesis.row.text, hypothesis.text, normaliser)
         return -1.0 if fired_rules(reference, units, self.rules) else 0.0
 
 

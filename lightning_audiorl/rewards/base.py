@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from lightning_audiorl.judges.panel import JudgePanel
-from lightning_audiorl.text.normalise import Normaliser, normaliser_for
+from lightning_audiorl.text.compare import TextWatch
+from lightning_audiorl.text.normalise import Normaliser, checked_normalisers, normaliser_for
 from lightning_audiorl.types import Hypothesis
 
 
@@ -112,11 +113,15 @@ class TextReward(Reward):
         normalisers: Mapping[str, Normaliser] | None = None,
     ) -> None:
         super().__init__(weight, name)
-        self.normalisers = dict(normalisers or {})
+        self.normalisers = checked_normalisers(normalisers)
+        self._watch = TextWatch(f"reward '{name}'")
 
     def normaliser(self, hypothesis: Hypothesis) -> Normaliser:
         """The normaliser of the row's language."""
-        return normaliser_for(hypothesis.row.lang, self.normalisers)
+        row = hypothesis.row
+        found = normaliser_for(row.lang, self.normalisers)
+        self._watch.look(row.id, row.lang, row.text, hypothesis.text, found)
+        return found
 
     @abstractmethod
     def score_one(self, hypothesis: Hypothesis) -> float:

@@ -14,8 +14,9 @@ from lightning_audiorl.judges.models.quality import QualityPredictor
 from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.judges.silence import says_nothing
 from lightning_audiorl.rewards.base import JudgedReward
+from lightning_audiorl.text.compare import TextWatch, without_sounds
 from lightning_audiorl.text.errors import ErrorCounts, count_errors
-from lightning_audiorl.text.normalise import Normaliser, normaliser_for
+from lightning_audiorl.text.normalise import Normaliser, checked_normalisers, normaliser_for
 from lightning_audiorl.types import Hypothesis, Utterance
 
 Form = Literal["linear", "tanh", "exp"]
@@ -46,7 +47,9 @@ def spoken_errors(
     unit: ErrorUnit,
     normaliser: Normaliser,
 ) -> ErrorCounts:
-    """Edits between the row's text and a transcript of its speech.
+    """Edits between what was to be heard and a transcript of the speech.
+
+    That is the row's ``spoken_text``, or else its text; tags of sounds, such as ``[laughter]``, are no words of it.
 
     Args:
         row: whose text was to be spoken.
@@ -62,7 +65,7 @@ def spoken_errors(
         >>> spoken_errors(row, "onetwo", "language", normaliser_for("en")).errors
         2
     """
-    reference = normaliser.normalise(row.text)
+    reference = normaliser.normalise(without_sounds(row.reference))
     hypothesis = normaliser.normalise(transcript)
     # Spaces are left out only of characters: units of a language without spaces are characters anyway.
     if unit == "language":
@@ -163,7 +166,8 @@ class SpeechAccuracy(JudgedReward):
         self.unit = unit
         self.scale = scale
         self.floor = floor
-        self.normalisers: Mapping[str, Normaliser] = dict(normalisers or {})
+        self.normalisers: Mapping[str, Normaliser] = checked_normalisers(normalisers)
+        self._watch = TextWatch(f"reward '{name}'")
         self.range = (floor, 1.0)
 
     def seat_judges(self, panel: JudgePanel) -> None:
@@ -182,10 +186,11 @@ class SpeechAccuracy(JudgedReward):
         if transcript is None:
             return math.nan
 
+        normaliser = normaliser_for(row.lang, self.normalisers)
+        self._watch.look(row.id, row.lang, row.reference, transcript, normaliser, self.unit)
+
         # An empty transcript is the worst of all, not merely as many deletions as characters.
-        counts = spoken_errors(
-            row, transcript, self.unit, normaliser_for(row.lang, self.normalisers)
-        )
+        counts = spoken_errors(row, transcript, self.unit, normaliser)
         if counts.reference_length and not counts.hypothesis_length:
             return self.floor
         return max(self.floor, bounded_accuracy(counts.rate, self.form, self.scale))

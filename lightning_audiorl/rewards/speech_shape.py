@@ -13,7 +13,8 @@ from lightning_audiorl.judges.base import speech_of
 from lightning_audiorl.judges.pitch import pitch_of
 from lightning_audiorl.judges.silence import says_nothing
 from lightning_audiorl.rewards.base import Reward
-from lightning_audiorl.text.normalise import Normaliser, normaliser_for
+from lightning_audiorl.text.compare import without_sounds
+from lightning_audiorl.text.normalise import Normaliser, checked_normalisers, normaliser_for
 from lightning_audiorl.types import Hypothesis, Speech
 
 
@@ -249,7 +250,7 @@ class SpeechBounds(Reward):
 
         self.tokens_per_character = tokens_per_character
         self.tokens_per_second = tokens_per_second
-        self.normalisers = dict(normalisers or {})
+        self.normalisers = checked_normalisers(normalisers)
 
     def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
         return [0.0 if self._within(hypothesis) else -1.0 for hypothesis in hypotheses]
@@ -258,7 +259,8 @@ class SpeechBounds(Reward):
         """Whether the sample ended by itself, said something, and is about as long as its text."""
         row = hypothesis.row
         num_codes = len(codes_said(speech_of(hypothesis, self.name)))
-        text = normaliser_for(row.lang, self.normalisers).normalise(row.text)
+        normaliser = normaliser_for(row.lang, self.normalisers)
+        text = normaliser.normalise(without_sounds(row.reference))
         num_characters = len(text.replace(" ", ""))
 
         # Of a text without characters only the expected length counts.

@@ -1,11 +1,18 @@
 """Text normalisation, error counts, hallucination rules and keyword counts. No torch."""
 
+from lightning_audiorl.text.compare import (
+    TextWatch,
+    compared,
+    compared_units,
+    without_sounds,
+)
 from lightning_audiorl.text.errors import (
     ErrorCounts,
     count_errors,
     count_errors_batch,
     symmetric_error_rate,
 )
+from lightning_audiorl.text.folding import has_words
 from lightning_audiorl.text.hallucination import (
     DEFAULT_RULES,
     HallucinationRule,
@@ -22,8 +29,11 @@ from lightning_audiorl.text.normalise import (
     EnglishNormaliser,
     MixedNormaliser,
     Normaliser,
+    PersianNormaliser,
+    TurkishNormaliser,
     Unit,
     WordNormaliser,
+    checked_normalisers,
     normaliser_for,
     split_units,
 )
@@ -39,16 +49,24 @@ __all__ = [
     "MixedNormaliser",
     "Normaliser",
     "OtherScript",
+    "PersianNormaliser",
     "RunawayLength",
     "TextForSilence",
+    "TextWatch",
     "Truncation",
+    "TurkishNormaliser",
     "Unit",
     "WordNormaliser",
+    "checked_normalisers",
+    "compared",
+    "compared_units",
     "count_errors",
     "count_errors_batch",
     "count_keywords",
     "fired_rules",
+    "has_words",
     "normaliser_for",
     "split_units",
     "symmetric_error_rate",
+    "without_sounds",
 ]

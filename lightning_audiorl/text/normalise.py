@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Literal
+
+from lightning_audiorl.languages import (
+    MIXED,
+    WITHOUT_SPACES,
+    check_language,
+    known_language,
+    language_of,
+)
+from lightning_audiorl.text.folding import (
+    UNSPACED,
+    bare_words,
+    fold,
+    only_words,
+    turkish_case,
+    without_accents,
+)
 
 Unit = Literal["word", "char"]
-
-# <unk>, <|en|>, [PAD]: what a tokenizer writes and no person says.
-_SPECIAL_TOKENS = re.compile(r"<[^<>\s]*>|\[(?:UNK|PAD|CLS|SEP|MASK)\]")
-_APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼ`´", "'"))
-# Characters that are a unit each: Chinese, Japanese, Korean, Thai, Lao, Burmese and Khmer ones.
-_UNSPACED = re.compile(
-    "([々〇\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff])"
-)
 
 
 def split_units(text: str, unit: Unit) -> list[str]:
@@ -28,30 +34,6 @@ def split_units(text: str, unit: Unit) -> list[str]:
         (['one', 'two'], ['a', 'b', 'c'])
     """
     return text.split() if unit == "word" else list(text)
-
-
-def _fold(text: str) -> str:
-    """Special tokens out, one width (NFKC), one apostrophe, lower case."""
-    # Before lower case: [UNK] is told from a word in brackets by its capitals.
-    text = _SPECIAL_TOKENS.sub(" ", text).translate(_APOSTROPHES)
-    folded = unicodedata.normalize("NFKC", text).lower()
-    # Lower case can take a letter apart: that of İ is an i and a dot.
-    return unicodedata.normalize("NFKC", folded)
-
-
-def _only_words(text: str) -> str:
-    """Letters, marks, digits and apostrophes inside words; all else becomes one space."""
-    kept = []
-    for char in text:
-        category = unicodedata.category(char)
-        if char == "'" or category[0] in "LMN":
-            kept.append(char)
-        elif category != "Cf":
-            # Not for characters that only steer how others are shown: they stand inside words.
-            kept.append(" ")
-
-    words = (word.strip("'") for word in "".join(kept).split())
-    return " ".join(word for word in words if word)
 
 
 class Normaliser(ABC):
@@ -68,7 +50,7 @@ class Normaliser(ABC):
         ['9', '1', '1']
     """
 
-    unit: ClassVar[Unit] = "word"
+    unit: Unit = "word"
 
     @abstractmethod
     def normalise(self, text: str) -> str:
@@ -87,8 +69,9 @@ class Normaliser(ABC):
 class WordNormaliser(Normaliser):
     """Any language that puts spaces between words.
 
-    Lower case, NFKC; special tokens such as ``<unk>`` or ``<|en|>`` removed; punctuation becomes a space, so "3.5" is
-    two words; apostrophes stay inside words ("don't").
+    One case (ß is ss), NFKC; special tokens such as ``<unk>`` or ``<|en|>`` removed; punctuation becomes a space, so
+    "3.5" is two words; apostrophes of any kind stay inside words ("don't"). Marks stay on their letters, but for the
+    points of Arabic and Hebrew; selectors, joiners and lone marks are removed; digits of any script are those of ASCII.
 
     Example:
         >>> WordNormaliser().normalise("<|en|> Don’t panic: 3.5!")
@@ -96,8 +79,8 @@ class WordNormaliser(Normaliser):
     """
 
     def normalise(self, text: str) -> str:
-        """Lower case, words alone."""
-        return _only_words(_fold(text))
+        """One case, words alone."""
+        return only_words(fold(text))
 
 
 class EnglishNormaliser(WordNormaliser):
@@ -109,33 +92,61 @@ class EnglishNormaliser(WordNormaliser):
     """
 
     def normalise(self, text: str) -> str:
-        """Lower case, words alone, no accents."""
-        decomposed = unicodedata.normalize("NFKD", _fold(text))
+        """One case, words alone, no accents."""
+        folded = fold(text)
+        if folded.isascii():
+            return only_words(folded)
+        return only_words(without_accents(folded))
 
-        # NFKD puts an accent behind its letter, as a character of this block.
-        unaccented = "".join(char for char in decomposed if not "\u0300" <= char <= "\u036f")
-        return _only_words(unicodedata.normalize("NFKC", unaccented))
+
+class TurkishNormaliser(WordNormaliser):
+    """WordNormaliser for Turkish and Azerbaijani, where the small letter of I is ı and that of İ is i.
+
+    Example:
+        >>> TurkishNormaliser().normalise("IŞIK, İstanbul")
+        'ışık istanbul'
+    """
+
+    def normalise(self, text: str) -> str:
+        """One case, words alone."""
+        return super().normalise(turkish_case(text))
+
+
+class PersianNormaliser(WordNormaliser):
+    """WordNormaliser for Persian, Urdu, Pashto and Sindhi, where ى is but another way to type ی.
+
+    Example:
+        >>> PersianNormaliser().normalise("فارسى") == PersianNormaliser().normalise("فارسی")
+        True
+    """
+
+    def normalise(self, text: str) -> str:
+        """One case, words alone."""
+        return super().normalise(text).replace("ى", "ي")
 
 
 class CharacterNormaliser(Normaliser):
     """Chinese, Japanese, Korean, Thai and the like: error counts are in characters (CER).
 
-    NFKC makes full and half width the same; lower case; special tokens, punctuation and spaces removed.
+    As in WordNormaliser, and spaces and apostrophes removed. Traditional and simplified characters stay apart; see
+    `SpokenNumberNormaliser`.
 
     Example:
         >>> CharacterNormaliser().normalise("你好，ＡＢＣ！")
         '你好abc'
     """
 
-    unit: ClassVar[Unit] = "char"
+    unit: Unit = "char"
 
     def normalise(self, text: str) -> str:
-        """Lower case, letters and digits alone."""
-        return _only_words(_fold(text)).replace(" ", "").replace("'", "")
+        """One case, letters and digits alone."""
+        joined = only_words(fold(text)).replace(" ", "").replace("'", "")
+        # What stood apart may make one letter now.
+        return unicodedata.normalize("NFKC", joined)
 
 
 class MixedNormaliser(Normaliser):
-    """Code-switched text: each character of a script without spaces is a unit, each other word is one.
+    """Code-switched text: each letter of a script without spaces is a unit, with its marks; each other word is one.
 
     Errors over these units give what is called the mixed error rate.
 
@@ -145,42 +156,81 @@ class MixedNormaliser(Normaliser):
     """
 
     def normalise(self, text: str) -> str:
-        """Lower case, characters and words with spaces between them."""
-        spaced = _UNSPACED.sub(r" \1 ", _only_words(_fold(text)))
+        """One case, letters and words with spaces between them."""
+        words = only_words(fold(text))
+        if words.isascii():
+            return words
 
-        # Once more: an apostrophe may stand at the edge of a word only now.
-        return _only_words(spaced)
+        pieces: list[str] = []
+        for char in words:
+            is_mark = unicodedata.category(char)[0] == "M"
+            alone = not is_mark and UNSPACED.match(char) is not None
+            # Marks go with the letter before them; what follows that is another unit.
+            if alone or (pieces and not is_mark and UNSPACED.match(pieces[-1]) is not None):
+                pieces += [" ", char]
+            else:
+                pieces.append(char)
+        # An apostrophe may stand at the edge of a word only now.
+        return bare_words("".join(pieces))
 
 
 _WORDS = WordNormaliser()
-# Korean has spaces, but writers disagree where: its errors are counted in characters, too.
-_WITHOUT_SPACES = ("zh", "cmn", "yue", "wuu", "nan", "ja", "ko", "th", "lo", "my", "km")
 _BY_LANGUAGE: dict[str, Normaliser] = {
     "en": EnglishNormaliser(),
-    "mixed": MixedNormaliser(),
-    "zh-en": MixedNormaliser(),
-    "en-zh": MixedNormaliser(),
-    **dict.fromkeys(_WITHOUT_SPACES, CharacterNormaliser()),
+    MIXED: MixedNormaliser(),
+    **dict.fromkeys(WITHOUT_SPACES, CharacterNormaliser()),
+    **dict.fromkeys(("tr", "az"), TurkishNormaliser()),
+    **dict.fromkeys(("fa", "ur", "ps", "sd"), PersianNormaliser()),
 }
+
+_BUILT_IN = {WordNormaliser, *map(type, _BY_LANGUAGE.values())}
 
 
 def normaliser_for(lang: str, overrides: Mapping[str, Normaliser] | None = None) -> Normaliser:
     """The normaliser of a language.
 
     Example:
-        >>> [type(normaliser_for(lang)).__name__ for lang in ("en-GB", "zh_CN", "zh-en", "de")]
+        >>> [type(normaliser_for(lang)).__name__ for lang in ("en-GB", "Chinese", "zh-en", "deu")]
         ['EnglishNormaliser', 'CharacterNormaliser', 'MixedNormaliser', 'WordNormaliser']
 
     Args:
-        lang: ISO 639 code; a region is ignored unless listed ("zh-CN" is "zh", but "zh-en" is mixed text).
+        lang: any code or name of `languages`; a region is passed over ("zh-CN" is "zh", but "zh-en" is mixed text).
             A language that is not listed is taken to have spaces between words.
-        overrides: normalisers by language code that take precedence over the built-in table.
+        overrides: normalisers by language that take precedence over the built-in table; one for "zh" is that of "cmn"
+            and "zh-CN", too, one for "zh-TW" of that region alone.
     """
-    code = lang.strip().lower().replace("_", "-")
+    code = language_of(lang)
+    if overrides:
+        # The whole tag first: one region may have a normaliser of its own.
+        for key, normaliser in overrides.items():
+            if _tag(key) == _tag(lang):
+                return normaliser
+        for key, normaliser in overrides.items():
+            if "-" not in _tag(key) and known_language(key) == code:
+                return normaliser
+    return _BY_LANGUAGE.get(code, _WORDS)
 
-    # The whole code first: zh-en is mixed text, not zh.
-    for key in (code, code.partition("-")[0]):
-        for table in (overrides or {}, _BY_LANGUAGE):
-            if key in table:
-                return table[key]
-    return _WORDS
+
+def _tag(lang: str) -> str:
+    return lang.strip().lower().replace("_", "-")
+
+
+def checked_normalisers(normalisers: Mapping[str, Normaliser] | None) -> dict[str, Normaliser]:
+    """Normalisers by language, as a setting gives them.
+
+    Raises:
+        LanguageError: for a key that no language has; its normaliser would never be used.
+    """
+    for lang in normalisers or {}:
+        check_language(lang)
+    return dict(normalisers or {})
+
+
+def is_built_in(normaliser: Normaliser) -> bool:
+    """Whether it is one of the built-in table, which know no numbers.
+
+    Example:
+        >>> is_built_in(normaliser_for("de"))
+        True
+    """
+    return type(normaliser) in _BUILT_IN

@@ -13,6 +13,7 @@ from lightning_audiorl.codecs.network_training import val_set_name
 from lightning_audiorl.judges.training.base import JudgeTraining
 from lightning_audiorl.models.reference import content_hash
 from lightning_audiorl.ops.randomness import keyed_generator
+from lightning_audiorl.text.compare import without_sounds
 from lightning_audiorl.text.errors import ErrorCounts, count_errors
 from lightning_audiorl.text.normalise import normaliser_for
 from lightning_audiorl.token2text.labels import class_ids
@@ -228,6 +229,6 @@ def character_errors(row: Utterance, text: str) -> ErrorCounts:
         1
     """
     normaliser = normaliser_for(row.lang)
-    reference = normaliser.normalise(row.text).replace(" ", "")
+    reference = normaliser.normalise(without_sounds(row.reference)).replace(" ", "")
     hypothesis = normaliser.normalise(text).replace(" ", "")
     return count_errors(reference, hypothesis, "char")

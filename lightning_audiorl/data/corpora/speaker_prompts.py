@@ -27,7 +27,7 @@ def speech_row(
     """The text of ``row``, to be spoken in the voice of ``prompt``.
 
     Args:
-        row: text, language, keywords and other fields are taken from it, its audio is not.
+        row: text, spoken text, language, keywords and other fields are taken from it, its audio is not.
         row_id: id of the new row.
         prompt: a recording with its text; None for a row without speaker prompt. Fields that ``row`` lacks, such as
             the voice's gender or emotion, are the prompt's.
@@ -59,6 +59,7 @@ def speech_row(
         keywords=row.keywords,
         effects=() if prompt is None else prompt.effects,
         extra=extra,
+        spoken_text=row.spoken_text,
     )
 
 

@@ -57,6 +57,8 @@ def row_fingerprint(row: Utterance) -> str:
     """
     segments = [_segment_fields(segment) for segment in row.segments]
     fields = [row.text, row.lang, str(len(segments)), *segments, *row.effects]
+    if row.spoken_text is not None:
+        fields.append(f"spoken:{row.spoken_text}")
     if "prompt_text" in row.extra:
         fields.append(f"prompt:{row.extra['prompt_text']}")
 

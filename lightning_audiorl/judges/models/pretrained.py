@@ -58,6 +58,7 @@ class PolicyJudge(AsrJudge):
                 row,
                 segments=(),
                 text="",
+                spoken_text=None,
                 duration_s=length / self.sample_rate_hz,
                 extra={},
                 keywords=(),

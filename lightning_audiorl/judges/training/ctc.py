@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lightning_audiorl.codecs.network_training import val_set_name
 from lightning_audiorl.judges.models.ctc import BLANK, CtcNetwork, greedy_text
 from lightning_audiorl.judges.training.base import JudgeTraining
+from lightning_audiorl.text.compare import without_sounds
 from lightning_audiorl.text.errors import ErrorCounts, count_errors
 from lightning_audiorl.text.normalise import normaliser_for
 from lightning_audiorl.types import PromptBatch, Utterance
@@ -27,7 +28,7 @@ def character_ids(row: Utterance, characters: str) -> list[int]:
         >>> character_ids(Utterance("row", (), "Ab b!", 1.0), "ab ")
         [1, 2, 3, 2]
     """
-    text = normaliser_for(row.lang).normalise(row.text)
+    text = normaliser_for(row.lang).normalise(without_sounds(row.reference))
     if unknown := sorted(set(text) - set(characters)):
         raise ValueError(
             f"row {row.id!r}: its text has {unknown[0]!r}, which is not among the judge's characters {characters!r}; "
@@ -111,7 +112,7 @@ class CtcTraining(JudgeTraining):
 
             # Spaces do not count: where a word ends is not heard.
             hypothesis = normaliser.normalise(text).replace(" ", "")
-            reference = normaliser.normalise(row.text).replace(" ", "")
+            reference = normaliser.normalise(without_sounds(row.reference)).replace(" ", "")
             of_set.append(count_errors(reference, hypothesis, "char"))
 
     def on_validation_epoch_end(self) -> None:
