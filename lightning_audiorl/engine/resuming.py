@@ -1,4 +1,4 @@
-"""A run that goes on from a checkpoint: its epoch is open, the evaluation it was killed in is made, lr fits its length."""
+"""A run that goes on from a checkpoint: its epoch is open, and the evaluation that it was killed in is made."""
 
 from __future__ import annotations
 
