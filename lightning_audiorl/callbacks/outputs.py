@@ -1,4 +1,4 @@
-"""Where what callbacks write goes: a run's folders, its TensorBoard, Markdown tables in either; disks that refuse it."""
+"""Where what callbacks write goes: folders, TensorBoard, Markdown tables in either; disks that refuse it."""
 
 from __future__ import annotations
 
