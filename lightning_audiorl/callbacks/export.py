@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
 
-from lightning_audiorl.callbacks.checkpoint import RLCheckpoint
-from lightning_audiorl.callbacks.outputs import run_folder
-from lightning_audiorl.callbacks.view import run_view
+from lightning_audiorl.callbacks.checkpoint import RLCheckpoint, saved_step
+from lightning_audiorl.callbacks.outputs import run_folder, writing
+from lightning_audiorl.callbacks.view import RunView, run_view
 from lightning_audiorl.strategies import rl_strategy
 
 _log = logging.getLogger(__name__)
@@ -23,7 +24,8 @@ class Export(Callback):
     Args:
         enabled: False writes nothing.
         dirpath: default ``<default_root_dir>/export``.
-        best: also writes ``<dirpath>_best`` from `RLCheckpoint`'s best checkpoint (its ``monitor`` must be set).
+        best: also writes ``<dirpath>_best`` from `RLCheckpoint`'s best checkpoint (its ``monitor`` must be set); not
+            where every evaluation was worse than that before the first step.
     """
 
     def __init__(
@@ -65,28 +67,33 @@ class Export(Callback):
 
         run = run_view(pl_module)
         folder = run_folder(trainer, self.dirpath, "export")
-        run.policy.export(str(folder))
+        best_folder = Path(f"{folder}_best")
+        with writing("the trained model", folder):
+            run.policy.export(str(folder))
         rank_zero_info(f"exported to {folder}")
 
         checkpoint = self._best_checkpoint(trainer) if self.best else None
         if checkpoint is None:
             return
-        if checkpoint.best_step < 0:
-            _log.warning(
-                "no best checkpoint to export: %s was never a number whose guards hold",
-                checkpoint.monitor,
-            )
+        path = checkpoint.path(trainer, "best")
+        has_best = checkpoint.best_step >= 0
+        if has_best and saved_step(path, checkpoint.state_key) == checkpoint.best_step:
+            with writing("the best model", best_folder):
+                self._export_best(run, path, best_folder)
             return
 
+        reason = f"{path} is of another step" if has_best else checkpoint.why_no_best(run)
+        _log.warning("no best checkpoint to export: %s; %s is not written", reason, best_folder)
+
+    def _export_best(self, run: RunView, path: Path, folder: Path) -> None:
         # The module goes on with its last weights, whatever comes of the best ones.
         last = {}
         for name, parameter in run.policy.trainable().items():
             last[f"policy.{name}"] = parameter.detach().cpu().clone()
         try:
-            path = checkpoint.path(trainer, "best")
             best = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
             # Not strict: a checkpoint holds what trains, and nothing else.
             run.load_state_dict(best, strict=False)
-            run.policy.export(f"{folder}_best")
+            run.policy.export(str(folder))
         finally:
             run.load_state_dict(last, strict=False)

@@ -100,6 +100,24 @@ def metric_at(evaluation: Mapping[str, Any], key: str, setting: str) -> float:
     return metrics[key]
 
 
+def start_value(evaluations: Sequence[Mapping[str, Any]], key: str) -> float:
+    """The metric ``key`` before the first step; NaN for a run that was not evaluated then, or had no such set.
+
+    Args:
+        evaluations: of the run, oldest first.
+        key: ``val/<set>/<metric>``.
+
+    Example:
+        >>> first = {"rl_step": 0, "results": {"long": {"wer": 0.3}}}
+        >>> start_value([first], "val/long/wer")
+        0.3
+    """
+    for evaluation in evaluations[:1]:
+        if evaluation["rl_step"] == 0:
+            return flat_metrics(evaluation["results"]).get(key, math.nan)
+    return math.nan
+
+
 def broken_guards(
     evaluations: Sequence[Mapping[str, Any]],
     guards: Mapping[str, Guard],

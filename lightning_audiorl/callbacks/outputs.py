@@ -1,13 +1,59 @@
-"""Where what callbacks write goes: a run's folders, its TensorBoard, Markdown tables in either."""
+"""Where what callbacks write goes: folders, TensorBoard, Markdown tables in either; disks that refuse it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import errno
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from lightning import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+
+#: What a disk says that takes no more, or nothing at all.
+_REFUSALS = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EFBIG)
+
+
+class WriteError(OSError):
+    """A file of a run that could not be written: where, what, and why."""
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether a disk that is full, read-only or closed to this user is behind an error.
+
+    Example:
+        >>> is_refusal(OSError(errno.ENOSPC, "No space left on device")), is_refusal(FileNotFoundError("x"))
+        (True, False)
+    """
+    if isinstance(error, OSError) and error.errno in _REFUSALS:
+        return True
+    # torch and safetensors hand on what the system said as text alone.
+    texts = ("No space left on device", "Read-only file system", "PytorchStreamWriter failed")
+    return any(text in str(error) for text in texts)
+
+
+@contextmanager
+def writing(what: str, where: Path) -> Iterator[None]:
+    """Write something of a run; a disk that refuses it is told in a line.
+
+    Args:
+        what: is written.
+        where: its file or folder.
+
+    Raises:
+        WriteError: for a disk that is full, read-only or closed to this user.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, WriteError) or not is_refusal(error):
+            raise
+        reason = getattr(error, "strerror", None) or str(error)
+        raise WriteError(
+            f"{where}: cannot write {what}: {reason}; make room or choose another folder, and go on with "
+            "--ckpt_path last"
+        ) from None
 
 
 def run_folder(trainer: Trainer, dirpath: str | None, name: str) -> Path:

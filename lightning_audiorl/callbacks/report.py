@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import textwrap
 import time
@@ -17,7 +18,7 @@ from lightning_audiorl.callbacks.early_stop import EarlyStop
 from lightning_audiorl.callbacks.hacking import HackingWatch
 from lightning_audiorl.callbacks.history import History
 from lightning_audiorl.callbacks.metric_table import metric_note, metric_table
-from lightning_audiorl.callbacks.outputs import run_folder
+from lightning_audiorl.callbacks.outputs import WriteError, run_folder, writing
 from lightning_audiorl.callbacks.recordings import (
     Recordings,
     judges_of,
@@ -26,6 +27,7 @@ from lightning_audiorl.callbacks.recordings import (
 )
 from lightning_audiorl.callbacks.view import Results, RunView, run_view, validations
 
+_log = logging.getLogger(__name__)
 _NAMES = {"fit": "report", "validate": "validate", "test": "test"}
 
 
@@ -156,7 +158,11 @@ class RunReport(Callback):
         if run.evaluations or self.history.steps:
             # Some exceptions, such as KeyboardInterrupt, have no message.
             reason = f"{type(exception).__name__}: {exception}".rstrip(": ")
-            self._finish(trainer, run, f"interrupted by {reason}")
+            try:
+                self._finish(trainer, run, f"interrupted by {reason}")
+            except WriteError as error:
+                # A full disk ends a run and refuses its report as well: the first is what matters.
+                _log.warning("no report of the interrupted run: %s", error)
 
     # --- the report
 
@@ -164,14 +170,16 @@ class RunReport(Callback):
         """Keep what the evaluation at hand has said."""
         if self.enabled and trainer.is_global_zero:
             folder = run_folder(trainer, None, "audio")
-            self.recordings.keep(run.last_hypotheses, folder, stage, run.rl_step)
+            with writing("what was spoken", folder):
+                self.recordings.keep(run.last_hypotheses, folder, stage, run.rl_step)
 
     def _finish(self, trainer: Trainer, run: RunView, status: str) -> None:
         if not self.enabled or not trainer.is_global_zero:
             return
         report = self.collect(trainer, run, status)
         folder = run_folder(trainer, self.dirpath, "report")
-        table = write_report(report, folder)
+        with writing("the report", folder):
+            table = write_report(report, folder)
         if table:
             where = folder / f"{_NAMES[report['command']]}.md"
             note = textwrap.fill(metric_note(report["before"]["results"]), 110)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from lightning import Trainer
 
 from lightning_audiorl.engine.evaluator import Evaluator, flat_metrics
+from lightning_audiorl.engine.resuming import begin_or_go_on, say_if_cut_short
 from lightning_audiorl.metrics.specs import is_monitored
 from lightning_audiorl.models.policy import Policy
 from lightning_audiorl.strategies.phases import Phase, PhaseClock
@@ -23,6 +24,7 @@ class EvaluatedModule(Protocol):
     clock: PhaseClock
     seed: int
     rl_step: int
+    num_steps: int
     evaluations: list[dict[str, Any]]
 
     @property
@@ -75,6 +77,14 @@ class EvaluationHooks:
         if not self.trainer.sanity_checking:
             monitored = {key: value for key, value in flat.items() if is_monitored(key)}
             self.log_dict(monitored, logger=False, batch_size=1)
+
+    def on_train_start(self: EvaluatedModule) -> None:
+        """A finished run takes no further step; one that was killed in an evaluation makes it first."""
+        begin_or_go_on(self.trainer, self)
+
+    def on_fit_end(self: EvaluatedModule) -> None:
+        """Say so where something other than ``num_steps`` ended the run."""
+        say_if_cut_short(self.trainer, self.rl_step, self.num_steps)
 
     def on_validation_epoch_start(self: EvaluatedModule) -> None:
         """Begin the metrics of every ``val`` set of the data module."""

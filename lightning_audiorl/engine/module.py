@@ -24,6 +24,7 @@ from lightning_audiorl.engine.evaluator import EvalDecoding, Evaluator
 from lightning_audiorl.engine.loss_checks import check_losses, check_prepared
 from lightning_audiorl.engine.micro_batches import step_micro_batches
 from lightning_audiorl.engine.optim import Optim
+from lightning_audiorl.engine.resuming import reopen_epoch
 from lightning_audiorl.engine.rollout import (
     Sampler,
     hypotheses,
@@ -458,11 +459,6 @@ class RLModule(EvaluationHooks, LightningModule):
                 for modules in loss.frozen_modules().values():
                     nn.ModuleList(modules).to(self.device)
 
-    def on_train_start(self) -> None:
-        """A finished run that is resumed takes no further step."""
-        if self.rl_step >= self.num_steps:
-            self.trainer.should_stop = True
-
     def configure_optimizers(self) -> Any:
         """The optimizer over what trains, with its schedule."""
         optimizer, schedule = self.optim.build(self.policy.trainable().values(), self.num_steps)
@@ -498,3 +494,4 @@ class RLModule(EvaluationHooks, LightningModule):
         )
         self.rl_step = saved["rl_step"]
         self.evaluations = list(saved["evaluations"])
+        reopen_epoch(checkpoint)

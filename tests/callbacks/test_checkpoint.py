@@ -170,9 +170,9 @@ def test_killed_in_the_last_evaluation(root: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mode", "values", "best_step"),
     [
-        ("min", [0.1, 0.5, 0.3, 0.4], 2),
-        ("max", [0.9, 0.5, 0.3, 0.4], 1),
-        ("min", [0.1, math.nan, math.nan, 0.4], 3),
+        ("min", [0.6, 0.5, 0.3, 0.4], 2),
+        ("max", [0.1, 0.5, 0.3, 0.4], 1),
+        ("min", [math.nan, math.nan, math.nan, 0.4], 3),
     ],
 )
 def test_best_by_a_figure(
