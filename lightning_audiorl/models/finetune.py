@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from lightning_audiorl.ops.randomness import key_to_seed
 
@@ -193,7 +193,10 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
 
 
 def merge_lora(model: nn.Module) -> None:
-    """Put adapters into the weights they sit on, and take them out; a model without any stays as it is."""
+    """Put adapters into the weights they sit on, and take them out; a model without any stays as it is.
+
+    A head that was one matrix with an embedding parts from it where the embedding alone had an adapter.
+    """
     layers = [
         (name, module)
         for name, module in model.named_modules()
@@ -208,21 +211,76 @@ def merge_lora(model: nn.Module) -> None:
         model.set_submodule(name, layer.base_layer)
     for module in model.modules():
         vars(module).pop("peft_config", None)
+
+    _part_shared(model, merged)
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel) and heads_parted(module, module.state_dict()):
+            unties(module.config)
     model.load_state_dict(merged)
+
+
+def _part_shared(model: nn.Module, merged: dict[str, Tensor]) -> None:
+    """A parameter with several names gets one of its own for each that is merged to values of its own."""
+    first_names: dict[int, str] = {}
+    for name, parameter in list(model.named_parameters(remove_duplicate=False)):
+        first = first_names.setdefault(id(parameter), name)
+        if name == first or _is_one(merged[name], merged[first]):
+            continue
+        # A copy: where this is the one without an adapter, its values lie in the parameter that the other is put into.
+        own = nn.Parameter(merged[name].clone(), requires_grad=parameter.requires_grad)
+        owner, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(owner), attribute, own)
+        merged[name] = own.detach()
+
+
+def _is_one(a: Tensor, b: Tensor) -> bool:
+    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
+
+
+def heads_parted(model: PreTrainedModel, weights: Mapping[str, Tensor]) -> bool:
+    """Whether the head is another matrix than the embedding in ``weights``, while the configuration calls them one.
+
+    Args:
+        model: of transformers, with or without adapters.
+        weights: of `merged_state_dict`, or the model's own.
+    """
+    says_one = [getattr(part, "tie_word_embeddings", False) for part in _configs(model.config)]
+    if not any(says_one):
+        return False
+
+    embedding = model.get_input_embeddings()
+    head = model.get_output_embeddings()
+    names = {id(module): name for name, module in model.named_modules()}
+    if id(embedding) not in names or id(head) not in names:
+        return False
+    return not _is_one(
+        weights[f"{names[id(embedding)]}.weight"], weights[f"{names[id(head)]}.weight"]
+    )
+
+
+def unties(config: PreTrainedConfig) -> None:
+    """Have a configuration say that head and embedding are two matrices, wherever a model may read it."""
+    for part in _configs(config):
+        part.tie_word_embeddings = False
+
+
+def _configs(config: PreTrainedConfig) -> tuple[PreTrainedConfig, PreTrainedConfig]:
+    """Of the model, and of the language model in it; the same one where it is no part."""
+    return config, config.get_text_config(decoder=True)
 
 
 def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
     """The model's state dict as if adapters had been merged and never been there."""
     merged: dict[str, Tensor] = {}
 
-    # Weights with adapters on them: one after the other, in their own precision.
+    # Weights with adapters on them: the sum in the adapter's precision, rounded once to the weight's own.
     modules: Iterator[tuple[str, Any]] = model.named_modules()
     for name, module in modules:
         if hasattr(module, "base_layer") and hasattr(module, "get_delta_weight"):
             weight = module.base_layer.weight
             for adapter in module.active_adapters:
-                weight = weight + module.get_delta_weight(adapter).to(weight.dtype)
-            merged[f"{name}.weight"] = weight.detach()
+                weight = weight + module.get_delta_weight(adapter)
+            merged[f"{name}.weight"] = weight.detach().to(module.base_layer.weight.dtype)
 
     # Everything else under the name that it had without adapters.
     for key, value in model.state_dict().items():

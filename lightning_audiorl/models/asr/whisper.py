@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,6 +72,8 @@ class TinyWhisper(TinySpec):
             task_to_id={"transcribe": transcribe},
             no_timestamps_token_id=no_timestamps,
             max_length=self.max_target_positions,
+            # As Whisper's own: no special token but the one that ends.
+            suppress_tokens=sorted(set(tokenizer.all_special_ids) - {tokenizer.eos_token_id}),
         )
 
         extractor = WhisperFeatureExtractor(
@@ -213,7 +216,13 @@ class WhisperPolicy(EncoderDecoderPolicy):
         # Whisper's transcripts begin with a space.
         return super().targets(context, [f" {text}" if text else "" for text in texts])
 
-    def export(self, folder: str) -> None:
-        # The stop token among them, which is the answer to a clip without speech.
-        self.model.generation_config.begin_suppress_tokens = None
-        super().export(folder)
+    def generation_config(self) -> GenerationConfig:
+        # Its own: timestamps and audio beyond one window need tokens that training did not draw from. But for the stop
+        # token, which is the answer to a clip without speech.
+        config = copy.deepcopy(self.model.generation_config)
+        for name in ("suppress_tokens", "begin_suppress_tokens"):
+            suppressed = getattr(config, name) or []
+            if set(self.stop_ids) & set(suppressed):
+                others = [token for token in suppressed if token not in self.stop_ids]
+                setattr(config, name, others or None)
+        return config

@@ -6,6 +6,7 @@ reference put the prompt and its completions into one row (`shared_prefix`).
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,14 +14,15 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from lightning_audiorl.fields import PerPrompt
 from lightning_audiorl.models.decoding import sampling
 from lightning_audiorl.models.decoding.shared_prefix import Layout, packed_arguments, share_prefix
 from lightning_audiorl.models.decoding.tokens import allowed_tokens, decode_groups, target_rollout
-from lightning_audiorl.models.finetune import Finetune, Parts, apply_finetune, merged_state_dict
+from lightning_audiorl.models.export import write_model
+from lightning_audiorl.models.finetune import Finetune, Parts, apply_finetune
 from lightning_audiorl.models.loading import Family, Start, build, read_start, stop_token_ids
 from lightning_audiorl.models.policy import Context, Policy, SampleKey
 from lightning_audiorl.models.tiny_base import TinySpec
@@ -119,12 +121,13 @@ class CachedPromptPolicy(Policy[PrefixT]):
         return stop_ids, allowed_tokens(self.tokenizer, vocab_size, stop_ids)
 
     def export(self, folder: str) -> None:
-        # `generate` of the exported folder draws from the same tokens as training did.
-        forbidden = (~self.allowed).nonzero().squeeze(-1)
-        self.model.generation_config.suppress_tokens = forbidden.tolist()
-        weights = merged_state_dict(self.model)
-        self.model.save_pretrained(folder, state_dict=weights, safe_serialization=True)
-        self.processor.save_pretrained(folder)
+        write_model(folder, self.model, self.processor, self.generation_config())
+
+    def generation_config(self) -> GenerationConfig:
+        """What an exported folder generates by: it draws from the same tokens as training did."""
+        config = copy.deepcopy(self.model.generation_config)
+        config.suppress_tokens = (~self.allowed).nonzero().squeeze(-1).tolist()
+        return config
 
     # --- its modules
 

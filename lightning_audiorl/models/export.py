@@ -1,0 +1,91 @@
+"""A model as a folder that transformers loads, and nothing of another model beside it."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformers import GenerationConfig, PreTrainedModel
+
+from lightning_audiorl.models.finetune import heads_parted, merged_state_dict, unties
+
+#: What transformers and peft read of a folder; of an earlier model in it, none may stay beside the new one.
+_MODEL_FILES = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "pytorch_model*.bin",
+    "pytorch_model*.bin.index.json",
+    "adapter_config.json",
+    "adapter_model.bin",
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer*.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "normalizer.json",
+    "spiece.model",
+    "chat_template.*",
+    "additional_chat_templates",
+)
+
+# Hidden, in the folder itself: moving a file out of it takes no copy.
+_UNFINISHED = ".unfinished"
+
+
+def write_model(
+    folder: str | Path, model: PreTrainedModel, processor: Any, generation: GenerationConfig
+) -> None:
+    """Write a model, adapters merged, and its processor; the model itself stays as it is.
+
+    Weights keep the dtype that they have in the model. Model files of an earlier export in the folder are replaced or
+    removed, once the new ones are complete; other files stay.
+
+    Args:
+        folder: made where it is missing.
+        model: of transformers, with or without adapters.
+        processor: or tokenizer.
+        generation: what the folder generates by.
+
+    Raises:
+        FileExistsError: where ``folder`` is a file.
+    """
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    unfinished = target / _UNFINISHED
+    shutil.rmtree(unfinished, ignore_errors=True)
+
+    _save(unfinished, model)
+    processor.save_pretrained(unfinished)
+    # Past the check of `save_pretrained`, which refuses what published checkpoints hold, such as a temperature beside
+    # `do_sample: false`.
+    generation.to_json_file(unfinished / "generation_config.json")
+
+    for pattern in _MODEL_FILES:
+        for earlier in target.glob(pattern):
+            shutil.rmtree(earlier) if earlier.is_dir() else earlier.unlink()
+    for path in sorted(unfinished.iterdir()):
+        os.replace(path, target / path.name)
+    unfinished.rmdir()
+
+
+def _save(folder: Path, model: PreTrainedModel) -> None:
+    """Configuration and weights."""
+    weights = merged_state_dict(model)
+    own = model.config, model.generation_config
+    model.config = copy.deepcopy(model.config)
+    model.generation_config = GenerationConfig()
+    if heads_parted(model, weights):
+        unties(model.config)
+    try:
+        model.save_pretrained(folder, state_dict=weights)
+    finally:
+        model.config, model.generation_config = own
