@@ -149,7 +149,7 @@ def test_files_are_found() -> None:
         module_name(path.parent / "__init__.py").removeprefix(f"{PACKAGE}.")
         for path in package_files()
     }
-    modules = {"fields", "types", "languages", "outline", "", "moved"}
+    modules = {"checks", "finite", "fields", "types", "languages", "outline", "", "moved"}
     files = modules | {"screen", "cli", "__main__"}
     assert folders - {PACKAGE} == set(ROOMS) - files
     assert len(package_files()) > 20

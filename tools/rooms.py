@@ -45,58 +45,60 @@ class Room:
 # A module belongs to the room with the longest name that fits: folders of a folder are rooms too, with arrows that
 # point one way like those of the house. losses/ and engine/ see the modules of models/ that know no family of models.
 ROOMS = {
+    "checks": Room("what the number of a setting may be"),
+    "finite": Room("weights that are NaN or infinite end a training", "", "torch lightning"),
     "fields": Room("shapes of dataclass fields; select, join and move by prompt", "", "torch"),
-    "types": Room("the dataclasses on the arrows", "fields", "torch"),
+    "types": Room("the dataclasses on the arrows", "checks fields", "torch"),
     "languages": Room("the one table of languages: their codes and names"),
     "outline": Room("models made of their configuration alone, for plans", "", "torch"),
     "ops": Room(
         "advantages, objectives, log-probs, KL, relaxation, masks, randomness",
-        "fields types",
+        "checks fields types",
         "torch",
     ),
     "text": Room(
         "normalisation, error counts, hallucination and keyword rules",
-        "languages",
+        "checks languages",
         "jiwer rapidfuzz",
     ),
     "codecs": Room(
         "speech as codes: the interface, a tiny trainable codec, those of transformers, an adapter",
-        "fields types ops outline",
+        "checks finite fields types ops outline",
         "torch torchaudio transformers safetensors lightning",
     ),
     "judges": Room(
         "what a judge of speech is, the panel that asks each of them once per step, pitch",
-        "types",
+        "checks types",
         "torch torchaudio",
     ),
     "judges.models": Room(
         "the models that judge: recognisers, speaker encoders, quality predictors",
-        "types ops models.policy judges.base",
+        "checks types ops models.policy judges.base",
         "torch torchaudio torchmetrics transformers huggingface_hub speechbrain safetensors",
     ),
     "judges.training": Room(
         "training of our own judges",
-        "text types ops codecs judges.models",
+        "checks finite text types ops codecs judges.models",
         "torch torchaudio lightning",
     ),
     "token2text": Room(
         "the network that DiffRO differentiates: codes to text and labels; training, calibration",
-        "text types ops codecs judges models.reference",
+        "checks text types ops codecs judges models.reference",
         "torch lightning",
     ),
     "metrics": Room(
         "`specs.py`, the table of every metric; alignment and validation metrics, those of speech",
-        "text types ops judges",
+        "checks text types ops judges",
         "torch torchmetrics jiwer",
     ),
     "rewards": Room(
         "one reward per class, the weighted mix, differentiable rewards",
-        "text types models.policy judges token2text",
+        "checks text types models.policy judges token2text",
         "torch rapidfuzz",
     ),
     "models": Room(
         "the policy's interface, finetuning modes, the reference, loading",
-        "fields types ops codecs outline",
+        "checks fields types ops codecs outline",
         "torch transformers tokenizers peft safetensors",
     ),
     "models.decoding": Room(
@@ -106,31 +108,31 @@ ROOMS = {
     ),
     "models.asr": Room(
         "families that transcribe, one file each, its tiny model in it",
-        "fields types models.policy models.finetune models.loading models.tiny_base models.decoding",
+        "checks fields types models.policy models.finetune models.loading models.tiny_base models.decoding",
         "torch transformers",
     ),
     "models.tts": Room(
         "families that speak, and what they share",
-        "fields types codecs models.policy models.finetune models.loading models.tiny_base models.decoding",
+        "checks fields types codecs models.policy models.finetune models.loading models.tiny_base models.decoding",
         "torch torchaudio transformers",
     ),
     "data": Room("the door to the folders below; the only reader of training data"),
     "data.manifest": Room(
-        "rows: their schema, their files, where they come from", "types", "soundfile"
+        "rows: their schema, their files, where they come from", "checks types", "soundfile"
     ),
     "data.audio": Room(
         "reading, content hashes, effects, augmentation, non-speech",
-        "types ops data.manifest data.draws",
+        "checks types ops data.manifest data.draws",
         "torch torchaudio soundfile",
     ),
     "data.transforms": Room(
         "rows joined, repeated and padded",
-        "types ops text data.draws data.manifest data.audio",
+        "checks types ops text data.draws data.manifest data.audio",
         "torch",
     ),
     "data.corpora": Room(
         "corpora that are read or made: FSDD, espeak, texts to be spoken",
-        "types ops data.draws data.manifest data.audio data.transforms",
+        "checks types ops data.draws data.manifest data.audio data.transforms",
         "torch torchaudio soundfile numpy espeakng_loader",
     ),
     "data.hypotheses": Room(
@@ -140,53 +142,53 @@ ROOMS = {
     ),
     "data.mix.selection": Room(
         "rules that choose the rows of a subset",
-        "types ops text data.manifest data.audio data.corpora data.hypotheses",
+        "checks types ops text data.manifest data.audio data.corpora data.hypotheses",
         "torch",
     ),
     "data.mix": Room(
         "RL sets: subsets and their shares, built once",
-        "types data.manifest data.audio data.hypotheses data.mix.selection",
+        "checks types data.manifest data.audio data.hypotheses data.mix.selection",
         "numpy lightning",
     ),
     "data.datamodules": Room(
         "the LightningDataModules, batches, the training order",
-        "types ops data.draws data.manifest data.audio data.corpora data.hypotheses data.mix",
+        "checks types ops data.draws data.manifest data.audio data.corpora data.hypotheses data.mix",
         "torch lightning",
     ),
     "strategies": Room(
         "`RLStrategy`; where parts live in each phase, never what they compute",
-        "types",
+        "checks types",
         "torch lightning",
     ),
     "losses": Room(
         "what an algorithm is: a loss knows neither rank nor phase nor strategy",
-        "fields types ops rewards models.policy models.reference",
+        "checks fields types ops rewards models.policy models.reference",
         "torch",
     ),
     "losses.diffro": Room(
         "DiffRO: relaxation, unrolling, its sample filters",
-        "fields types ops rewards losses models.policy models.reference",
+        "checks fields types ops rewards losses models.policy models.reference",
         "torch",
     ),
     "engine": Room(
         "the loop: stages, micro-batches, ranks, optimizer, evaluation, checkpoints; once",
-        "types ops losses metrics rewards judges.base judges.panel strategies "
+        "checks finite types ops losses metrics rewards judges.base judges.panel strategies "
         "models.policy models.reference models.finetune",
         "torch torchmetrics transformers lightning",
     ),
     "algorithms": Room(
         "SFT, GRPO, DiffRO, both together: the loop with the losses that make it one of these",
-        "types ops metrics rewards judges.base losses engine models.policy",
+        "checks types ops metrics rewards judges.base losses engine models.policy",
         "torch",
     ),
     "callbacks": Room(
         "progress, samples, checkpoints, hacking watch, early stopping, report, export",
-        "text types metrics models.policy strategies __version__",
+        "checks text types metrics models.policy strategies __version__",
         "torch torchaudio torchmetrics lightning numpy matplotlib soundfile",
     ),
     "commands.plan": Room(
         "`audiorl plan`: peak memory and moving cost of a run, traced on tensors without values",
-        "types ops outline models strategies engine algorithms",
+        "checks types ops outline models strategies engine algorithms",
         "torch lightning jsonargparse yaml",
     ),
 }

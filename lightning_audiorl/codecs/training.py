@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import LightningModule
+from lightning import Callback, LightningModule
 from torch import Tensor
 
 from lightning_audiorl.codecs.base import valid
@@ -18,6 +18,7 @@ from lightning_audiorl.codecs.network_training import (
     val_set_name,
 )
 from lightning_audiorl.codecs.tiny import TinyCodec, digits_to_codes
+from lightning_audiorl.finite import FiniteWeights
 from lightning_audiorl.ops.randomness import keyed_uniform
 from lightning_audiorl.types import PromptBatch
 
@@ -175,6 +176,10 @@ class CodecTraining(LightningModule):
         self.codec.freeze()
         if self.trainer.is_global_zero:
             self.codec.save(folder)
+
+    def configure_callbacks(self) -> list[Callback]:
+        """What ends a training before its codec is lost to NaN."""
+        return [FiniteWeights()]
 
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up and cosine decay, stepped with every batch."""

@@ -80,6 +80,8 @@ def raise_on_all_ranks(strategy: RLStrategy, doing: str) -> Iterator[None]:
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
     """Clip by the norm over all gradients, whole or sharded; returns the norm before clipping.
 
+    Gradients whose norm is not finite stay as they are: clipped, the NaN of one would be in all of them.
+
     Args:
         parameters: those that train.
         max_norm: 0 only measures.
@@ -97,7 +99,11 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float
 
     sharded = [p.grad for p in parameters if isinstance(p.grad, DTensor)]
     if not sharded:
-        return float(nn.utils.clip_grad_norm_(parameters, limit))
+        grads = [p.grad for p in parameters if p.grad is not None]
+        total = nn.utils.get_total_norm(grads)
+        if total.isfinite():
+            nn.utils.clip_grads_with_norm_(parameters, limit, total)
+        return float(total)
 
     # A rank holds a shard of some gradients, whose squares are added over ranks, and the whole of the others, which
     # are the same on every rank.
@@ -106,6 +112,8 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float
     squares = torch.stack([shard.square().sum() for shard in shards]).sum()
     torch.distributed.all_reduce(squares)
     norm = (squares + sum(grad.square().sum() for grad in whole)).sqrt()
+    if not norm.isfinite():
+        return float(norm)
 
     # The same small term as in torch's clip_grad_norm_.
     factor = float((limit / (norm + 1e-6)).clamp(max=1.0))

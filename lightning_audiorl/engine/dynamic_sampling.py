@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Protocol, runtime_checkable
 
 from lightning_audiorl.engine.distributed import all_reduce, raise_on_all_ranks
 from lightning_audiorl.losses import ScoredRollout
 from lightning_audiorl.strategies import RLStrategy
+from lightning_audiorl.types import PromptBatch
+
+
+@runtime_checkable
+class RefillingData(Protocol):
+    """A data module whose training mix goes on at will, for dynamic sampling."""
+
+    def refill(self, step: int, attempt: int, num_prompts: int) -> PromptBatch:
+        """Further prompts for an RL step."""
 
 
 def refill(

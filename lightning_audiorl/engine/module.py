@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 import torch
-from lightning import LightningModule
+from lightning import Callback, LightningModule
 from torch import Tensor, nn
 
 from lightning_audiorl.engine.checkpointing import check_record, run_record, trainable_keys
 from lightning_audiorl.engine.distributed import gather_metrics, raise_on_all_ranks
-from lightning_audiorl.engine.dynamic_sampling import refill
+from lightning_audiorl.engine.dynamic_sampling import RefillingData, refill
 from lightning_audiorl.engine.evaluation_hooks import EvaluationHooks
 from lightning_audiorl.engine.evaluator import EvalDecoding, Evaluator
 from lightning_audiorl.engine.loss_checks import check_losses, check_prepared
@@ -35,6 +35,7 @@ from lightning_audiorl.engine.rollout import (
 from lightning_audiorl.engine.run_parts import run_parts
 from lightning_audiorl.engine.scoring import StepScorer
 from lightning_audiorl.engine.update import Updater
+from lightning_audiorl.engine.update_watch import UpdateWatch
 from lightning_audiorl.judges.base import Judge
 from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.losses import (
@@ -54,14 +55,6 @@ from lightning_audiorl.rewards import RewardMix
 from lightning_audiorl.strategies import Part, RLStrategy, rl_strategy
 from lightning_audiorl.strategies.phases import Phase, PhaseClock
 from lightning_audiorl.types import PromptBatch
-
-
-@runtime_checkable
-class RefillingData(Protocol):
-    """A data module whose training mix goes on at will, for dynamic sampling."""
-
-    def refill(self, step: int, attempt: int, num_prompts: int) -> PromptBatch:
-        """Further prompts for an RL step."""
 
 
 class RLModule(EvaluationHooks, LightningModule):
@@ -151,6 +144,7 @@ class RLModule(EvaluationHooks, LightningModule):
         self.micro_batch_size = micro_batch_size
         self.max_tokens = max_tokens
         self.optim = optim or Optim()
+        self.update_watch = UpdateWatch(self.optim.max_skipped_updates)
         self.panel = JudgePanel(judges)
         self.evaluation = (evaluation or AsrEvaluation(keywords)).with_panel(self.panel)
         if rewards is not None:
@@ -312,6 +306,7 @@ class RLModule(EvaluationHooks, LightningModule):
             self.manual_backward,
             self.strategy,
             self.optim.max_grad_norm,
+            self.update_watch,
         )
 
     def micro_batches(self, step: RLStep) -> Iterator[MicroBatch]:
@@ -458,6 +453,10 @@ class RLModule(EvaluationHooks, LightningModule):
             for loss in self.losses:
                 for modules in loss.frozen_modules().values():
                     nn.ModuleList(modules).to(self.device)
+
+    def configure_callbacks(self) -> list[Callback]:
+        """What ends a run whose weights are lost."""
+        return [self.update_watch]
 
     def configure_optimizers(self) -> Any:
         """The optimizer over what trains, with its schedule."""

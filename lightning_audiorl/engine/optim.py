@@ -49,6 +49,9 @@ class Optim:
         max_grad_norm: gradient clipping by global norm; 0 is off.
         optimizer: in place of AdamW; ``lr``, ``weight_decay`` and ``betas`` are then its own arguments.
         schedule_args: further arguments of a schedule of transformers, such as ``{num_cycles: 2}``.
+        max_skipped_updates: updates in a row that may be skipped because a loss or the gradient is NaN or infinite; the
+            next one ends the run. 0 ends it at the first. Those without any gradient, as of equal rewards, do not
+            count. Weights that are NaN or infinite end a run at once, whatever this says.
 
     Example:
         >>> optim = Optim(lr=1.0, schedule="linear", warmup_steps=2)
@@ -65,6 +68,7 @@ class Optim:
     max_grad_norm: float = 1.0
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None
     schedule_args: dict[str, Any] | None = None
+    max_skipped_updates: int = 3
 
     def __post_init__(self) -> None:
         if self.lr <= 0 or self.warmup_steps < 0 or self.max_grad_norm < 0:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from torch.optim import Optimizer
 
 from lightning_audiorl.engine.distributed import all_reduce, clip_gradients, raise_on_all_ranks
 from lightning_audiorl.engine.loss_checks import check_computed
+from lightning_audiorl.engine.update_watch import UpdateWatch
 from lightning_audiorl.losses import Loss, MicroBatch, Prepared, WeightedGradients
 from lightning_audiorl.losses.combine import take_gradients
 from lightning_audiorl.strategies import RLStrategy
@@ -32,6 +32,7 @@ class Updater:
         backward: of a scalar loss.
         strategy: through which ranks agree.
         max_grad_norm: clipping by global norm; 0 is off.
+        watch: sees each update, and ends a run that is lost.
     """
 
     losses: Sequence[Loss[Any]]
@@ -41,6 +42,7 @@ class Updater:
     backward: Callable[[Tensor], None]
     strategy: RLStrategy
     max_grad_norm: float
+    watch: UpdateWatch = field(default_factory=UpdateWatch)
 
     def step(
         self,
@@ -70,6 +72,8 @@ class Updater:
         if gradients:
             names = [loss.name for loss in self.losses]
             metrics |= self.combiner.combine(names, self.parameters, gradients, rl_step, num_steps)
+            for name in names[1:]:
+                self.watch.note_left_out(name, metrics[f"{name}/skipped"] > 0)
         return metrics | self.clip_and_step()
 
     def accumulate(
@@ -99,6 +103,7 @@ class Updater:
                 for name, part in of_micro_batch.items():
                     sums[name] += float(part) * micro_batch.weight
         sums = {name: all_reduce(self.strategy, value) for name, value in sums.items()}
+        self.watch.note_loss(loss.name, sums.get("loss", 0.0))
 
         # A count that only the passes tell divides the gradients after them.
         if count is None:
@@ -114,17 +119,22 @@ class Updater:
     def clip_and_step(self) -> dict[str, float]:
         """Clip by global norm, step, zero the gradients.
 
-        The optimizer stands still where the norm is not finite, and where it is 0: nothing was learnt, but momentum and
-        weight decay would move the weights.
+        The optimizer stands still where loss or norm are not finite, and where the norm is 0: nothing was learnt, but
+        momentum and weight decay would move the weights.
 
         Returns:
             ``grad_norm`` before clipping, and ``skipped_updates``, 1 where the optimizer stood still.
+
+        Raises:
+            NotFiniteError: where the weights are lost, or too many updates in a row were.
         """
         norm = clip_gradients(self.parameters, self.max_grad_norm)
-        moves = math.isfinite(norm) and norm > 0
+        moves = self.watch.allows(norm, self.parameters)
         if moves:
+            self.watch.check_rates(self.optimizer)
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self.watch.check_weights()
         return {"grad_norm": norm, "skipped_updates": float(not moves)}
 
     def _can_skip(self, prepared: Prepared, micro_batch: MicroBatch) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import LightningModule
+from lightning import Callback, LightningModule
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torchaudio.functional import resample
@@ -19,6 +19,7 @@ from lightning_audiorl.codecs.network_training import (
     stop_when_done,
     tell_data_position,
 )
+from lightning_audiorl.finite import FiniteWeights
 from lightning_audiorl.judges.models.networks import JudgeNetwork
 from lightning_audiorl.judges.training.vocoded import vocoded
 from lightning_audiorl.ops.randomness import key_to_seed, keyed_uniform
@@ -167,6 +168,10 @@ class JudgeTraining(LightningModule, ABC):
         if self.trainer.is_global_zero:
             measured = self.metrics if self._metrics_step == self.global_step else {}
             self.network.save(folder, measured | {"steps": float(self.global_step)})
+
+    def configure_callbacks(self) -> list[Callback]:
+        """What ends a training before its network is lost to NaN."""
+        return [FiniteWeights()]
 
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up and cosine decay, stepped with every batch."""
