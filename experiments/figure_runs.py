@@ -53,6 +53,9 @@ def audiorl(command: str, settings: Spec, folder: Path) -> float:
     start = time.perf_counter()
     with log.open("w") as out:
         args = [sys.executable, "-m", "lightning_audiorl", command, "--config", str(config)]
+        # A run that was broken off is begun anew where the figures are looked for.
+        if command == "fit":
+            args.append("--overwrite")
         environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
         code = subprocess.run(args, stdout=out, stderr=out, check=False, env=environment).returncode
 

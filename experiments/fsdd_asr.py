@@ -47,7 +47,8 @@ def fit(out: Path, seed: int, configs: list[str], start: Path | None, extra: lis
     out.mkdir(parents=True, exist_ok=True)
     args = [arg for name in configs for arg in ("--config", str(CONFIGS / name))]
     args += ["--seed_everything", str(seed), "--trainer.default_root_dir", str(out)]
-    args += ["--trainer.num_sanity_val_steps", "0", *extra]
+    # A run that was broken off is begun anew where the figures are looked for.
+    args += ["--trainer.num_sanity_val_steps", "0", "--overwrite", *extra]
     if start is not None:
         args += ["--model.init_args.policy.init_args.init_from", str(start)]
     else:

@@ -11,9 +11,9 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 from lightning import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from lightning_audiorl import __version__, screen
@@ -28,6 +28,14 @@ from lightning_audiorl.callbacks import (
     SampleLogger,
 )
 from lightning_audiorl.commands import COMMANDS
+from lightning_audiorl.engine.trainer_checks import check_trainer
+from lightning_audiorl.run_folder import (
+    KeepFolder,
+    RunFolder,
+    honest_exit,
+    keep_curves,
+    take_folder,
+)
 from lightning_audiorl.screen import CommandParser, LightningCommandParser
 
 # With no length of the training data, Lightning wants a whole number here; every run ends with an evaluation anyway.
@@ -136,12 +144,42 @@ class AudioRLCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Lightning would read the whole checkpoint here, for hyperparameters that ours do not hold."""
 
+    def _prepare_subcommand_parser(
+        self, klass: type, subcommand: str, **kwargs: Any
+    ) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "fit":
+            parser.add_argument(
+                "--overwrite",
+                action=ActionYesNo,
+                nargs="?",
+                default=False,
+                help="Begin anew in a folder that holds an earlier run, and remove what that wrote. Without it a "
+                "second run gets a folder of its own, with a number.",
+            )
+        return parser
+
     def before_instantiate_classes(self) -> None:
         """What depends on other settings; the saved settings name it, too."""
-        give_logger(self.config[self.subcommand].trainer)
+        settings = self.config[self.subcommand]
+        self.folder: RunFolder | None = None
+        if self.subcommand == "fit":
+            self.folder = take_folder(settings)
+        give_logger(settings.trainer)
 
     def instantiate_classes(self) -> None:
         """As Lightning does it, but what a constructor says of its arguments comes out by itself."""
+        try:
+            self._instantiate_classes()
+        except BaseException:
+            self._release_folder()
+            raise
+
+    def _release_folder(self) -> None:
+        if self.folder is not None:
+            self.folder.release()
+
+    def _instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
         except ValueError as error:
@@ -159,8 +197,10 @@ class AudioRLCLI(LightningCLI):
         unwanted = {type(callback) for callback in users}
 
         # The training of a part: ours want an RL run.
+        added: list[Callback] = []
         if not isinstance(self.model, AudioRLModule):
             unwanted |= set(_CALLBACKS.values())
+            added.append(ModelCheckpoint(save_last=True))
 
         for kind, switch in (
             (ProgressBar, "enable_progress_bar"),
@@ -169,9 +209,12 @@ class AudioRLCLI(LightningCLI):
             is_off = config.get(switch) is False
             if is_off or any(isinstance(callback, kind) for callback in users):
                 unwanted |= {ours for ours in _CALLBACKS.values() if issubclass(ours, kind)}
-        return super()._instantiate_trainer(
-            config, [c for c in callbacks if type(c) not in unwanted]
-        )
+                added = [one for one in added if not isinstance(one, kind)]
+
+        if self.subcommand == "fit":
+            added.append(KeepFolder(self.folder))
+        ours = [one for one in callbacks if type(one) not in unwanted]
+        return super()._instantiate_trainer(config, ours + added)
 
     def fit(self, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """``Trainer.fit``, where ``--ckpt_path last`` goes on from the last checkpoint, or begins without one."""
@@ -179,14 +222,23 @@ class AudioRLCLI(LightningCLI):
         if ckpt_path == "last" and isinstance(saving, RLCheckpoint):
             path = saving.path(self.trainer, "last")
             ckpt_path = str(path) if path.is_file() else None
-        self.trainer.fit(ckpt_path=ckpt_path, **kwargs)
+        try:
+            if isinstance(self.model, AudioRLModule):
+                check_trainer(self.trainer)
+            keep_curves(self.trainer)
+            with honest_exit(self.trainer.default_root_dir):
+                self.trainer.fit(ckpt_path=ckpt_path, **kwargs)
+        finally:
+            self._release_folder()
 
     def validate(self, **kwargs: Any) -> None:
         """``Trainer.validate`` without its list of every metric."""
+        keep_curves(self.trainer)
         self.trainer.validate(verbose=False, **kwargs)
 
     def test(self, **kwargs: Any) -> None:
         """``Trainer.test`` without its list of every metric."""
+        keep_curves(self.trainer)
         self.trainer.test(verbose=False, **kwargs)
 
 

@@ -83,6 +83,7 @@ def test_a_list_of_losses_trains_from_yaml(folder: Path) -> None:
     ]
     model["combiner"] = {"weight": {"start": 0.5, "end": 0.0, "kind": "linear"}}
     config["checkpoint"] = {"every_n_steps": 1, "keep": 9}
+    config["trainer"]["default_root_dir"] = str(folder / "losses")
     module: Any = run(folder, config).model
     assert [type(loss).__name__ for loss in module.losses] == ["PolicyGradient", "CrossEntropy"]
     assert module.losses[0].objective == ops.DAPO()
@@ -90,7 +91,7 @@ def test_a_list_of_losses_trains_from_yaml(folder: Path) -> None:
     assert module.step_metrics["sft/weight"] == 0.25
     assert module.step_metrics["sft/tokens"] > 0
 
-    checkpoint = folder / "run" / "checkpoints" / "step-000001.ckpt"
+    checkpoint = folder / "losses" / "checkpoints" / "step-000001.ckpt"
     resumed: Any = run(folder, config, "--ckpt_path", str(checkpoint)).model
     for name, parameter in module.policy.trainable().items():
         assert torch.equal(parameter, resumed.policy.trainable()[name])

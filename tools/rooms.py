@@ -199,12 +199,18 @@ ROOMS |= {
         _FOLDERS,
         "torch lightning",
     ),
+    "locks": Room("a file that one living process holds"),
+    "run_folder": Room(
+        "the folder of a run: its own, held, in its settings; how a run ends for the shell",
+        "callbacks engine locks",
+        "lightning jsonargparse",
+    ),
     "screen": Room(
         "what the command line prints where something went wrong", "", "lightning jsonargparse"
     ),
     "cli": Room(
         "`audiorl`; nobody imports it",
-        f"{_FOLDERS} commands screen __version__",
+        f"{_FOLDERS} commands run_folder screen __version__",
         "torch lightning jsonargparse",
     ),
     "moved": Room("old names of modules, which go on working"),

@@ -34,6 +34,7 @@ from lightning_audiorl.engine.rollout import (
 )
 from lightning_audiorl.engine.run_parts import run_parts
 from lightning_audiorl.engine.scoring import StepScorer
+from lightning_audiorl.engine.trainer_checks import check_trainer
 from lightning_audiorl.engine.update import Updater
 from lightning_audiorl.engine.update_watch import UpdateWatch
 from lightning_audiorl.judges.base import Judge
@@ -390,6 +391,7 @@ class RLModule(EvaluationHooks, LightningModule):
                 "precision 16-mixed: gradients are clipped before they are unscaled; use bf16-mixed"
             )
         if stage == "fit":
+            check_trainer(self.trainer)
             self._check_fit()
 
         self._stage = stage
