@@ -71,7 +71,7 @@ ROOMS = {
     ),
     "judges.models": Room(
         "the models that judge: recognisers, speaker encoders, quality predictors",
-        "types ops models.policy judges.base",
+        "types languages ops models.policy judges.base",
         "torch torchaudio torchmetrics transformers huggingface_hub speechbrain safetensors",
     ),
     "judges.training": Room(
@@ -106,7 +106,7 @@ ROOMS = {
     ),
     "models.asr": Room(
         "families that transcribe, one file each, its tiny model in it",
-        "fields types models.policy models.finetune models.loading models.tiny_base models.decoding",
+        "fields types languages models.policy models.finetune models.loading models.tiny_base models.decoding",
         "torch transformers",
     ),
     "models.tts": Room(
