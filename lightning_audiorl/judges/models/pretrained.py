@@ -94,8 +94,9 @@ class TransformersJudge(AsrJudge):
         name: see Judge; by default the last part of ``source``.
         revision: of a hub id.
         dtype: of the weights, "float32" or "bfloat16".
-        generate: for seq2seq, arguments of ``generate`` such as ``{"task": "transcribe"}``. A multilingual model
-            hears each row in the row's own ``lang``, unless ``language`` is set here; a row in another one is then said once.
+        generate: for seq2seq, arguments of ``generate`` such as ``{"task": "transcribe"}``. A multilingual Whisper
+            hears each row in the row's own ``lang``, unless ``language`` is set here; a row in another language is
+            then said once.
         batch_size: clips per pass of a seq2seq model; Whisper pads every clip to 30 s, of others 1 keeps a transcript
             from depending on the batch. A CTC model always takes one clip per pass.
         min_duration_s: shorter speech is lengthened by silence.
