@@ -73,7 +73,7 @@ ROOMS = {
     ),
     "judges.models": Room(
         "the models that judge: recognisers, speaker encoders, quality predictors",
-        "checks types ops models.policy judges.base",
+        "checks types ops models.policy judges.base languages",
         "torch torchaudio torchmetrics transformers huggingface_hub speechbrain safetensors",
     ),
     "judges.training": Room(
@@ -108,7 +108,7 @@ ROOMS = {
     ),
     "models.asr": Room(
         "families that transcribe, one file each, its tiny model in it",
-        "checks fields types models.policy models.finetune models.loading models.tiny_base models.decoding",
+        "checks fields types models.policy models.finetune models.loading models.tiny_base models.decoding languages",
         "torch transformers",
     ),
     "models.tts": Room(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,8 +20,11 @@ from transformers import (
 )
 
 from lightning_audiorl.judges.base import AsrJudge, SpeakerEncoder
+from lightning_audiorl.languages import MIXED, language_of
 from lightning_audiorl.models.policy import Policy, SampleKey
 from lightning_audiorl.types import Decoding, PromptBatch, Utterance
+
+_log = logging.getLogger(__name__)
 
 
 class PolicyJudge(AsrJudge):
@@ -90,7 +94,9 @@ class TransformersJudge(AsrJudge):
         name: see Judge; by default the last part of ``source``.
         revision: of a hub id.
         dtype: of the weights, "float32" or "bfloat16".
-        generate: for seq2seq, arguments of ``generate`` such as ``{"language": "en", "task": "transcribe"}``.
+        generate: for seq2seq, arguments of ``generate`` such as ``{"task": "transcribe"}``. A multilingual Whisper
+            hears each row in the row's own ``lang``, unless ``language`` is set here; a row in another language is
+            then said once.
         batch_size: clips per pass of a seq2seq model; Whisper pads every clip to 30 s, of others 1 keeps a transcript
             from depending on the batch. A CTC model always takes one clip per pass.
         min_duration_s: shorter speech is lengthened by silence.
@@ -124,24 +130,76 @@ class TransformersJudge(AsrJudge):
         self.processor = processor
         self.kind = kind
         self.generate = dict(generate or {})
+        self._said_language = False
         self.freeze()
 
     def listen(self, waveforms: list[Tensor], rows: list[Utterance]) -> list[str | None]:
         extractor = self.processor.feature_extractor
         tokenizer = self.processor.tokenizer
 
+        texts: list[str | None] = []
+
         # One clip per pass: padding reaches into the features of some CTC models.
         if self.kind == "ctc":
-            texts: list[str | None] = []
             for wave in waveforms:
                 inputs = _features(extractor, [wave], self.sample_rate_hz, self.model)
                 best = self.model(**inputs).logits[0].argmax(-1)
                 texts.append(tokenizer.decode(best, skip_special_tokens=True))
             return texts
 
-        inputs = _features(extractor, waveforms, self.sample_rate_hz, self.model)
-        ids = self.model.generate(**inputs, do_sample=False, **self.generate)
-        return list(tokenizer.batch_decode(ids, skip_special_tokens=True))
+        texts = [None] * len(waveforms)
+        for language, members in self._by_language(rows).items():
+            inputs = _features(
+                extractor, [waveforms[i] for i in members], self.sample_rate_hz, self.model
+            )
+            how = {**self.generate, **({"language": language} if language else {})}
+            ids = self.model.generate(**inputs, do_sample=False, **how)
+            decoded = tokenizer.batch_decode(ids, skip_special_tokens=True)
+            for i, text in zip(members, decoded, strict=True):
+                texts[i] = text
+        return texts
+
+    def _by_language(self, rows: list[Utterance]) -> dict[str, list[int]]:
+        """Numbers of the rows by the language to hear them in; "" leaves it to ``generate``."""
+        config = self.model.generation_config
+        tokens = getattr(config, "lang_to_id", None) or {}
+        fixed = self.generate.get("language")
+        if fixed is None and getattr(config, "is_multilingual", None) is False:
+            fixed = "en"
+        if not tokens or fixed is not None:
+            self._look_at_languages(rows, fixed)
+            return {"": list(range(len(rows)))}
+
+        # By any code that the row has; the model's own is an old one for some, such as jw.
+        names = [token.strip("<|>") for token in tokens]
+        by_code = {language_of(name): name for name in names}
+        groups: dict[str, list[int]] = {}
+        for i, row in enumerate(rows):
+            code = language_of(row.lang)
+            if code not in by_code and code != MIXED:
+                self._say_once(row, "knows no such language, and guesses it from the audio")
+            groups.setdefault(by_code.get(code, ""), []).append(i)
+        return groups
+
+    def _look_at_languages(self, rows: list[Utterance], fixed: str | None) -> None:
+        """Say once where a row is in another language than the one that all are heard in."""
+        if fixed is None:
+            return
+        heard = language_of(fixed.strip("<|>"))
+        for row in rows:
+            if language_of(row.lang) not in ("", MIXED, heard):
+                self._say_once(row, f"hears all as {fixed!r}; leave `language` out of `generate`")
+
+    def _say_once(self, row: Utterance, problem: str) -> None:
+        if not self._said_language:
+            _log.warning(
+                "row %r has lang %r, but judge '%s' %s. Said once; other rows may be alike",
+                row.id,
+                row.lang,
+                self.name,
+                problem,
+            )
+        self._said_language = True
 
 
 class TransformersSpeakerEncoder(SpeakerEncoder):

@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from lightning_audiorl.fields import PerPrompt, Shape
+from lightning_audiorl.languages import language_of
 from lightning_audiorl.models.decoding.cached_prompt import PrefixContext
 from lightning_audiorl.models.decoding.clips import check_clips, clips_of, durations_of
 from lightning_audiorl.models.decoding.decoder_only import DecoderOnlyPolicy, Side
@@ -255,10 +256,11 @@ class FunAsrNanoPolicy(DecoderOnlyPolicy[FunAsrContext]):
         by_lang: dict[str, list[int]] = {}
         out = []
         for row, num_frames in zip(batch.rows, frames, strict=True):
-            if row.lang not in by_lang:
-                by_lang[row.lang] = self._request(row.lang)
+            lang = language_of(row.lang)
+            if lang not in by_lang:
+                by_lang[lang] = self._request(lang)
 
-            around = by_lang[row.lang]
+            around = by_lang[lang]
             at = around.index(audio_id)
             frames_of_row = [audio_id] * num_frames
             before = around[:at]
@@ -267,7 +269,7 @@ class FunAsrNanoPolicy(DecoderOnlyPolicy[FunAsrContext]):
         return out
 
     def _request(self, lang: str) -> list[int]:
-        """The prompt for a language, with one audio placeholder."""
+        """The prompt for a language by its code, with one audio placeholder; of one it has no name for, without one."""
         text = self.processor.apply_transcription_request(
             # The processor wants a clip; how long it is does not show in the text.
             audio=torch.zeros(_MIN_SAMPLES).numpy(),

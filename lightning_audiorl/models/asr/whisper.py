@@ -17,6 +17,7 @@ from transformers import (
     WhisperProcessor,
 )
 
+from lightning_audiorl.languages import language_of
 from lightning_audiorl.models.decoding.clips import check_clips, clips_of, durations_of
 from lightning_audiorl.models.decoding.encoder_decoder import EncodedContext, EncoderDecoderPolicy
 from lightning_audiorl.models.finetune import Finetune, Parts
@@ -200,12 +201,15 @@ class WhisperPolicy(EncoderDecoderPolicy):
         tokens = [config.decoder_start_token_id]
         languages = getattr(config, "lang_to_id", None)
         if languages:
-            if f"<|{row.lang}|>" not in languages:
+            # By any code or name that the row has; Whisper's own is an old one for some, such as jw.
+            by_code = {language_of(name.strip("<|>")): name for name in languages}
+            name = by_code.get(language_of(row.lang))
+            if name is None:
                 known = sorted(name.strip("<|>") for name in languages)
                 raise ValueError(
                     f"row {row.id!r}: lang {row.lang!r} is not one of this model's: {known}"
                 )
-            tokens += [languages[f"<|{row.lang}|>"], config.task_to_id["transcribe"]]
+            tokens += [languages[name], config.task_to_id["transcribe"]]
 
         no_timestamps = getattr(config, "no_timestamps_token_id", None)
         if no_timestamps is not None:
