@@ -112,13 +112,18 @@ ROOMS = {
         "torch torchaudio transformers",
     ),
     "data": Room("the door to the folders below; the only reader of training data"),
+    "data.sound": Room(
+        "sound files: true lengths and exact stretches, whatever their headers say",
+        "",
+        "numpy soundfile",
+    ),
     "data.manifest": Room(
-        "rows: their schema, their files, where they come from", "types", "soundfile"
+        "rows: their schema, their files, where they come from", "types data.sound"
     ),
     "data.audio": Room(
         "reading, content hashes, effects, augmentation, non-speech",
-        "types ops data.manifest data.draws",
-        "torch torchaudio soundfile",
+        "types ops data.sound data.manifest data.draws",
+        "torch torchaudio soxr",
     ),
     "data.transforms": Room(
         "rows joined, repeated and padded",
