@@ -63,7 +63,7 @@ def manifest(folder: Path, bad: dict[str, Any]) -> str:
         (
             NO_DURATION | {"audio_filepath": "noise.wav"},
             "audio_filepath",
-            "noise.wav is not readable as audio",
+            "noise.wav: not readable as audio",
         ),
         (NO_DURATION | {"audio_filepath": "empty.wav"}, "audio_filepath", "holds no samples"),
         ({"audio_filepath": "good.wav"}, "text", "is missing"),

@@ -117,13 +117,19 @@ ROOMS = {
         "torch torchaudio transformers",
     ),
     "data": Room("the door to the folders below; the only reader of training data"),
+    "data.sound": Room(
+        "sound files: true lengths and exact stretches, whatever their headers say",
+        "",
+        "numpy soundfile",
+    ),
     "data.manifest": Room(
-        "rows: their schema, their files, where they come from", "checks types", "soundfile"
+        "rows: their schema, their files, where they come from",
+        "checks types data.sound",
     ),
     "data.audio": Room(
         "reading, content hashes, effects, augmentation, non-speech",
-        "checks types ops data.manifest data.draws",
-        "torch torchaudio soundfile",
+        "checks types ops data.sound data.manifest data.draws",
+        "torch torchaudio soxr",
     ),
     "data.transforms": Room(
         "rows joined, repeated and padded",

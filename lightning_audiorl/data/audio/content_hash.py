@@ -12,20 +12,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-import soundfile
-
-from lightning_audiorl.data.audio.reading import AudioError
 from lightning_audiorl.data.manifest.schema import PREFIX
 from lightning_audiorl.data.manifest.targets import all_segments
+from lightning_audiorl.data.sound import AudioError, SoundReader
 from lightning_audiorl.types import Segment, Utterance
 
 #: Stretches of one file that share no more than this (or half of the shorter one) only touch: rounded cutting points.
 TOUCH_S = 0.02
-#: Files are hashed in blocks of so many frames, so that an hour of audio is never in memory.
-_BLOCK_FRAMES = 2**18
 _SILENT = "silent-"
 #: To be numbered anew when what is hashed changes: hashes of both kinds never meet in one table.
-_TABLE = "heard_1"
+_TABLE = "heard_2"
 #: Hashes found are written to the cache in groups: one transaction per hash is slow.
 _WRITE_EVERY = 500
 
@@ -83,6 +79,7 @@ class ContentHashes:
 
     Example:
         >>> from tempfile import TemporaryDirectory
+        >>> import soundfile
         >>> with TemporaryDirectory() as folder, ContentHashes(f"{folder}/content.sqlite") as hashes:
         ...     soundfile.write(f"{folder}/a.wav", [0.5] * 8000, 8000)
         ...     soundfile.write(f"{folder}/b.flac", [0.5] * 8000, 8000)
@@ -245,24 +242,18 @@ def _frames(segment: Segment, whole: FileContent) -> tuple[int, int]:
 
 def _decode(path: str, start: int, count: int) -> FileContent:
     """Hash ``count`` frames (-1: all) from ``start`` on, block by block."""
-    try:
-        with soundfile.SoundFile(path) as file:
-            layout = f"{file.samplerate} Hz {file.channels} ch"
-            digest = hashlib.blake2b(layout.encode(), digest_size=16)
-            file.seek(start)
-            num_frames = 0
-            silent = True
-            for block in file.blocks(_BLOCK_FRAMES, frames=count, dtype="float32", always_2d=True):
-                digest.update(block.tobytes())
-                num_frames += len(block)
-                silent = silent and not block.any()
+    with SoundReader(path) as sound:
+        layout = f"{sound.rate_hz} Hz {sound.channels} ch"
+        digest = hashlib.blake2b(layout.encode(), digest_size=16)
+        num_frames = 0
+        silent = True
+        for block in sound.blocks(start, None if count < 0 else count):
+            digest.update(block.tobytes())
+            num_frames += len(block)
+            silent = silent and not block.any()
 
-            prefix = _SILENT if silent else ""
-            return FileContent(prefix + digest.hexdigest(), file.samplerate, num_frames)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise AudioError(
-            f"{path}: not readable as audio ({error}); convert it to wav or flac"
-        ) from error
+        prefix = _SILENT if silent else ""
+        return FileContent(prefix + digest.hexdigest(), sound.rate_hz, num_frames)
 
 
 @dataclass(frozen=True)

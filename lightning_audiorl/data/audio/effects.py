@@ -24,9 +24,10 @@ from urllib.parse import parse_qsl
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from torchaudio.functional import fftconvolve, mu_law_decoding, mu_law_encoding, resample
+from torchaudio.functional import fftconvolve, mu_law_decoding, mu_law_encoding
 
 from lightning_audiorl.data.audio.nonspeech import KINDS, render, rms
+from lightning_audiorl.data.audio.resampling import resample
 from lightning_audiorl.data.manifest.schema import PREFIX
 from lightning_audiorl.data.manifest.source import RowSource, check_index
 from lightning_audiorl.ops.randomness import key_to_seed, keyed_generator

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from pathlib import Path
 
-import soundfile
 import torch
 from torch import Tensor
-from torchaudio.functional import resample
 
+from lightning_audiorl.data.audio.channels import to_mono
 from lightning_audiorl.data.audio.effects import apply_effects
 from lightning_audiorl.data.audio.nonspeech import render
+from lightning_audiorl.data.audio.resampling import resample
 from lightning_audiorl.data.manifest.schema import PREFIX
+from lightning_audiorl.data.sound import AudioError, SoundReader
 from lightning_audiorl.types import Segment, Utterance
 
 #: A row may claim this much more audio than its file has (rounded durations, codec delay) and is read to the end.
 OVERRUN_S = 0.2
+#: Audio lies within 1; what is larger than this is no loud recording but another scale, or no audio.
+MAX_LEVEL = 100.0
 
 
 #: What decides a clip's samples: file, offset, duration and sampling rate.
 _ClipKey = tuple[str, float, float | None, int]
-
-
-class AudioError(ValueError):
-    """Audio that cannot be used; names the file, what is wrong, and how to mend it."""
 
 
 class AudioCache:
@@ -83,25 +81,27 @@ def read_segment(segment: Segment, sample_rate_hz: int) -> Tensor:
     path = segment.audio_filepath
     if path.startswith(PREFIX):
         return _synthetic(segment, sample_rate_hz)
-    if not Path(path).is_file():
-        raise AudioError(f"{path}: no such file; correct the path or remove the row")
 
-    try:
-        with soundfile.SoundFile(path) as file:
-            audio = _read_frames(file, segment)
-            rate_hz = file.samplerate
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise AudioError(
-            f"{path}: not readable as audio ({error}); convert it to wav or flac"
-        ) from error
+    with SoundReader(path) as sound:
+        audio = _read_frames(sound, segment)
+        rate_hz = sound.rate_hz
+    _check_samples(path, audio)
+    mono = to_mono(audio, path)
+    return resample(mono, rate_hz, sample_rate_hz)
 
-    # Float files can hold NaN, and one such clip would make the loss of its whole batch NaN.
-    mono = audio.mean(dim=1)
-    if not bool(torch.isfinite(mono).all()):
+
+def _check_samples(path: str, audio: Tensor) -> None:
+    """Raise AudioError for samples that are no sound: one such clip would spoil the loss of its whole batch."""
+    if not bool(torch.isfinite(audio).all()):
         raise AudioError(
             f"{path}: holds NaN or infinite samples; write the file again or remove the row"
         )
-    return mono if rate_hz == sample_rate_hz else resample(mono, rate_hz, sample_rate_hz)
+    level = float(audio.abs().max())
+    if level > MAX_LEVEL:
+        raise AudioError(
+            f"{path}: holds samples as large as {level:.3g}, where audio lies within 1; divide them by 32768 if they "
+            "are at the scale of 16-bit integers, or remove the row"
+        )
 
 
 def _synthetic(segment: Segment, sample_rate_hz: int) -> Tensor:
@@ -114,42 +114,57 @@ def _synthetic(segment: Segment, sample_rate_hz: int) -> Tensor:
         raise AudioError(str(error)) from error
 
 
-def _read_frames(file: soundfile.SoundFile, segment: Segment) -> Tensor:
+def _read_frames(sound: SoundReader, segment: Segment) -> Tensor:
     """[frames, channels] of the segment; AudioError when the file does not have them."""
     path = segment.audio_filepath
-    rate_hz = file.samplerate
+    rate_hz = sound.rate_hz
     start = round(segment.offset_s * rate_hz)
-    if file.frames == 0:
-        raise AudioError(f"{path}: holds no samples; remove the row")
-    if not 0 <= start < file.frames:
-        file_s = file.frames / rate_hz
-        raise AudioError(
-            f"{path}: offset {segment.offset_s} s is outside the file, which is {file_s:.3f} s long"
-        )
-
-    # -1 reads to the end of the file.
-    wanted = -1
-    if segment.duration_s is not None:
-        wanted = round(segment.duration_s * rate_hz)
+    wanted = None if segment.duration_s is None else round(segment.duration_s * rate_hz)
     if wanted == 0:
         raise AudioError(
             f"{path}: a duration of {segment.duration_s} s is less than one sample at {rate_hz} Hz"
         )
+    if start < 0:
+        raise AudioError(f"{path}: offset {segment.offset_s} s lies before the file; correct it")
 
-    file.seek(start)
-    samples = file.read(wanted, dtype="float32", always_2d=True)
-    audio = torch.from_numpy(samples)
+    samples = sound.read(start, wanted)
+    if len(samples) == 0:
+        raise _nothing_read(sound, segment)
 
-    # The header's number of frames is a promise: a truncated file has fewer.
-    if len(audio) == 0:
-        raise AudioError(f"{path}: holds no samples at {segment.offset_s} s; remove the row")
-    if len(audio) < wanted - OVERRUN_S * rate_hz:
-        left_s = len(audio) / rate_hz
-        raise AudioError(
-            f"{path}: {segment.duration_s} s asked for at offset {segment.offset_s} s, but the file has only "
-            f"{left_s:.3f} s from there; correct the duration"
+    # The number of frames in a header is a promise: a file that was cut has fewer.
+    promised = sound.num_frames - start if wanted is None else wanted
+    if len(samples) < promised - OVERRUN_S * rate_hz:
+        raise _too_little_read(sound, segment, len(samples), promised)
+    return torch.from_numpy(samples)
+
+
+def _nothing_read(sound: SoundReader, segment: Segment) -> AudioError:
+    """The error for a segment without samples."""
+    path = segment.audio_filepath
+    if sound.num_frames == 0:
+        return AudioError(f"{path}: holds no samples; remove the row")
+    file_s = sound.num_frames / sound.rate_hz
+    return AudioError(
+        f"{path}: offset {segment.offset_s} s is outside the file, which is {file_s:.3f} s long"
+    )
+
+
+def _too_little_read(
+    sound: SoundReader, segment: Segment, num_frames: int, promised: int
+) -> AudioError:
+    """The error for a segment that is shorter than its row, or the file's header, says."""
+    path = segment.audio_filepath
+    left_s = num_frames / sound.rate_hz
+    if segment.duration_s is None:
+        promised_s = promised / sound.rate_hz
+        return AudioError(
+            f"{path}: its header promises {promised_s:.3f} s, but only {left_s:.3f} s are there; restore the file "
+            "or remove the row"
         )
-    return audio
+    return AudioError(
+        f"{path}: {segment.duration_s} s asked for at offset {segment.offset_s} s, but the file has only "
+        f"{left_s:.3f} s from there; correct the duration"
+    )
 
 
 def read_audio(

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import soundfile
-
 from lightning_audiorl.data.manifest.json_lines import JsonLineError, read_object, show
 from lightning_audiorl.data.manifest.spelling import meant_as, misspelt
+from lightning_audiorl.data.sound import AudioError, length_s
 from lightning_audiorl.types import Origin, Segment, Utterance
 
 # Begins the address of audio that is made, not read: ``synthetic:silence``.
@@ -294,8 +293,10 @@ def _segment(line: _Line, check_files: bool) -> Segment:
     if duration_s is None:
         duration_s = _header_seconds(line, path) - offset_s
         if duration_s <= 0:
-            problem = f"{offset_s} s lies behind the file's end, or the file holds no samples"
             field = "offset" if offset_s else "audio_filepath"
+            problem = f"{path} holds no samples; remove the row"
+            if offset_s:
+                problem = f"{offset_s} s lies behind the file's end; correct it ({path})"
             raise line.error(field, problem, "zero-length audio")
     return Segment(path, duration_s, offset_s, gap_s)
 
@@ -330,11 +331,9 @@ def full_path(folder: str, name: str) -> str:
 
 def _header_seconds(line: _Line, path: str) -> float:
     try:
-        info = soundfile.info(path)
-    except (soundfile.SoundFileError, RuntimeError, TypeError, OSError) as error:
-        problem = f"{path} is not readable as audio ({error}); convert it to wav or flac"
-        raise line.error("audio_filepath", problem, "unreadable audio") from error
-    return float(info.frames) / float(info.samplerate)
+        return length_s(path)
+    except AudioError as error:
+        raise line.error("audio_filepath", str(error), "unreadable audio") from error
 
 
 def segment_to_json(segment: Segment) -> dict[str, Any]:
