@@ -68,7 +68,7 @@ ROOMS = {
     ),
     "judges.models": Room(
         "the models that judge: recognisers, speaker encoders, quality predictors",
-        "types ops models.policy judges.base",
+        "types ops models.policy judges.base judges.silence",
         "torch torchaudio torchmetrics transformers huggingface_hub speechbrain safetensors",
     ),
     "judges.training": Room(
