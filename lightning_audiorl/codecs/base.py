@@ -65,9 +65,9 @@ class Codec(nn.Module, ABC):
 
     A subclass writes `_encode` and `_decode`; the public methods run them without gradients, check what goes in and
     what comes out (shapes, types, lengths, codes in range, the scale of samples), and blank what lies behind a row's
-    end. A single row with NaN is left as it is: judges count it as a failure. A row alone gives what it gives in a batch.
-    Codecs are frozen: no parameter trains, `train()` leaves them in eval mode; only a codec's own training makes an
-    exception.
+    end. A single row with NaN is left as it is: judges count it as a failure. A row alone gives what it gives in a
+    batch. Codecs are frozen: no parameter trains, `train()` leaves them in eval mode; only a codec's own training makes
+    an exception.
 
     Args:
         sample_rate_hz: of the waveform that `encode` reads.
