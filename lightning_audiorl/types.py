@@ -231,6 +231,11 @@ class Rollout(Batched):
         return self.keep.sum(-1)
 
 
+#: A sample of audio beyond this, 40 dB over full scale, is in another unit (16-bit numbers, for one) or broken: codecs
+#: and judges refuse it. A little clipping is ordinary.
+MAX_AMPLITUDE = 100.0
+
+
 @dataclass(frozen=True)
 class Speech(Checked):
     """One synthesised sample.

@@ -73,7 +73,7 @@ ROOMS = {
     ),
     "judges.models": Room(
         "the models that judge: recognisers, speaker encoders, quality predictors",
-        "checks types ops models.policy judges.base languages",
+        "checks types ops models.policy judges.base languages judges.silence",
         "torch torchaudio torchmetrics transformers huggingface_hub speechbrain safetensors",
     ),
     "judges.training": Room(

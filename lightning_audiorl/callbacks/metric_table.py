@@ -19,8 +19,8 @@ _NOTE = "Percent of words or utterances; length is words said per word spoken."
 _SPEECH_NOTE = (
     "CER, gap: percent of characters, by the judge that rewards, by the one held out, and the difference. sim: cosine "
     "to the speaker prompt, by both encoders. tokens/unit: speech tokens per word. no stop: percent of samples that "
-    "the length cap cut. F0 Hz: mean pitch of voiced frames, a dash where fewer than 5 % are voiced; voiced: percent of "
-    "frames that are. duration: seconds spoken per second expected. change: difference, or percent of the start."
+    "the length cap cut. F0 Hz: mean pitch of voiced frames, a dash where fewer than 5 % are voiced. voiced: percent "
+    "of frames that are. duration: seconds spoken per second expected. change: difference, or percent of the start."
 )
 
 

@@ -47,6 +47,7 @@ and in YAML, where a policy names its codec:
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -64,8 +65,12 @@ _Prompt = tuple[Tensor, Tensor, Tensor]
 class CosyVoice2Codec(Codec):
     """Lengths, checks and speaker prompts of CosyVoice2; a subclass brings the networks. 16 kHz in, 24 kHz out.
 
-    Its vocoder draws noise: each row is decoded under the same seed, and the global generator is left as it was.
+    Its vocoder may give a few samples more or less than its codes make. It draws noise: each row is decoded under the
+    same seed, and the global generator is left as it was.
     """
+
+    #: Less than a code's 960 samples.
+    output_slack: ClassVar[int] = 959
 
     def __init__(self) -> None:
         super().__init__(16000, 25.0, 6561, output_sample_rate_hz=24000)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torchaudio.functional import resample
 
-from lightning_audiorl.judges.silence import MAX_AMPLITUDE, SILENCE_DBFS, says_nothing, sound_dbfs
-from lightning_audiorl.types import Hypothesis, Speech, Utterance
+from lightning_audiorl.judges.silence import SILENCE_DBFS, says_nothing, sound_dbfs
+from lightning_audiorl.types import MAX_AMPLITUDE, Hypothesis, Speech, Utterance
 
 _log = logging.getLogger(__name__)
 

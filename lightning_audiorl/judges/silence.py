@@ -12,8 +12,6 @@ from lightning_audiorl.types import Speech
 #: Speech whose loudest tenth of a second is below this level says nothing; 0 is full scale. Speaker prompts are held
 #: to the same level by default (``limits.min_prompt_dbfs`` of a policy).
 SILENCE_DBFS = -60.0
-#: Samples beyond this, 40 dB over full scale, are in another unit or broken: 16-bit numbers, for one.
-MAX_AMPLITUDE = 100.0
 _CHUNK_S = 0.1
 
 

@@ -97,8 +97,9 @@ Listeners = Judges
 class SpeechCounts:
     """Sums over the samples of a set; the state of `SpeechMetrics`, one number each.
 
-    Fields named ``similarities`` count the samples that have a similarity, ``voiced`` those that have a pitch, ``frames``
-    and ``voiced_frames`` the frames in which one was looked for and found. Of a judge that rewards the fields have its bare name, of one held out the prefix ``held_out_``.
+    Fields named ``similarities`` count the samples that have a similarity, ``voiced`` those that have a pitch,
+    ``frames`` and ``voiced_frames`` the frames in which one was looked for and found. Of a judge that rewards the
+    fields have its bare name, of one held out the prefix ``held_out_``.
     """
 
     samples: float = 0.0

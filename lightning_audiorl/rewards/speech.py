@@ -99,8 +99,9 @@ class SpeechAccuracy(JudgedReward):
     """R1: how well an ASR judge understands the waveform (arXiv:2509.18569).
 
     Range: [floor, 1], floor 0 for tanh and exp. Higher is better. A sample that says nothing (empty, or silent
-    throughout), or an empty transcript, of a text: the floor, the worst value of all. Empty reference: the rate is the number of inserted units; 1 for an empty
-    transcript. Where the judge failed: NaN, which takes the sample out of the step.
+    throughout), or an empty transcript, of a text: the floor, the worst value of all. Empty reference: the rate is the
+    number of inserted units; 1 for an empty transcript. Where the judge failed: NaN, which takes the sample out of the
+    step.
 
     Args:
         judge: listens, or its name in the algorithm's ``judges``; keep another one for evaluation.
@@ -199,7 +200,8 @@ class SpeechAccuracy(JudgedReward):
 class SpeakerSimilarity(JudgedReward):
     """Cosine between the voice of the sample and that of its speaker prompt.
 
-    Range: [-1, 1]. Higher is better. A sample that says nothing: -1. Where the encoder failed: NaN. The text plays no part.
+    Range: [-1, 1]. Higher is better. A sample that says nothing: -1. Where the encoder failed: NaN. The text
+    plays no part.
 
     Args:
         encoder: tells voices apart, or its name in the algorithm's ``judges``; keep another one for evaluation.

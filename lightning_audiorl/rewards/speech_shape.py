@@ -60,8 +60,8 @@ def duration_consistency(lengths: Sequence[int], floor: float = -1.0) -> list[fl
 class DurationConsistency(Reward):
     """R2: how far a sample's length is from the median of its group, in speech tokens (arXiv:2509.18569).
 
-    Keeps speech from slowing down or rushing. Range: [floor, 0]. Higher is better. A sample that says nothing: the floor.
-    The text plays no part. A sample alone in its group is its own median: 0.
+    Keeps speech from slowing down or rushing. Range: [floor, 0]. Higher is better. A sample that says nothing: the
+    floor. The text plays no part. A sample alone in its group is its own median: 0.
 
     Args:
         weight: factor in the mix.
@@ -132,8 +132,9 @@ class Diversity(Reward):
     melody: standard deviation of F0 over its voiced frames in semitones, over ``full_melody_semitones``; range [0, 1];
     0 where fewer than `MIN_VOICED_SHARE` of its frames are voiced, for that is no pitch.
     The reward is ``distance_weight * distance + melody_weight * melody``. Range: [0, distance_weight + melody_weight].
-    Higher is better. A sample that says nothing: 0. The text plays no part. A sample alone in its group has distance 0. Where the
-    waveform holds samples that are not finite, its melody cannot be measured: NaN, which takes it out of the step.
+    Higher is better. A sample that says nothing: 0. The text plays no part. A sample alone in its group has distance 0.
+    Where the waveform holds samples that are not finite, its melody cannot be measured: NaN, which takes it out of the
+    step.
 
     Args:
         weight: factor in the mix; small, since noise is diverse too.
@@ -205,7 +206,8 @@ class Diversity(Reward):
 class SpeechBounds(Reward):
     """Hard bounds: 0 for a sample that ended by itself and has a plausible length, else -1.
 
-    Range: {-1, 0}. Higher is better. A sample that says nothing: -1. Empty reference: only the stop and the expected length count.
+    Range: {-1, 0}. Higher is better. A sample that says nothing: -1. Empty reference: only the stop and the
+    expected length count.
 
     Args:
         weight: factor in the mix.

@@ -19,7 +19,7 @@ from transformers import (
     AutoProcessor,
 )
 
-from lightning_audiorl.judges.base import AsrJudge, SpeakerEncoder
+from lightning_audiorl.judges.base import AsrJudge, JudgeError, SpeakerEncoder
 from lightning_audiorl.languages import MIXED, language_of
 from lightning_audiorl.models.policy import Policy, SampleKey
 from lightning_audiorl.types import Decoding, PromptBatch, Utterance
@@ -88,6 +88,9 @@ class PolicyJudge(AsrJudge):
 class TransformersJudge(AsrJudge):
     """Any recogniser of transformers: CTC (Wav2Vec2, HuBERT, ...) or encoder-decoder (Whisper, ...).
 
+    It hears the whole of every sample. One that is longer than Whisper's window is transcribed window by window, as
+    transformers' long-form generation does it, where the model knows timestamps; else it counts as a failure.
+
     Args:
         source: folder or hub id; safetensors only.
         kind: "ctc" or "seq2seq".
@@ -147,13 +150,20 @@ class TransformersJudge(AsrJudge):
                 texts.append(tokenizer.decode(best, skip_special_tokens=True))
             return texts
 
+        # Alone: long-form generation writes timestamps, which changes what it hears in the clips beside it.
+        is_long = any(self._is_long(wave) for wave in waveforms)
+        if is_long and len(waveforms) > 1:
+            pairs = zip(waveforms, rows, strict=True)
+            return [self.listen([wave], [row])[0] for wave, row in pairs]
+
         texts = [None] * len(waveforms)
         for language, members in self._by_language(rows).items():
-            inputs = _features(
-                extractor, [waveforms[i] for i in members], self.sample_rate_hz, self.model
-            )
-            how = {**self.generate, **({"language": language} if language else {})}
-            ids = self.model.generate(**inputs, do_sample=False, **how)
+            clips = [waveforms[i] for i in members]
+            inputs = _features(extractor, clips, self.sample_rate_hz, self.model, is_long)
+            how: dict[str, Any] = {"return_timestamps": True} if is_long else {}
+            if language:
+                how["language"] = language
+            ids = self.model.generate(**inputs, do_sample=False, **how | self.generate)
             decoded = tokenizer.batch_decode(ids, skip_special_tokens=True)
             for i, text in zip(members, decoded, strict=True):
                 texts[i] = text
@@ -200,6 +210,26 @@ class TransformersJudge(AsrJudge):
                 problem,
             )
         self._said_language = True
+
+    def _is_long(self, wave: Tensor) -> bool:
+        """Whether a clip [num_samples] is longer than the model's window, which its extractor would cut it to.
+
+        Raises:
+            JudgeError: where it is, and the model cannot go on from one window to the next.
+        """
+        window = getattr(self.processor.feature_extractor, "n_samples", None)
+        if window is None or len(wave) <= window:
+            return False
+
+        # Where a window ends in the middle of a word, its last timestamp says from where the next one starts.
+        last = getattr(self.model.generation_config, "no_timestamps_token_id", None)
+        if last is None or last + 1 >= self.model.config.vocab_size:
+            rate_hz = self.sample_rate_hz
+            raise JudgeError(
+                f"{len(wave) / rate_hz:.3f} s of audio; this model takes {window / rate_hz:.1f} s at once, and has no "
+                "timestamps to go on from there: lower the policy's max_new_tokens, or take a judge without a window"
+            )
+        return True
 
 
 class TransformersSpeakerEncoder(SpeakerEncoder):
@@ -249,12 +279,15 @@ def _features(
     waveforms: list[Tensor],
     sample_rate_hz: int,
     model: nn.Module,
+    is_long: bool = False,
 ) -> dict[str, Tensor]:
-    """The model's inputs, on its device and in its precision."""
+    """The model's inputs, on its device and in its precision; all of a clip longer than Whisper's window."""
     # Whisper's pads to its 30 s by default, which is what its encoder takes.
     how: dict[str, Any] = {}
     if not hasattr(extractor, "chunk_length"):
         how["padding"] = True
+    elif is_long:
+        how |= {"padding": "longest", "truncation": False, "return_attention_mask": True}
     audio = [wave.cpu().numpy() for wave in waveforms]
     inputs = extractor(audio, sampling_rate=sample_rate_hz, return_tensors="pt", **how)
 
