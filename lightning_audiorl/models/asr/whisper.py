@@ -112,7 +112,8 @@ class WhisperPolicy(EncoderDecoderPolicy):
             random model.
         finetune: what trains; Whisper has no projector, its cross-attention belongs to the decoder ("lm"). LoRA
             wants Whisper's names: ``lora_targets: [q_proj, k_proj, v_proj, out_proj, fc1, fc2]``.
-        dtype: of the weights ("float32", "bfloat16"); trained weights want float32.
+        dtype: of the weights, and of an export ("float32", "bfloat16"). Adapters are float32 on any; a fit refuses
+            other trained weights in less.
         revision: hub revision.
     """
 
