@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from lightning_audiorl.models.finetune import base_dtypes
 from lightning_audiorl.models.policy import Policy
 from lightning_audiorl.models.reference import content_hash
 
@@ -31,6 +32,7 @@ def run_record(
         "start": policy.start.record(),
         "start_hash": start_hash,
         "finetune": asdict(policy.finetune),
+        "dtypes": base_dtypes(policy),
         "rl_step": rl_step,
         "algorithm": algorithm,
         "losses": losses,

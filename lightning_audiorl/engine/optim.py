@@ -124,9 +124,10 @@ class Optim:
         """The optimiser over ``parameters``, and its schedule over ``num_steps`` RL steps.
 
         Raises:
-            ValueError: for a schedule that waits for a metric.
+            ValueError: for trained weights in half precision; for a schedule that waits for a metric.
         """
         trained = list(parameters)
+        _refuse_half_precision(trained)
         if self.optimizer is None:
             optimizer: Optimizer = torch.optim.AdamW(
                 trained, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay
@@ -157,3 +158,14 @@ class Optim:
             scheduler_specific_kwargs=self.schedule_args,
         )
         return made
+
+
+def _refuse_half_precision(trained: list[nn.Parameter]) -> None:
+    """In bfloat16 neighbouring numbers lie 0.4 % apart: most updates of a weight would be rounded away."""
+    half = [p for p in trained if p.dtype in (torch.bfloat16, torch.float16)]
+    if half:
+        raise ValueError(
+            f"{len(half)} of {len(trained)} trained tensors are {half[0].dtype}, in which small updates are rounded "
+            "away. Set the policy's dtype to float32 and trainer.precision to bf16-mixed, which still computes in "
+            "bfloat16; or train adapters alone (finetune.lm: lora), which are float32 on weights of any dtype"
+        )

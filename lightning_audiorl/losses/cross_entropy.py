@@ -32,7 +32,7 @@ class CrossEntropy(Loss[Prepared]):
 
         hidden = policy.hidden(micro_batch.context, targets)
         scored = token_log_probs(
-            hidden, policy.head, tokens, keep, chunk_size=self.settings.chunk_size
+            hidden, policy.target_head, tokens, keep, chunk_size=self.settings.chunk_size
         )
         # A sum, no mean: how many tokens the whole step has, only the passes of all micro-batches and ranks tell.
         loss = -scored.log_probs.sum()

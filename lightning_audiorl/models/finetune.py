@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from lightning_audiorl.ops.randomness import key_to_seed
 
@@ -32,7 +35,9 @@ class Finetune:
         projector: train what maps encoder output to the language model's embeddings.
         lm: "all", "last" (the last ``lm_layers`` layers, final norm and head), "lora", or "none".
         lm_layers: number of layers for "last".
-        lora_rank, lora_alpha, lora_dropout, lora_targets: peft's LoraConfig.
+        lora_rank, lora_alpha, lora_dropout: peft's LoraConfig. Adapters are float32, whatever the model is.
+        lora_targets: layers of the language model without its head, by the ends of their names; each entry has to match
+            at least one.
         seed: keys the adapters' initial values.
         gradient_checkpointing: hold no activations within the language model's layers for the backward pass, but
             compute each layer again there: less memory, about a third more time.
@@ -60,8 +65,28 @@ class Finetune:
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
+        if self.lm not in ("all", "last", "lora", "none"):
+            raise ValueError(f'Finetune.lm={self.lm!r}: expected "all", "last", "lora" or "none"')
         if self.lm == "none" and not self.projector and not self.encoder:
             raise ValueError("Finetune: nothing would train; set lm, projector or encoder")
+        self._check_lora()
+
+    def _check_lora(self) -> None:
+        if self.lora_rank < 1:
+            raise ValueError(f"Finetune.lora_rank={self.lora_rank}: expected at least 1")
+        if not 0 < self.lora_alpha < math.inf:
+            raise ValueError(f"Finetune.lora_alpha={self.lora_alpha}: expected a number above 0")
+        if not 0 <= self.lora_dropout < 1:
+            raise ValueError(
+                f"Finetune.lora_dropout={self.lora_dropout}: expected at least 0 and below 1"
+            )
+
+        # A lone string would be read letter by letter.
+        targets: Any = self.lora_targets
+        if isinstance(targets, str) or not targets or not all(targets):
+            raise ValueError(
+                f"Finetune.lora_targets={targets!r}: expected names of layers, such as [q_proj, v_proj]"
+            )
 
 
 @dataclass(frozen=True)
@@ -87,7 +112,7 @@ def apply_finetune(model: nn.Module, parts: Parts, finetune: Finetune) -> None:
     """Set ``requires_grad`` over the whole model, and put adapters in for "lora".
 
     Raises:
-        ValueError: for more layers than the model has; where nothing would train.
+        ValueError: for more layers than the model has; for a LoRA target that is not there; where nothing would train.
     """
     # A family may have parts beside the transformers model, such as a projector of its own.
     whole = nn.ModuleList([model, *parts.encoder, *parts.projector])
@@ -111,6 +136,7 @@ def apply_finetune(model: nn.Module, parts: Parts, finetune: Finetune) -> None:
 
     # After the rest: adapters wrap layers, and leave what trains in them as it is.
     if finetune.lm == "lora":
+        _check_targets(parts.backbone, finetune.lora_targets)
         inject_lora(parts.backbone, finetune)
 
     if not any(p.requires_grad for p in whole.parameters()):
@@ -149,8 +175,38 @@ class _Checkpointed:
         return self.forward(*args, **kwargs)
 
 
+def _check_targets(backbone: nn.Module, targets: Iterable[str]) -> None:
+    """Each target is at least one layer that takes an adapter: peft is content if any one is.
+
+    Raises:
+        ValueError: naming those that are not.
+    """
+    layers = {name: module for name, module in backbone.named_modules() if _takes_adapter(module)}
+    missing = []
+    for target in targets:
+        if not any(f".{name}".endswith(f".{target}") for name in layers):
+            missing.append(target)
+
+    if missing:
+        known = dict.fromkeys(name.rpartition(".")[2] for name in layers)
+        raise ValueError(
+            f"Finetune.lora_targets: {', '.join(missing)}: no such layer in the {type(backbone).__name__}, the "
+            f"language model without its head, which is where adapters go; it has {', '.join(known)}"
+        )
+
+
+def _takes_adapter(module: nn.Module) -> bool:
+    if isinstance(module, nn.Embedding):
+        # Whisper's positions are an embedding that does not look its input up; an adapter would.
+        return type(module).forward is nn.Embedding.forward or hasattr(module, "embed_scale")
+    return isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | Conv1D)
+
+
 def inject_lora(backbone: nn.Module, finetune: Finetune) -> None:
-    """Fresh adapters on the layers that ``finetune`` names; of what was there, what trained goes on training."""
+    """Fresh adapters on the layers that ``finetune`` names; of what was there, what trained goes on training.
+
+    The adapters are float32: in bfloat16 an update of the usual learning rates is lost to rounding.
+    """
     from peft import LoraConfig, inject_adapter_in_model
 
     config = LoraConfig(
@@ -162,11 +218,15 @@ def inject_lora(backbone: nn.Module, finetune: Finetune) -> None:
 
     # peft freezes the whole backbone; the adapters' values are keyed, and leave torch's random state alone.
     requires_grad = {name: p.requires_grad for name, p in backbone.named_parameters()}
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # Of trouble at a later merge: ours has none, see `merge_lora`.
+        warnings.filterwarnings("ignore", ".*tie_word_embeddings")
         torch.manual_seed(key_to_seed("lora", finetune.seed) % 2**32)
         inject_adapter_in_model(config, backbone)
 
     for name, p in backbone.named_parameters():
+        if "lora_" in name and p.dtype in (torch.bfloat16, torch.float16):
+            p.data = p.data.float()
         name_before = name.replace(".base_layer.", ".")
         p.requires_grad_("lora_" in name or requires_grad.get(name_before, False))
 
@@ -176,6 +236,17 @@ def lora_layers(model: nn.Module) -> Iterator[Any]:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     return (module for module in model.modules() if isinstance(module, BaseTunerLayer))
+
+
+def base_dtypes(model: nn.Module) -> list[str]:
+    """Of the parameters that are no adapters, by name.
+
+    Example:
+        >>> base_dtypes(nn.Linear(1, 1, dtype=torch.bfloat16))
+        ['torch.bfloat16']
+    """
+    base = (p for name, p in model.named_parameters() if "lora_" not in name)
+    return sorted({str(p.dtype) for p in base})
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from transformers import AutoConfig
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from lightning_audiorl import outline
-from lightning_audiorl.models.finetune import Finetune, inject_lora, merge_lora
+from lightning_audiorl.models.finetune import Finetune, base_dtypes, inject_lora, merge_lora
 from lightning_audiorl.models.reference import content_hash
 from lightning_audiorl.models.tiny_base import TINY_SPECS, TinySpec
 
@@ -87,7 +87,9 @@ class Start:
                 raise ValueError(f"{path}: tensors {unexpected[:3]}... do not belong to this model")
 
             # Of the fresh model: what the run did not train must be what it began from.
-            self._check_base(policy, path, checkpoint["audiorl"]["start_hash"], weights)
+            # Loaded in another precision than the run had, the hash cannot tell; earlier builds did not write it down.
+            if checkpoint["audiorl"].get("dtypes", ["torch.float32"]) == base_dtypes(policy):
+                self._check_base(policy, path, checkpoint["audiorl"]["start_hash"], weights)
             policy.load_state_dict(weights, strict=False)
             merge_lora(policy)
 

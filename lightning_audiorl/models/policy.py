@@ -86,6 +86,10 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
     def head(self, hidden: Tensor) -> Tensor:
         """Logits over the vocabulary, [..., D] -> [..., V]; tokens that may not be sampled are -inf."""
 
+    def target_head(self, hidden: Tensor) -> Tensor:
+        """Logits for the tokens of `targets`, like `head`'s; a text may have tokens that are never sampled."""
+        return self.head(hidden)
+
     @abstractmethod
     def decode(self, rollout: Rollout, context: ContextT) -> Sequence[Sequence[str | Speech]]:
         """B lists of G texts, special tokens and padding removed; of a model that speaks, G samples of speech."""

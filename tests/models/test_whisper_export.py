@@ -16,25 +16,30 @@ from transformers import (
     WhisperProcessor,
 )
 
-from lightning_audiorl.models import WhisperPolicy
-from lightning_audiorl.models.tiny_base import word_tokenizer
+from lightning_audiorl.losses import CrossEntropy, LossSettings, MicroBatch, Prepared
+from lightning_audiorl.models import SampleKey, WhisperPolicy
+from lightning_audiorl.models.tiny_base import character_tokenizer, word_tokenizer
 from lightning_audiorl.ops.randomness import keyed_generator
-from tests.models.families import SPECS
+from lightning_audiorl.types import Decoding
+from tests.models.families import SPECS, batch_of, disturb, log_probs
 
 WORDS = ["zero", "one", "two", "three", ":", "(", "-"]
 LANGUAGES = ["en", "zh", "ja", "de", "th", "yue"]
 WINDOW_S = 2
 
 
-def whisper_start(folder: Path, **generation: Any) -> str:
-    """A random Whisper with timestamps, languages and the generation settings of OpenAI's checkpoints."""
+def whisper_start(folder: Path, characters: str = "", **generation: Any) -> str:
+    """A random Whisper with timestamps, languages and the generation settings of OpenAI's checkpoints.
+
+    Its tokens are words, or ``characters``, a space among them.
+    """
     tasks = ["<|translate|>", "<|transcribe|>", "<|startoflm|>", "<|startofprev|>", "<|nospeech|>"]
     languages = [f"<|{code}|>" for code in LANGUAGES]
     stamps = [f"<|{0.02 * i:.2f}|>" for i in range(50 * WINDOW_S + 1)]
     special = ["<|startoftranscript|>", *languages, *tasks, "<|notimestamps|>"]
     tokenizer = word_tokenizer(WORDS, special + stamps)
-    # In Whisper's tokenizer they are no special tokens.
-    tokenizer.add_tokens(stamps)
+    if characters:
+        tokenizer = character_tokenizer(characters, special + stamps)
     ids = tokenizer.get_vocab()
 
     spec = replace(SPECS["whisper"], max_target_positions=120)
@@ -47,11 +52,11 @@ def whisper_start(folder: Path, **generation: Any) -> str:
             generator = keyed_generator("whisper", name)
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
 
-    suppressed = [ids[token] for token in (":", "(", "-", *special[:1], *tasks)]
+    suppressed = [ids[token] for token in (":", "(", "-", *special[:1], *tasks) if token in ids]
     settings: dict[str, Any] = {
         "max_length": 120,
         "suppress_tokens": suppressed,
-        "begin_suppress_tokens": [ids["zero"], tokenizer.eos_token_id],
+        "begin_suppress_tokens": [ids[characters[:1] or "zero"], tokenizer.eos_token_id],
         "is_multilingual": True,
         "lang_to_id": {language: ids[language] for language in languages},
         "task_to_id": {task: ids[f"<|{task}|>"] for task in ("transcribe", "translate")},
@@ -115,3 +120,62 @@ def test_an_exported_whisper_keeps_timestamps_and_long_audio(tmp_path: Path) -> 
     assert twice.pop("begin_suppress_tokens") == begin[:1]
     assert own == written == twice
     assert policy.model.generation_config.begin_suppress_tokens == begin
+
+
+@pytest.mark.fault(
+    "What is exported",
+    "texts with punctuation that Whisper's generation config suppresses, in supervised training",
+    "trained on: each of their tokens has a finite loss and a gradient; none of them is ever sampled",
+)
+def test_texts_with_suppressed_punctuation_are_trained_on(tmp_path: Path) -> None:
+    policy = WhisperPolicy(whisper_start(tmp_path / "start")).eval()
+    context = policy.encode(batch_of(["a", "b"]))
+    targets = policy.targets(context, ["one : ( two", "three"])
+    assert policy.decode(targets, context) == [["one : ( two"], ["three"]]
+
+    loss = CrossEntropy()
+    loss.bind(LossSettings(policy, Decoding()))
+    rows = tuple(replace(row, text="one : ( two") for row in batch_of(["a", "b"]).rows)
+    total, sums = loss.compute(
+        Prepared(), MicroBatch([0, 1], rows, context, rollout=None, weight=1.0), 1.0
+    )
+    total.backward()
+    assert total.isfinite()
+    assert int(sums["tokens"]) == 10
+    ids = policy.tokenizer.convert_tokens_to_ids([":", "("])
+    assert policy.output.weight.grad[ids].abs().sum(-1).min() > 0
+    assert not policy.allowed[ids].any()
+    disturb(policy, 0.1)
+    rollout = policy.sample(context, 8, Decoding(max_new_tokens=8, min_cap=8), SampleKey(0, 0))
+    assert not torch.isin(rollout.tokens[rollout.keep], torch.tensor(ids)).any()
+    assert log_probs(policy, context, rollout)[rollout.keep].isfinite().all()
+
+    for text in ("one eleven", "one <|0.00|>", "one <|en|>", "<|startofprev|> one"):
+        with pytest.raises(ValueError, match=r"row 'b': text .*is outside the tokenizer's vocab"):
+            policy.targets(context, ["one", text])
+
+
+@pytest.mark.fault(
+    "What is exported",
+    "Whisper's targets in languages that are written without spaces",
+    "no space stands before the text, which the model never writes there; in the others one does",
+)
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_targets_begin_as_whisper_begins(language: str, tmp_path: Path) -> None:
+    policy = WhisperPolicy(whisper_start(tmp_path / "start", characters=" abcd"))
+    batch = batch_of(["a", "b", "c"])
+    rows = [replace(row, lang=language) for row in batch.rows]
+    # Each row by its own language.
+    rows[1] = replace(rows[1], lang="en")
+    context = policy.encode(replace(batch, rows=tuple(rows)))
+    targets = policy.targets(context, ["ab", "ab", ""])
+    texts = [
+        "".join(policy.tokenizer.convert_ids_to_tokens(row[:length]))
+        for row, (length,) in zip(
+            targets.tokens[:, 0].tolist(), targets.lengths.tolist(), strict=True
+        )
+    ]
+    first = "ab" if language in ("zh", "ja", "th", "yue") else " ab"
+    stop = policy.tokenizer.eos_token
+    assert texts == [first + stop, " ab" + stop, stop]
+    assert policy.targets(context.select([1]), ["ab"]).lengths.tolist() == [[4]]

@@ -25,6 +25,10 @@ from lightning_audiorl.models.loading import Family
 from lightning_audiorl.models.tiny_base import DIGIT_WORDS, TinySpec, keyed_weights, word_tokenizer
 from lightning_audiorl.types import PromptBatch, Rollout, Utterance
 
+# Whisper's transcripts begin with a space, but for languages that are written without any: its tokenizer cuts those
+# into characters where it cuts others into words.
+_UNSPACED = frozenset({"zh", "yue", "ja", "th", "lo", "my"})
+
 
 @dataclass(frozen=True)
 class TinyWhisper(TinySpec):
@@ -105,19 +109,23 @@ class TinyWhisper(TinySpec):
 class WhisperPolicy(EncoderDecoderPolicy):
     """`WhisperForConditionalGeneration` behind the policy interface: transcription without timestamps.
 
-    The tokens that the checkpoint's generation config suppresses stay forbidden. Those that it suppresses at the
-    beginning (the stop token among them) do not: the answer to a clip without speech is the empty text.
+    The tokens that the checkpoint's generation config suppresses (``:``, ``(``, ``"`` and more) are never sampled, here
+    or by the export. Supervised training learns from texts with them all the same; edit ``suppress_tokens`` in the
+    start's generation_config.json to have them written, too. Those that are suppressed at the beginning (the stop token
+    among them) are not: the answer to a clip without speech is the empty text.
 
     Args:
         init_from: a folder or hub id in Hugging Face layout, a Lightning checkpoint of ours, or the sizes of a tiny
             random model.
         finetune: what trains; Whisper has no projector, its cross-attention belongs to the decoder ("lm"). LoRA
             wants Whisper's names: ``lora_targets: [q_proj, k_proj, v_proj, out_proj, fc1, fc2]``.
-        dtype: of the weights ("float32", "bfloat16"); trained weights want float32.
+        dtype: of the weights, and of an export ("float32", "bfloat16"). Adapters are float32 on any; a fit refuses
+            other trained weights in less.
         revision: hub revision.
     """
 
     family = Family(TinyWhisper, WhisperForConditionalGeneration, WhisperProcessor)
+    _writable: Tensor
 
     def __init__(
         self,
@@ -139,10 +147,17 @@ class WhisperPolicy(EncoderDecoderPolicy):
         no_timestamps = getattr(config, "no_timestamps_token_id", None)
         if no_timestamps is not None:
             allowed[no_timestamps + 1 :] = False
-        allowed[list(config.suppress_tokens or [])] = False
+        self.register_buffer("_writable", allowed.clone(), persistent=False)
+
+        suppressed = config.suppress_tokens or []
+        allowed[[token for token in suppressed if 0 <= token < len(allowed)]] = False
         # Last: a checkpoint may suppress its stop token.
         allowed[stop_ids] = True
         return stop_ids, allowed
+
+    @property
+    def writable(self) -> Tensor:
+        return self._writable
 
     @property
     def roles(self) -> Parts:
@@ -217,8 +232,20 @@ class WhisperPolicy(EncoderDecoderPolicy):
         return tokens
 
     def targets(self, context: EncodedContext, texts: Sequence[str]) -> Rollout:
-        # Whisper's transcripts begin with a space.
-        return super().targets(context, [f" {text}" if text else "" for text in texts])
+        languages = self._languages(context)
+        written = []
+        for text, language in zip(texts, languages, strict=True):
+            begins = "" if language in _UNSPACED or not text else " "
+            written.append(f"{begins}{text}")
+        return super().targets(context, written)
+
+    def _languages(self, context: EncodedContext) -> list[str]:
+        """That of each prompt, as its second token says; "en" where the model knows no other."""
+        languages = getattr(self.model.generation_config, "lang_to_id", None)
+        if not languages:
+            return ["en"] * len(context)
+        by_token = {token: name.strip("<|>") for name, token in languages.items()}
+        return [by_token[token] for token in context.tokens[:, 1].tolist()]
 
     def generation_config(self) -> GenerationConfig:
         # Its own: timestamps and audio beyond one window need tokens that training did not draw from. But for the stop

@@ -198,14 +198,25 @@ class CachedPromptPolicy(Policy[PrefixT]):
         return layout.predicting(out.last_hidden_state)
 
     def head(self, hidden: Tensor) -> Tensor:
+        return self._logits(hidden, self.allowed)
+
+    def target_head(self, hidden: Tensor) -> Tensor:
+        return self._logits(hidden, self.writable)
+
+    def _logits(self, hidden: Tensor, allowed: Tensor) -> Tensor:
         logits = self.output(hidden)
-        forbidden = torch.zeros_like(self.allowed, dtype=logits.dtype)
-        forbidden.masked_fill_(~self.allowed, -torch.inf)
+        forbidden = torch.zeros_like(allowed, dtype=logits.dtype)
+        forbidden.masked_fill_(~allowed, -torch.inf)
         # Added rather than filled in: nothing is copied, and the gradient passes (where -inf stands it is 0 anyway).
         return logits.add_(forbidden)
+
+    @property
+    def writable(self) -> Tensor:
+        """[V] bool, the tokens that a text to learn from may have; those that may be sampled, or more."""
+        return self.allowed
 
     def decode(self, rollout: Rollout, context: PrefixT) -> list[list[str]]:
         return decode_groups(self.tokenizer, rollout)
 
     def targets(self, context: PrefixT, texts: Sequence[str]) -> Rollout:
-        return target_rollout(self.tokenizer, self.allowed, context.ids, texts, self.stop_ids[0])
+        return target_rollout(self.tokenizer, self.writable, context.ids, texts, self.stop_ids[0])

@@ -97,7 +97,8 @@ class SpeechLMPolicy(CausalLMPolicy[SpeechContext], SpeechPolicy[SpeechContext])
         template: the prompt format; default that of the tiny system.
         finetune: what trains; encoder and projector there are none.
         limits: of lengths and speaker prompts.
-        dtype: of the language model's weights ("float32", "bfloat16"); trained weights want float32.
+        dtype: of the language model's weights, and of an export ("float32", "bfloat16"). Adapters are float32 on any;
+            a fit refuses other trained weights in less.
         revision: hub revision of the language model.
     """
 

@@ -75,7 +75,8 @@ class TextLMPolicy(CausalLMPolicy[TextContext]):
         init_from: a folder or hub id in Hugging Face layout, a Lightning checkpoint of ours, or the sizes of a tiny
             random model.
         finetune: what trains; encoder and projector there are none.
-        dtype: of the weights ("float32", "bfloat16"); trained weights want float32.
+        dtype: of the weights, and of an export ("float32", "bfloat16"). Adapters are float32 on any; a fit refuses
+            other trained weights in less.
         revision: hub revision.
     """
 
