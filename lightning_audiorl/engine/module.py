@@ -235,7 +235,8 @@ class RLModule(EvaluationHooks, LightningModule):
 
         with self.phase("reward"):
             groups = hypotheses(self.policy, batch, rollout, context)
-            scores = self.rewards.score(groups, self.panel).to(rollout.tokens.device)
+            scores = self.rewards.score(groups, self.panel, self.rl_step + 1)
+            scores = scores.to(rollout.tokens.device)
             groups = self.panel.with_transcripts(groups)
         return ScoredRollout(batch, context, rollout, scores, groups)
 

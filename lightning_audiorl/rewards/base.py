@@ -8,10 +8,14 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
+from lightning_audiorl.checks import check_number
 from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.text.compare import TextWatch
 from lightning_audiorl.text.normalise import Normaliser, checked_normalisers, normaliser_for
 from lightning_audiorl.types import Hypothesis
+
+#: Values and weights of rewards are within this: float32 totals keep a tenth beside it.
+LARGEST = 1e6
 
 
 class RewardError(RuntimeError):
@@ -25,7 +29,7 @@ class Reward(ABC):
     takes that sample out of the step.
 
     Args:
-        weight: factor in the mix, finite and >= 0; with 0 the reward is only logged.
+        weight: factor in the mix, at least 0 and at most a million; with 0 the reward is only logged.
         name: log key of this part; unique within a mix.
 
     Attributes:
@@ -44,11 +48,12 @@ class Reward(ABC):
 
     def __init__(self, weight: float, name: str) -> None:
         kind = type(self).__name__
-        if not math.isfinite(weight) or weight < 0:
+        try:
+            check_number(f"{kind}.weight", weight, at_least=0, at_most=LARGEST)
+        except ValueError as error:
             raise ValueError(
-                f"{kind}.weight: expected a finite number >= 0, got {weight}. Rewards are higher-is-better: "
-                "turn the sign inside the reward"
-            )
+                f"{error}. Rewards are higher-is-better: turn the sign inside the reward"
+            ) from None
         if not name:
             raise ValueError(f"{kind}.name: expected a log key, got an empty string")
         self.weight = float(weight)
