@@ -48,6 +48,11 @@ ROOMS = {
     "fields": Room("shapes of dataclass fields; select, join and move by prompt", "", "torch"),
     "types": Room("the dataclasses on the arrows", "fields", "torch"),
     "outline": Room("models made of their configuration alone, for plans", "", "torch"),
+    "weights": Room(
+        "reading models and checkpoints: what is damaged, incomplete or another model is refused by name",
+        "",
+        "torch transformers safetensors peft",
+    ),
     "ops": Room(
         "advantages, objectives, log-probs, KL, relaxation, masks, randomness",
         "fields types",
@@ -58,7 +63,7 @@ ROOMS = {
     ),
     "codecs": Room(
         "speech as codes: the interface, a tiny trainable codec, those of transformers, an adapter",
-        "fields types ops outline",
+        "fields types ops outline weights",
         "torch torchaudio transformers safetensors lightning",
     ),
     "judges": Room(
@@ -68,7 +73,7 @@ ROOMS = {
     ),
     "judges.models": Room(
         "the models that judge: recognisers, speaker encoders, quality predictors",
-        "types ops models.policy judges.base",
+        "types ops weights models.policy judges.base",
         "torch torchaudio torchmetrics transformers huggingface_hub speechbrain safetensors",
     ),
     "judges.training": Room(
@@ -93,7 +98,7 @@ ROOMS = {
     ),
     "models": Room(
         "the policy's interface, finetuning modes, the reference, loading",
-        "fields types ops codecs outline",
+        "fields types ops codecs outline weights",
         "torch transformers tokenizers peft safetensors",
     ),
     "models.decoding": Room(
@@ -103,7 +108,7 @@ ROOMS = {
     ),
     "models.asr": Room(
         "families that transcribe, one file each, its tiny model in it",
-        "fields types models.policy models.finetune models.loading models.tiny_base models.decoding",
+        "fields types weights models.policy models.finetune models.loading models.tiny_base models.decoding",
         "torch transformers",
     ),
     "models.tts": Room(
@@ -163,7 +168,7 @@ ROOMS = {
     ),
     "engine": Room(
         "the loop: stages, micro-batches, ranks, optimizer, evaluation, checkpoints; once",
-        "types ops losses metrics rewards judges.base judges.panel strategies "
+        "types ops weights losses metrics rewards judges.base judges.panel strategies "
         "models.policy models.reference models.finetune",
         "torch torchmetrics transformers lightning",
     ),
