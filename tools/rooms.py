@@ -51,6 +51,11 @@ ROOMS = {
     "types": Room("the dataclasses on the arrows", "checks fields", "torch"),
     "languages": Room("the one table of languages: their codes and names"),
     "outline": Room("models made of their configuration alone, for plans", "", "torch"),
+    "weights": Room(
+        "reading models and checkpoints: what is damaged, incomplete or another model is refused by name",
+        "",
+        "torch transformers safetensors peft",
+    ),
     "ops": Room(
         "advantages, objectives, log-probs, KL, relaxation, masks, randomness",
         "checks fields types",
@@ -63,7 +68,7 @@ ROOMS = {
     ),
     "codecs": Room(
         "speech as codes: the interface, a tiny trainable codec, those of transformers, an adapter",
-        "checks finite fields types ops outline",
+        "checks finite fields types ops outline weights",
         "torch torchaudio transformers safetensors lightning",
     ),
     "judges": Room(
@@ -73,7 +78,7 @@ ROOMS = {
     ),
     "judges.models": Room(
         "the models that judge: recognisers, speaker encoders, quality predictors",
-        "checks types ops models.policy judges.base languages judges.silence",
+        "checks types ops models.policy judges.base languages judges.silence weights",
         "torch torchaudio torchmetrics transformers huggingface_hub speechbrain safetensors",
     ),
     "judges.training": Room(
@@ -98,7 +103,7 @@ ROOMS = {
     ),
     "models": Room(
         "the policy's interface, finetuning modes, the reference, loading",
-        "checks fields types ops codecs outline",
+        "checks fields types ops codecs outline weights",
         "torch transformers tokenizers peft safetensors",
     ),
     "models.decoding": Room(
@@ -108,7 +113,7 @@ ROOMS = {
     ),
     "models.asr": Room(
         "families that transcribe, one file each, its tiny model in it",
-        "checks fields types models.policy models.finetune models.loading models.tiny_base models.decoding languages",
+        "checks fields types models.policy models.finetune models.loading models.tiny_base models.decoding languages weights",
         "torch transformers",
     ),
     "models.tts": Room(
@@ -178,7 +183,7 @@ ROOMS = {
     ),
     "engine": Room(
         "the loop: stages, micro-batches, ranks, optimizer, evaluation, checkpoints; once",
-        "checks finite types ops losses metrics rewards judges.base judges.panel strategies "
+        "checks finite types ops losses metrics rewards judges.base judges.panel strategies weights "
         "models.policy models.reference models.finetune",
         "torch torchmetrics transformers lightning",
     ),

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
-    AutoConfig,
     AutoFeatureExtractor,
     AutoModelForAudioTokenization,
     NeuCodecFeatureExtractor,
@@ -28,6 +27,8 @@ from transformers import (
 
 from lightning_audiorl import outline
 from lightning_audiorl.codecs.base import Codec, CodecError, SpeakerCondition
+from lightning_audiorl.weights.families import read_config, what_it_is
+from lightning_audiorl.weights.pretrained import load_pretrained
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,11 @@ class AudioTokenizationCodec(Codec):
 
     def __init__(self, init_from: str, revision: str | None = None) -> None:
         source = locate(init_from)
-        config = AutoConfig.from_pretrained(source, revision=revision)
+        config = read_config(source, revision)
         if self.model_type and config.model_type != self.model_type:
             raise CodecError(
                 f"{type(self).__name__}: {init_from} is a model of type {config.model_type!r}, expected "
-                f"{self.model_type!r}; take the class of that codec"
+                f"{self.model_type!r}; it is {what_it_is(config.to_dict())}"
             )
 
         declared = self.declared(config)
@@ -104,10 +105,9 @@ class AudioTokenizationCodec(Codec):
         if outline.wanted():
             self.model = outline.from_config(self.model_class, config)
         else:
-            self.model = self.model_class.from_pretrained(
-                source, revision=revision, use_safetensors=True
+            self.model, self.extractor = load_pretrained(
+                self.model_class, self.extractor_class, source, type(self).__name__, revision
             )
-            self.extractor = self.extractor_class.from_pretrained(source, revision=revision)
         self.freeze()
 
     @classmethod

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from math import prod
-from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
@@ -18,6 +15,8 @@ from torchaudio.functional import griffinlim, melscale_fbanks
 
 from lightning_audiorl.codecs.base import Codec, CodecError, SpeakerCondition
 from lightning_audiorl.ops.randomness import key_to_seed
+from lightning_audiorl.weights.families import first_line, what_it_is
+from lightning_audiorl.weights.own import load_own, read_own_config, save_own
 
 #: log-mel values of speech lie about here; the networks see them with mean 0 and variance 1.
 _MEAN = -7.5
@@ -206,19 +205,12 @@ class TinyCodec(Codec):
         self.register_buffer("unfilter", torch.linalg.pinv(filters), persistent=False)
 
         if isinstance(init_from, str):
-            self.load_state_dict(load_file(Path(init_from).expanduser() / "model.safetensors"))
+            load_own(self, init_from)
         self.freeze()
 
     def save(self, folder: str) -> None:
         """Write ``config.json`` and ``model.safetensors``, which ``TinyCodec(folder)`` reads."""
-        path = Path(folder).expanduser()
-        path.mkdir(parents=True, exist_ok=True)
-        config = {"codec": "TinyCodec", **asdict(self.config)}
-        (path / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        tensors = {
-            name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()
-        }
-        save_file(tensors, path / "model.safetensors")
+        save_own(self, folder, {"codec": "TinyCodec", **asdict(self.config)})
 
     # --- the pieces, differentiable; rows of a batch are of one length here
 
@@ -329,20 +321,21 @@ def read_config(folder: str) -> TinyCodecConfig:
         FileNotFoundError: for a folder without config.json or model.safetensors.
         CodecError: for the folder of another model.
     """
-    path = Path(folder).expanduser()
-    for name in ("config.json", "model.safetensors"):
-        if not (path / name).is_file():
-            raise FileNotFoundError(
-                f"TinyCodec: {folder} has no {name}; give a folder that CodecTraining wrote"
-            )
-
-    values = json.loads((path / "config.json").read_text())
+    values = read_own_config(
+        folder, "TinyCodec: {folder} has no {name}; give a folder that CodecTraining wrote"
+    )
+    found = what_it_is(values)
     known = {field.name for field in fields(TinyCodecConfig)}
     if values.pop("codec", None) != "TinyCodec" or set(values) - known:
         raise CodecError(
-            f"TinyCodec: {folder}/config.json is that of another model; give a folder that CodecTraining wrote"
+            f"TinyCodec: {folder}/config.json is that of another model, {found}; give a folder that CodecTraining wrote"
         )
-    return TinyCodecConfig(**{**values, "levels": tuple(values["levels"])})
+    try:
+        return TinyCodecConfig(**{**values, "levels": tuple(values["levels"])})
+    except (KeyError, TypeError, ValueError) as error:
+        raise CodecError(
+            f"TinyCodec: {folder}/config.json does not hold the sizes of one ({first_line(error)}); copy it again"
+        ) from error
 
 
 @contextmanager

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
+
+from lightning.pytorch.strategies import Strategy
 
 from lightning_audiorl.models.finetune import base_dtypes
 from lightning_audiorl.models.policy import Policy
 from lightning_audiorl.models.reference import content_hash
+from lightning_audiorl.weights.checkpoints import hashes_of, read_checkpoint, require_whole
+from lightning_audiorl.weights.tensors import WeightsError
 
 _NEW_RUN = "; to begin a new run from a checkpoint, give it as init_from instead of ckpt_path"
 
@@ -18,7 +23,16 @@ def trainable_keys(policy: Policy) -> set[str]:
     return {f"policy.{name}" for name in policy.trainable()}
 
 
+def keep_trained(checkpoint: dict[str, Any], policy: Policy) -> None:
+    """Leave the policy's trainable tensors in a checkpoint, and no others: they are rebuilt from the start."""
+    keys = trainable_keys(policy)
+    checkpoint["state_dict"] = {
+        key: value for key, value in checkpoint["state_dict"].items() if key in keys
+    }
+
+
 def run_record(
+    checkpoint: Mapping[str, Any],
     policy: Policy,
     algorithm: str,
     losses: list[str],
@@ -26,9 +40,10 @@ def run_record(
     rl_step: int,
     evaluations: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """The entry ``audiorl`` of a checkpoint, in plain data."""
+    """The entry ``audiorl`` of a checkpoint that is whole but for it, in plain data."""
     return {
         "tensors": sorted(trainable_keys(policy)),
+        "hashes": hashes_of(checkpoint),
         "start": policy.start.record(),
         "start_hash": start_hash,
         "finetune": asdict(policy.finetune),
@@ -40,12 +55,42 @@ def run_record(
     }
 
 
+def check_before_loading(strategy: Strategy) -> None:
+    """See from now on that a checkpoint is whole, and as it was written, before the trainer reads anything of it.
+
+    Lightning names a checkpoint to no hook before its own reading fails, or succeeds with damaged values.
+
+    Args:
+        strategy: of the trainer; its ``load_checkpoint`` then raises what `read_checkpoint` does.
+    """
+    if not isinstance(strategy.load_checkpoint, _CheckedLoad):
+        strategy.load_checkpoint = _CheckedLoad(strategy.load_checkpoint)  # type: ignore[method-assign]
+
+
+@dataclass(frozen=True)
+class _CheckedLoad:
+    """A strategy's ``load_checkpoint``, behind `read_checkpoint`."""
+
+    load: Callable[..., Any]
+
+    def __call__(self, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> Any:
+        if _is_here(checkpoint_path):
+            read_checkpoint(checkpoint_path)
+        return self.load(checkpoint_path, *args, **kwargs)
+
+
+def _is_here(path: str | Path) -> bool:
+    """Whether a file is on this machine; others Lightning fetches."""
+    return "://" not in str(path)
+
+
 def check_record(
     checkpoint: Mapping[str, Any],
     policy: Policy,
     algorithm: str,
     losses: list[str],
     start_hash: str | None,
+    path: str | Path | None,
     resumes: bool,
     state_keys: set[str],
 ) -> dict[str, Any]:
@@ -60,29 +105,35 @@ def check_record(
         algorithm: name of the LightningModule here.
         losses: names of its losses.
         start_hash: content hash of the policy when training began; None computes it.
+        path: where it was loaded from; None where that is not known.
         resumes: whether training goes on.
         state_keys: of the module's state dict.
 
     Raises:
         ValueError: saying what differs.
     """
-    saved: dict[str, Any] | None = checkpoint.get("audiorl")
-    if saved is None:
-        raise ValueError("not a checkpoint of this library (no 'audiorl' entry)")
+    where = "ckpt_path" if path is None else f"ckpt_path {path}"
+    # What `check_before_loading` has not seen.
+    if path is None or not _is_here(path):
+        try:
+            require_whole(checkpoint)
+        except WeightsError as error:
+            raise WeightsError(f"{where} {error}") from error
+    saved: dict[str, Any] = checkpoint["audiorl"]
 
     # The names come from the record: FSDP has taken the tensors themselves out by now.
     held = set(saved["tensors"])
     if resumes:
         if saved["algorithm"] != algorithm:
             raise ValueError(
-                f"ckpt_path: a run of {saved['algorithm']}, not of {algorithm}{_NEW_RUN}"
+                f"{where}: a run of {saved['algorithm']}, not of {algorithm}{_NEW_RUN}"
             )
 
         # Earlier builds did not write the losses down: their algorithms had one set each.
         before = saved.get("losses", losses)
         if before != losses:
             raise ValueError(
-                f"ckpt_path: a run with the losses {', '.join(before)}, not {', '.join(losses)}{_NEW_RUN}"
+                f"{where}: a run with the losses {', '.join(before)}, not {', '.join(losses)}{_NEW_RUN}"
             )
         differing = held ^ trainable_keys(policy)
     else:
@@ -91,7 +142,7 @@ def check_record(
     if differing:
         where = "checkpoint" if min(differing) in held else "policy"
         raise ValueError(
-            f"ckpt_path: made with another finetune setting; {len(differing)} trainable tensors differ, "
+            f"{where}: made with another finetune setting; {len(differing)} trainable tensors differ, "
             f"{min(differing)} is only in the {where}{_NEW_RUN}"
         )
 
@@ -99,8 +150,8 @@ def check_record(
     here = start_hash or content_hash(policy)
     if saved["start_hash"] != here:
         raise ValueError(
-            f"ckpt_path: its run began from other weights than the policy was built from (start {saved['start']}, "
-            f"content hash {saved['start_hash']}; here {policy.start.record()}, {here}): reference and "
-            f"frozen parts would not be the same. Give the same init_from{_NEW_RUN}"
+            f"{where}: its run began from other weights than the policy was built from "
+            f"(start {saved['start']}, content hash {saved['start_hash']}; here {policy.start.record()}, {here}): "
+            f"reference and frozen parts would not be the same. Give the same init_from{_NEW_RUN}"
         )
     return saved

@@ -16,7 +16,7 @@ import torch
 from lightning import Callback, LightningModule
 from torch import Tensor, nn
 
-from lightning_audiorl.engine.checkpointing import check_record, run_record, trainable_keys
+from lightning_audiorl.engine import checkpointing
 from lightning_audiorl.engine.distributed import gather_metrics, raise_on_all_ranks
 from lightning_audiorl.engine.dynamic_sampling import RefillingData, refill
 from lightning_audiorl.engine.evaluation_hooks import EvaluationHooks
@@ -394,6 +394,7 @@ class RLModule(EvaluationHooks, LightningModule):
         if stage == "fit":
             check_trainer(self.trainer)
             self._check_fit()
+        checkpointing.check_before_loading(self.trainer.strategy)
 
         self._stage = stage
         self._begins = stage == "fit" and not self._has_begun
@@ -470,11 +471,9 @@ class RLModule(EvaluationHooks, LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the trainable tensors, and say which start they belong to."""
-        keys = trainable_keys(self.policy)
-        checkpoint["state_dict"] = {
-            key: value for key, value in checkpoint["state_dict"].items() if key in keys
-        }
-        checkpoint["audiorl"] = run_record(
+        checkpointing.keep_trained(checkpoint, self.policy)
+        checkpoint["audiorl"] = checkpointing.run_record(
+            checkpoint,
             self.policy,
             type(self).__name__,
             [loss.name for loss in self.losses],
@@ -485,12 +484,13 @@ class RLModule(EvaluationHooks, LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint belongs here, and go on counting where it stopped; see `check_record`."""
-        saved = check_record(
+        saved = checkpointing.check_record(
             checkpoint,
             self.policy,
             type(self).__name__,
             [loss.name for loss in self.losses],
             self.start_hash,
+            path=getattr(self._trainer, "ckpt_path", None),
             resumes=self._stage == "fit",
             state_keys=set(self.state_dict()),
         )

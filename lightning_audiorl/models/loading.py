@@ -16,6 +16,10 @@ from lightning_audiorl import outline
 from lightning_audiorl.models.finetune import Finetune, base_dtypes, inject_lora, merge_lora
 from lightning_audiorl.models.reference import content_hash
 from lightning_audiorl.models.tiny_base import TINY_SPECS, TinySpec
+from lightning_audiorl.weights.adapters import find_adapter
+from lightning_audiorl.weights.checkpoints import read_checkpoint
+from lightning_audiorl.weights.pretrained import load_pretrained
+from lightning_audiorl.weights.tensors import WeightsError, misfit
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class Start:
             return
 
         for path in self.checkpoints:
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            checkpoint = read_checkpoint(path)
             weights: dict[str, Tensor] = {
                 k.removeprefix("policy."): v for k, v in checkpoint["state_dict"].items()
             }
@@ -82,9 +86,17 @@ class Start:
                     )
                 inject_lora(backbone, Finetune(**finetune))
 
-            unexpected = sorted(set(weights) - set(policy.state_dict()))
-            if unexpected:
-                raise ValueError(f"{path}: tensors {unexpected[:3]}... do not belong to this model")
+            own = policy.state_dict()
+            reshaped = {
+                name: (value.shape, own[name].shape)
+                for name, value in weights.items()
+                if name in own and own[name].shape != value.shape
+            }
+            differing = misfit((), weights.keys() - own.keys(), reshaped)
+            if differing:
+                raise ValueError(
+                    f"{path}: its tensors do not belong to this model, a {type(policy).__name__}: {differing}"
+                )
 
             # Of the fresh model: what the run did not train must be what it began from.
             # Loaded in another precision than the run had, the hash cannot tell; earlier builds did not write it down.
@@ -126,19 +138,13 @@ def read_start(init_from: str | TinySpec) -> Start:
 
     path = Path(init_from).expanduser()
     if init_from.endswith(".ckpt"):
-        if not path.is_file():
-            raise FileNotFoundError(f"init_from: no checkpoint {init_from}")
-        record = torch.load(path, map_location="cpu", weights_only=True).get("audiorl")
-        if record is None:
-            raise ValueError(
-                f"init_from: {init_from} is not a checkpoint of this library (no 'audiorl' entry)"
-            )
         # That run's own start, and on top of it what it trained.
-        start = Start.from_record(record["start"])
+        start = Start.from_record(read_checkpoint(path)["audiorl"]["start"])
         return Start(start.source, [*start.checkpoints, str(path.resolve())])
 
     if path.is_dir():
-        if not (path / "config.json").is_file():
+        # A folder that holds an adapter alone names its base.
+        if not (path / "config.json").is_file() and find_adapter(str(path)) is None:
             raise FileNotFoundError(
                 f"init_from: folder {init_from} has no config.json; give a Hugging Face folder"
             )
@@ -166,17 +172,24 @@ class Family:
     processor: Any
 
 
-def build(start: Start, family: Family, dtype: str, revision: str | None) -> tuple[Any, Any]:
-    """(model, processor) of a start: safetensors only, no remote code; the start's checkpoints come on top later.
+def build(
+    start: Start,
+    family: Family,
+    dtype: str,
+    revision: str | None,
+    who: str = "init_from",
+) -> tuple[Any, Any]:
+    """(model, processor) of a start; see `load_pretrained`. The start's checkpoints come on top later.
 
     Args:
         start: what `read_start` resolved.
         family: what loads it.
         dtype: of the weights; a tiny model is float32.
         revision: hub revision.
+        who: wants them, for errors.
 
     Raises:
-        ValueError: for the tiny spec of another family.
+        ValueError: for the tiny spec of another family; for what `load_pretrained` refuses.
     """
     if isinstance(start.source, family.tiny):
         with torch.device("meta") if outline.wanted() else nullcontext():
@@ -190,19 +203,59 @@ def build(start: Start, family: Family, dtype: str, revision: str | None) -> tup
         return _outlined(start.source, family.model, getattr(torch, dtype), revision)
 
     # FunAsrNano reads its adaptor's attention implementation only from here, and ignores padding without one.
-    model = family.model.from_pretrained(
+    model, processor = load_pretrained(
+        family.model,
+        family.processor,
         start.source,
+        who,
+        revision,
         dtype=getattr(torch, dtype),
-        revision=revision,
-        use_safetensors=True,
         attn_implementation="sdpa",
     )
+
+    _require_tokenizer(processor, model, start.source)
 
     # Out of the mapped file: an export to the same folder would change them, and at its odd addresses the same product
     # gives other last bits than in the reference's copy.
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()
-    return model, family.processor.from_pretrained(start.source, revision=revision)
+    return model, processor
+
+
+def _require_tokenizer(processor: Any, model: Any, source: str) -> None:
+    """See that a tokenizer knows its special tokens, and none that the model has no row for."""
+    tokenizer = getattr(processor, "tokenizer", processor)
+    if not tokenizer.all_special_ids:
+        raise WeightsError(
+            f"{source}: its tokenizer has no special token, so no token ends a text; copy tokenizer_config.json from "
+            "the model that this one was made of"
+        )
+
+    # Tokens that were added later may have no row; a text does not hold them.
+    num_rows = model.config.get_text_config().vocab_size
+    if tokenizer.vocab_size > num_rows:
+        raise WeightsError(
+            f"{source}: its tokenizer has {tokenizer.vocab_size} tokens, and its model {num_rows}; copy the "
+            "tokenizer of the model that this one was made of"
+        )
+
+
+def require_features(source: object, **wanted: tuple[object, object]) -> None:
+    """See that a feature extractor makes what a model reads.
+
+    Args:
+        source: of both, for errors.
+        wanted: by the extractor's setting, its value and that of the model.
+
+    Raises:
+        WeightsError: naming the first that differs.
+    """
+    for name, (found, expected) in wanted.items():
+        if found != expected:
+            raise WeightsError(
+                f"{source}: the {name} of its feature extractor is {found}, and its model wants {expected}; copy "
+                "preprocessor_config.json (or processor_config.json) from the model that this one was made of"
+            )
 
 
 @dataclass

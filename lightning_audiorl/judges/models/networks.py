@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchaudio.functional import create_dct
 from torchaudio.transforms import MelSpectrogram
 
 from lightning_audiorl.judges.base import JudgeError
 from lightning_audiorl.ops.randomness import key_to_seed
+from lightning_audiorl.weights.families import first_line, what_it_is
+from lightning_audiorl.weights.own import load_own, read_own_config, save_own
+from lightning_audiorl.weights.tensors import WeightsError
 
 #: Log-mel values are floored this far below the clip's loudest (natural log of power; about 43 dB).
 _FLOOR = 10.0
@@ -136,16 +136,12 @@ class JudgeNetwork(nn.Module, ABC):
 
     def save(self, folder: str, metrics: Mapping[str, float] | None = None) -> None:
         """Write ``config.json`` and ``model.safetensors``; ``metrics`` say how good it is, for a reader."""
-        path = Path(folder)
-        path.mkdir(parents=True, exist_ok=True)
         config = {
             "kind": type(self).__name__,
             "sizes": self.sizes,
             "figures": dict(metrics or {}),
         }
-        (path / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        tensors = {name: value.contiguous() for name, value in self.state_dict().items()}
-        save_file(tensors, path / "model.safetensors")
+        save_own(self, folder, config)
 
 
 def load_network(folder: str, kinds: tuple[type[JudgeNetwork], ...]) -> JudgeNetwork:
@@ -155,26 +151,25 @@ def load_network(folder: str, kinds: tuple[type[JudgeNetwork], ...]) -> JudgeNet
         FileNotFoundError: when a file is missing.
         JudgeError: for a folder that holds another kind of network, or weights that do not fit its config.
     """
-    path = Path(folder).expanduser()
-    for name in ("config.json", "model.safetensors"):
-        if not (path / name).is_file():
-            raise FileNotFoundError(
-                f"{folder}: no {name}; expected a folder written by the training of a judge"
-            )
-
-    config = json.loads((path / "config.json").read_text())
+    config = read_own_config(
+        folder, "{folder}: no {name}; expected a folder written by the training of a judge"
+    )
     by_name = {kind.__name__: kind for kind in kinds}
-    kind = config.get("kind") if isinstance(config, dict) else None
+    kind = config.get("kind")
     if kind not in by_name:
         raise JudgeError(
-            f"{folder}/config.json: kind is {kind!r}; expected one of {', '.join(by_name)}"
+            f"{folder}/config.json: kind is {kind!r}; expected one of {', '.join(by_name)}; it describes "
+            f"{what_it_is(config)}"
         )
 
-    network = by_name[kind](**config["sizes"])
     try:
-        network.load_state_dict(load_file(path / "model.safetensors"))
-    except RuntimeError as error:
+        network = by_name[kind](**config["sizes"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise JudgeError(
-            f"{folder}: model.safetensors does not fit the sizes in config.json: {error}"
+            f"{folder}/config.json: its sizes are not those of a {kind} ({first_line(error)}); copy it again"
         ) from error
+    try:
+        load_own(network, folder)
+    except WeightsError as error:
+        raise JudgeError(str(error)) from error
     return network

@@ -23,6 +23,14 @@ from lightning_audiorl.judges.base import AsrJudge, JudgeError, SpeakerEncoder
 from lightning_audiorl.languages import MIXED, language_of
 from lightning_audiorl.models.policy import Policy, SampleKey
 from lightning_audiorl.types import Decoding, PromptBatch, Utterance
+from lightning_audiorl.weights.families import (
+    is_encoder_decoder,
+    is_transducer,
+    read_config,
+    what_it_is,
+)
+from lightning_audiorl.weights.pretrained import load_pretrained
+from lightning_audiorl.weights.tensors import WeightsError
 
 _log = logging.getLogger(__name__)
 
@@ -119,17 +127,19 @@ class TransformersJudge(AsrJudge):
         if kind not in ("ctc", "seq2seq"):
             raise ValueError(f"TransformersJudge.kind: expected 'ctc' or 'seq2seq', got {kind!r}")
 
-        processor = AutoProcessor.from_pretrained(source, revision=revision)
-        rate_hz = processor.feature_extractor.sampling_rate
-        super().__init__(name or Path(source).name, rate_hz, batch_size, min_duration_s)
-
-        family: Any = AutoModelForCTC if kind == "ctc" else AutoModelForSpeechSeq2Seq
-        self.model = family.from_pretrained(
+        _require_kind(kind, source, revision)
+        model, processor = load_pretrained(
+            AutoModelForCTC if kind == "ctc" else AutoModelForSpeechSeq2Seq,
+            AutoProcessor,
             source,
-            revision=revision,
-            use_safetensors=True,
+            f"TransformersJudge with kind: {kind}",
+            revision,
             dtype=getattr(torch, dtype),
         )
+
+        rate_hz = processor.feature_extractor.sampling_rate
+        super().__init__(name or Path(source).name, rate_hz, batch_size, min_duration_s)
+        self.model = model
         self.processor = processor
         self.kind = kind
         self.generate = dict(generate or {})
@@ -249,13 +259,17 @@ class TransformersSpeakerEncoder(SpeakerEncoder):
         revision: str | None = None,
         min_duration_s: float = 0.5,
     ) -> None:
-        extractor = AutoFeatureExtractor.from_pretrained(source, revision=revision)
+        model, extractor = load_pretrained(
+            AutoModelForAudioXVector,
+            AutoFeatureExtractor,
+            source,
+            "TransformersSpeakerEncoder",
+            revision,
+        )
         super().__init__(
             name or Path(source).name, extractor.sampling_rate, min_duration_s=min_duration_s
         )
-        self.model = AutoModelForAudioXVector.from_pretrained(
-            source, revision=revision, use_safetensors=True
-        )
+        self.model = model
         self.extractor = extractor
         self.freeze()
 
@@ -272,6 +286,24 @@ class TransformersSpeakerEncoder(SpeakerEncoder):
             inputs = _features(self.extractor, [clip], self.sample_rate_hz, self.model)
             found.append(self.model(**inputs).embeddings)
         return nn.functional.normalize(torch.cat(found).float(), dim=-1)
+
+
+def _require_kind(kind: str, source: str, revision: str | None) -> None:
+    """See that a recogniser is of the kind that the judge was told; the auto classes take more than that.
+
+    Raises:
+        WeightsError: saying what it is, and what takes it.
+    """
+    config = read_config(source, revision)
+    values = config.to_dict()
+    found = f"TransformersJudge.kind {kind}: {source} holds {what_it_is(values)}"
+    if is_transducer(values):
+        raise WeightsError(f"{found}: it is a transducer, and there is no kind for transducers")
+    if kind == "seq2seq" and not is_encoder_decoder(values):
+        raise WeightsError(
+            f"{found}: it is no encoder-decoder. A language model that reads audio judges as a PolicyJudge around a "
+            "policy of its family, such as FunAsrNanoPolicy; a recogniser with a CTC head with kind: ctc"
+        )
 
 
 def _features(

@@ -16,6 +16,8 @@ from torchaudio.models import squim_objective_base
 from lightning_audiorl.judges.base import Judge, JudgeError, speech_of
 from lightning_audiorl.judges.silence import says_nothing
 from lightning_audiorl.types import Hypothesis
+from lightning_audiorl.weights.checkpoints import read_tensors
+from lightning_audiorl.weights.tensors import WeightsError, require_fit
 
 
 class QualityPredictor(Judge[float | None], ABC):
@@ -99,11 +101,12 @@ class SquimQuality(QualityPredictor):
         # One clip per pass: the model has no mask, padding would count as speech.
         super().__init__(name or f"squim_{measure}", 16000, batch_size=1, min_duration_s=0.5)
         self.model = squim_objective_base()
+        tensors = read_tensors(Path(weights).expanduser())
         try:
-            tensors = torch.load(Path(weights).expanduser(), map_location="cpu", weights_only=True)
-            self.model.load_state_dict(tensors)
-        except RuntimeError as error:
+            require_fit(self.model, tensors, weights)
+        except WeightsError as error:
             raise JudgeError(f"{weights}: not the weights of SQUIM_OBJECTIVE: {error}") from error
+        self.model.load_state_dict(tensors)
         self.range = ranges[measure]
         # The model's outputs are (stoi, pesq, si-sdr): `ranges` has their order.
         self._output = list(ranges).index(measure)

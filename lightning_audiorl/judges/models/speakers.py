@@ -19,6 +19,8 @@ from lightning_audiorl.judges.models.networks import (
     load_network,
     seeded_weights,
 )
+from lightning_audiorl.weights.checkpoints import read_tensors
+from lightning_audiorl.weights.tensors import WeightsError, require_fit
 
 #: Weights file of a SpeechBrain speaker model, such as speechbrain/spkrec-ecapa-voxceleb.
 SPEECHBRAIN_FILE = "embedding_model.ckpt"
@@ -244,10 +246,12 @@ def _ecapa(source: str, revision: str | None) -> JudgeNetwork:
         )
 
     network = EcapaNetwork()
+    tensors = read_tensors(file)
     try:
-        network.ecapa.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-    except RuntimeError as error:
+        require_fit(network.ecapa, tensors, str(file))
+    except WeightsError as error:
         raise JudgeError(
             f"{file}: not the sizes of speechbrain/spkrec-ecapa-voxceleb: {error}"
         ) from error
+    network.ecapa.load_state_dict(tensors)
     return network

@@ -23,7 +23,7 @@ from lightning_audiorl.models.decoding.clips import check_clips, clips_of, durat
 from lightning_audiorl.models.decoding.decoder_only import DecoderOnlyPolicy, Side
 from lightning_audiorl.models.decoding.tokens import padded
 from lightning_audiorl.models.finetune import Finetune, Parts
-from lightning_audiorl.models.loading import Family
+from lightning_audiorl.models.loading import Family, TokenizerOutline, require_features
 from lightning_audiorl.models.tiny_base import (
     AUDIO_TOKEN,
     DIGIT_WORDS,
@@ -32,6 +32,8 @@ from lightning_audiorl.models.tiny_base import (
     word_tokenizer,
 )
 from lightning_audiorl.types import PromptBatch
+from lightning_audiorl.weights.families import first_line
+from lightning_audiorl.weights.tensors import WeightsError
 
 _MIN_SAMPLES = 400
 _RATE_HZ = 16_000
@@ -176,10 +178,38 @@ class FunAsrNanoPolicy(DecoderOnlyPolicy[FunAsrContext]):
     ) -> None:
         super().__init__()
         self._load(init_from, dtype, revision)
+        self._check_processor()
         # Without it the adaptor's config has no attention implementation and its layers ignore padding.
         self.model.set_attn_implementation("sdpa")
         self.model.model.multi_modal_projector.config._attn_implementation = "sdpa"
         self._make_ready(finetune)
+
+    def _check_processor(self) -> None:
+        """See at once that the processor fits the model, and that its template asks for a transcript."""
+        if isinstance(self.processor, TokenizerOutline):
+            return
+        config = self.model.config.audio_config
+        extractor = self.processor.feature_extractor
+        source = self.start.source
+        require_features(
+            source,
+            sampling_rate=(extractor.sampling_rate, _RATE_HZ),
+            feature_size=(extractor.feature_size, config.num_mel_bins),
+            num_frames_lfr=(extractor.num_frames_lfr, config.num_stacked_frames),
+        )
+
+        try:
+            request = self._request("")
+        except Exception as error:
+            raise WeightsError(
+                f"{source}: its chat template is missing or broken ({first_line(error)}); copy chat_template.jinja "
+                "from the model that this one was made of"
+            ) from error
+        if request.count(self.processor.audio_token_id) != 1:
+            raise WeightsError(
+                f"{source}: its chat template has not one place for the audio; copy chat_template.jinja from the model "
+                "that this one was made of"
+            )
 
     @property
     def roles(self) -> Parts:

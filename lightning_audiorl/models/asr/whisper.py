@@ -21,9 +21,12 @@ from lightning_audiorl.languages import language_of
 from lightning_audiorl.models.decoding.clips import check_clips, clips_of, durations_of
 from lightning_audiorl.models.decoding.encoder_decoder import EncodedContext, EncoderDecoderPolicy
 from lightning_audiorl.models.finetune import Finetune, Parts
-from lightning_audiorl.models.loading import Family
+from lightning_audiorl.models.loading import Family, TokenizerOutline, require_features
 from lightning_audiorl.models.tiny_base import DIGIT_WORDS, TinySpec, keyed_weights, word_tokenizer
 from lightning_audiorl.types import PromptBatch, Rollout, Utterance
+from lightning_audiorl.weights.tensors import WeightsError
+
+_RATE_HZ = 16_000
 
 # Whisper's transcripts begin with a space, but for languages that are written without any: its tokenizer cuts those
 # into characters where it cuts others into words.
@@ -136,9 +139,29 @@ class WhisperPolicy(EncoderDecoderPolicy):
     ) -> None:
         super().__init__()
         self._load(init_from, dtype, revision)
+        self._check_processor()
         self._make_ready(finetune)
         # Sinusoids: they stay as they are, also where the encoder trains.
         self.model.model.encoder.embed_positions.requires_grad_(False)
+
+    def _check_processor(self) -> None:
+        """See at once that the processor fits the model, and that it is known where a prompt begins."""
+        if isinstance(self.processor, TokenizerOutline):
+            return
+        config = self.model.config
+        extractor = self.processor.feature_extractor
+        require_features(
+            self.start.source,
+            sampling_rate=(extractor.sampling_rate, _RATE_HZ),
+            feature_size=(extractor.feature_size, config.num_mel_bins),
+            # Two windows of 10 ms for each position of the encoder.
+            nb_max_frames=(extractor.nb_max_frames, 2 * config.max_source_positions),
+        )
+        if self.model.generation_config.decoder_start_token_id is None:
+            raise WeightsError(
+                f"{self.start.source}: its generation_config.json does not say where a prompt begins "
+                "(decoder_start_token_id); copy it from the model that this one was made of"
+            )
 
     def _vocabulary(self) -> tuple[list[int], Tensor]:
         stop_ids, allowed = super()._vocabulary()

@@ -92,7 +92,8 @@ class CachedPromptPolicy(Policy[PrefixT]):
         """The first half of a family's constructor: start, model, processor and tokenizer."""
         # A wrong path or a foreign checkpoint fails here, before minutes of loading.
         self.start = read_start(init_from)
-        self.model, self.processor = build(self.start, self.family, dtype, revision)
+        who = type(self).__name__
+        self.model, self.processor = build(self.start, self.family, dtype, revision, who)
         self.tokenizer = self.processor
         if isinstance(self.processor, ProcessorMixin):
             self.tokenizer = self.processor.tokenizer

@@ -26,6 +26,9 @@ class Qwen2WithHeadBias(Qwen2ForCausalLM):
 class AnyCausalLM:
     """Loads any causal language model; a Qwen2 folder whose config has ``use_bias`` keeps the bias of its head."""
 
+    #: By configuration, as an Auto class of transformers has it.
+    _model_mapping = AutoModelForCausalLM._model_mapping
+
     @staticmethod
     def from_pretrained(source: str, revision: str | None = None, **how: Any) -> Any:
         """The model of a folder or hub id."""
