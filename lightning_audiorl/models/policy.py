@@ -108,6 +108,14 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
     def export(self, folder: str) -> None:
         """Write a folder that the transformers class loads with ``from_pretrained``; adapters are merged."""
 
+    @property
+    def clip_span_s(self) -> tuple[float, float] | None:
+        """Shortest and longest clip that `encode` takes, in seconds; None for a model that takes any, or none.
+
+        A data module leaves out, or refuses, what lies outside before the run begins.
+        """
+        return None
+
     def example_context(
         self, num_prompts: int, seconds: float, text_tokens: int | None = None
     ) -> ContextT:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,13 +22,16 @@ from lightning_audiorl.data.datamodules.batching import (
     duration_batches,
     refill_draws,
 )
+from lightning_audiorl.data.datamodules.lengths import (
+    LengthLimits,
+    check_limits,
+    length_limits,
+)
 from lightning_audiorl.data.datamodules.streams import EvalStream, Position, StepStream
 from lightning_audiorl.data.manifest.files import IndexedManifest, ManifestRows
-from lightning_audiorl.data.manifest.source import PickedRows, RowSource
+from lightning_audiorl.data.manifest.source import RowSource
 from lightning_audiorl.data.mix.shares import Share
 from lightning_audiorl.types import PromptBatch, Utterance
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -90,9 +92,13 @@ class AsrDataModule(LightningDataModule):
         seed: keys order and augmentation.
         num_workers: loader processes; 0 reads in the training process.
         augment: changes to training audio; None leaves it as it is.
-        max_duration_s: longest clip the model takes; None is no limit.
-        on_too_long: error names the row; skip leaves such rows out and counts them.
+        max_duration_s: longest clip; None is what the policy takes, no limit where it does not say.
+        on_too_long: error names a row that is too long or too short; skip leaves such rows out and counts them.
         cache_bytes: memory for decoded short clips, per process.
+        min_duration_s: shortest clip; None is what the policy takes, no limit where it does not say.
+
+    Raises:
+        ValueError: a limit that is no number above 0, or limits between which no clip fits.
     """
 
     def __init__(
@@ -112,6 +118,7 @@ class AsrDataModule(LightningDataModule):
         max_duration_s: float | None = None,
         on_too_long: Literal["error", "skip"] = "error",
         cache_bytes: int = 256 * 2**20,
+        min_duration_s: float | None = None,
     ) -> None:
         super().__init__()
         self.train = train
@@ -128,12 +135,15 @@ class AsrDataModule(LightningDataModule):
         self.seed = seed
         self.num_workers = num_workers
         self.augment = augment
+        check_limits(min_duration_s, max_duration_s)
+        self.min_duration_s = min_duration_s
         self.max_duration_s = max_duration_s
         self.on_too_long = on_too_long
 
         self.cache = AudioCache(cache_bytes)
         #: Rows left out for their length, by set name ("train/0" is the first subset).
         self.num_too_long: dict[str, int] = {}
+        self.num_too_short: dict[str, int] = {}
         self._position = Position()
         # By the names that `rows` takes.
         self._sources: dict[str, RowSource] = {}
@@ -163,11 +173,11 @@ class AsrDataModule(LightningDataModule):
         return list(self.predict)
 
     def rows(self, name: str) -> RowSource:
-        """The rows of ``train/<number>``, ``val/<name>``, ``test/<name>`` or ``predict/<name>``, too long ones checked.
+        """The rows of ``train/<number>``, ``val/<name>``, ``test/<name>`` or ``predict/<name>``, lengths checked.
 
         Raises:
             KeyError: no such set.
-            ManifestError, ValueError: bad manifest rows; a row longer than ``max_duration_s``.
+            ManifestError, ValueError: bad manifest rows; a row that is too long or too short.
         """
         if name not in self._sources:
             kind, _, key = name.partition("/")
@@ -301,39 +311,28 @@ class AsrDataModule(LightningDataModule):
         """The row of a draw, as its source has it, and the id that it has in the batch."""
         label = list(self._train_sets())[draw.source]
         row = self.rows(f"train/{label}")[draw.row]
-        self._check_length(row, f"train/{label}")
+        self._limits.check(row, f"train/{label}")
         return row, f"{row.id}@{label}.{draw.epoch}"
 
-    def _check_length(self, row: Utterance, name: str) -> None:
-        if self.max_duration_s is not None and row.duration_s > self.max_duration_s:
-            raise ValueError(
-                f"{name}: row {row.id!r} lasts {row.duration_s:.2f} s, more than max_duration_s={self.max_duration_s}; "
-                "cut it, or leave such rows out with on_too_long='skip'"
-            )
+    @property
+    def _limits(self) -> LengthLimits:
+        """How long clips may be, in this trainer."""
+        return length_limits(self.min_duration_s, self.max_duration_s, self.trainer)
 
     def _limit(self, rows: RowSource, name: str, lazily: bool) -> RowSource:
-        """Rows within the length limit. A lazily built training source is checked when its rows are drawn."""
-        if self.max_duration_s is None:
+        """Rows within the length limits. A lazily built training source is checked when its rows are drawn."""
+        limits = self._limits
+        if limits.min_s is None and limits.max_s is None:
             return rows
 
         if self.on_too_long == "error":
             # Only rows of a manifest are cheap to look at.
             if isinstance(rows, ManifestRows | IndexedManifest) or not lazily:
                 for row in rows:
-                    self._check_length(row, name)
+                    limits.check(row, name)
             return rows
 
-        short = [i for i, row in enumerate(rows) if row.duration_s <= self.max_duration_s]
-        num_too_long = len(rows) - len(short)
+        kept, num_too_long, num_too_short = limits.within(rows, name)
         self.num_too_long[name] = num_too_long
-        if num_too_long == 0:
-            return rows
-
-        _log.warning(
-            "%s: left out %d rows longer than %s s", name, num_too_long, self.max_duration_s
-        )
-        if not short:
-            raise ValueError(
-                f"{name}: all {len(rows)} rows are longer than max_duration_s={self.max_duration_s}"
-            )
-        return PickedRows(rows, short)
+        self.num_too_short[name] = num_too_short
+        return kept

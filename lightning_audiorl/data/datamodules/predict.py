@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from lightning_audiorl.data.datamodules.asr import AsrDataModule
 from lightning_audiorl.data.datamodules.batching import duration_batches
+from lightning_audiorl.data.datamodules.lengths import length_limits
 from lightning_audiorl.data.datamodules.streams import EvalStream
 from lightning_audiorl.data.hypotheses.writer import HypothesisParts, RowsSurvey
 from lightning_audiorl.data.manifest.source import RowSource
@@ -70,10 +71,15 @@ class PredictionData(LightningDataModule):
             shutil.rmtree(self.audio_folder, ignore_errors=True)
 
     def predict_dataloader(self) -> Any:
-        """One loader over this rank's batches."""
+        """One loader over this rank's batches.
+
+        Raises:
+            ValueError: a row is longer or shorter than the policy takes.
+        """
         assert self.trainer is not None
         loader = self.loader
         durations_s = self.survey.durations_s
+        self._check_lengths()
         num_ranks = self.trainer.world_size
         batches_by_rank = [
             duration_batches(
@@ -100,6 +106,14 @@ class PredictionData(LightningDataModule):
         return DataLoader(
             EvalStream(self.batches, self._build), batch_size=None, num_workers=loader.num_workers
         )
+
+    def _check_lengths(self) -> None:
+        """Raise ValueError for a row whose audio the policy does not take, before any is decoded."""
+        limits = length_limits(None, None, self.trainer)
+        for number, duration_s in enumerate(self.survey.durations_s):
+            if limits.is_short(duration_s) or limits.is_long(duration_s):
+                problem = limits.problem(self.source[number])
+                raise ValueError(f"{problem}; cut it, or remove it from the manifest")
 
     def _build(self, index: list[int]) -> PromptBatch:
         return self.loader.load([self.source[row] for row in index])

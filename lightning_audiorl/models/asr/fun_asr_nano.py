@@ -235,11 +235,20 @@ class FunAsrNanoPolicy(DecoderOnlyPolicy[FunAsrContext]):
         """Most audio frames that the encoder has positions for."""
         return self.model.config.audio_config.max_position_embeddings - 1
 
+    @property
+    def _max_samples(self) -> int:
+        """Longest clip; a frame of the encoder covers 60 ms."""
+        return int(self.max_frames * 0.06 * self.processor.feature_extractor.sampling_rate)
+
+    @property
+    def clip_span_s(self) -> tuple[float, float]:
+        """One window of the feature extractor to all positions of the encoder."""
+        rate = self.processor.feature_extractor.sampling_rate
+        return _MIN_SAMPLES / rate, self._max_samples / rate
+
     def encode(self, batch: PromptBatch) -> FunAsrContext:
         rate = self.processor.feature_extractor.sampling_rate
-        check_clips(
-            batch, "FunAsrNanoPolicy", rate, _MIN_SAMPLES, int(self.max_frames * 0.06 * rate)
-        )
+        check_clips(batch, "FunAsrNanoPolicy", rate, _MIN_SAMPLES, self._max_samples)
 
         audio = clips_of(batch)
         with torch.autocast("cpu", enabled=False):  # it goes through numpy, which has no bfloat16

@@ -201,6 +201,12 @@ class WhisperPolicy(EncoderDecoderPolicy):
     def max_positions(self) -> int:
         return self.model.config.max_target_positions
 
+    @property
+    def clip_span_s(self) -> tuple[float, float]:
+        """One sample to one window of the feature extractor, 30 s."""
+        extractor = self.processor.feature_extractor
+        return 1 / extractor.sampling_rate, extractor.n_samples / extractor.sampling_rate
+
     def encode(self, batch: PromptBatch) -> EncodedContext:
         extractor = self.processor.feature_extractor
         check_clips(batch, "WhisperPolicy", extractor.sampling_rate, 1, extractor.n_samples)
