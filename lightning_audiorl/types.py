@@ -112,6 +112,7 @@ class PromptBatch(Batched):
         rows: B manifest rows; ``rows[i].id`` keys every random draw made for clip i.
         target_waveform, target_num_samples: shaped alike, recordings of the texts where there are any, for supervised
             training of speech synthesis.
+        bad_rows: draws that other rows replace, because their audio is bad: how many, by what is wrong.
     """
 
     waveform: Annotated[Tensor, Shape("B S", pad="S", lengths="num_samples")]
@@ -122,6 +123,7 @@ class PromptBatch(Batched):
         Tensor | None, Shape("B S_target", pad="S_target", lengths="target_num_samples")
     ] = None
     target_num_samples: Annotated[Tensor | None, Shape("B")] = None
+    bad_rows: Counts = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
