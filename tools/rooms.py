@@ -113,7 +113,8 @@ ROOMS = {
     ),
     "models.asr": Room(
         "families that transcribe, one file each, its tiny model in it",
-        "checks fields types models.policy models.finetune models.loading models.tiny_base models.decoding languages weights",
+        "checks fields types languages weights "
+        "models.policy models.finetune models.loading models.tiny_base models.decoding",
         "torch transformers",
     ),
     "models.tts": Room(
