@@ -5,7 +5,7 @@ from __future__ import annotations
 from lightning_audiorl import ops
 from lightning_audiorl.engine import EvalDecoding, Optim, RLModule, Sampler
 from lightning_audiorl.judges.base import Judge
-from lightning_audiorl.losses import PolicyGradient, SampleFilter
+from lightning_audiorl.losses import PolicyGradient, ReferenceSample, SampleFilter
 from lightning_audiorl.losses.policy_gradient import KLEstimator
 from lightning_audiorl.metrics import SetEvaluation
 from lightning_audiorl.models.policy import Policy
@@ -36,6 +36,7 @@ class GRPO(RLModule):
         beta: weight of the KL penalty to the policy at RL start; 0 runs no reference phase.
         kl: its estimator.
         filters: which samples enter the loss.
+        reference_sample: the reference text is one more sample of its group; None is not at all.
         sampler_cap: truncate importance weights of a sampler that is another engine at this value; None is off.
         group_size: G.
         decoding: of the rollout; temperature above 0.
@@ -54,6 +55,7 @@ class GRPO(RLModule):
         beta: float = 0.04,
         kl: KLEstimator = "k3",
         filters: list[SampleFilter] | None = None,
+        reference_sample: ReferenceSample | None = None,
         sampler_cap: float | None = None,
         group_size: int = 8,
         decoding: Decoding | None = None,
@@ -72,7 +74,7 @@ class GRPO(RLModule):
         log_every_n_steps: int = 1,
         keep_context: bool = False,
     ) -> None:
-        loss = PolicyGradient(objective, beta, kl, sampler_cap, filters)
+        loss = PolicyGradient(objective, beta, kl, sampler_cap, filters, reference_sample)
         sampler = Sampler(group_size, decoding or Decoding(), rollout_batch_size)
 
         super().__init__(

@@ -26,8 +26,8 @@ from lightning_audiorl.engine.micro_batches import step_micro_batches
 from lightning_audiorl.engine.optim import Optim
 from lightning_audiorl.engine.resuming import reopen_epoch
 from lightning_audiorl.engine.rollout import (
+    RewardScorer,
     Sampler,
-    hypotheses,
     reward_metrics,
     rollout_metrics,
     unrewarded,
@@ -234,11 +234,9 @@ class RLModule(EvaluationHooks, LightningModule):
             )
 
         with self.phase("reward"):
-            groups = hypotheses(self.policy, batch, rollout, context)
-            scores = self.rewards.score(groups, self.panel, self.rl_step + 1)
-            scores = scores.to(rollout.tokens.device)
-            groups = self.panel.with_transcripts(groups)
-        return ScoredRollout(batch, context, rollout, scores, groups)
+            scorer = RewardScorer(self.policy, self.rewards, self.panel, self.rl_step + 1)
+            with_references = self.advantages.reference is not None
+            return scorer.score(batch, rollout, context, with_references)
 
     def refilled_step(self, samples: ScoredRollout) -> RLStep:
         """The step with its advantages, after dynamic sampling where that is on."""
@@ -266,7 +264,9 @@ class RLModule(EvaluationHooks, LightningModule):
         self, samples: ScoredRollout, refill_metrics: dict[str, float] | None = None
     ) -> RLStep:
         """What losses see of some samples."""
-        advantages, dropped = self.advantages.estimate(samples.scores, samples.rollout)
+        advantages, dropped = self.advantages.estimate(
+            samples.scores, samples.rollout, samples.reference_rewards
+        )
         key = SampleKey(self.seed, self.rl_step)
         return RLStep(samples, advantages, dropped, key, self.num_steps, refill_metrics or {})
 

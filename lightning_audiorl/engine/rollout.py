@@ -7,9 +7,11 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from lightning_audiorl.losses.step import RLStep
+from lightning_audiorl.judges.panel import JudgePanel
+from lightning_audiorl.losses.step import RLStep, ScoredRollout
 from lightning_audiorl.models.policy import Context, Policy, SampleKey
 from lightning_audiorl.ops.join import join_rollouts
+from lightning_audiorl.rewards import RewardMix
 from lightning_audiorl.types import Decoding, Hypothesis, PromptBatch, Rollout, Scores
 
 
@@ -91,6 +93,58 @@ def hypotheses(
             group.append(Hypothesis(row, "", length, is_finished, speech))
         groups.append(group)
     return groups
+
+
+@dataclass(frozen=True)
+class RewardScorer:
+    """Rewards the samples of one RL step, and the reference texts where losses take these as samples.
+
+    Args:
+        policy: that the samples are of.
+        rewards: their weighted rewards.
+        panel: the judges that these ask.
+        step: number of the RL step, for error messages.
+    """
+
+    policy: Policy
+    rewards: RewardMix
+    panel: JudgePanel
+    step: int
+
+    def score(
+        self,
+        batch: PromptBatch,
+        rollout: Rollout,
+        context: Context,
+        with_references: bool = False,
+    ) -> ScoredRollout:
+        """The samples of B prompts, decoded and rewarded."""
+        device = rollout.tokens.device
+        groups = hypotheses(self.policy, batch, rollout, context)
+        scores = self.rewards.score(groups, self.panel, self.step).to(device)
+        groups = self.panel.with_transcripts(groups)
+
+        references: Tensor | None = None
+        if with_references:
+            references = self.reference_rewards(batch, context).to(device)
+        return ScoredRollout(batch, context, rollout, scores, groups, references)
+
+    def reference_rewards(self, batch: PromptBatch, context: Context) -> Tensor:
+        """[B] as if the reference texts had been sampled; NaN for one that the policy cannot write."""
+        lengths = [self._target_length(context, i, row.text) for i, row in enumerate(batch.rows)]
+        pairs = zip(batch.rows, lengths, strict=True)
+        groups = [[Hypothesis(row, row.text, length or 0, finished=True)] for row, length in pairs]
+
+        scores = self.rewards.score(groups, self.panel, self.step)
+        is_text = torch.tensor([length is not None for length in lengths])
+        return scores.total[:, 0].masked_fill(~(scores.valid[:, 0] & is_text), float("nan"))
+
+    def _target_length(self, context: Context, number: int, text: str) -> int | None:
+        """Tokens of a text with its stop token; None for one that the policy has no tokens for."""
+        try:
+            return int(self.policy.targets(context.select([number]), [text]).lengths)
+        except ValueError:
+            return None
 
 
 def unrewarded(rollout: Rollout) -> Scores:

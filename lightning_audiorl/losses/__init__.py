@@ -8,6 +8,7 @@ from lightning_audiorl.losses.combine import WeightedGradients
 from lightning_audiorl.losses.cross_entropy import CrossEntropy
 from lightning_audiorl.losses.diffro import DiffROLoss
 from lightning_audiorl.losses.policy_gradient import PolicyGradient
+from lightning_audiorl.losses.reference_sample import ReferenceSample
 from lightning_audiorl.losses.sample_filters import (
     Finished,
     MeanRewardBetween,
@@ -29,6 +30,7 @@ __all__ = [
     "PolicyGradient",
     "Prepared",
     "RLStep",
+    "ReferenceSample",
     "ReferenceStates",
     "SampleFilter",
     "ScoredRollout",

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
 
 from lightning_audiorl import ops
+from lightning_audiorl.losses.reference_sample import ReferenceSample
 from lightning_audiorl.losses.sample_filters import SampleFilter
 from lightning_audiorl.types import Rollout, Scores
 
@@ -18,16 +22,28 @@ class GroupAdvantages:
         kind: see `ops.group_advantages`.
         drop_zero_variance: groups with equal rewards leave the loss (DAPO).
         filters: which samples enter, in order.
+        reference: how the reference text is one more sample of its group; None is not at all.
     """
 
     kind: ops.AdvantageKind = "normalised"
     drop_zero_variance: bool = False
     filters: Sequence[SampleFilter] = ()
+    reference: ReferenceSample | None = None
 
-    def estimate(self, scores: Scores, rollout: Rollout) -> tuple[ops.Advantages, dict[str, int]]:
+    def estimate(
+        self,
+        scores: Scores,
+        rollout: Rollout,
+        reference_rewards: Tensor | None = None,
+    ) -> tuple[ops.Advantages, dict[str, int]]:
         """Advantages [B, G], and the number of samples that each filter took out.
 
         A sample that several filters drop is counted for the first of them.
+
+        Args:
+            scores: rewards [B, G] of the samples.
+            rollout: the samples.
+            reference_rewards: [B] of the reference texts, NaN where there is none; None leaves them out.
 
         Example:
             >>> import torch
@@ -52,4 +68,30 @@ class GroupAdvantages:
         advantages = ops.group_advantages(
             scores.total, valid, self.kind, drop_zero_variance=self.drop_zero_variance
         )
-        return advantages, dropped
+        if self.reference is None or reference_rewards is None:
+            return advantages, dropped
+
+        wanted = self.reference.wanted(reference_rewards, scores)
+        return self._with_reference(advantages, scores, valid, reference_rewards, wanted), dropped
+
+    def _with_reference(
+        self,
+        own: ops.Advantages,
+        scores: Scores,
+        valid: Tensor,
+        reference_rewards: Tensor,
+        wanted: Tensor,
+    ) -> ops.Advantages:
+        """Advantages among G + 1; what is counted stays that of the G samples."""
+        rewards = torch.cat([scores.total, reference_rewards.nan_to_num()[:, None]], dim=1)
+        valid = torch.cat([valid, wanted[:, None]], dim=1)
+        together = ops.group_advantages(
+            rewards, valid, self.kind, drop_zero_variance=self.drop_zero_variance
+        )
+        is_used = together.used[:, -1]
+        return replace(
+            own,
+            values=together.values[:, :-1],
+            used=together.used[:, :-1],
+            reference=together.values[:, -1].masked_fill(~is_used, float("nan")),
+        )

@@ -12,9 +12,15 @@ from torch import Tensor
 from lightning_audiorl import ops
 from lightning_audiorl.fields import Shape
 from lightning_audiorl.losses.advantages import GroupAdvantages
-from lightning_audiorl.losses.base import Loss, Prepared, Scorer
+from lightning_audiorl.losses.base import Loss, LossSettings, Prepared, Scorer
+from lightning_audiorl.losses.reference_sample import ReferenceSample
 from lightning_audiorl.losses.sample_filters import SampleFilter
 from lightning_audiorl.losses.step import MicroBatch, RLStep, group_part
+from lightning_audiorl.models.policy import Context, SpeechPolicy
+from lightning_audiorl.types import Rollout, Utterance
+
+# Sums over the reference texts, where these are samples: log-probability of a whole text, advantage, their number.
+_REFERENCE_SUMS = ("reference_log_prob", "reference_advantage", "reference_texts")
 
 KLEstimator = Literal["k1", "k2", "k3"]
 
@@ -29,6 +35,7 @@ class PreparedPolicyGradient(Prepared):
         old_log_probs: [B, G, T] of the policy before the first inner update; None when that is not needed.
         reference_log_probs: [B, G, T]; None without a KL term.
         weights: [B, G, T] truncated importance weights; None when the sampler is the trainer.
+        reference_advantages: [B] of the reference texts, NaN of a row without one; None where they are no samples.
     """
 
     used: Annotated[Tensor, Shape("B G")]
@@ -36,6 +43,7 @@ class PreparedPolicyGradient(Prepared):
     old_log_probs: Annotated[Tensor | None, Shape("B G T")] = None
     reference_log_probs: Annotated[Tensor | None, Shape("B G T")] = None
     weights: Annotated[Tensor | None, Shape("B G T")] = None
+    reference_advantages: Annotated[Tensor | None, Shape("B")] = None
 
 
 class PolicyGradient(Loss[PreparedPolicyGradient]):
@@ -47,6 +55,7 @@ class PolicyGradient(Loss[PreparedPolicyGradient]):
         kl: its estimator, see `ops.kl_estimate`.
         sampler_cap: truncate importance weights of a sampler that is another engine at this value; None is off.
         filters: which samples enter the loss.
+        reference_sample: the reference text is one more sample of its group; None is not at all.
     """
 
     name = "grpo"
@@ -59,6 +68,7 @@ class PolicyGradient(Loss[PreparedPolicyGradient]):
         kl: KLEstimator = "k3",
         sampler_cap: float | None = None,
         filters: Sequence[SampleFilter] | None = None,
+        reference_sample: ReferenceSample | None = None,
     ) -> None:
         if beta < 0:
             raise ValueError(f"PolicyGradient: want beta >= 0, got {beta}")
@@ -68,8 +78,17 @@ class PolicyGradient(Loss[PreparedPolicyGradient]):
         self.kl: KLEstimator = kl
         self.sampler_cap = sampler_cap
         self.advantages = GroupAdvantages(
-            self.objective.advantage, self.objective.drop_zero_variance, list(filters or [])
+            self.objective.advantage,
+            self.objective.drop_zero_variance,
+            list(filters or []),
+            reference_sample,
         )
+        if reference_sample is not None and self.objective.reduction == "group_mean":
+            raise ValueError(
+                f"PolicyGradient.reference_sample: {type(self.objective).__name__} weighs the samples of a group by "
+                "their own probabilities, which the reference has no part in; choose another objective"
+            )
+        self.reference_sample = reference_sample
         self.sum_names = (
             "clip_low",
             "clip_high",
@@ -77,7 +96,16 @@ class PolicyGradient(Loss[PreparedPolicyGradient]):
             "entropy",
             "loss",
             "tokens",
+            *(_REFERENCE_SUMS if reference_sample is not None else []),
         )
+
+    def bind(self, settings: LossSettings) -> None:
+        super().bind(settings)
+        if self.reference_sample is not None and isinstance(settings.policy, SpeechPolicy):
+            raise ValueError(
+                "PolicyGradient.reference_sample: is for policies that transcribe; "
+                f"{type(settings.policy).__name__} speaks"
+            )
 
     @property
     def needs_reference(self) -> bool:
@@ -109,6 +137,13 @@ class PolicyGradient(Loss[PreparedPolicyGradient]):
 
         longest = self.settings.decoding.max_new_tokens
         count = float(ops.loss_divisor(rollout.keep, used, self.objective.reduction, longest))
+        if step.advantages.reference is not None:
+            targets, wanted = self._targets(
+                step.context, step.batch.rows, step.advantages.reference
+            )
+            count += float(
+                ops.loss_divisor(targets.keep, wanted, self.objective.reduction, longest)
+            )
 
         return PreparedPolicyGradient(
             used=used,
@@ -117,7 +152,19 @@ class PolicyGradient(Loss[PreparedPolicyGradient]):
             old_log_probs=old,
             reference_log_probs=reference,
             weights=weights,
+            reference_advantages=step.advantages.reference,
         )
+
+    def _targets(
+        self, context: Context, rows: Sequence[Utterance], advantages: Tensor
+    ) -> tuple[Rollout, Tensor]:
+        """The reference texts as a rollout of one sample each, and [B, 1] bool, which of them are wanted."""
+        wanted = advantages.isfinite()
+        texts = [
+            row.text if is_wanted else ""
+            for row, is_wanted in zip(rows, wanted.tolist(), strict=True)
+        ]
+        return self.settings.policy.targets(context, texts), wanted[:, None]
 
     def compute(
         self, prepared: PreparedPolicyGradient, micro_batch: MicroBatch, divisor: float
@@ -162,8 +209,28 @@ class PolicyGradient(Loss[PreparedPolicyGradient]):
         sums["entropy"] = ops.masked_sum(scored.entropy, mask)
 
         total = ops.reduce_terms(terms, rollout.keep, used, self.objective.reduction)
+        if prepared.reference_advantages is not None:
+            of_references, more = self._reference_total(
+                prepared.reference_advantages[micro_batch.index], micro_batch
+            )
+            total = total + of_references
+            sums |= more
         loss = ops.step_loss(total, torch.tensor(divisor, device=total.device))
         return loss, sums | {"loss": loss.detach(), "tokens": mask.sum()}
+
+    def _reference_total(
+        self, advantages: Tensor, micro_batch: MicroBatch
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the reference texts of a micro-batch add, and their sums."""
+        assert self.reference_sample is not None
+        targets, wanted = self._targets(micro_batch.context, micro_batch.rows, advantages)
+        log_probs = self.settings.token_log_probs(micro_batch.context, targets).log_probs
+
+        terms = self.reference_sample.terms(log_probs, advantages.nan_to_num())
+        total = ops.reduce_terms(terms, targets.keep, wanted, self.objective.reduction)
+        per_text = ops.masked_sum(log_probs.detach(), targets.keep & wanted[..., None])
+        sums = (per_text, advantages.nan_to_num().sum(), wanted.sum())
+        return total, dict(zip(_REFERENCE_SUMS, sums, strict=True))
 
     def metrics(
         self, prepared: PreparedPolicyGradient, sums: dict[str, float], divisor: float
@@ -173,6 +240,15 @@ class PolicyGradient(Loss[PreparedPolicyGradient]):
         per_token = {
             name: value / num_tokens
             for name, value in sums.items()
-            if name not in ("loss", "tokens")
+            if name not in ("loss", "tokens", *_REFERENCE_SUMS)
         }
-        return {"loss": sums["loss"]} | per_token
+        metrics = {"loss": sums["loss"]} | per_token
+        if self.reference_sample is None:
+            return metrics
+
+        log_prob, advantage, num_texts = (sums[name] for name in _REFERENCE_SUMS)
+        return metrics | {
+            "reference/log_prob": log_prob / max(1.0, num_texts),
+            "reference/advantage": advantage / max(1.0, num_texts),
+            "reference/texts": num_texts,
+        }

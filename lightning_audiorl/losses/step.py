@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import overload
+from typing import Annotated, overload
 
 from torch import Tensor
 
 from lightning_audiorl import ops
-from lightning_audiorl.fields import Batched, PerPrompt
+from lightning_audiorl.fields import Batched, PerPrompt, Shape
 from lightning_audiorl.models.policy import Context, SampleKey
 from lightning_audiorl.types import Hypothesis, PromptBatch, Rollout, Scores, Utterance
 
@@ -25,6 +25,7 @@ class ScoredRollout(Batched):
         rollout: tokens [B, G, T] and their log-probs.
         scores: rewards [B, G]; zeros, all valid, where nothing is rewarded.
         groups: B groups of G decoded samples; empty groups where nothing is rewarded.
+        reference_rewards: [B], of the reference texts, NaN of a row without one; None where no loss asks.
     """
 
     batch: PromptBatch
@@ -32,6 +33,7 @@ class ScoredRollout(Batched):
     rollout: Rollout
     scores: Scores
     groups: PerPrompt[list[list[Hypothesis]]]
+    reference_rewards: Annotated[Tensor | None, Shape("B")] = None
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,14 @@ class Advantages(Checked):
         used: [B, G] bool; the samples that enter loss and divisor.
         num_zero_variance: groups (with at least two valid samples) whose valid rewards are all equal.
         num_dropped: groups with fewer than two valid samples; none of their samples is used.
+        reference: [B], of the reference texts where these are samples of the groups; NaN of a row without one.
     """
 
     values: Annotated[Tensor, Shape("B G")]
     used: Annotated[Tensor, Shape("B G")]
     num_zero_variance: int
     num_dropped: int
+    reference: Annotated[Tensor | None, Shape("B")] = None
 
 
 def group_advantages(

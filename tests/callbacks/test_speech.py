@@ -306,7 +306,19 @@ def test_speech_has_columns_and_a_line_of_changes() -> None:
         "50.0",
         "0.50",
     ]
-    assert second == ["step 9", "44.0", "50.0", "50.0", "-", "0.500", "9.5", "50.0", "126", "50.0", "0.50"]
+    assert second == [
+        "step 9",
+        "44.0",
+        "50.0",
+        "50.0",
+        "-",
+        "0.500",
+        "9.5",
+        "50.0",
+        "126",
+        "50.0",
+        "0.50",
+    ]
     assert changes == [
         "change",
         "-6.0",
