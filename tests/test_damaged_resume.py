@@ -19,13 +19,15 @@ from lightning_audiorl.models import FunAsrNanoPolicy
 from tests.algorithms.tiny import fit, make_batch, make_grpo, make_policy
 from tests.damage import CHECKPOINTS, outcome
 
+NEWEST = "step-000002.ckpt"
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The checkpoints of a run of two steps."""
+    """The checkpoints of a run of three steps; the second is gone on from."""
     folder = tmp_path_factory.mktemp("run")
-    saving = RLCheckpoint(every_n_steps=1, dirpath=str(folder))
-    fit(SFT(make_policy(), 2), None, saving, enable_checkpointing=True)
+    saving = RLCheckpoint(every_n_steps=1, keep=3, dirpath=str(folder))
+    fit(SFT(make_policy(), 3), None, saving, enable_checkpointing=True)
     return folder
 
 
@@ -73,17 +75,17 @@ WAYS: dict[str, Callable[[Path], dict[str, Tensor]]] = {
 
 def damaged(finished: Path, folder: Path, kind: str) -> Path:
     """A copy of the run whose newest checkpoint is damaged, under both of its names."""
-    for name in ("step-000001.ckpt", "step-000002.ckpt"):
+    for name in ("step-000001.ckpt", NEWEST):
         shutil.copyfile(finished / name, folder / name)
-    CHECKPOINTS[kind](folder / "step-000002.ckpt")
-    (folder / "last.ckpt").hardlink_to(folder / "step-000002.ckpt")
+    CHECKPOINTS[kind](folder / NEWEST)
+    (folder / "last.ckpt").hardlink_to(folder / NEWEST)
     return folder / "last.ckpt"
 
 
 def check(finished: Path, folder: Path, kind: str, way: str) -> str:
     path = damaged(finished, folder, kind)
     load = WAYS[way]
-    whole = load(finished / "last.ckpt")
+    whole = load(finished / NEWEST)
     found = outcome(lambda: load(path), whole, path)
     if found == "refused":
         with pytest.raises(
@@ -136,14 +138,12 @@ def test_no_damage_goes_on_in_silence(way: str, kind: str, finished: Path, tmp_p
     "it is gone on from, evaluated and begun from as before",
 )
 def test_earlier_checkpoints_go_on(finished: Path, tmp_path: Path) -> None:
-    checkpoint = torch.load(finished / "last.ckpt", weights_only=True)
+    checkpoint = torch.load(finished / NEWEST, weights_only=True)
     del checkpoint["audiorl"]["hashes"]
     path = tmp_path / "earlier.ckpt"
     torch.save(checkpoint, path)
     for way, load in WAYS.items():
-        assert (
-            outcome(lambda load=load: load(path), load(finished / "last.ckpt"), path) == "equal"
-        ), way
+        assert outcome(lambda load=load: load(path), load(finished / NEWEST), path) == "equal", way
 
 
 @pytest.mark.fault(
@@ -168,5 +168,7 @@ def test_a_missing_checkpoint_names_a_good_one(finished: Path, tmp_path: Path) -
     "the error names the checkpoint",
 )
 def test_a_checkpoint_of_another_run_is_named(finished: Path) -> None:
-    with pytest.raises(ValueError, match=r"ckpt_path .*last\.ckpt: a run of SFT, not of GRPO"):
-        fit(make_grpo(), ckpt_path=str(finished / "last.ckpt"))
+    with pytest.raises(
+        ValueError, match=r"ckpt_path .*step-000002\.ckpt: a run of SFT, not of GRPO"
+    ):
+        fit(make_grpo(), ckpt_path=str(finished / NEWEST))
