@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 import os
 import sys
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
@@ -14,6 +16,7 @@ from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
+from lightning_audiorl import __version__, screen
 from lightning_audiorl.algorithms import AudioRLModule
 from lightning_audiorl.callbacks import (
     EarlyStop,
@@ -25,6 +28,7 @@ from lightning_audiorl.callbacks import (
     SampleLogger,
 )
 from lightning_audiorl.commands import COMMANDS
+from lightning_audiorl.screen import CommandParser, LightningCommandParser
 
 # With no length of the training data, Lightning wants a whole number here; every run ends with an evaluation anyway.
 _NEVER = 1_000_000_000
@@ -35,7 +39,21 @@ _NOT_SO = (
     r"Found \d+ module\(s\) in eval mode",
     "Found keys that are in the model state dict but not in the checkpoint",
     "You're resuming from a checkpoint that ended before the epoch ended",
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
 )
+
+# What Lightning advertises, and what transformers says of a part of an audio LM that it builds without attention.
+_NOT_FOR_USERS = {
+    "lightning.pytorch.utilities.rank_zero": ("litlogger", "LitLogger", "litmodels", "LitModels"),
+    "transformers.modeling_utils": ("without finding the associated sub-model",),
+}
+
+# Lightning's own commands that are ours too.
+_LIGHTNING_COMMANDS = {
+    "fit": "Train by a YAML file of settings: RL, SFT, or a part such as a codec or a judge.",
+    "validate": "Evaluate on the validation sets.",
+    "test": "Evaluate on the test sets.",
+}
 
 # Always there where a policy trains; each has a section of its own in a YAML file: ``checkpoint: {every_n_steps: 20}``.
 # The training of a part (codec, judge, Token2Text) is a plain LightningModule with Lightning's own callbacks.
@@ -58,6 +76,26 @@ def import_named_classes() -> None:
     """Have every class in memory that a YAML file may name without its module."""
     for package in _NAMED_ALONE:
         importlib.import_module(f"lightning_audiorl.{package}")
+
+
+def silence() -> None:
+    """Leave out warnings that are none of the user's business, each by its text."""
+    for message in _NOT_SO:
+        warnings.filterwarnings("ignore", message=message)
+    for name, texts in _NOT_FOR_USERS.items():
+        logging.getLogger(name).addFilter(_Without(texts))
+
+
+@dataclass(frozen=True)
+class _Without:
+    """A filter of log messages that hold one of some texts."""
+
+    texts: tuple[str, ...]
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the message is shown."""
+        message = record.getMessage()
+        return not any(text in message for text in self.texts)
 
 
 def give_logger(trainer: Namespace) -> None:
@@ -94,6 +132,9 @@ class AudioRLCLI(LightningCLI):
             for name, skip in commands.items()
             if name not in COMMANDS
         }
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would read the whole checkpoint here, for hyperparameters that ours do not hold."""
 
     def before_instantiate_classes(self) -> None:
         """What depends on other settings; the saved settings name it, too."""
@@ -165,13 +206,7 @@ def trainer_defaults() -> dict[str, Any]:
 def run(args: ArgsType = None) -> AudioRLCLI:
     """Parse and run one Lightning command; returns the CLI with its model and trainer."""
     import_named_classes()
-    for message in _NOT_SO:
-        warnings.filterwarnings("ignore", message=message)
-
-    help_texts = {
-        "description": "Reinforcement learning for speech models.",
-        "epilog": _others(),
-    }
+    silence()
 
     # Model and data module are whatever the YAML file names by class path.
     return AudioRLCLI(
@@ -183,25 +218,17 @@ def run(args: ArgsType = None) -> AudioRLCLI:
         auto_configure_optimizers=False,
         trainer_defaults=trainer_defaults(),
         save_config_kwargs={"overwrite": True},
-        parser_kwargs=help_texts,
+        parser_class=LightningCommandParser,
+        parser_kwargs={"description": "Reinforcement learning for speech models."},
         args=args,
     )
-
-
-def _others() -> str:
-    """`COMMANDS` in a line each, for the help."""
-    lines = []
-    for name, command in COMMANDS.items():
-        first, _, _ = (inspect.getdoc(command) or "").partition("\n")
-        lines.append(f"{name}: {first}")
-    return "Further commands, each with its --help. " + " ".join(lines)
 
 
 def command_parser(name: str) -> ArgumentParser:
     """The parser of one of `COMMANDS`; ``--config`` is a file of its arguments, unless it has one of that name."""
     import_named_classes()
     command = COMMANDS[name]
-    parser = ArgumentParser(prog=f"audiorl {name}", description=inspect.getdoc(command))
+    parser = CommandParser(prog=f"audiorl {name}", description=inspect.getdoc(command))
     if "config" not in inspect.signature(command).parameters:
         parser.add_argument("--config", action="config")
     parser.add_function_arguments(command)
@@ -218,15 +245,59 @@ def run_command(name: str, args: list[str]) -> None:
     command(**given)
 
 
+def all_commands() -> dict[str, Any]:
+    """Every command by name: a function or a text that says what it does."""
+    return {**_LIGHTNING_COMMANDS, **COMMANDS}
+
+
+def dispatch(args: list[str], lightning_args: ArgsType) -> None:
+    """Run what a command line asks for; errors are raised.
+
+    Args:
+        args: of the command line.
+        lightning_args: what Lightning's commands are given; None has them read the command line themselves.
+
+    Raises:
+        SystemExit: 2 where the command or a setting does not exist.
+    """
+    overview = screen.overview(all_commands())
+    if not args:
+        print(overview, file=sys.stderr)
+        sys.exit(2)
+
+    first = args[0]
+    if first in ("-h", "--help"):
+        print(overview)
+    elif first == "--version":
+        print(f"audiorl {__version__}")
+    elif first in COMMANDS:
+        run_command(first, args[1:])
+    elif first in _LIGHTNING_COMMANDS or first.startswith("-"):
+        run(lightning_args)
+    else:
+        print(overview, file=sys.stderr)
+        known = screen.nearest(first, all_commands())
+        print(f"\nerror: there is no command '{first}'{known}", file=sys.stderr)
+        sys.exit(2)
+
+
 def main(args: list[str] | None = None) -> None:
     """Entry point of the console script: a command of our own, or one of Lightning's.
 
     Classes of the folder that it is called in can be named by class path, as with ``python -m``.
+
+    Args:
+        args: what a program asks for; errors are raised then. None takes the command line, where an error is told in
+            a few lines and the process ends with exit code 1 (2 for a setting that does not exist).
     """
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    given = sys.argv[1:] if args is None else args
-    if given and given[0] in COMMANDS:
-        run_command(given[0], given[1:])
-    else:
-        run(args)
+    if args is not None:
+        dispatch(args, args)
+        return
+
+    sys.argv[1:] = screen.take_debug(sys.argv[1:])
+    try:
+        dispatch(sys.argv[1:], None)
+    except Exception as error:  # noqa: BLE001 - every error is told, and ends the process with 1
+        screen.stop(error)

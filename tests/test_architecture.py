@@ -149,7 +149,7 @@ def test_files_are_found() -> None:
         module_name(path.parent / "__init__.py").removeprefix(f"{PACKAGE}.")
         for path in package_files()
     }
-    files = {"fields", "types", "outline", "", "moved", "cli", "__main__"}
+    files = {"fields", "types", "outline", "", "moved", "screen", "cli", "__main__"}
     assert folders - {PACKAGE} == set(ROOMS) - files
     assert len(package_files()) > 20
     assert {ROOT / "README.md", ROOT / "Makefile", Path(__file__)} <= set(text_files())

@@ -152,9 +152,8 @@ def test_classes_of_the_working_folder_are_found(
 
 
 def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
-    with patch.object(sys, "argv", ["audiorl", "--help"]), pytest.raises(SystemExit) as stopped:
+    with patch.object(sys, "argv", ["audiorl", "--help"]):
         cli.main()
-    assert stopped.value.code == 0
     shown = capsys.readouterr().out
     assert all(command in shown for command in ("fit", "validate", "test", "export", "plan"))
-    assert "predict: Decode rows" in " ".join(shown.split())
+    assert "predict Decode rows" in " ".join(shown.split())

@@ -195,9 +195,12 @@ ROOMS |= {
         _FOLDERS,
         "torch lightning",
     ),
+    "screen": Room(
+        "what the command line prints where something went wrong", "", "lightning jsonargparse"
+    ),
     "cli": Room(
         "`audiorl`; nobody imports it",
-        f"{_FOLDERS} commands __version__",
+        f"{_FOLDERS} commands screen __version__",
         "torch lightning jsonargparse",
     ),
     "moved": Room("old names of modules, which go on working"),

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from functools import cache as remembered
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers.cache_utils import DynamicCache, DynamicLayer
+from torch import Tensor, nn
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 _SPARE = 64
+
+
+@remembered
+def _has_cache_argument(forward: Callable[..., Any]) -> bool:
+    return "cache" in inspect.signature(forward).parameters
+
+
+def cache_argument(model: nn.Module, cache: Cache) -> dict[str, Cache]:
+    """A key-value cache as the argument that a model's forward takes.
+
+    Its name is ``cache`` from transformers 5.24 on, which warns of the old name; code of a checkpoint's own keeps that.
+    """
+    name = "cache" if _has_cache_argument(type(model).forward) else "past_key_values"
+    return {name: cache}
 
 
 class _RoomyLayer(DynamicLayer):

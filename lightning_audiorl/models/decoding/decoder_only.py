@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from lightning_audiorl.models.decoding.cache import lengthen, make_room
+from lightning_audiorl.models.decoding.cache import cache_argument, lengthen, make_room
 from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy, PrefixT
 from lightning_audiorl.models.decoding.shared_prefix import Layout
 
@@ -43,8 +43,8 @@ class _CachedPrefix:
             inputs_embeds=self.embed(tokens[:, None]),
             attention_mask=self.mask,
             position_ids=self.positions[:, None],
-            past_key_values=self.cache,
             use_cache=True,
+            **cache_argument(self.backbone, self.cache),
         )
         self.positions = self.positions + 1
         self.hidden = out.last_hidden_state[:, -1]
@@ -88,8 +88,8 @@ class DecoderOnlyPolicy(CachedPromptPolicy[PrefixT]):
             inputs_embeds=embeds,
             attention_mask=mask,
             position_ids=positions,
-            past_key_values=cache,
             use_cache=True,
+            **cache_argument(self.backbone, cache),
         )
 
         # The next token of a prompt is at the position that its length is.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache
 
 from lightning_audiorl.fields import Shape
-from lightning_audiorl.models.decoding.cache import lengthen, make_room
+from lightning_audiorl.models.decoding.cache import cache_argument, lengthen, make_room
 from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy, PrefixContext
 from lightning_audiorl.models.decoding.shared_prefix import Layout
 from lightning_audiorl.types import Decoding, Rollout
@@ -67,8 +67,8 @@ class _CrossAttending:
         self.hidden = self.decoder(
             input_ids=tokens,
             encoder_hidden_states=self.features,
-            past_key_values=self.cache,
             use_cache=True,
+            **cache_argument(self.decoder, self.cache),
         ).last_hidden_state[:, -1]
 
     def advance(self, tokens: Tensor) -> None:
