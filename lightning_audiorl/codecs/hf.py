@@ -27,7 +27,7 @@ from transformers import (
 
 from lightning_audiorl import outline
 from lightning_audiorl.codecs.base import Codec, CodecError, SpeakerCondition
-from lightning_audiorl.weights.families import read_config, what_it_is
+from lightning_audiorl.weights.families import read_config, require_family, what_it_is
 from lightning_audiorl.weights.pretrained import load_pretrained
 
 
@@ -92,6 +92,7 @@ class AudioTokenizationCodec(Codec):
                 f"{self.model_type!r}; it is {what_it_is(config.to_dict())}"
             )
 
+        require_family(config, self.model_class, type(self).__name__, source)
         declared = self.declared(config)
         super().__init__(
             declared.sample_rate_hz,

@@ -9,15 +9,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from lightning_audiorl import outline
 from lightning_audiorl.models.finetune import Finetune, base_dtypes, inject_lora, merge_lora
 from lightning_audiorl.models.reference import content_hash
 from lightning_audiorl.models.tiny_base import TINY_SPECS, TinySpec
-from lightning_audiorl.weights.adapters import find_adapter
+from lightning_audiorl.weights.adapters import base_of, find_adapter
 from lightning_audiorl.weights.checkpoints import read_checkpoint
+from lightning_audiorl.weights.families import read_config, require_family
 from lightning_audiorl.weights.pretrained import load_pretrained
 from lightning_audiorl.weights.tensors import WeightsError, misfit
 
@@ -200,7 +200,7 @@ def build(
             f"init_from: the start is a {type(start.source).__name__}; expected {family.tiny.__name__}"
         )
     if outline.wanted():
-        return _outlined(start.source, family.model, getattr(torch, dtype), revision)
+        return _outlined(start.source, family.model, who, getattr(torch, dtype), revision)
 
     # FunAsrNano reads its adaptor's attention implementation only from here, and ignores padding without one.
     model, processor = load_pretrained(
@@ -283,19 +283,27 @@ class TokenizerOutline:
 
 
 def _outlined(
-    source: str, model_class: Any, dtype: torch.dtype, revision: str | None
+    source: str,
+    model_class: Any,
+    who: str,
+    dtype: torch.dtype,
+    revision: str | None,
 ) -> tuple[Any, TokenizerOutline]:
-    """(model, processor) of ``config.json`` alone.
+    """(model, processor) of ``config.json`` alone, that of the base where there is an adapter.
 
     Raises:
         FileNotFoundError: where there is none.
+        WeightsError: for that of another family.
     """
+    adapter = find_adapter(source, revision)
+    base = source if adapter is None else base_of(source, adapter)
     try:
-        config = AutoConfig.from_pretrained(source, revision=revision)
+        config = read_config(base, revision if base == source else None)
     except OSError as error:
         raise FileNotFoundError(
-            f"plan: no config.json of {source} is here, nor can one be fetched; give a folder that holds it"
+            f"plan: no config.json of {base} is here, nor can one be fetched; give a folder that holds it"
         ) from error
+    require_family(config, model_class, who, base)
     config._attn_implementation = "sdpa"
     tokenizer = TokenizerOutline(
         config.get_text_config().vocab_size, getattr(config, "audio_token_id", None)

@@ -21,7 +21,7 @@ from transformers import (
 
 from lightning_audiorl.judges.base import AsrJudge, JudgeError, SpeakerEncoder
 from lightning_audiorl.languages import MIXED, language_of
-from lightning_audiorl.models.policy import Policy, SampleKey
+from lightning_audiorl.models.policy import Policy, SampleKey, SpeechPolicy
 from lightning_audiorl.types import Decoding, PromptBatch, Utterance
 from lightning_audiorl.weights.families import (
     is_encoder_decoder,
@@ -56,6 +56,10 @@ class PolicyJudge(AsrJudge):
         batch_size: int = 16,
         min_duration_s: float = 0.1,
     ) -> None:
+        if isinstance(policy, SpeechPolicy):
+            raise ValueError(
+                f"PolicyJudge.policy: a {type(policy).__name__} speaks; give a policy that turns audio into text"
+            )
         super().__init__(name, sample_rate_hz, batch_size, min_duration_s)
         self.policy = policy
         self.decoding = decoding or Decoding(temperature=0.0)
