@@ -40,7 +40,8 @@ def test_nothing_of_an_earlier_model_stays(tmp_path: Path) -> None:
     peft.get_peft_model(other, adapter).save_pretrained(tmp_path)
     for name in ("pytorch_model.bin", "chat_template.jinja", "vocab.json", "added_tokens.json"):
         (tmp_path / name).write_text("{}")
-    (tmp_path / "notes.txt").write_text("mine")
+    for name in ("notes.txt", "voices.safetensors"):
+        (tmp_path / name).write_text("mine")
     (tmp_path / "data").mkdir()
     assert len(list(tmp_path.glob("model-0*"))) > 1
 
@@ -56,6 +57,7 @@ def test_nothing_of_an_earlier_model_stays(tmp_path: Path) -> None:
         "notes.txt",
         "tokenizer.json",
         "tokenizer_config.json",
+        "voices.safetensors",
     ]
 
 
@@ -84,6 +86,34 @@ def test_a_failing_export_leaves_the_earlier_one(
     policy.export(str(tmp_path))
     assert {path.name for path in tmp_path.iterdir()} == set(before)
     assert (tmp_path / "model.safetensors").read_bytes() != before["model.safetensors"]
+
+
+@pytest.mark.fault(
+    "What is exported",
+    "an export over an earlier one that is killed while the new files are put in place",
+    "the folder does not load, rather than as a mixture of the two; the next export mends it",
+)
+@pytest.mark.parametrize("num_files", [0, 1, 2, 3])
+def test_a_mixture_of_two_models_does_not_load(
+    num_files: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, _ = trained("text_lm", SPECS["text_lm"], Finetune())
+    policy.export(str(tmp_path))
+    put = []
+
+    def replace_some(source: Path, target: Path) -> None:
+        if len(put) == num_files:
+            raise KeyboardInterrupt
+        put.append(source.rename(target))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.replace", replace_some)
+        with pytest.raises(KeyboardInterrupt):
+            policy.export(str(tmp_path))
+    with pytest.raises((OSError, ValueError)):
+        AutoModelForCausalLM.from_pretrained(tmp_path)
+    policy.export(str(tmp_path))
+    assert_close(logits("text_lm", reloaded("text_lm", tmp_path)), logits("text_lm", policy.model))
 
 
 @pytest.mark.fault(
