@@ -39,15 +39,22 @@ class Export(Callback):
         self.best = best
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """See at once that there will be a best checkpoint.
+        """See at once that there will be a best checkpoint, and that the folders can be written.
 
         Raises:
             ValueError: where none will be kept.
+            FileExistsError: where a file stands in a folder's place.
         """
-        if self.enabled and self.best and stage == "fit" and self._best_checkpoint(trainer) is None:
+        if not self.enabled or stage != "fit":
+            return
+        if self.best and self._best_checkpoint(trainer) is None:
             raise ValueError(
                 "Export.best needs an RLCheckpoint with a monitor, such as monitor: val/long/wer"
             )
+        folder = run_folder(trainer, self.dirpath, "export")
+        for path in (Path(folder), Path(f"{folder}_best")):
+            if path.is_file():
+                raise FileExistsError(f"Export.dirpath: {path} is a file; give a folder")
 
     def _best_checkpoint(self, trainer: Trainer) -> RLCheckpoint | None:
         found = (

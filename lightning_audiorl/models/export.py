@@ -12,15 +12,19 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from lightning_audiorl.models.finetune import heads_parted, merged_state_dict, unties
 
+_CONFIG = "config.json"
+
 #: What transformers and peft read of a folder; of an earlier model in it, none may stay beside the new one.
 _MODEL_FILES = (
-    "*.safetensors",
-    "*.safetensors.index.json",
+    # First, and written last: a folder that is cut off in between is none that loads.
+    _CONFIG,
+    "model*.safetensors",
+    "model*.safetensors.index.json",
     "pytorch_model*.bin",
     "pytorch_model*.bin.index.json",
     "adapter_config.json",
+    "adapter_model*.safetensors",
     "adapter_model.bin",
-    "config.json",
     "generation_config.json",
     "preprocessor_config.json",
     "processor_config.json",
@@ -72,7 +76,7 @@ def write_model(
     for pattern in _MODEL_FILES:
         for earlier in target.glob(pattern):
             shutil.rmtree(earlier) if earlier.is_dir() else earlier.unlink()
-    for path in sorted(unfinished.iterdir()):
+    for path in sorted(unfinished.iterdir(), key=lambda path: path.name == _CONFIG):
         os.replace(path, target / path.name)
     unfinished.rmdir()
 

@@ -284,10 +284,10 @@ def merge_lora(model: nn.Module) -> None:
         vars(module).pop("peft_config", None)
 
     _part_shared(model, merged)
+    model.load_state_dict(merged)
     for module in model.modules():
         if isinstance(module, PreTrainedModel) and heads_parted(module, module.state_dict()):
             unties(module.config)
-    model.load_state_dict(merged)
 
 
 def _part_shared(model: nn.Module, merged: dict[str, Tensor]) -> None:
@@ -324,9 +324,8 @@ def heads_parted(model: PreTrainedModel, weights: Mapping[str, Tensor]) -> bool:
     names = {id(module): name for name, module in model.named_modules()}
     if id(embedding) not in names or id(head) not in names:
         return False
-    return not _is_one(
-        weights[f"{names[id(embedding)]}.weight"], weights[f"{names[id(head)]}.weight"]
-    )
+    matrices = [weights[f"{names[id(module)]}.weight"] for module in (embedding, head)]
+    return not _is_one(*matrices) and not torch.equal(*matrices)
 
 
 def unties(config: PreTrainedConfig) -> None:

@@ -14,10 +14,12 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from lightning_audiorl.algorithms import SFT
 from lightning_audiorl.commands.export import export
 from lightning_audiorl.engine import Optim
-from lightning_audiorl.models import Finetune
+from lightning_audiorl.models import Finetune, FunAsrNanoPolicy, content_hash
 from lightning_audiorl.models.finetune import lora_layers
+from tests.algorithms.tiny import fit, make_batch, make_policy
 from tests.models.families import POLICIES, SPECS, batch_of, disturb, log_probs, random_rollout
 from tests.models.test_export_ways import start_folder
 from tests.models.test_loading import save_checkpoint
@@ -85,6 +87,7 @@ def test_settings_that_make_no_adapter_are_refused(name: str, value: Any) -> Non
 def test_adapters_are_float32_on_any_model(family: str, tmp_path: Path) -> None:
     start = start_folder(family, True, tmp_path / "start")
     policy = POLICIES[family](start, LORA, dtype="bfloat16").eval()
+    start_hash = content_hash(policy)
     dtypes = Counter(p.dtype for p in policy.trainable().values())
     assert set(dtypes) == {torch.float32}
     assert {p.dtype for p in policy.model.parameters() if not p.requires_grad} == {torch.bfloat16}
@@ -106,6 +109,8 @@ def test_adapters_are_float32_on_any_model(family: str, tmp_path: Path) -> None:
     assert {value.dtype for value in weights.values()} == {torch.bfloat16}
     assert json.loads((tmp_path / "export" / "config.json").read_text())["dtype"] == "bfloat16"
     again = POLICIES[family](str(tmp_path / "export"), dtype="bfloat16").eval()
+    path = save_checkpoint(policy, tmp_path / "last.ckpt", start_hash)
+    assert content_hash(POLICIES[family](path, dtype="bfloat16")) == content_hash(again)
     near = log_probs(again, again.encode(batch_of(["a", "b"])), rollout)
     assert (near - log_probs(policy, context, rollout)).abs().mean() < 0.2
 
@@ -120,6 +125,28 @@ def test_trained_weights_in_half_precision_are_refused(dtype: torch.dtype) -> No
     parameters = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2, dtype=dtype))]
     with pytest.raises(ValueError, match=f"1 of 2 trained tensors are {dtype}.*dtype.*bf16-mixed"):
         Optim().build(parameters, 1)
+
+
+@pytest.mark.fault(
+    "What is exported",
+    "a fit whose weights are rounded to bfloat16, by the policy or by precision: bf16-true",
+    "refused before the first step; adapters on such weights train, in float32",
+)
+def test_a_fit_in_half_precision_trains_adapters_or_nothing(tmp_path: Path) -> None:
+    for precision, dtype in (("bf16-true", "float32"), ("32-true", "bfloat16")):
+        policy = make_policy().to(getattr(torch, dtype))
+        with pytest.raises(ValueError, match=r"trained tensors are torch\.bfloat16"):
+            fit(SFT(policy, num_steps=1), [make_batch()], precision=precision)
+
+    make_policy().export(str(tmp_path))
+    lora = Finetune(projector=False, lm="lora", lora_rank=4)
+    policy = FunAsrNanoPolicy(str(tmp_path), lora, dtype="bfloat16")
+    before = {name: p.detach().clone() for name, p in policy.trainable().items()}
+    fit(SFT(policy, num_steps=2, optim=Optim(lr=1e-5)), [make_batch(), make_batch()])
+    for name, p in policy.trainable().items():
+        assert p.dtype == torch.float32
+        if "lora_A" in name:
+            assert (p != before[name]).float().mean() > 0.9, name
 
 
 @pytest.mark.fault(

@@ -32,6 +32,8 @@ _RATE_HZ = 16_000
 # into characters where it cuts others into words.
 _UNSPACED = frozenset({"zh", "yue", "ja", "th", "lo", "my"})
 
+_NO_TIMESTAMPS = "<|notimestamps|>"
+
 
 @dataclass(frozen=True)
 class TinyWhisper(TinySpec):
@@ -59,7 +61,7 @@ class TinyWhisper(TinySpec):
 
     def build(self) -> tuple[WhisperForConditionalGeneration, WhisperProcessor]:
         # Behind the words, as in Whisper's own vocabulary: ids after <|notimestamps|> count as timestamps.
-        control = ["<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>"]
+        control = ["<|startoftranscript|>", "<|en|>", "<|transcribe|>", _NO_TIMESTAMPS]
         tokenizer = word_tokenizer(self.words, control)
         start, english, transcribe, no_timestamps = (
             tokenizer.get_vocab()[token] for token in control
@@ -168,6 +170,13 @@ class WhisperPolicy(EncoderDecoderPolicy):
         # Every token behind "no timestamps" is a timestamp.
         config = self.model.generation_config
         no_timestamps = getattr(config, "no_timestamps_token_id", None)
+        known = [str(token) for token in self.tokenizer.added_tokens_decoder.values()]
+        if no_timestamps is None and _NO_TIMESTAMPS in known:
+            raise ValueError(
+                f"WhisperPolicy: the generation config of {self.start.source} does not say how to ask for a transcript "
+                "without timestamps (no_timestamps_token_id); copy generation_config.json from the checkpoint that it "
+                "was made of"
+            )
         if no_timestamps is not None:
             allowed[no_timestamps + 1 :] = False
         self.register_buffer("_writable", allowed.clone(), persistent=False)
