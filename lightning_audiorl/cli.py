@@ -27,7 +27,9 @@ from lightning_audiorl.callbacks import (
     RunReport,
     SampleLogger,
 )
+from lightning_audiorl.callbacks.view import nothing_learnt
 from lightning_audiorl.commands import COMMANDS
+from lightning_audiorl.engine.update_watch import NothingLearntError
 from lightning_audiorl.screen import CommandParser, LightningCommandParser
 
 # With no length of the training data, Lightning wants a whole number here; every run ends with an evaluation anyway.
@@ -174,12 +176,21 @@ class AudioRLCLI(LightningCLI):
         )
 
     def fit(self, ckpt_path: str | None = None, **kwargs: Any) -> None:
-        """``Trainer.fit``, where ``--ckpt_path last`` goes on from the last checkpoint, or begins without one."""
+        """``Trainer.fit``, where ``--ckpt_path last`` goes on from the last checkpoint, or begins without one.
+
+        Raises:
+            NothingLearntError: at the end of a run of which no update has changed the model.
+        """
         saving = self.trainer.checkpoint_callback
         if ckpt_path == "last" and isinstance(saving, RLCheckpoint):
             path = saving.path(self.trainer, "last")
             ckpt_path = str(path) if path.is_file() else None
         self.trainer.fit(ckpt_path=ckpt_path, **kwargs)
+
+        # Exit code 0 says that what was asked for has happened.
+        verdict = nothing_learnt(self.model)
+        if verdict is not None:
+            raise NothingLearntError(f"the run has ended, but {verdict}")
 
     def validate(self, **kwargs: Any) -> None:
         """``Trainer.validate`` without its list of every metric."""
