@@ -27,8 +27,10 @@ from lightning_audiorl.callbacks import (
     RunReport,
     SampleLogger,
 )
+from lightning_audiorl.callbacks.view import nothing_learnt
 from lightning_audiorl.commands import COMMANDS
 from lightning_audiorl.engine.trainer_checks import check_trainer
+from lightning_audiorl.engine.update_watch import NothingLearntError
 from lightning_audiorl.run_folder import (
     KeepFolder,
     RunFolder,
@@ -217,7 +219,11 @@ class AudioRLCLI(LightningCLI):
         return super()._instantiate_trainer(config, ours + added)
 
     def fit(self, ckpt_path: str | None = None, **kwargs: Any) -> None:
-        """``Trainer.fit``, where ``--ckpt_path last`` goes on from the last checkpoint, or begins without one."""
+        """``Trainer.fit``, where ``--ckpt_path last`` goes on from the last checkpoint, or begins without one.
+
+        Raises:
+            NothingLearntError: at the end of a run of which no update has changed the model.
+        """
         saving = self.trainer.checkpoint_callback
         if ckpt_path == "last" and isinstance(saving, RLCheckpoint):
             path = saving.path(self.trainer, "last")
@@ -230,6 +236,11 @@ class AudioRLCLI(LightningCLI):
                 self.trainer.fit(ckpt_path=ckpt_path, **kwargs)
         finally:
             self._release_folder()
+
+        # Exit code 0 says that what was asked for has happened.
+        verdict = nothing_learnt(self.model)
+        if verdict is not None:
+            raise NothingLearntError(f"the run has ended, but {verdict}")
 
     def validate(self, **kwargs: Any) -> None:
         """``Trainer.validate`` without its list of every metric."""

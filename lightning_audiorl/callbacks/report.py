@@ -25,7 +25,13 @@ from lightning_audiorl.callbacks.recordings import (
     recordings_markdown,
     recordings_page,
 )
-from lightning_audiorl.callbacks.view import Results, RunView, run_view, validations
+from lightning_audiorl.callbacks.view import (
+    Results,
+    RunView,
+    nothing_learnt,
+    run_view,
+    validations,
+)
 
 _log = logging.getLogger(__name__)
 _NAMES = {"fit": "report", "validate": "validate", "test": "test"}
@@ -145,6 +151,9 @@ class RunReport(Callback):
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         reasons = [c.reason for c in callbacks if isinstance(c, EarlyStop) and c.reason is not None]
         status = f"stopped early; {reasons[0]}" if reasons else "finished"
+        verdict = nothing_learnt(pl_module)
+        if verdict is not None:
+            status = f"{status}, but {verdict}"
         self._finish(trainer, run, status)
 
     def on_exception(

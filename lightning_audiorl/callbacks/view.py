@@ -129,6 +129,13 @@ def _foreign(pl_module: object, wanted: type) -> TypeError:
     )
 
 
+def nothing_learnt(pl_module: object) -> str | None:
+    """Why a run has changed nothing, in a sentence; None where it has, and where nobody has watched its updates."""
+    watch = getattr(pl_module, "update_watch", None)
+    verdict: str | None = None if watch is None else watch.verdict()
+    return verdict
+
+
 def validations(run: RunView) -> list[dict[str, Any]]:
     """The evaluations of a run, oldest first, those before a resume among them; tests left out."""
     return [one for one in run.evaluations if one["kind"] == "val"]

@@ -188,7 +188,9 @@ def reward_metrics(step: RLStep) -> dict[str, float]:
         "dropped_group_share": step.advantages.num_dropped / num_groups,
         "invalid_share": 1 - float(scores.valid.float().mean()),
     }
-    metrics |= {f"reward_failures/{name}": float(count) for name, count in scores.failures.items()}
+    # Of the samples that are left: each round of dynamic sampling adds up those that it replaced, too.
+    for name, component in scores.parts.items():
+        metrics[f"reward_failures/{name}"] = float(component.isnan().sum())
 
     components = {"": scores.total} | {
         f"{name}/": component for name, component in scores.parts.items()

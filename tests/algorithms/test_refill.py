@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -152,6 +153,26 @@ def test_contexts_of_every_family_join(family: str) -> None:
         assert_close(
             policy.hidden(joined, targets)[kept], policy.hidden(whole, targets)[kept], "policy"
         )
+
+
+@pytest.mark.fault(
+    "Numbers that are none",
+    "a reward that fails on some samples, while dynamic sampling replaces others",
+    "each failure of the step's samples is counted once",
+)
+def test_a_failure_is_counted_once_whatever_is_replaced() -> None:
+    class Failing(Picky):
+        """Picky, and of each group the last sample has no score."""
+
+        def score(self, hypotheses: Any) -> list[float]:
+            values = super().score(hypotheses)
+            return [math.nan if i % 4 == 3 else value for i, value in enumerate(values)]
+
+    module = make_grpo(make_policy(), Failing("bcd"), max_refills=3)
+    recorder = fit(module, datamodule=Stream("defg"))
+    assert trained_on(module) == ["a", "e", "f"]
+    assert recorder.metrics[0]["reward_failures/picky"] == 3
+    assert recorder.metrics[0]["invalid_share"] == 0.25
 
 
 def test_join_keeps_failures_and_parts() -> None:
