@@ -224,16 +224,12 @@ class AudioRLCLI(LightningCLI):
         Raises:
             NothingLearntError: at the end of a run of which no update has changed the model.
         """
-        saving = self.trainer.checkpoint_callback
-        if ckpt_path == "last" and isinstance(saving, RLCheckpoint):
-            path = saving.path(self.trainer, "last")
-            ckpt_path = str(path) if path.is_file() else None
         try:
             if isinstance(self.model, AudioRLModule):
                 check_trainer(self.trainer)
             keep_curves(self.trainer)
             with honest_exit(self.trainer.default_root_dir):
-                self.trainer.fit(ckpt_path=ckpt_path, **kwargs)
+                self.trainer.fit(ckpt_path=self._checkpoint(ckpt_path), **kwargs)
         finally:
             self._release_folder()
 
@@ -242,15 +238,31 @@ class AudioRLCLI(LightningCLI):
         if verdict is not None:
             raise NothingLearntError(f"the run has ended, but {verdict}")
 
-    def validate(self, **kwargs: Any) -> None:
+    def validate(self, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """``Trainer.validate`` without its list of every metric."""
         keep_curves(self.trainer)
-        self.trainer.validate(verbose=False, **kwargs)
+        self.trainer.validate(verbose=False, ckpt_path=self._checkpoint(ckpt_path), **kwargs)
 
-    def test(self, **kwargs: Any) -> None:
+    def test(self, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """``Trainer.test`` without its list of every metric."""
         keep_curves(self.trainer)
-        self.trainer.test(verbose=False, **kwargs)
+        self.trainer.test(verbose=False, ckpt_path=self._checkpoint(ckpt_path), **kwargs)
+
+    def _checkpoint(self, name: str | None) -> str | None:
+        """The file of "last" or "best" in the run's folder; another path as it is.
+
+        Raises:
+            FileNotFoundError: where there is none, and not the start instead; only a fit may begin without one.
+        """
+        saving = self.trainer.checkpoint_callback
+        if name not in ("last", "best") or not isinstance(saving, RLCheckpoint):
+            return name
+        path = saving.path(self.trainer, name)
+        if path.is_file():
+            return str(path)
+        if self.subcommand == "fit" and name == "last":
+            return None
+        raise FileNotFoundError(f"--ckpt_path {name}: there is no {path}")
 
 
 def trainer_defaults() -> dict[str, Any]:

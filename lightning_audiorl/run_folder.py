@@ -20,7 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_audiorl.callbacks.outputs import WriteError, is_refusal, writing
-from lightning_audiorl.engine.resuming import reopen_epoch
+from lightning_audiorl.engine.resuming import follow_schedule, reopen_epoch
 from lightning_audiorl.locks import FileLock
 
 #: Tells the processes that a run starts which folder it has.
@@ -180,7 +180,7 @@ def take_folder(settings: Namespace) -> RunFolder | None:
         root = root.absolute()
 
     # Processes that the first one has started are told; others write nothing.
-    if rank_zero_only.rank != 0:
+    if getattr(rank_zero_only, "rank", 0) != 0:
         move(settings, root, Path(os.environ.get(_VARIABLE, root)))
         return None
 
@@ -298,7 +298,8 @@ class KeepFolder(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Where processes are started side by side, the others learn the folder here."""
         if stage == "fit":
-            trainer._default_root_dir = trainer.strategy.broadcast(trainer.default_root_dir)
+            place = trainer.strategy.broadcast(trainer.default_root_dir)
+            vars(trainer)["_default_root_dir"] = place
 
     def on_load_checkpoint(
         self,
@@ -313,6 +314,8 @@ class KeepFolder(Callback):
         """Settings that fail before the first step, or in the evaluation before it, leave the folder free."""
         if self.folder is not None:
             self.folder.begin()
+        if trainer.fit_loop.is_resuming:
+            follow_schedule([config.scheduler for config in trainer.lr_scheduler_configs])
 
 
 def keep_curves(trainer: Trainer) -> None:

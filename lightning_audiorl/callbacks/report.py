@@ -150,7 +150,14 @@ class RunReport(Callback):
         run = run_view(pl_module)
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         reasons = [c.reason for c in callbacks if isinstance(c, EarlyStop) and c.reason is not None]
-        status = f"stopped early; {reasons[0]}" if reasons else "finished"
+        if reasons:
+            status = f"stopped early; {reasons[0]}"
+        elif run.rl_step < run.num_steps:
+            status = (
+                f"ended at RL step {run.rl_step} of {run.num_steps}, by a limit of its time or data"
+            )
+        else:
+            status = "finished"
         verdict = nothing_learnt(pl_module)
         if verdict is not None:
             status = f"{status}, but {verdict}"

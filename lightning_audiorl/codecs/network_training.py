@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
 
@@ -39,9 +40,19 @@ def adamw_with_cosine(
 
 
 def stop_when_done(module: LightningModule, num_steps: int) -> None:
-    """End the run where ``num_steps`` batches are done; a finished run that is resumed takes no further step."""
+    """End the run where ``num_steps`` batches are done."""
     if module.global_step >= num_steps:
         module.trainer.should_stop = True
+
+
+def stop_if_finished(module: LightningModule, num_steps: int) -> None:
+    """Before the first step: a finished run that is resumed takes no further step, and says so."""
+    stop_when_done(module, num_steps)
+    if module.global_step >= num_steps:
+        rank_zero_warn(
+            f"nothing left to train: the run stands at step {module.global_step}, and num_steps is {num_steps}; to go "
+            "on, set model.init_args.num_steps higher"
+        )
 
 
 def tell_data_position(module: LightningModule) -> None:

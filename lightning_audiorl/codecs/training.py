@@ -13,6 +13,7 @@ from torch import Tensor
 from lightning_audiorl.codecs.base import valid
 from lightning_audiorl.codecs.network_training import (
     adamw_with_cosine,
+    stop_if_finished,
     stop_when_done,
     tell_data_position,
     val_set_name,
@@ -111,7 +112,7 @@ class CodecTraining(LightningModule):
 
     def on_train_start(self) -> None:
         """A finished run that is resumed takes no further step."""
-        stop_when_done(self, self.num_steps)
+        stop_if_finished(self, self.num_steps)
 
     def training_step(self, batch: PromptBatch, batch_idx: int) -> Tensor:
         """The loss on one random stretch of every clip."""

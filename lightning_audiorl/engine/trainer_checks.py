@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from lightning import Trainer
@@ -12,6 +13,7 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
     StochasticWeightAveraging,
 )
+from lightning.pytorch.utilities import rank_zero_warn
 
 _STEPS = "model.init_args.num_steps, the number of RL steps"
 
@@ -37,6 +39,12 @@ def check_trainer(trainer: Trainer) -> None:
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return
 
+    num_first = trainer.num_sanity_val_steps
+    if 0 < num_first < math.inf:
+        rank_zero_warn(
+            f"trainer.num_sanity_val_steps: {num_first}: the evaluation before the first step is of so many batches of "
+            "each set, and no figure to compare later ones with; use -1 (all) or 0 (none) instead"
+        )
     wrong = [*_lengths(trainer), *_gradients(trainer), *_evaluations(trainer), *_callbacks(trainer)]
     if wrong:
         raise ValueError("; ".join(wrong))
@@ -54,8 +62,8 @@ def _lengths(trainer: Trainer) -> list[str]:
     if trainer.limit_train_batches != 1.0:
         limit = trainer.limit_train_batches
         wrong.append(_refusal("limit_train_batches", limit, "training data have no end", _STEPS))
-    if trainer.overfit_batches:
-        limit = trainer.overfit_batches
+    limit = getattr(trainer, "overfit_batches", 0.0)
+    if limit:
         rows = "a train manifest of so many rows"
         wrong.append(_refusal("overfit_batches", limit, "training data have no end", rows))
 

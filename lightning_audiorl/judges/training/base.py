@@ -16,6 +16,7 @@ from torchaudio.functional import resample
 from lightning_audiorl.codecs.base import Codec
 from lightning_audiorl.codecs.network_training import (
     adamw_with_cosine,
+    stop_if_finished,
     stop_when_done,
     tell_data_position,
 )
@@ -136,7 +137,7 @@ class JudgeTraining(LightningModule, ABC):
 
     def on_train_start(self) -> None:
         """A finished run that is resumed takes no further step."""
-        stop_when_done(self, self.num_steps)
+        stop_if_finished(self, self.num_steps)
 
     def training_step(self, batch: PromptBatch, batch_idx: int) -> Tensor:
         """The loss on one batch."""
