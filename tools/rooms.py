@@ -57,7 +57,7 @@ ROOMS = {
     "text": Room(
         "normalisation, error counts, hallucination and keyword rules",
         "languages",
-        "jiwer rapidfuzz",
+        "jiwer rapidfuzz transformers wetext num2words",
     ),
     "codecs": Room(
         "speech as codes: the interface, a tiny trainable codec, those of transformers, an adapter",
