@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_audiorl.data.datamodules.asr import AsrDataModule, Subset
+from lightning_audiorl.data.datamodules.bad_rows import without_bad_rows
 from lightning_audiorl.data.manifest.files import IndexedManifest
 from lightning_audiorl.data.manifest.source import RowSource
 from lightning_audiorl.data.mix.build import MixPlan, read_summary
@@ -117,10 +118,20 @@ class AsrRLDataModule(AsrDataModule):
         kinds = {"val": self.val, "test": self.test, "forbid": self.forbid}
         for kind, sets in kinds.items():
             for name, source in sets.items():
-                kept_out[f"{kind}/{name}"] = _all_rows(source)
-        return MixPlan(self.subsets, kept_out, self.cache_dir, self.seed, self.content_cache)
+                kept_out[f"{kind}/{name}"] = self._all_rows(source, f"{kind}/{name}")
+        return MixPlan(
+            self.subsets,
+            kept_out,
+            self.cache_dir,
+            self.seed,
+            self.content_cache,
+            self.on_bad_row,
+        )
 
-
-def _all_rows(source: RowSource | str) -> Sequence[Utterance]:
-    """The rows, without checks of theirs that only training on them would need."""
-    return IndexedManifest(source, allow_empty_text=True) if isinstance(source, str) else source
+    def _all_rows(self, source: RowSource | str, name: str) -> Sequence[Utterance]:
+        """The rows, without checks of theirs that only training on them would need."""
+        if isinstance(source, str):
+            source = IndexedManifest(source, allow_empty_text=True, on_bad_row=self.on_bad_row)
+        # What is not evaluated needs not be kept out, and cannot be.
+        rows, _ = without_bad_rows(source, name, self._read, self.on_bad_row)
+        return rows
