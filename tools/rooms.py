@@ -116,11 +116,11 @@ ROOMS = {
     ),
     "data": Room("the door to the folders below; the only reader of training data"),
     "data.manifest": Room(
-        "rows: their schema, their files, where they come from", "types", "soundfile"
+        "rows: their schema, their files, where they come from", "types languages text", "soundfile"
     ),
     "data.audio": Room(
         "reading, content hashes, effects, augmentation, non-speech",
-        "types ops data.manifest data.draws",
+        "types languages ops data.manifest data.draws",
         "torch torchaudio soundfile",
     ),
     "data.transforms": Room(
@@ -130,7 +130,7 @@ ROOMS = {
     ),
     "data.corpora": Room(
         "corpora that are read or made: FSDD, espeak, texts to be spoken",
-        "types ops data.draws data.manifest data.audio data.transforms",
+        "types languages ops data.draws data.manifest data.audio data.transforms",
         "torch torchaudio soundfile numpy espeakng_loader",
     ),
     "data.hypotheses": Room(
