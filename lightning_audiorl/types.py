@@ -80,7 +80,8 @@ class Utterance:
     keywords: tuple[str, ...] = ()
     effects: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
-    spoken_text: str | None = None
+    # Not shown: the name of a built mix holds what rows show, and few rows have it.
+    spoken_text: str | None = field(default=None, repr=False)
     origin: Origin | None = field(default=None, compare=False, repr=False)
 
     @property

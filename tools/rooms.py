@@ -64,7 +64,7 @@ ROOMS = {
     "text": Room(
         "normalisation, error counts, hallucination and keyword rules",
         "checks languages",
-        "jiwer rapidfuzz",
+        "jiwer rapidfuzz transformers wetext num2words",
     ),
     "codecs": Room(
         "speech as codes: the interface, a tiny trainable codec, those of transformers, an adapter",
@@ -130,11 +130,11 @@ ROOMS = {
     ),
     "data.manifest": Room(
         "rows: their schema, their files, where they come from",
-        "checks types data.sound",
+        "checks types languages text data.sound",
     ),
     "data.audio": Room(
         "reading, content hashes, effects, augmentation, non-speech",
-        "checks types ops data.sound data.manifest data.draws",
+        "checks types languages ops data.sound data.manifest data.draws",
         "torch torchaudio soxr",
     ),
     "data.transforms": Room(
@@ -144,7 +144,7 @@ ROOMS = {
     ),
     "data.corpora": Room(
         "corpora that are read or made: FSDD, espeak, texts to be spoken",
-        "checks types ops data.draws data.manifest data.audio data.transforms",
+        "checks types ops data.draws data.manifest data.audio data.transforms languages",
         "torch torchaudio soundfile numpy espeakng_loader",
     ),
     "data.hypotheses": Room(

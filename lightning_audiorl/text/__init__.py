@@ -24,6 +24,7 @@ from lightning_audiorl.text.hallucination import (
     fired_rules,
 )
 from lightning_audiorl.text.keywords import KeywordCounts, count_keywords
+from lightning_audiorl.text.leaderboard import BasicNormaliser, LeaderboardNormaliser
 from lightning_audiorl.text.normalise import (
     CharacterNormaliser,
     EnglishNormaliser,
@@ -37,20 +38,24 @@ from lightning_audiorl.text.normalise import (
     normaliser_for,
     split_units,
 )
+from lightning_audiorl.text.numbers import SpokenNumberNormaliser
 
 __all__ = [
     "DEFAULT_RULES",
+    "BasicNormaliser",
     "CharacterNormaliser",
     "EnglishNormaliser",
     "ErrorCounts",
     "HallucinationRule",
     "KeywordCounts",
+    "LeaderboardNormaliser",
     "Loop",
     "MixedNormaliser",
     "Normaliser",
     "OtherScript",
     "PersianNormaliser",
     "RunawayLength",
+    "SpokenNumberNormaliser",
     "TextForSilence",
     "TextWatch",
     "Truncation",

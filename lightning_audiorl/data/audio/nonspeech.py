@@ -15,6 +15,7 @@ from torch import Tensor
 from lightning_audiorl.data.draws import between
 from lightning_audiorl.data.manifest.schema import PREFIX
 from lightning_audiorl.data.manifest.source import RowSource, check_index
+from lightning_audiorl.languages import check_language
 from lightning_audiorl.ops.randomness import key_to_seed, keyed_generator, keyed_uniform
 from lightning_audiorl.types import Segment, Utterance
 
@@ -222,6 +223,7 @@ class NonSpeech(RowSource):
         self.max_s = max_s
         self.seed = seed
         self.level_db = level_db
+        check_language(lang)
         self.lang = lang
 
     def __len__(self) -> int:

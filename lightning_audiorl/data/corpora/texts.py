@@ -14,6 +14,8 @@ from lightning_audiorl.data.draws import settings_name
 from lightning_audiorl.data.manifest.files import IndexedManifest
 from lightning_audiorl.data.manifest.schema import ManifestError, parse_object, parse_row
 from lightning_audiorl.data.manifest.source import RowSource, check_index
+from lightning_audiorl.data.manifest.words import wordless
+from lightning_audiorl.languages import check_language
 from lightning_audiorl.ops.randomness import keyed_generator
 from lightning_audiorl.types import Utterance
 
@@ -77,6 +79,7 @@ class Texts(RowSource):
         lang: str = "en",
         lines: list[str] | None = None,
     ) -> None:
+        check_language(lang)
         self.lang = lang
         if (path is None) == (lines is None):
             raise ValueError("Texts: give either the path of a file or lines")
@@ -117,6 +120,10 @@ class Texts(RowSource):
 
     def _plain(self, text: str, number: int) -> Utterance:
         text = text.strip()
+        problem = wordless(text)
+        if problem:
+            where = f"{self._where}, line {number}"
+            raise ManifestError(where, "text", problem, "text without words")
         return Utterance(
             id=f"{self._stem}:{number}",
             segments=(),
@@ -135,7 +142,7 @@ class Texts(RowSource):
                 raise ManifestError(where, "text", problem, "encoding") from error
 
         # Whatever audio the line has is passed over.
-        fields = {"lang": self.lang, **parse_object(line, where), "segments": []}
+        fields = {**parse_object(line, where), "segments": []}
         # A text that is no string is refused by parse_row, which names the field.
         text = str(fields.get("text", ""))
         fields.setdefault("duration", len(text) * SECONDS_PER_CHAR)
@@ -147,6 +154,7 @@ class Texts(RowSource):
             allow_empty_text=False,
             check_files=False,
             allow_no_audio=True,
+            lang=self.lang,
         )
 
     def _check_ids(self) -> None:

@@ -108,6 +108,7 @@ class AsrDataModule(LightningDataModule):
             their paths are treated alike. A manifest with ``on_bad_row: skip`` of its own has its rows skipped either
             way. In training another row of the source takes the place of a bad one, the same in every run with this
             seed; the audio of evaluation sets is then read once before the first batch, and bad rows are left out.
+        lang: language of rows that name none, in manifests that are given by their paths; None is "en".
 
     Raises:
         ValueError: a limit that is no number above 0, or limits between which no clip fits.
@@ -136,6 +137,7 @@ class AsrDataModule(LightningDataModule):
         cache_bytes: int = 256 * 2**20,
         min_duration_s: float | None = None,
         on_bad_row: OnBadRow = "error",
+        lang: str | None = None,
     ) -> None:
         super().__init__()
         self.train = train
@@ -157,6 +159,7 @@ class AsrDataModule(LightningDataModule):
         self.max_duration_s = max_duration_s
         self.on_too_long = on_too_long
         self.on_bad_row = on_bad_row
+        self.lang = lang
 
         self.cache = AudioCache(cache_bytes)
         #: Rows left out for their length, by set name ("train/0" is the first subset).
@@ -207,7 +210,7 @@ class AsrDataModule(LightningDataModule):
 
             source = sets[key]
             if isinstance(source, str):
-                source = ManifestRows(source, on_bad_row=self.on_bad_row)
+                source = ManifestRows(source, on_bad_row=self.on_bad_row, lang=self.lang)
             rows = self._limit(source, name, lazily=kind == "train")
             if kind != "train":
                 rows, problems = without_bad_rows(rows, name, self._read, self.on_bad_row)

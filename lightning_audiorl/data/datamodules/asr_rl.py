@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ class AsrRLDataModule(AsrDataModule):
     ) -> None:
         super().__init__(train=None, **settings)
         check_subsets(subsets)
-        self.subsets = subsets
+        self.subsets = {name: self._with_lang(subset) for name, subset in subsets.items()}
         self.forbid = forbid or {}
         self.cache_dir = cache_dir
         self.content_cache = content_cache
@@ -59,6 +60,18 @@ class AsrRLDataModule(AsrDataModule):
         # Known once the inputs have been looked at, and once the built mix is open.
         self._folder: Path | None = None
         self._built: dict[str, Subset] | None = None
+
+    def _with_lang(self, subset: RLSubset) -> RLSubset:
+        """The subset, its manifest opened with the language of rows that name none, where one is set."""
+        if self.lang is None or not isinstance(subset.source, str):
+            return subset
+        rows = IndexedManifest(
+            subset.source,
+            allow_empty_text=subset.allow_empty_text,
+            on_bad_row=self.on_bad_row,
+            lang=self.lang,
+        )
+        return replace(subset, source=rows)
 
     @property
     def folder(self) -> Path:
@@ -131,7 +144,9 @@ class AsrRLDataModule(AsrDataModule):
     def _all_rows(self, source: RowSource | str, name: str) -> Sequence[Utterance]:
         """The rows, without checks of theirs that only training on them would need."""
         if isinstance(source, str):
-            source = IndexedManifest(source, allow_empty_text=True, on_bad_row=self.on_bad_row)
+            source = IndexedManifest(
+                source, allow_empty_text=True, on_bad_row=self.on_bad_row, lang=self.lang
+            )
         # What is not evaluated needs not be kept out, and cannot be.
         rows, _ = without_bad_rows(source, name, self._read, self.on_bad_row)
         return rows

@@ -62,12 +62,12 @@ class TtsDataModule(AsrDataModule):
             self.train = [Subset(self.train)]
         if self.train is not None:
             self.train = [
-                replace(subset, source=speech_source(subset.source, self.on_bad_row))
+                replace(subset, source=speech_source(subset.source, self.on_bad_row, self.lang))
                 for subset in self.train
             ]
-        self.val = speech_sources(self.val, self.on_bad_row)
-        self.test = speech_sources(self.test, self.on_bad_row)
-        self.predict = speech_sources(self.predict, self.on_bad_row)
+        self.val = speech_sources(self.val, self.on_bad_row, self.lang)
+        self.test = speech_sources(self.test, self.on_bad_row, self.lang)
+        self.predict = speech_sources(self.predict, self.on_bad_row, self.lang)
 
     def _read(self, row: Utterance) -> tuple[Tensor, Tensor]:
         """Prompt and recording of a row, [num_samples] each."""
@@ -140,20 +140,23 @@ class TtsRLDataModule(AsrRLDataModule, TtsDataModule):
         **settings: Any,
     ) -> None:
         on_bad_row: OnBadRow = settings.get("on_bad_row", "error")
+        lang: str | None = settings.get("lang")
         of_speech: dict[str, RLSubset] = {}
         for name, subset in subsets.items():
-            of_speech[name] = replace(subset, source=speech_source(subset.source, on_bad_row))
-        forbidden = speech_sources(forbid or {}, on_bad_row)
+            of_speech[name] = replace(subset, source=speech_source(subset.source, on_bad_row, lang))
+        forbidden = speech_sources(forbid or {}, on_bad_row, lang)
         super().__init__(of_speech, forbidden, cache_dir, content_cache, **settings)
 
 
-def speech_source(source: RowSource | str, on_bad_row: OnBadRow = "error") -> RowSource:
+def speech_source(
+    source: RowSource | str, on_bad_row: OnBadRow = "error", lang: str | None = None
+) -> RowSource:
     """Rows as they are; the rows of a `SpeechManifest` where its path is given."""
-    return SpeechManifest(source, on_bad_row) if isinstance(source, str) else source
+    return SpeechManifest(source, on_bad_row, lang) if isinstance(source, str) else source
 
 
 def speech_sources(
-    sets: dict[str, RowSource | str], on_bad_row: OnBadRow = "error"
+    sets: dict[str, RowSource | str], on_bad_row: OnBadRow = "error", lang: str | None = None
 ) -> dict[str, RowSource | str]:
     """`speech_source` of each named set."""
-    return {name: speech_source(source, on_bad_row) for name, source in sets.items()}
+    return {name: speech_source(source, on_bad_row, lang) for name, source in sets.items()}

@@ -15,6 +15,8 @@ from typing import Any, BinaryIO, Literal
 from lightning_audiorl.data.manifest.line_files import BadLines, manifest_path
 from lightning_audiorl.data.manifest.schema import ManifestError, parse_row, to_json
 from lightning_audiorl.data.manifest.source import RowSource, check_index
+from lightning_audiorl.data.manifest.words import DEFAULT_LANG
+from lightning_audiorl.languages import check_language
 from lightning_audiorl.types import Utterance
 
 __all__ = [
@@ -37,8 +39,10 @@ class _Reader:
     on_bad_row: Literal["error", "skip"]
     skipped: Counter[str] = field(default_factory=Counter)
     allow_no_audio: bool = False
+    lang: str | None = None
 
     def __post_init__(self) -> None:
+        check_language(self.lang or DEFAULT_LANG)
         self.path = manifest_path(self.path)
         self._bad = BadLines(self.path, self.on_bad_row, self.skipped)
 
@@ -57,6 +61,7 @@ class _Reader:
             check_files=check_files,
             allow_no_audio=self.allow_no_audio,
             may_skip=self.on_bad_row == "skip",
+            lang=self.lang or DEFAULT_LANG,
         )
 
     def rows(self) -> Iterator[tuple[int, int, Utterance]]:
@@ -122,6 +127,7 @@ def iter_manifest(
     check_files: bool = True,
     on_bad_row: Literal["error", "skip"] = "error",
     skipped: Counter[str] | None = None,
+    lang: str | None = None,
 ) -> Iterator[Utterance]:
     """The rows of a manifest one by one, for manifests that do not fit in memory.
 
@@ -134,6 +140,7 @@ def iter_manifest(
         check_files: look whether each file exists.
         on_bad_row: error stops at the first bad row; skip leaves it out, counts and logs it.
         skipped: filled with the number of skipped rows by reason.
+        lang: of rows that name none; None is "en".
 
     Raises:
         ManifestError: naming file, line and field.
@@ -145,6 +152,7 @@ def iter_manifest(
         check_files=check_files,
         on_bad_row=on_bad_row,
         skipped=Counter() if skipped is None else skipped,
+        lang=lang,
     )
     return (row for _, _, row in reader.rows())
 
@@ -156,13 +164,15 @@ def read_manifest(
     check_files: bool = True,
     on_bad_row: Literal["error", "skip"] = "error",
     skipped: Counter[str] | None = None,
+    lang: str | None = None,
 ) -> list[Utterance]:
     """Every row of a JSONL manifest; blank lines are passed over.
 
     A row: ``{"audio_filepath": "a.wav", "text": "hello", "duration": 1.5}``, optionally ``offset``, ``lang``,
-    ``speaker``, ``keywords`` and ``effects`` (lists of strings) and ``id`` (else ``<manifest stem>:<line number>``).
-    Other fields go to ``Utterance.extra``. Relative paths are taken from the manifest's folder; ``synthetic:``
-    addresses are kept. Where ``duration`` is missing the file's header is read. Instead of ``audio_filepath`` a row
+    ``speaker``, ``keywords`` and ``effects`` (lists of strings), ``spoken_text`` and ``id`` (else
+    ``<manifest stem>:<line number>``). Other fields go to ``Utterance.extra``. Relative paths are taken from the
+    manifest's folder; ``synthetic:`` addresses are kept. Where ``duration`` is missing the file's header is read.
+    Instead of ``audio_filepath`` a row
     may have ``segments``, a list of ``{"audio_filepath", "duration", "offset", "gap"}``, joined in order.
 
     Args:
@@ -171,6 +181,7 @@ def read_manifest(
         check_files: look at once whether each file exists.
         on_bad_row: error stops at the first bad row; skip leaves it out, counts and logs it.
         skipped: filled with the number of skipped rows by reason.
+        lang: of rows that name none; None is "en".
 
     Raises:
         ManifestError: naming file, line and field; also if no row is left.
@@ -191,6 +202,7 @@ def read_manifest(
         check_files=check_files,
         on_bad_row=on_bad_row,
         skipped=skipped,
+        lang=lang,
     )
     return list(rows)
 
@@ -221,6 +233,7 @@ class ManifestRows(RowSource):
         allow_empty_text: take rows without words (non-speech).
         check_files: look at once whether each file exists.
         on_bad_row: error, or skip and count in ``skipped``.
+        lang: of rows that name none; None is "en".
 
     Attributes:
         skipped: number of skipped rows by reason.
@@ -236,6 +249,7 @@ class ManifestRows(RowSource):
         allow_empty_text: bool = False,
         check_files: bool = True,
         on_bad_row: Literal["error", "skip"] = "error",
+        lang: str | None = None,
     ) -> None:
         self.path = path
         self.skipped: Counter[str] = Counter()
@@ -246,6 +260,7 @@ class ManifestRows(RowSource):
             check_files=check_files,
             on_bad_row=on_bad_row,
             skipped=self.skipped,
+            lang=lang,
         )
 
     def __len__(self) -> int:
@@ -267,6 +282,7 @@ class IndexedManifest(RowSource):
         check_files: look at once whether each file exists.
         on_bad_row: error, or skip and count in ``skipped``.
         allow_no_audio: take rows whose list ``segments`` is empty.
+        lang: of rows that name none; None is "en".
 
     Attributes:
         skipped: number of skipped rows by reason.
@@ -283,6 +299,7 @@ class IndexedManifest(RowSource):
         check_files: bool = True,
         on_bad_row: Literal["error", "skip"] = "error",
         allow_no_audio: bool = False,
+        lang: str | None = None,
     ) -> None:
         self.path = path
         self.skipped: Counter[str] = Counter()
@@ -293,6 +310,7 @@ class IndexedManifest(RowSource):
             on_bad_row=on_bad_row,
             skipped=self.skipped,
             allow_no_audio=allow_no_audio,
+            lang=lang,
         )
         self._file: BinaryIO | None = None
 

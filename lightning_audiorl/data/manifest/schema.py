@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning_audiorl.data.manifest.json_lines import JsonLineError, read_object, show
 from lightning_audiorl.data.manifest.spelling import meant_as, misspelt
+from lightning_audiorl.data.manifest.words import DEFAULT_LANG, no_language, wordless
 from lightning_audiorl.data.sound import AudioError, length_s
 from lightning_audiorl.types import Origin, Segment, Utterance
 
@@ -29,10 +30,11 @@ _KNOWN = frozenset(
         "keywords",
         "effects",
         "segments",
+        "spoken_text",
     )
 )
 #: Fields that a row need not have, where another name for one would pass without a word.
-_OPTIONAL = ("lang", "duration", "offset", "keywords", "effects", "speaker", "id")
+_OPTIONAL = ("lang", "duration", "offset", "keywords", "effects", "speaker", "id", "spoken_text")
 _OPTIONAL_IN_SEGMENT = ("duration", "offset", "gap")
 #: Nothing in a row lasts longer: it is no number of seconds, or audio that no memory holds.
 MOST_S = 86_400.0
@@ -126,6 +128,7 @@ def parse_row(
     check_files: bool,
     allow_no_audio: bool = False,
     may_skip: bool = False,
+    lang: str = DEFAULT_LANG,
 ) -> Utterance:
     """The row that a line of JSON describes; the fields are those of `read_manifest`.
 
@@ -138,6 +141,7 @@ def parse_row(
         check_files: look whether its files exist.
         allow_no_audio: take a row whose list ``segments`` is empty (text to be spoken without a speaker prompt).
         may_skip: whether the row may be left out later, where its audio turns out to be bad.
+        lang: of a row that names none.
 
     Raises:
         ManifestError: naming file, line and field.
@@ -152,7 +156,9 @@ def parse_row(
     """
     values = _Line(where, parse_object(line, where), folder)
     origin = Origin(where, may_skip)
-    return _utterance(values, default_id, allow_empty_text, check_files, allow_no_audio, origin)
+    return _utterance(
+        values, default_id, allow_empty_text, check_files, allow_no_audio, origin, lang
+    )
 
 
 def parse_object(line: bytes, where: str) -> dict[str, Any]:
@@ -178,11 +184,12 @@ def _utterance(
     check_files: bool,
     allow_no_audio: bool,
     origin: Origin,
+    lang: str,
 ) -> Utterance:
     text = line.text("text")
-    if not text.strip() and not allow_empty_text:
-        problem = "is empty; write what is spoken, or read with allow_empty_text for non-speech"
-        raise line.error("text", problem, "empty text")
+    problem = wordless(text, allow_empty_text)
+    if problem:
+        raise line.error("text", problem, "text without words" if text.strip() else "empty text")
 
     segments, duration_s = _audio(line, check_files, allow_no_audio)
     check_names(line.row, line.where, _OPTIONAL)
@@ -191,13 +198,34 @@ def _utterance(
         segments=segments,
         text=text,
         duration_s=duration_s,
-        lang=line.text("lang", "en"),
+        lang=_lang(line, lang),
         speaker=line.text("speaker", ""),
         keywords=line.strings("keywords"),
         effects=line.strings("effects"),
         extra={key: value for key, value in line.row.items() if key not in _KNOWN},
+        spoken_text=_spoken_text(line),
         origin=origin,
     )
+
+
+def _lang(line: _Line, default: str) -> str:
+    """The row's language as it names it; ``default`` where it names none."""
+    lang = line.text("lang", "") or default
+    problem = no_language(lang)
+    if problem:
+        raise line.error("lang", problem, "unknown language")
+    return lang
+
+
+def _spoken_text(line: _Line) -> str | None:
+    """What is to be heard, where the row says so beside its text."""
+    if "spoken_text" not in line.row:
+        return None
+    spoken = line.text("spoken_text")
+    problem = wordless(spoken)
+    if problem:
+        raise line.error("spoken_text", f"{problem}; or leave it out", "empty spoken_text")
+    return spoken
 
 
 def check_names(fields: dict[str, Any], where: str, optional: tuple[str, ...]) -> None:
@@ -372,6 +400,7 @@ def to_json(row: Utterance) -> dict[str, Any]:
         "speaker": row.speaker,
         "keywords": list(row.keywords),
         "effects": list(row.effects),
+        "spoken_text": row.spoken_text,
     }
     return {
         "id": row.id,

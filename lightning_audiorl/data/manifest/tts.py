@@ -26,6 +26,8 @@ from lightning_audiorl.data.manifest.targets import (
     target_field,
     target_segments,
 )
+from lightning_audiorl.data.manifest.words import DEFAULT_LANG
+from lightning_audiorl.languages import check_language
 from lightning_audiorl.types import Utterance
 
 #: Beyond these, a text is not that of its recording.
@@ -47,7 +49,7 @@ class SpeechManifest(RowSource):
     no prompt). ``target`` is a recording of the text for supervised training: ``{"audio_filepath", "duration",
     "offset"}`` or a list of such. ``duration`` is the expected length of the speech to be made; without it that of the
     target, else that of the text at the prompt's pace. Further fields as in `read_manifest`. Relative paths are taken
-    from the manifest's folder.
+    from the manifest's folder. ``spoken_text`` is what is to be heard, where ``text`` spells it otherwise (phonemes).
 
     A row is refused where the text of its prompt, or of its target, has more than 40 letters, or 15 Chinese characters,
     kana or Hangul syllables, for each second of the recording: it is the text of another one.
@@ -56,6 +58,7 @@ class SpeechManifest(RowSource):
         path: the manifest.
         on_bad_row: error stops at the first bad row; skip leaves it out, counts it in ``skipped`` and says so, and does
             so with audio that turns out to be bad when it is read.
+        lang: of rows that name none; None is "en".
 
     Attributes:
         skipped: number of skipped lines by reason, once the first row was asked for.
@@ -74,8 +77,15 @@ class SpeechManifest(RowSource):
         ('texts:1', 'good morning', (), 0.9)
     """
 
-    def __init__(self, path: str, on_bad_row: Literal["error", "skip"] = "error") -> None:
+    def __init__(
+        self,
+        path: str,
+        on_bad_row: Literal["error", "skip"] = "error",
+        lang: str | None = None,
+    ) -> None:
+        check_language(lang or DEFAULT_LANG)
         self.path = str(manifest_path(path))
+        self.lang = lang
         self.on_bad_row = on_bad_row
         self.skipped: Counter[str] = Counter()
 
@@ -155,6 +165,7 @@ class SpeechManifest(RowSource):
             check_files=True,
             allow_no_audio=True,
             may_skip=self.on_bad_row == "skip",
+            lang=self.lang or DEFAULT_LANG,
         )
 
     def _target(self, value: Any, where: str) -> tuple[list[dict[str, Any]], float]:

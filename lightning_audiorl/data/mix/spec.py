@@ -222,6 +222,8 @@ def source_hash(source: RowSource | str) -> str:
     digest = hashlib.sha256()
     for row in source:
         digest.update(repr(row).encode("utf-8", "surrogatepass"))
+        if row.spoken_text is not None:
+            digest.update(f"spoken {row.spoken_text!r}".encode("utf-8", "surrogatepass"))
         if row.origin is not None and row.origin.skip:
             digest.update(b"may be skipped")
     return digest.hexdigest()
