@@ -12,7 +12,7 @@ _BEGINNINGS = {
     b"<?xml": "an XML text; download the file again",
     b"{": "a JSON text; download the file again",
     b"\x1f\x8b": "a gzip archive; unpack it",
-    b"PK\x03\x04": "a zip archive; unpack it",
+    b"pk\x03\x04": "a zip archive; unpack it",
 }
 #: Containers by place and bytes.
 _CONTAINERS = (
