@@ -200,10 +200,19 @@ class AsrDataModule(LightningDataModule):
                 source = ManifestRows(source, on_bad_row=self.on_bad_row)
             rows = self._limit(source, name, lazily=kind == "train")
             if kind != "train":
-                rows, problems = without_bad_rows(rows, name, self._read, self.on_bad_row)
-                self.num_bad_rows[name] = len(problems)
+                rows = self.usable(rows, name)
             self._sources[name] = rows
         return self._sources[name]
+
+    def usable(self, rows: RowSource, name: str) -> RowSource:
+        """``rows`` without those whose audio is bad, where they may be skipped; they are counted in ``num_bad_rows``.
+
+        Raises:
+            AudioError: no row is left.
+        """
+        usable, problems = without_bad_rows(rows, name, self._read, self.on_bad_row)
+        self.num_bad_rows[name] = len(problems)
+        return usable
 
     def _sets(self, kind: str) -> Mapping[str, RowSource | str]:
         """The sets of one kind; none of a kind that does not exist."""
