@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import html
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,18 +69,30 @@ def tensorboard_writers(trainer: Trainer) -> list[Any]:
     ]
 
 
+def plain_markdown(text: str) -> str:
+    """A text in which Markdown finds no HTML.
+
+    Example:
+        >>> plain_markdown("<b>one</b> & two")
+        '&lt;b&gt;one&lt;/b&gt; &amp; two'
+    """
+    return html.escape(text, quote=False)
+
+
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    r"""A Markdown table; cells are made safe against its syntax.
+    r"""A Markdown table; cells are made safe against its syntax, and against HTML, which Markdown lets through.
 
     Example:
         >>> print(markdown_table(["id", "text"], [["a", "one|two"]]))
         | id | text |
         |---|---|
         | a | one\|two |
+        >>> print(markdown_table(["text"], [["<img src=x>"]]).splitlines()[-1])
+        | &lt;img src=x&gt; |
     """
 
     def line(cells: Sequence[str]) -> str:
-        safe = [cell.replace("|", "\\|").replace("\n", " ") for cell in cells]
+        safe = [plain_markdown(cell).replace("|", "\\|").replace("\n", " ") for cell in cells]
         return f"| {' | '.join(safe)} |"
 
     rule = "|" + "---|" * len(header)

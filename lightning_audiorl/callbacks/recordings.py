@@ -58,6 +58,7 @@ class Recordings:
         """
         # Only the last evaluation is the one "after" the run; its files take the place of the earlier ones'.
         self.records = [record for record in self.records if record["stage"] != stage]
+        folders = set_folders(groups_of_set)
         for set_name, groups in groups_of_set.items():
             if not has_speech(groups):
                 continue
@@ -65,11 +66,8 @@ class Recordings:
             samples = [sample for sample, *_ in groups[: self.num_texts]]
             judges = judge_names(samples)
 
-            # A set may have a name that no folder can have.
-            set_folder = re.sub(r"[^\w.-]+", "_", set_name)
-
             for number, sample in enumerate(samples):
-                stem = f"{set_folder}/{number:02d}_{stage}"
+                stem = f"{folders[set_name]}/{number:02d}_{stage}"
                 files = _write_files(sample, folder, stem)
 
                 # The keys are those of the report's JSON.
@@ -110,6 +108,33 @@ class Recordings:
             return order[record["set"], record["id"]], stages.index(record["stage"])
 
         return sorted(linked, key=place)
+
+
+def set_folders(names: Iterable[str]) -> dict[str, str]:
+    """A folder for each set, whose name may be one that no folder can have: no two sets share one.
+
+    Args:
+        names: of all sets, in their order.
+
+    Example:
+        >>> set_folders(["a/b", "a_b", "A b", ".."])
+        {'a/b': 'a_b', 'a_b': 'a_b_2', 'A b': 'A_b_3', '..': '_'}
+    """
+    folders: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in names:
+        # Neither hidden, nor the folder above, nor the same as another one where capitals do not count.
+        plain = re.sub(r"[^\w.-]+", "_", name)
+        plain = re.sub(r"^\.+", "_", plain) or "_"
+
+        folder = plain
+        number = 1
+        while folder.casefold() in taken:
+            number += 1
+            folder = f"{plain}_{number}"
+        taken.add(folder.casefold())
+        folders[name] = folder
+    return folders
 
 
 def _write_files(sample: Hypothesis, folder: Path, stem: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ from lightning_audiorl.callbacks.early_stop import EarlyStop
 from lightning_audiorl.callbacks.hacking import HackingWatch
 from lightning_audiorl.callbacks.history import History
 from lightning_audiorl.callbacks.metric_table import metric_note, metric_table
-from lightning_audiorl.callbacks.outputs import WriteError, run_folder, writing
+from lightning_audiorl.callbacks.outputs import WriteError, plain_markdown, run_folder, writing
 from lightning_audiorl.callbacks.recordings import (
     Recordings,
     judges_of,
@@ -285,7 +285,7 @@ def report_table(report: dict[str, Any]) -> str:
 
 
 def _facts(facts: dict[str, Any]) -> str:
-    return "\n".join(f"- {key}: {value}" for key, value in facts.items())
+    return "\n".join(f"- {key}: {plain_markdown(str(value))}" for key, value in facts.items())
 
 
 def report_text(report: dict[str, Any], images: dict[str, str]) -> str:
@@ -296,7 +296,7 @@ def report_text(report: dict[str, Any], images: dict[str, str]) -> str:
         images: file names, relative to the report, by title.
     """
     parts = [f"# {_title(report)}"]
-    parts.append(f"Status: {report['status']}.")
+    parts.append(f"Status: {plain_markdown(report['status'])}.")
     parts += _time_lines(report["time"])
 
     table = report_table(report)
@@ -319,7 +319,9 @@ def report_text(report: dict[str, Any], images: dict[str, str]) -> str:
         parts.append("On the device, in the last RL step.")
         parts.append(report["memory_table"])
     if report["alerts"]:
-        alerts = [f"- RL step {alert['rl_step']}: {alert['text']}" for alert in report["alerts"]]
+        alerts = []
+        for alert in report["alerts"]:
+            alerts.append(f"- RL step {alert['rl_step']}: {plain_markdown(alert['text'])}")
         parts.append("## Hacking watch")
         parts.append("\n".join(alerts))
 
@@ -356,8 +358,8 @@ def write_report(report: dict[str, Any], folder: Path) -> str:
     images = _write_plots(report, folder, name)
 
     data = json.dumps(plain(report), indent=1, allow_nan=False)
-    (folder / f"{name}.json").write_text(data + "\n")
-    (folder / f"{name}.md").write_text(report_text(report, images))
+    _write(folder / f"{name}.json", data + "\n")
+    _write(folder / f"{name}.md", report_text(report, images))
 
     table = report_table(report)
     if report["recordings"]:
@@ -369,8 +371,13 @@ def write_report(report: dict[str, Any], folder: Path) -> str:
             table=table,
             note=note,
         )
-        (folder / f"{name}.html").write_text(page)
+        _write(folder / f"{name}.html", page)
     return table
+
+
+def _write(path: Path, text: str) -> None:
+    """Whatever a model, a judge or a manifest has put into a text, the report is written."""
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _write_plots(report: dict[str, Any], folder: Path, name: str) -> dict[str, str]:

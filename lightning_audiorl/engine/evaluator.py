@@ -71,6 +71,14 @@ class Evaluator:
         for name, decoding in product(set_names, self.decodings):
             self._metrics[name, decoding] = self.evaluation.new()
 
+        keys = [self._key(name, decoding) for name, decoding in self._metrics]
+        for (name, decoding), key in zip(self._metrics, keys, strict=True):
+            if keys.count(key) > 1:
+                raise ValueError(
+                    f"evaluation set {name!r} under the decoding {decoding!r} has the metrics {key}/..., and so has "
+                    "another set or decoding; rename one of them"
+                )
+
     def update(
         self,
         policy: Policy,
@@ -108,12 +116,16 @@ class Evaluator:
 
     def compute(self) -> dict[str, dict[str, float]]:
         """Metrics by "<set>" or "<set>/<decoding>"."""
-        main = next(iter(self.decodings))
         results: dict[str, dict[str, float]] = {}
         for (name, label), metric in self._metrics.items():
             values = {key: float(value) for key, value in metric.compute().items()}
-            results[name if label == main else f"{name}/{label}"] = values
+            results[self._key(name, label)] = values
         return results
+
+    def _key(self, set_name: str, decoding: str) -> str:
+        """What the metrics of a set under a decoding are called."""
+        main = next(iter(self.decodings))
+        return set_name if decoding == main else f"{set_name}/{decoding}"
 
 
 def flat_metrics(kind: str, results: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -281,6 +281,31 @@ def test_an_rl_mix(folder: Path, tmp_path: Path, given: str) -> None:
 
 @pytest.mark.fault(
     "Manifests",
+    "audio that is bad inside, in rows that are joined, repeated, padded or used as speaker prompts",
+    "they may be skipped where their manifest says so, and name its lines",
+)
+def test_made_rows_know_their_lines(folder: Path) -> None:
+    from lightning_audiorl.data import NoisePadded, PhraseRepeated, Texts, TextSpeech
+    from lightning_audiorl.data.manifest.source import RowSource
+
+    path = manifest(folder, {"audio_filepath": "nan.wav"}, num_good=1)
+    rows = ManifestRows(path, on_bad_row="skip")
+    made: list[RowSource] = [
+        NoisePadded(rows),
+        PhraseRepeated(rows, times=(2, 2)),
+        TextSpeech(Texts(lines=["one", "two", "six", "ten", "five"]), rows),
+    ]
+    for source in made:
+        data = TtsDataModule(val={"dev": source}, prompt_s=(0.1, 30.0))
+        assert data.val_dataloader()
+        assert data.num_bad_rows["val/dev"] > 0
+        for row in source:
+            assert row.origin is not None
+            assert row.origin.where.startswith(f"{path}, line ")
+
+
+@pytest.mark.fault(
+    "Manifests",
     "a training run that meets bad audio, under on_bad_row: skip",
     "it ends as others do; the step's metrics count the draws that were replaced",
 )
@@ -306,3 +331,36 @@ def test_a_run_counts_what_it_left_out(folder: Path) -> None:
     assert module.evaluations[-1]["results"]["dev"]["skipped_rows"] == 7
     assert module.evaluations[-1]["results"]["dev"]["num_utterances"] == 7
     assert torch.isfinite(torch.tensor(module.step_metrics["loss"]))
+
+
+@pytest.mark.fault(
+    "Manifests",
+    "`audiorl predict` meets bad lines and bad audio, under on_bad_row: skip",
+    "they have no line in the file, the others do; a second command finds it complete",
+)
+def test_a_prediction(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from lightning_audiorl.commands.predict import predict
+    from lightning_audiorl.data.hypotheses.reader import read_hypotheses
+    from lightning_audiorl.engine.evaluator import EvalDecoding
+    from lightning_audiorl.models import FunAsrNanoPolicy, TinyFunAsrNano
+    from lightning_audiorl.types import Decoding
+
+    path = all_bad(folder)
+    settings: dict[str, Any] = {
+        "models": {
+            "base": FunAsrNanoPolicy(TinyFunAsrNano(width=32, encoder_layers=1, lm_layers=1))
+        },
+        "decodings": {"greedy": EvalDecoding(Decoding(temperature=0.0, max_new_tokens=3))},
+        "trainer": {"accelerator": "cpu", "enable_progress_bar": False},
+        "out": str(tmp_path / "out.jsonl"),
+    }
+    rows = ManifestRows(path, on_bad_row="skip")
+    for _ in range(2):
+        predict(rows=rows, **settings)
+        ids = [line.id for line in read_hypotheses(tmp_path / "out.jsonl")]
+        assert ids == ["m:1", "m:3", "m:5", "m:7", "m:9", "m:11", "m:13"]
+    assert "predict: left out 7 of 14 rows" in caplog.text
+
+    with pytest.raises(AudioError, match=r"m\.jsonl, line \d+, field `"):
+        predict(rows=path, overwrite=True, **settings)
+    predict(rows=path, overwrite=True, on_bad_row="skip", **settings)

@@ -38,6 +38,7 @@ from lightning_audiorl.data.datamodules.streams import EvalStream, Position, Ste
 from lightning_audiorl.data.manifest.files import IndexedManifest, ManifestRows
 from lightning_audiorl.data.manifest.source import RowSource
 from lightning_audiorl.data.mix.shares import Share
+from lightning_audiorl.ops.randomness import keyed_generator
 from lightning_audiorl.types import PromptBatch, Utterance
 
 
@@ -93,7 +94,8 @@ class AsrDataModule(LightningDataModule):
         predict: prediction sets by name.
         batch_size: prompts per RL step, over all ranks.
         pool: steps whose rows are drawn together and batched by duration (see `StepSampler`); 1 is off.
-        max_batch_s: padded seconds per evaluation batch.
+        max_batch_s: padded seconds per evaluation batch. Batches go from the longest rows to the shortest; where
+            ``trainer.limit_val_batches`` or the like is set, each is drawn from the whole set.
         max_eval_batch_size: rows per evaluation batch.
         sample_rate_hz: what the model wants.
         seed: keys order and augmentation.
@@ -213,10 +215,19 @@ class AsrDataModule(LightningDataModule):
                 source = ManifestRows(source, on_bad_row=self.on_bad_row, lang=self.lang)
             rows = self._limit(source, name, lazily=kind == "train")
             if kind != "train":
-                rows, problems = without_bad_rows(rows, name, self._read, self.on_bad_row)
-                self.num_bad_rows[name] = len(problems)
+                rows = self.usable(rows, name)
             self._sources[name] = rows
         return self._sources[name]
+
+    def usable(self, rows: RowSource, name: str) -> RowSource:
+        """``rows`` without those whose audio is bad, where they may be skipped; they are counted in ``num_bad_rows``.
+
+        Raises:
+            AudioError: no row is left.
+        """
+        usable, problems = without_bad_rows(rows, name, self._read, self.on_bad_row)
+        self.num_bad_rows[name] = len(problems)
+        return usable
 
     def _sets(self, kind: str) -> Mapping[str, RowSource | str]:
         """The sets of one kind; none of a kind that does not exist."""
@@ -305,7 +316,12 @@ class AsrDataModule(LightningDataModule):
         rank, num_ranks = _rank_and_size()
         durations = [row.duration_s for row in rows]
         batches = duration_batches(
-            durations, self.max_batch_s, self.max_eval_batch_size, num_ranks, rank
+            durations,
+            self.max_batch_s,
+            self.max_eval_batch_size,
+            num_ranks,
+            rank,
+            order=self._eval_order(name, len(rows)),
         )
 
         def build(index: list[int]) -> PromptBatch:
@@ -314,6 +330,20 @@ class AsrDataModule(LightningDataModule):
         # Lightning warns of any iterable data set with a length; here each worker gives its own part, so it is right.
         warnings.filterwarnings("ignore", message="Your `IterableDataset` has `__len__` defined")
         return DataLoader(EvalStream(batches, build), batch_size=None, num_workers=self.num_workers)
+
+    def _eval_order(self, name: str, num_rows: int) -> list[int] | None:
+        """The order in which batches of an evaluation set are cut; None is by duration.
+
+        Where Trainer lets only some batches through, the first of any number are a draw of the set, not its longest
+        rows.
+        """
+        kind = name.partition("/")[0]
+        limit = getattr(self.trainer, f"limit_{kind}_batches", 1.0)
+        if isinstance(limit, float) and limit >= 1.0:
+            return None
+        generator = keyed_generator("evaluation", name)
+        order: list[int] = torch.randperm(num_rows, generator=generator).tolist()
+        return order
 
     def load(self, rows: Sequence[Utterance]) -> PromptBatch:
         """Read the audio of ``rows`` as it is: one batch.

@@ -10,7 +10,6 @@ from typing import Any
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_audiorl.data.datamodules.asr import AsrDataModule, Subset
-from lightning_audiorl.data.datamodules.bad_rows import without_bad_rows
 from lightning_audiorl.data.manifest.files import IndexedManifest
 from lightning_audiorl.data.manifest.source import RowSource
 from lightning_audiorl.data.mix.build import MixPlan, read_summary
@@ -148,5 +147,4 @@ class AsrRLDataModule(AsrDataModule):
                 source, allow_empty_text=True, on_bad_row=self.on_bad_row, lang=self.lang
             )
         # What is not evaluated needs not be kept out, and cannot be.
-        rows, _ = without_bad_rows(source, name, self._read, self.on_bad_row)
-        return rows
+        return self.usable(source, name)

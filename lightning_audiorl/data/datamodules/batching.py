@@ -363,11 +363,13 @@ def duration_batches(
     max_batch_size: int,
     num_ranks: int = 1,
     rank: int = 0,
+    order: Sequence[int] | None = None,
 ) -> list[list[int]]:
     """Evaluation batches: rows sorted by duration, longest first, within a budget of padded seconds.
 
-    A row longer than the budget gets a batch of its own. With several ranks, each gets its part of the rows, and all
-    get the same number of batches (the few rows left over by the division join the last batches).
+    With an ``order`` of the rows, batches are cut from that. A row longer than the budget gets a batch of its own. With
+    several ranks, each gets its part of the rows, and all get the same number of batches (the few rows left over by the
+    division join the last batches).
 
     Raises:
         ValueError: for limits of 0 or less, or fewer rows than ranks.
@@ -375,6 +377,8 @@ def duration_batches(
     Example:
         >>> duration_batches([1, 5, 2, 2], max_batch_s=6, max_batch_size=2)
         [[1], [2, 3], [0]]
+        >>> duration_batches([1, 5, 2, 2], max_batch_s=6, max_batch_size=2, order=[2, 0, 3, 1])
+        [[2, 0], [3], [1]]
     """
     if max_batch_s <= 0 or max_batch_size < 1:
         raise ValueError(
@@ -385,7 +389,8 @@ def duration_batches(
             f"an evaluation set needs a row for each rank: got {len(durations)} rows, {num_ranks} ranks"
         )
 
-    order = _longest_first(durations)
+    if order is None:
+        order = _longest_first(durations)
     divisible = len(order) - len(order) % num_ranks
 
     # Of every `num_ranks` rows in order, each rank gets one; the longest of them decides, so that all ranks begin a
@@ -394,10 +399,13 @@ def duration_batches(
     longest = 0.0
     for first in range(0, divisible, num_ranks):
         size = len(batches[-1]) if batches else 0
+        longest_of_ranks = max(durations[i] for i in order[first : first + num_ranks])
+        longest = max(longest, longest_of_ranks)
+
         is_full = size == max_batch_size or (size + 1) * longest > max_batch_s
         if not batches or is_full:
             batches.append([])
-            longest = durations[order[first]]
+            longest = longest_of_ranks
         batches[-1].append(order[first + rank])
 
     if divisible + rank < len(order):

@@ -219,7 +219,8 @@ def write_manifest(rows: Iterable[Utterance], path: str | Path) -> None:
         {"id": "a", "segments": [], "text": "hello", "duration": 1.5, "lang": "en", "speaker": "ann"}
         <BLANKLINE>
     """
-    with Path(path).open("w", encoding="utf-8") as file:
+    # Half of a surrogate pair becomes its escape: whoever reads the line says which field holds it.
+    with Path(path).open("w", encoding="utf-8", errors="backslashreplace") as file:
         for row in rows:
             line = json.dumps(to_json(row), ensure_ascii=False)
             file.write(line + "\n")

@@ -33,6 +33,8 @@ from lightning_audiorl.types import Utterance
 #: Beyond these, a text is not that of its recording.
 MOST_LETTERS_PER_S = 40.0
 MOST_SYLLABLES_PER_S = 15.0
+#: Words of a fifth of a second are cut out of recordings, and cuts are rounded.
+_FORGIVEN_S = 0.25
 #: Characters that each are a syllable: Han, kana, Hangul.
 _SYLLABLES = re.compile(
     "[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff]"
@@ -52,7 +54,8 @@ class SpeechManifest(RowSource):
     from the manifest's folder. ``spoken_text`` is what is to be heard, where ``text`` spells it otherwise (phonemes).
 
     A row is refused where the text of its prompt, or of its target, has more than 40 letters, or 15 Chinese characters,
-    kana or Hangul syllables, for each second of the recording: it is the text of another one.
+    kana or Hangul syllables, for each second of the recording (and a quarter of a second more): it is the text of
+    another one.
 
     Args:
         path: the manifest.
@@ -219,7 +222,7 @@ def _check_paces(row: Utterance, where: str) -> None:
     for field, (text, segments) in recorded.items():
         seconds = length_s(segments)
         least_s = shortest_s(text)
-        if segments and seconds < least_s:
+        if segments and seconds + _FORGIVEN_S < least_s:
             problem = (
                 f"{len(text)} characters of text in {seconds:g} s of audio, and nobody says them in less than "
                 f"{least_s:.1f} s; give the text, offset and length of the same recording"

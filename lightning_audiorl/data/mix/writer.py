@@ -143,8 +143,10 @@ class MixWriter:
         in_order = {name: summaries[name] for name in self.subsets}
         summary = summarise(in_order, key, self.seed, self.kept_out)
         text = json.dumps(summary, indent=1, ensure_ascii=False)
-        (folder / "summary.json").write_text(text, encoding="utf-8")
-        (folder / "summary.md").write_text(markdown(summary), encoding="utf-8")
+        (folder / "summary.json").write_text(text, encoding="utf-8", errors="backslashreplace")
+        (folder / "summary.md").write_text(
+            markdown(summary), encoding="utf-8", errors="backslashreplace"
+        )
 
     def _groups(self, names: Iterable[str]) -> list[list[str]]:
         """Subsets of the same rows and hypotheses, which one pass serves."""
