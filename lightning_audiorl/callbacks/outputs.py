@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,23 @@ def tensorboard_writers(trainer: Trainer) -> list[Any]:
     ]
 
 
+def printable(text: str) -> str:
+    r"""A text on one line that every file and font can take: no control characters, no halves of a character.
+
+    Example:
+        >>> printable("one\n\ttwo\x00\ud800")
+        'one  two \ufffd'
+    """
+    safe = []
+    for character in text:
+        kind = unicodedata.category(character)
+        if kind == "Cs":
+            safe.append("\ufffd")
+        else:
+            safe.append(" " if kind in ("Cc", "Zl", "Zp") else character)
+    return "".join(safe)
+
+
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     r"""A Markdown table; cells are made safe against its syntax.
 
@@ -33,7 +51,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """
 
     def line(cells: Sequence[str]) -> str:
-        safe = [cell.replace("|", "\\|").replace("\n", " ") for cell in cells]
+        safe = [printable(cell).replace("|", "\\|") for cell in cells]
         return f"| {' | '.join(safe)} |"
 
     rule = "|" + "---|" * len(header)
