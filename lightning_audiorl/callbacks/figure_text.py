@@ -48,7 +48,9 @@ def fonts_for(text: str) -> list[str] | None:
 
     for font in font_manager.fontManager.ttflist:
         is_plain = font.style == "normal" and font.weight in (400, "normal", "regular")
-        if is_plain and missing <= _glyphs(font.fname):
+        # It has a box with a picture for every character there is, which is no glyph.
+        is_last_resort = "last resort" in font.name.lower()
+        if is_plain and not is_last_resort and missing <= _glyphs(font.fname):
             return [*usual, font.name]
     return None
 
