@@ -72,7 +72,7 @@ def main() -> None:
     start = tts_runs.evaluated(out, args.seed, "start/dev", model, rows)["dev"]
     found = side_by_side([lambda n=n: tried(out, args.seed, n) for n in SETTINGS], args.jobs)
 
-    titles = [title for title in COLUMNS if title != "F0 Hz"]
+    titles = [title for title in COLUMNS if title not in ("F0 Hz", "voiced frames %")]
     lines = ["| | " + " | ".join(titles) + " |", "|---" * (len(titles) + 1) + "|"]
     named = {"start": start} | {
         SETTINGS[name][0]: figures for name, figures in zip(SETTINGS, found, strict=True)

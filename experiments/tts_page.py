@@ -20,6 +20,7 @@ COLUMNS: dict[str, tuple[str, float, int]] = {
     "tokens per digit": ("tokens_per_unit", 1, 2),
     "missing stops %": ("missing_stop_rate", 100, 2),
     "F0 Hz": ("f0_mean_hz", 1, 0),
+    "voiced frames %": ("voiced_share", 100, 1),
 }
 HEAD = """# Speech synthesis: SFT, GRPO, DiffRO and both
 
@@ -36,8 +37,9 @@ diversity; SIM: speaker similarity; every row with rewards has the hard bounds o
 
 
 def of(results: Results, row: str, figure: str) -> list[float]:
-    """The figure of every seed that has the row."""
-    return [rows[row]["figures"][figure] for _, rows in sorted(results.items()) if row in rows]
+    """The figure of every seed that has the row; NaN where a run did not measure it."""
+    seeds = [rows[row]["figures"] for _, rows in sorted(results.items()) if row in rows]
+    return [figures.get(figure, math.nan) for figures in seeds]
 
 
 def spread(values: list[float], digits: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import html
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,6 +80,23 @@ def plain_markdown(text: str) -> str:
     return html.escape(text, quote=False)
 
 
+def printable(text: str) -> str:
+    r"""A text on one line that every file and font can take: no control characters, no halves of a character.
+
+    Example:
+        >>> printable("one\n\ttwo\x00\ud800")
+        'one  two \ufffd'
+    """
+    safe = []
+    for character in text:
+        kind = unicodedata.category(character)
+        if kind == "Cs":
+            safe.append("\ufffd")
+        else:
+            safe.append(" " if kind in ("Cc", "Zl", "Zp") else character)
+    return "".join(safe)
+
+
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     r"""A Markdown table; cells are made safe against its syntax, and against HTML, which Markdown lets through.
 
@@ -92,7 +110,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """
 
     def line(cells: Sequence[str]) -> str:
-        safe = [plain_markdown(cell).replace("|", "\\|").replace("\n", " ") for cell in cells]
+        safe = [plain_markdown(printable(cell)).replace("|", "\\|") for cell in cells]
         return f"| {' | '.join(safe)} |"
 
     rule = "|" + "---|" * len(header)

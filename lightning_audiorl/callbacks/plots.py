@@ -11,6 +11,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from lightning_audiorl.callbacks.figure_text import as_plain_text, label
 from lightning_audiorl.callbacks.metric_table import shown_metrics
 from lightning_audiorl.callbacks.view import Results
 from lightning_audiorl.metrics.specs import (
@@ -39,6 +40,7 @@ def _figure(num_panels: int, columns: int = 3) -> tuple[Figure, list[Any]]:
 
 
 def _save(figure: Figure, path: Path) -> None:
+    as_plain_text(figure)
     figure.tight_layout()
     figure.savefig(path, dpi=100)
 
@@ -89,7 +91,7 @@ def plot_curves(
     figure, axes = _figure(len(grouped))
     for axis, (title, names) in zip(axes, grouped.items(), strict=True):
         for name in names:
-            axis.plot(steps, columns[name], label=name, linewidth=1.2)
+            axis.plot(steps, columns[name], label=label(name), linewidth=1.2)
 
         if title == "reward" and "reward/std" in columns:
             pairs = list(zip(columns["reward/mean"], columns["reward/std"], strict=True))
@@ -190,7 +192,7 @@ def plot_metrics(
         # A set's name stands in the middle of its bars.
         middle = 0 if after is None else width / 2
         axis.set_xticks([place + middle for place in places])
-        axis.set_xticklabels(names, rotation=30, ha="right", fontsize=8)
+        axis.set_xticklabels([label(name) for name in names], rotation=30, ha="right", fontsize=8)
         unit = " (%)" if spec.factor == 100 else ""
         axis.set_title(spec.words + unit)
 
@@ -229,7 +231,7 @@ def plot_judges(evaluations: Sequence[Mapping[str, Any]], path: Path) -> bool:
             scaled = [spec.factor * value for value in values]
             axis.plot(steps, scaled, next(styles), marker=".", label=spec.words)
 
-        axis.set_title(title, fontsize=9)
+        axis.set_title(label(title), fontsize=9)
         axis.set_xlabel("RL step")
         axis.legend(fontsize=7)
 

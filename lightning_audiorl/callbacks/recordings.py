@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from lightning_audiorl.callbacks.outputs import markdown_table
+from lightning_audiorl.callbacks.outputs import markdown_table, printable
 from lightning_audiorl.callbacks.spoken_samples import (
     has_speech,
     judge_names,
@@ -33,8 +33,8 @@ class Recordings:
 
     Attributes:
         records: one plain record per file, for checkpoints and the report: ``set``, ``id``, ``text``, ``stage``,
-            ``rl_step``, ``heard`` (transcripts by judge), ``duration_s``, ``wav`` (path below the folder) and ``mel``
-            (the picture's; "" where the sample is empty).
+            ``rl_step``, ``heard`` (transcripts by judge), ``duration_s``, ``wav`` (path below the folder; "" where
+            the sample is not finite) and ``mel`` (the picture's; "" where the sample is empty).
     """
 
     def __init__(self, num_texts: int) -> None:
@@ -138,13 +138,15 @@ def set_folders(names: Iterable[str]) -> dict[str, str]:
 
 
 def _write_files(sample: Hypothesis, folder: Path, stem: str) -> dict[str, str]:
-    """Write a sample's sound and spectrogram; returns their paths below the folder."""
+    """Write a sample's sound and spectrogram; returns their paths below the folder, "" for what was not written."""
     speech = spoken(sample)
-    write_wav(folder / f"{stem}.wav", speech)
+    if not write_wav(folder / f"{stem}.wav", speech):
+        return {"wav": "", "mel": ""}
     if not speech.waveform.numel():
         return {"wav": f"{stem}.wav", "mel": ""}
 
-    mel_figure(speech, sample.row.text).savefig(folder / f"{stem}.png", dpi=80)
+    figure = mel_figure(speech, sample.row.text, sample.row.id)
+    figure.savefig(folder / f"{stem}.png", dpi=80)
     return {"wav": f"{stem}.wav", "mel": f"{stem}.png"}
 
 
@@ -199,7 +201,7 @@ def _text_cells(record: Record, columns: Mapping[str, str]) -> list[str]:
     """Set, text, moment, and the transcript of each judge."""
     moment = f"{record['stage']} (step {record['rl_step']})"
     transcripts = [record["heard"].get(name, "") for name in columns]
-    return [record["set"], record["text"], moment, *transcripts]
+    return [printable(text) for text in (record["set"], record["text"], moment, *transcripts)]
 
 
 # For str.format: braces of the style sheet are doubled.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,10 +15,15 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torchaudio.transforms import AmplitudeToDB, MelSpectrogram
 
+from lightning_audiorl.callbacks.figure_text import draw_title
 from lightning_audiorl.callbacks.outputs import markdown_table
 from lightning_audiorl.types import Hypothesis, Scores, Speech
 
+_log = logging.getLogger(__name__)
+
 _NUM_MELS = 64
+#: Characters of a title in an inch; fewer of wide ones.
+_COLUMNS_PER_INCH = (13, 11, 9, 7)
 _TICKS_HZ = (0, 250, 500, 1000, 2000, 4000, 8000)
 
 
@@ -162,11 +168,31 @@ def audible(waveform: Tensor, sample_rate_hz: int, max_s: float = math.inf) -> T
     return wave.nan_to_num(0.0).clamp(-1, 1)
 
 
-def write_wav(path: Path, speech: Speech) -> None:
-    """Write 16 bits per sample; folders are made. An empty waveform makes an empty file."""
+def write_wav(path: Path, speech: Speech) -> bool:
+    """Write 16 bits per sample; folders are made. An empty waveform makes an empty file.
+
+    Samples beyond full scale are clipped, with a warning that says how many.
+
+    Returns:
+        False, with a warning and without a file, where samples are NaN or infinite: silence in their place would be
+        another sample than the one that was judged.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if not bool(speech.waveform.isfinite().all()):
+        _log.warning("%s: not written, for the sample holds NaN or infinite values", path)
+        path.unlink(missing_ok=True)
+        return False
+
+    clipped = int((speech.waveform.abs() > 1).sum())
+    if clipped:
+        share = 100 * clipped / len(speech.waveform)
+        _log.warning(
+            "%s: %d samples (%.2g %%) are beyond full scale and clipped", path, clipped, share
+        )
+
     wave = audible(speech.waveform, speech.sample_rate_hz)
     soundfile.write(path, wave.numpy(), speech.sample_rate_hz, "PCM_16")
+    return True
 
 
 # --- mel spectrograms
@@ -199,8 +225,14 @@ def mel_db(waveform: Tensor, sample_rate_hz: int) -> Tensor:
     return decibels
 
 
-def mel_figure(speech: Speech, title: str = "") -> Figure:
-    """A mel spectrogram with its axes in seconds and hertz. The waveform must not be empty."""
+def mel_figure(speech: Speech, title: str = "", otherwise: str = "") -> Figure:
+    """A mel spectrogram with its axes in seconds and hertz.
+
+    Args:
+        speech: whose waveform must not be empty.
+        title: any text; drawn as it stands, on two lines at most.
+        otherwise: drawn in its place where no installed font has its characters.
+    """
     decibels = mel_db(speech.waveform, speech.sample_rate_hz)
     width = min(12.0, 2.5 + 2.0 * speech.duration_s)
     figure = Figure(figsize=(width, 2.4))
@@ -224,8 +256,13 @@ def mel_figure(speech: Speech, title: str = "") -> Figure:
 
     axis.set_ylabel("Hz")
     axis.set_xlabel("seconds")
-    axis.set_title(title, fontsize=8)
-    figure.tight_layout()
+    heading = axis.set_title("", fontsize=8)
+    for per_inch in _COLUMNS_PER_INCH:
+        draw_title(heading, title, otherwise, num_columns=round(per_inch * width))
+        figure.tight_layout()
+        box = heading.get_window_extent()
+        if box.x0 >= 0 and box.x1 <= figure.bbox.x1:
+            break
     return figure
 
 
@@ -242,7 +279,9 @@ def picture(figure: Figure) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def write_speech(writer: Any, tag: str, speech: Speech, step: int, max_audio_s: float) -> None:
-    """A sample's sound and mel spectrogram under ``tag`` and ``<tag>/mel`` in TensorBoard; nothing where it is empty.
+    """A sample's sound and mel spectrogram under ``tag`` and ``<tag>/mel`` in TensorBoard.
+
+    Nothing where it is empty, or holds NaN or infinite values.
 
     Args:
         writer: a SummaryWriter.
@@ -253,7 +292,7 @@ def write_speech(writer: Any, tag: str, speech: Speech, step: int, max_audio_s: 
     """
     rate_hz = speech.sample_rate_hz
     wave = audible(speech.waveform, rate_hz, max_audio_s)
-    if not wave.numel():
+    if not wave.numel() or not bool(speech.waveform.isfinite().all()):
         return
 
     writer.add_audio(tag, wave[None], step, sample_rate=rate_hz)

@@ -159,8 +159,8 @@ class Codec(nn.Module, ABC):
             codes [B, T] int64 (0 behind a row's end) and lengths [B]. A clip of 0 samples has 0 codes.
 
         Raises:
-            CodecError: for several codebooks; where the codes are not what was declared: their shape, type, range, or
-                number at the declared frame rate.
+            CodecError: for several codebooks; for a waveform with NaN, or of another scale; where the codes are not
+                what was declared: their shape, type, range, or number at the declared frame rate.
         """
         self.require_one_codebook()
         if waveform.ndim != 2 or num_samples.shape != waveform.shape[:1]:
@@ -172,6 +172,7 @@ class Codec(nn.Module, ABC):
         # What lies behind a clip's end must not reach its codes, and the rest of the batch must not reach its shape.
         inside = valid(num_samples, waveform.shape[1])
         waveform = waveform.float().masked_fill(~inside, 0.0)
+        self._check_input(waveform)
         codes, lengths = self._encode(waveform, num_samples)
         self._check_rows("encode", "codes", codes, lengths, len(waveform))
         self.check_lengths(num_samples, lengths)
@@ -267,6 +268,15 @@ class Codec(nn.Module, ABC):
                     f"{self.frame_rate_hz} codes per second are declared, which makes {want:.1f}; correct the "
                     "declared rates, or the lengths that the codec returns"
                 )
+
+    def _check_input(self, waveform: Tensor) -> None:
+        """See that a waveform is one of audio: finite, of which 1 is full scale."""
+        highest = float(waveform.abs().max()) if waveform.numel() else 0.0
+        if not highest <= MAX_AMPLITUDE:
+            raise CodecError(
+                f"{type(self).__name__}.encode: samples reach {highest:.4g}, and full scale is 1 (up to "
+                f"{MAX_AMPLITUDE:g} is let through); divide 16-bit numbers by 32768, and look for NaN where it is made"
+            )
 
     def _check_rows(
         self, method: str, what: str, values: Tensor, lengths: Tensor, num_rows: int

@@ -115,6 +115,7 @@ class SpeechCounts:
     tokens: float = 0.0
     units: float = 0.0
     speech_s: float = 0.0
+    timed_s: float = 0.0
     expected_s: float = 0.0
     missing_stops: float = 0.0
     empties: float = 0.0
@@ -179,7 +180,9 @@ def speech_counts(
             normaliser_for(row.lang, normalisers).units(without_sounds(row.reference))
         )
         counts.speech_s += speech.duration_s
-        counts.expected_s += row.duration_s
+        if row.duration_s > 0:
+            counts.timed_s += speech.duration_s
+            counts.expected_s += row.duration_s
         counts.missing_stops += not hypothesis.finished
         counts.empties += says_nothing(speech)
         _add_pitch(counts, speech)
@@ -264,7 +267,7 @@ def speech_rates(counts: SpeechCounts) -> dict[str, float]:
     similarity_gap: similarity - held_out_similarity; cosines of two encoders have no common scale, so watch its change.
     judge_failure_rate: answers per sample that could not be judged.
     tokens_per_unit: speech tokens per word of the text (per character where the language has no spaces).
-    duration_ratio: seconds spoken over seconds expected.
+    duration_ratio: seconds spoken over seconds expected, of the rows that expect any.
     missing_stop_rate, empty_rate: samples cut by the length cap; samples that say nothing, be they empty or silent.
     f0_mean_hz, f0_std_semitones: of the voiced frames of a sample, mean over the samples of which `MIN_VOICED_SHARE` or
     more are voiced; NaN where less of all frames is.
@@ -298,7 +301,7 @@ def speech_rates(counts: SpeechCounts) -> dict[str, float]:
         "judge_failure_rate": _ratio(c.failures, c.samples),
         # Of the samples themselves; no judge is needed.
         "tokens_per_unit": _ratio(c.tokens, c.units),
-        "duration_ratio": _ratio(c.speech_s, c.expected_s),
+        "duration_ratio": _ratio(c.timed_s, c.expected_s),
         "missing_stop_rate": _ratio(c.missing_stops, c.samples),
         "empty_rate": _ratio(c.empties, c.samples),
         # The voice.

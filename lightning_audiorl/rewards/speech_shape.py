@@ -213,7 +213,8 @@ class SpeechBounds(Reward):
         weight: factor in the mix.
         name: log key.
         tokens_per_character: fewest and most speech tokens per character of the normalised text, spaces left out.
-        tokens_per_second: fewest and most speech tokens per second of the row's ``duration_s``, the expected length.
+        tokens_per_second: fewest and most speech tokens per second of the row's ``duration_s``, the expected length;
+            a row without one (0) is not held to them.
         normalisers: by language code, in place of the built-in table.
 
     Example:
@@ -265,8 +266,10 @@ class SpeechBounds(Reward):
         text = normaliser.normalise(without_sounds(row.reference))
         num_characters = len(text.replace(" ", ""))
 
-        # Of a text without characters only the expected length counts.
-        spans = [(self.tokens_per_second, row.duration_s)]
+        # Of a text without characters only the expected length counts, and of a row without one only the text.
+        spans: list[tuple[tuple[float, float] | None, float]] = []
+        if row.duration_s > 0:
+            spans.append((self.tokens_per_second, row.duration_s))
         if num_characters:
             spans.append((self.tokens_per_character, num_characters))
 

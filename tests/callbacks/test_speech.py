@@ -228,11 +228,11 @@ def test_best_and_worst_with_what_was_heard() -> None:
 
 
 def test_a_wav_file_is_the_sample_within_full_scale(tmp_path: Path) -> None:
-    wave = torch.tensor([0.5, -2.0, 3.0, math.nan, 0.25])
+    wave = torch.tensor([0.5, -2.0, 3.0, 0.25])
     write_wav(tmp_path / "new" / "a.wav", Speech(wave, RATE_HZ, torch.zeros(1)))
     samples, rate_hz = soundfile.read(tmp_path / "new" / "a.wav")
     assert rate_hz == RATE_HZ
-    assert samples == pytest.approx([0.5, -1.0, 1.0, 0.0, 0.25], abs=1e-4)
+    assert samples == pytest.approx([0.5, -1.0, 1.0, 0.25], abs=1e-4)
     write_wav(tmp_path / "empty.wav", Speech(torch.zeros(0), RATE_HZ, torch.zeros(0)))
     assert len(soundfile.read(tmp_path / "empty.wav")[0]) == 0
     assert audible(wave, RATE_HZ, 2 / RATE_HZ).tolist() == [0.5, -1.0]

@@ -151,6 +151,20 @@ def test_what_an_encoder_does_wrong_is_seen(name: str) -> None:
 
 @pytest.mark.fault(
     "Speech",
+    "a waveform with NaN, or in 16-bit numbers, given to a codec",
+    "an error; it makes no codes of it",
+)
+def test_what_no_codec_can_encode() -> None:
+    num = torch.tensor([3200, 1280])
+    for spoilt in (32767 * torch.ones(2, 3200), torch.full((2, 3200), math.nan)):
+        with pytest.raises(CodecError, match=r"Mine\.encode: samples reach"):
+            Mine(16000, 320).encode(spoilt, num)
+    with pytest.raises(CodecError, match="divide 16-bit numbers by 32768"):
+        Mine(16000, 320).encode((32767 * torch.ones(2, 3200)).to(torch.int16), num)
+
+
+@pytest.mark.fault(
+    "Speech",
     "a codec with a whole hop whose codes per second have no finite fraction (24000 / 1440)",
     "taken, with its hop to the sample",
 )

@@ -191,6 +191,23 @@ def test_a_group_of_silence() -> None:
     assert scores.total.tolist() == [[pytest.approx(worst)] * 3]
 
 
+@pytest.mark.fault(
+    "Speech",
+    "a row that expects no length (duration 0)",
+    "hard bounds hold it to its text alone, and the duration ratio is that of the other rows",
+)
+def test_a_row_without_an_expected_length() -> None:
+    free = said("one two", waveform=tone(150.0, 0.4), num_codes=10, duration_s=0.0)
+    timed = said("one two", waveform=tone(150.0, 0.4), num_codes=10, duration_s=0.4)
+    bounds = SpeechBounds(tokens_per_second=(10, 40), tokens_per_character=(1, 5))
+    assert bounds.score([free, timed]) == [0.0, 0.0]
+    assert SpeechBounds(tokens_per_character=(5, 9)).score([free]) == [-1.0]
+
+    metric = SpeechEvaluation().new()
+    metric.update([free, timed])
+    assert float(metric.compute()["duration_ratio"]) == pytest.approx(1.0)
+
+
 def fooled_once() -> dict[str, Reward]:
     rewards = fooled()
     del rewards["exp"]
