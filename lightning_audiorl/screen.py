@@ -243,6 +243,11 @@ def reworded(mistake: Mistake, options: list[str]) -> str:
     if unknown is not None:
         return f"there is no class '{unknown[1]}'{nearest(unknown[1], class_names())}"
 
+    missing_name = re.match(r"module '([\w.]+)' has no attribute '(\w+)'", reason)
+    if missing_name is not None:
+        near = nearest(missing_name[2], class_names())
+        return f"there is no class '{missing_name[1]}.{missing_name[2]}'{near}"
+
     refused = re.match(
         r"(?:Subcommand '\w+' does not accept option '|unrecognized arguments: --)([\w.+]+)", reason
     )
