@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lightning_audiorl.ops.randomness import key_to_seed
@@ -286,7 +286,10 @@ def merge_lora(model: nn.Module) -> None:
     _part_shared(model, merged)
     model.load_state_dict(merged)
     for module in model.modules():
-        if isinstance(module, PreTrainedModel) and heads_parted(module, module.state_dict()):
+        # What generates text has both an embedding and a head; a codec or an encoder may have neither.
+        if not isinstance(module, GenerationMixin) or not isinstance(module, PreTrainedModel):
+            continue
+        if heads_parted(module, module.state_dict()):
             unties(module.config)
 
 

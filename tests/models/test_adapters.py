@@ -133,7 +133,7 @@ def test_trained_weights_in_half_precision_are_refused(dtype: torch.dtype) -> No
     "refused before the first step; adapters on such weights train, in float32",
 )
 def test_a_fit_in_half_precision_trains_adapters_or_nothing(tmp_path: Path) -> None:
-    for precision, dtype in (("bf16-true", "float32"), ("32-true", "bfloat16")):
+    for precision, dtype in (("32-true", "bfloat16"), ("bf16-true", "float32")):
         policy = make_policy().to(getattr(torch, dtype))
         with pytest.raises(ValueError, match=r"trained tensors are torch\.bfloat16"):
             fit(SFT(policy, num_steps=1), [make_batch()], precision=precision)
