@@ -154,10 +154,10 @@ def test_calibration_against_a_judge(trained: tuple[Token2TextTraining, Path]) -
     said = ["a b", "c", "b c", "c", "a b", "c"]
     samples = []
     for i, (text, words) in enumerate(zip(TEXTS, said, strict=True)):
-        speech = Speech(torch.ones(10), 16000, torch.tensor(codes_of(words)))
+        speech = Speech(torch.randn(10), 16000, torch.tensor(codes_of(words)))
         samples.append(Hypothesis(Utterance(str(i), (), text, 1.0), "", speech=speech))
     samples.append(
-        Hypothesis(samples[0].row, "", speech=Speech(torch.ones(10), 16000, torch.zeros(0).long()))
+        Hypothesis(samples[0].row, "", speech=Speech(torch.randn(10), 16000, torch.zeros(0).long()))
     )
     found = calibration(network, samples, Ear([*said, ""]), num_quantiles=2)
     assert found.num_samples == 6  # one said nothing
