@@ -155,5 +155,5 @@ def _hash(tensor: Tensor) -> str:
     digest = hashlib.sha256(f"{tuple(tensor.shape)}{tensor.dtype}".encode())
     # As bytes: numpy has no bfloat16.
     as_bytes = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-    digest.update(memoryview(as_bytes.numpy()))
+    digest.update(as_bytes.numpy().data)
     return digest.hexdigest()[:32]
