@@ -143,6 +143,11 @@ def listing_a_text(checkpoint: dict[str, Any]) -> None:
     checkpoint["audiorl"] = "none"
 
 
+def recording(**values: Any) -> Callable[[Path], None]:
+    """Other values in the record of the run."""
+    return edited(lambda checkpoint: checkpoint["audiorl"].update(values))
+
+
 CHECKPOINTS: Kinds = {
     **{f"cut at {share:.0%}": cut(share) for share in (0.0, 0.01, 0.3, 0.6, 0.9)},
     "its last byte gone": cut(1.0, 1),
@@ -165,6 +170,15 @@ CHECKPOINTS: Kinds = {
     "no start_hash": without("audiorl", "start_hash"),
     "no start": without("audiorl", "start"),
     "no list": without("audiorl", "tensors"),
+    "a start without a source": recording(start={}),
+    "a start of an unknown kind": recording(start={"source": {"kind": "Tiny"}, "checkpoints": []}),
+    "a start that is gone": recording(start={"source": "./gone", "checkpoints": []}),
+    "a start on a checkpoint that is gone": recording(
+        start={"source": {"kind": "TinyCausalLM"}, "checkpoints": ["./gone.ckpt"]}
+    ),
+    "a number as its list": recording(tensors=3),
+    "hashes as a list": recording(hashes=["a"]),
+    "hashes of nothing": recording(hashes={}),
     "no rl_step": without("audiorl", "rl_step"),
     "no state_dict": without("state_dict"),
     "nothing trained": edited(lambda checkpoint: checkpoint.update(state_dict={})),

@@ -123,7 +123,7 @@ def test_a_damaged_checkpoint_is_refused_and_a_good_one_named(
 @pytest.mark.slow
 @pytest.mark.fault(
     "Starts and checkpoints",
-    "a checkpoint damaged in one of 61 ways, by which a run goes on or is evaluated",
+    "a checkpoint damaged in one of 68 ways, by which a run goes on or is evaluated",
     "it is refused with its path and the last good one beside it, or weights and optimizer are those that were saved",
 )
 @pytest.mark.parametrize("way", ["resume", "validate"])

@@ -15,10 +15,10 @@ from lightning_audiorl import outline
 from lightning_audiorl.models.finetune import Finetune, base_dtypes, inject_lora, merge_lora
 from lightning_audiorl.models.reference import content_hash
 from lightning_audiorl.models.tiny_base import TINY_SPECS, TinySpec
-from lightning_audiorl.weights.adapters import base_of, find_adapter
+from lightning_audiorl.weights.adapters import find_adapter
 from lightning_audiorl.weights.checkpoints import read_checkpoint
-from lightning_audiorl.weights.families import read_config, require_family
-from lightning_audiorl.weights.pretrained import load_pretrained
+from lightning_audiorl.weights.families import first_line, require_family
+from lightning_audiorl.weights.pretrained import config_of, load_pretrained
 from lightning_audiorl.weights.tensors import WeightsError, misfit
 
 
@@ -139,7 +139,7 @@ def read_start(init_from: str | TinySpec) -> Start:
     path = Path(init_from).expanduser()
     if init_from.endswith(".ckpt"):
         # That run's own start, and on top of it what it trained.
-        start = Start.from_record(read_checkpoint(path)["audiorl"]["start"])
+        start = _start_of(read_checkpoint(path), init_from)
         return Start(start.source, [*start.checkpoints, str(path.resolve())])
 
     if path.is_dir():
@@ -155,6 +155,35 @@ def read_start(init_from: str | TinySpec) -> Start:
             f"init_from: no folder {init_from} (a hub id has the form owner/name)"
         )
     return Start(init_from)
+
+
+def _start_of(checkpoint: dict[str, Any], path: str) -> Start:
+    """What the run of a checkpoint began from, seen to be there still.
+
+    Raises:
+        WeightsError: where the checkpoint does not say it.
+        FileNotFoundError: where it is gone.
+    """
+    try:
+        start = Start.from_record(checkpoint["audiorl"]["start"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(
+            f"{path} does not say what its run began from, or names a tiny model of a module that is not imported "
+            f"({first_line(error)})"
+        ) from error
+
+    gone = [place for place in start.checkpoints if not Path(place).is_file()]
+    if isinstance(start.source, str):
+        try:
+            read_start(start.source)
+        except FileNotFoundError:
+            gone.append(start.source)
+    if gone:
+        raise FileNotFoundError(
+            f"{path}: its run began from {gone[0]}, which is not here; put it back, or give an exported folder as "
+            "init_from"
+        )
+    return start
 
 
 @dataclass(frozen=True)
@@ -295,15 +324,13 @@ def _outlined(
         FileNotFoundError: where there is none.
         WeightsError: for that of another family.
     """
-    adapter = find_adapter(source, revision)
-    base = source if adapter is None else base_of(source, adapter)
     try:
-        config = read_config(base, revision if base == source else None)
+        config = config_of(source, revision)
     except OSError as error:
         raise FileNotFoundError(
-            f"plan: no config.json of {base} is here, nor can one be fetched; give a folder that holds it"
+            f"plan: no config.json of {source} is here, nor can one be fetched; give a folder that holds it"
         ) from error
-    require_family(config, model_class, who, base)
+    require_family(config, model_class, who, source)
     config._attn_implementation = "sdpa"
     tokenizer = TokenizerOutline(
         config.get_text_config().vocab_size, getattr(config, "audio_token_id", None)

@@ -21,7 +21,7 @@ from lightning_audiorl.weights.tensors import (
 )
 
 # What every checkpoint of ours says, the first ones too.
-_NEEDED = ("tensors", "start", "start_hash", "rl_step")
+_NEEDED: dict[str, type] = {"tensors": list, "start": dict, "start_hash": str, "rl_step": int}
 
 
 def hashes_of(checkpoint: Mapping[str, Any]) -> dict[str, str]:
@@ -90,16 +90,20 @@ def require_whole(checkpoint: Mapping[str, Any]) -> None:
     if record is None:
         raise WeightsError("is not a checkpoint of this library (no 'audiorl' entry)")
 
-    lacking = [name for name in _NEEDED if not isinstance(record, dict) or name not in record]
-    if not isinstance(checkpoint.get("state_dict"), dict):
+    tensors = checkpoint.get("state_dict")
+    said = record if isinstance(record, dict) else {}
+    lacking = [name for name, kind in _NEEDED.items() if not isinstance(said.get(name), kind)]
+    if not _are_tensors(tensors):
         lacking.append("state_dict")
+    if not isinstance(said.get("hashes", {}), dict):
+        lacking.append("hashes")
     if lacking:
         raise WeightsError(
             f"is not a whole checkpoint of this library (it has no {some_of(lacking)})"
         )
 
-    tensors = checkpoint["state_dict"]
-    listed = set(record["tensors"])
+    assert isinstance(tensors, dict)
+    listed = {str(name) for name in said["tensors"]}
     missing = listed - tensors.keys()
     if missing:
         raise WeightsError(
@@ -112,7 +116,7 @@ def require_whole(checkpoint: Mapping[str, Any]) -> None:
         )
 
     hashed = _hashed(checkpoint)
-    written = record.get("hashes")
+    written = said.get("hashes")
     # Earlier builds wrote none.
     if written is not None:
         found = tensor_hashes(hashed)
@@ -191,6 +195,11 @@ def _advice(file: Path) -> str:
     return f"; the last good one there is {good}"
 
 
+def _are_tensors(found: Any) -> bool:
+    """Whether something is a dictionary of tensors."""
+    return isinstance(found, dict) and all(isinstance(value, Tensor) for value in found.values())
+
+
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """The tensors by name in somebody else's file of weights; no code of it runs.
 
@@ -206,7 +215,6 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         raise WeightsError(
             f"{path}: cut short, damaged, or no file of tensors ({first_line(error)}); copy or download it again"
         ) from error
-    is_named = isinstance(tensors, dict) and all(isinstance(t, Tensor) for t in tensors.values())
-    if not is_named:
+    if not _are_tensors(tensors):
         raise WeightsError(f"{path}: holds no tensors by name; give the weights of a model")
     return tensors

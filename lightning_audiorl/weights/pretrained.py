@@ -36,6 +36,18 @@ _EXTRACTOR_SETTINGS = ("preprocessor_config.json", "processor_config.json")
 _COPY = "copy it from the model that this one was made of"
 
 
+def config_of(source: str, revision: str | None = None) -> Any:
+    """The transformers configuration of a folder or hub id; of an adapter, that of its base.
+
+    Raises:
+        WeightsError: for one that transformers cannot read or does not know, and for an adapter without its base.
+        OSError: where a hub id cannot be reached.
+    """
+    adapter = find_adapter(source, revision)
+    base = source if adapter is None else base_of(source, adapter)
+    return read_config(base, revision if base == source else None)
+
+
 def load_pretrained(
     model_class: Any,
     processor_class: Any,

@@ -62,7 +62,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, d
 
 @pytest.mark.fault(
     "Starts and checkpoints",
-    "a checkpoint damaged in one of 61 ways: cut, flipped bytes, foreign, tensors changed",
+    "a checkpoint damaged in one of 68 ways: cut, flipped bytes, foreign, tensors changed",
     "init_from refuses it in a short error with its path, or loads the very tensors that were saved",
 )
 @pytest.mark.parametrize("kind", CHECKPOINTS)
@@ -102,7 +102,9 @@ def test_a_damaged_folder_is_no_start(
     shutil.copytree(whole, folder)
     FOLDERS[kind](folder)
     found = outcome(lambda: tensors_of(POLICIES[family](str(folder))), tensors, folder)
-    if kind in HARMLESS:
+    # The tokenizers of these two know their special tokens without settings.
+    has_defaults = family != "text_lm" and kind == "tokenizer_config.json without content"
+    if kind in HARMLESS or has_defaults:
         assert found == "equal"
     elif not kind.startswith("header byte"):
         assert found == "refused"

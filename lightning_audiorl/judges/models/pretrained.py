@@ -26,10 +26,9 @@ from lightning_audiorl.types import Decoding, PromptBatch, Utterance
 from lightning_audiorl.weights.families import (
     is_encoder_decoder,
     is_transducer,
-    read_config,
     what_it_is,
 )
-from lightning_audiorl.weights.pretrained import load_pretrained
+from lightning_audiorl.weights.pretrained import config_of, load_pretrained
 from lightning_audiorl.weights.tensors import WeightsError
 
 _log = logging.getLogger(__name__)
@@ -298,8 +297,7 @@ def _require_kind(kind: str, source: str, revision: str | None) -> None:
     Raises:
         WeightsError: saying what it is, and what takes it.
     """
-    config = read_config(source, revision)
-    values = config.to_dict()
+    values = config_of(source, revision).to_dict()
     found = f"TransformersJudge.kind {kind}: {source} holds {what_it_is(values)}"
     if is_transducer(values):
         raise WeightsError(f"{found}: it is a transducer, and there is no kind for transducers")
