@@ -11,6 +11,7 @@ from itertools import chain, product
 
 from torchmetrics import Metric
 
+from lightning_audiorl.checks import check_count
 from lightning_audiorl.engine.rollout import hypotheses
 from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.metrics import SetEvaluation
@@ -37,6 +38,9 @@ class EvalDecoding:
 
     decoding: Decoding = field(default_factory=lambda: Decoding(temperature=0.0))
     num_samples: int = 1
+
+    def __post_init__(self) -> None:
+        check_count("EvalDecoding.num_samples", self.num_samples, at_least=1)
 
 
 class Evaluator:

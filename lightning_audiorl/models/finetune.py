@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from lightning_audiorl.checks import check_count, check_number
 from lightning_audiorl.ops.randomness import key_to_seed
 
 
@@ -60,6 +61,10 @@ class Finetune:
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
+        check_count("Finetune.lm_layers", self.lm_layers)
+        check_count("Finetune.lora_rank", self.lora_rank, at_least=1)
+        check_number("Finetune.lora_alpha", self.lora_alpha, above=0)
+        check_number("Finetune.lora_dropout", self.lora_dropout, at_least=0, below=1)
         if self.lm == "none" and not self.projector and not self.encoder:
             raise ValueError("Finetune: nothing would train; set lm, projector or encoder")
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from itertools import chain, groupby
 from numbers import Real
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -296,7 +296,8 @@ def _number(answer: object) -> float:
     if not isinstance(answer, Real):
         return math.nan
     # Compared before it is a float: a whole number may be too large to become one.
-    return float(answer) if -LARGEST <= answer <= LARGEST else math.nan
+    number: Any = answer
+    return float(number) if -LARGEST <= number <= LARGEST else math.nan
 
 
 def _named(reward: Reward) -> str:
