@@ -102,7 +102,7 @@ class TauSchedule(Schedule):
         super().__post_init__()
         if min(self.ends) <= 0:
             raise ValueError(
-                f"TauSchedule: tau must be above 0 at start and end, got {self.ends}; for hard tokens use straight_through"
+                f"TauSchedule: tau must be above 0 at start and end, got {self.ends}; for hard tokens: straight_through"
             )
 
 
