@@ -13,6 +13,7 @@ from typing import Annotated, Any, NamedTuple
 
 from torch import Tensor
 
+from lightning_audiorl.checks import check_count, check_number
 from lightning_audiorl.fields import Batched, Checked, Counts, PerPrompt, Shape, Shared
 
 
@@ -173,16 +174,14 @@ class Decoding:
     min_cap: int = 16
 
     def __post_init__(self) -> None:
-        draws = self.temperature >= 0 and 0 < self.top_p <= 1 and self.top_k >= 0
-        if not draws:
-            raise ValueError(
-                f"Decoding: want temperature >= 0, 0 < top_p <= 1, top_k >= 0; got temperature={self.temperature}, "
-                f"top_p={self.top_p}, top_k={self.top_k}"
-            )
-        if self.max_new_tokens < 1 or self.min_cap < 1 or (self.tokens_per_second or 0) < 0:
-            raise ValueError(
-                "Decoding: max_new_tokens and min_cap must be >= 1, tokens_per_second >= 0"
-            )
+        check_number("Decoding.temperature", self.temperature, at_least=0)
+        check_number("Decoding.top_p", self.top_p, above=0, at_most=1)
+        check_count("Decoding.top_k", self.top_k)
+
+        check_count("Decoding.max_new_tokens", self.max_new_tokens, at_least=1)
+        check_count("Decoding.min_cap", self.min_cap, at_least=1)
+        if self.tokens_per_second is not None:
+            check_number("Decoding.tokens_per_second", self.tokens_per_second, at_least=0)
 
     def cap(self, duration_s: float, usual: float = 15.0) -> int:
         """Most tokens a completion for ``duration_s`` seconds of audio may have, stop token included.

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 
 from lightning_audiorl.callbacks.outputs import tensorboard_writers
 from lightning_audiorl.callbacks.view import flat_metrics, run_view, validations
+from lightning_audiorl.checks import check_count, check_number
 from lightning_audiorl.metrics import gap_alerts, reward_hacking_alerts
 from lightning_audiorl.metrics.specs import evaluation_spec
 
@@ -97,13 +98,11 @@ class HackingWatch(Callback):
         gap_tolerance: float = 0.05,
         drift_tolerance: float = 0.1,
     ) -> None:
-        if window < 1:
-            raise ValueError(f"HackingWatch.window must be at least 1, got {window}")
-        if min(gap_tolerance, drift_tolerance) < 0:
-            raise ValueError(
-                "HackingWatch: gap_tolerance and drift_tolerance must not be negative; got "
-                f"{gap_tolerance}, {drift_tolerance}"
-            )
+        check_count("HackingWatch.window", window, at_least=1)
+        check_number("HackingWatch.tolerance", tolerance)
+        check_number("HackingWatch.reward_tolerance", reward_tolerance)
+        check_number("HackingWatch.gap_tolerance", gap_tolerance, at_least=0)
+        check_number("HackingWatch.drift_tolerance", drift_tolerance, at_least=0)
 
         self.tolerance = tolerance
         self.reward_tolerance = reward_tolerance

@@ -13,6 +13,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
 from lightning_audiorl.callbacks.view import RunView, run_view
+from lightning_audiorl.checks import check_count, check_number
 from lightning_audiorl.strategies import Phase, PhaseClock, rl_strategy
 
 _SHOWN = {"reward/mean": "reward", "kl": "kl", "loss": "loss"}
@@ -80,6 +81,9 @@ class PhaseProgressBar(ProgressBar):
         width: int = 20,
     ) -> None:
         super().__init__()
+        check_number("PhaseProgressBar.refresh_s", refresh_s, above=0)
+        check_number("PhaseProgressBar.line_every_s", line_every_s, above=0, infinite=True)
+        check_count("PhaseProgressBar.width", width, at_least=1)
         self.refresh_s = refresh_s
         self.line_every_s = line_every_s
         self.width = width

@@ -20,6 +20,7 @@ from lightning_audiorl.callbacks.spoken_samples import (
     write_speech,
 )
 from lightning_audiorl.callbacks.view import RunView, StepView, run_view
+from lightning_audiorl.checks import check_count, check_number
 from lightning_audiorl.text import compared_units, fired_rules, normaliser_for
 from lightning_audiorl.types import Hypothesis, PromptBatch, Scores
 
@@ -112,8 +113,11 @@ class SampleLogger(Callback):
         max_audio_s: float = 30.0,
         num_spoken: int = 3,
     ) -> None:
-        if min(every_n_steps, num_groups, num_rows, max_audio_s, num_spoken) < 0:
-            raise ValueError("SampleLogger: no setting may be negative")
+        check_count("SampleLogger.every_n_steps", every_n_steps)
+        check_count("SampleLogger.num_groups", num_groups)
+        check_count("SampleLogger.num_rows", num_rows)
+        check_number("SampleLogger.max_audio_s", max_audio_s, at_least=0, infinite=True)
+        check_count("SampleLogger.num_spoken", num_spoken)
         self.every_n_steps = every_n_steps
         self.num_groups = num_groups
         self.num_rows = num_rows

@@ -10,6 +10,7 @@ import torch
 from lightning import Callback, LightningModule
 from torch import Tensor
 
+from lightning_audiorl.checks import check_count, check_number
 from lightning_audiorl.codecs.base import valid
 from lightning_audiorl.codecs.network_training import (
     adamw_with_cosine,
@@ -90,10 +91,11 @@ class CodecTraining(LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if num_steps < 1 or lr <= 0 or crop_s <= 0:
-            raise ValueError(
-                f"CodecTraining: want num_steps, lr, crop_s > 0; got {num_steps}, {lr}, {crop_s}"
-            )
+        check_count("CodecTraining.num_steps", num_steps, at_least=1)
+        check_number("CodecTraining.lr", lr, above=0)
+        check_count("CodecTraining.warmup_steps", warmup_steps)
+        check_number("CodecTraining.crop_s", crop_s, above=0)
+        check_number("CodecTraining.squared", squared, at_least=0)
 
         # A codec is frozen everywhere but here.
         self.codec = codec.requires_grad_(True).train()

@@ -7,6 +7,7 @@ own key: see `keyed_uniform`.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -33,7 +34,7 @@ def check_span(where: str, span: tuple[_N, _N], lowest: _N) -> tuple[_N, _N]:
         lowest: the smallest low.
 
     Raises:
-        ValueError: no pair, or not ``lowest <= low <= high``.
+        ValueError: no pair, an infinite high, or not ``lowest <= low <= high``.
 
     Example:
         >>> check_span("NoisePadded.before_s", (3.0, 0.5), 0.0)
@@ -41,7 +42,7 @@ def check_span(where: str, span: tuple[_N, _N], lowest: _N) -> tuple[_N, _N]:
         ...
         ValueError: NoisePadded.before_s: want (low, high) with 0.0 <= low <= high, got (3.0, 0.5)
     """
-    is_span = len(span) == 2 and lowest <= span[0] <= span[1]
+    is_span = len(span) == 2 and lowest <= span[0] <= span[1] < math.inf
     if not is_span:
         raise ValueError(f"{where}: want (low, high) with {lowest} <= low <= high, got {span}")
     return span[0], span[1]

@@ -11,12 +11,14 @@ from itertools import chain, product
 
 from torchmetrics import Metric
 
+from lightning_audiorl.checks import check_count
 from lightning_audiorl.engine.rollout import hypotheses
+from lightning_audiorl.finite import NotFiniteError
 from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.metrics import SetEvaluation
 from lightning_audiorl.models.policy import Policy, SampleKey
 from lightning_audiorl.strategies.phases import Phase
-from lightning_audiorl.types import Decoding, Hypothesis, PromptBatch
+from lightning_audiorl.types import Decoding, Hypothesis, PromptBatch, Rollout
 
 #: Rows of each set whose hypotheses are kept for reports.
 MAX_KEPT_ROWS = 64
@@ -37,6 +39,9 @@ class EvalDecoding:
 
     decoding: Decoding = field(default_factory=lambda: Decoding(temperature=0.0))
     num_samples: int = 1
+
+    def __post_init__(self) -> None:
+        check_count("EvalDecoding.num_samples", self.num_samples, at_least=1)
 
 
 class Evaluator:
@@ -102,6 +107,7 @@ class Evaluator:
             key = SampleKey(seed, 0, f"evaluate/{label}")
             with phase("rollout"):
                 rollout = policy.sample(context, how.num_samples, how.decoding, key)
+            _check_sampled(rollout, batch, name)
 
             with phase("reward"):
                 groups = hypotheses(policy, batch, rollout, context)
@@ -126,6 +132,21 @@ class Evaluator:
         """What the metrics of a set under a decoding are called."""
         main = next(iter(self.decodings))
         return set_name if decoding == main else f"{set_name}/{decoding}"
+
+
+def _check_sampled(rollout: Rollout, batch: PromptBatch, name: str) -> None:
+    """See that the samples came from a distribution: of NaN, some token is always drawn.
+
+    Raises:
+        NotFiniteError: naming the first row.
+    """
+    is_broken = (rollout.keep & ~rollout.log_probs.isfinite()).flatten(1).any(1)
+    if is_broken.any():
+        row = batch.rows[int(is_broken.nonzero()[0])]
+        raise NotFiniteError(
+            f"evaluation set {name!r}, row {row.id!r}: the policy gives tokens no probabilities but NaN, though its "
+            "weights are finite; does it overflow in half precision? Set trainer.precision to bf16-mixed or 32-true"
+        )
 
 
 def flat_metrics(kind: str, results: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

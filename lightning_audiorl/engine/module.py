@@ -124,10 +124,10 @@ class RLModule(EvaluationHooks, LightningModule):
         keep_context: bool = False,
     ) -> None:
         super().__init__()
-        if num_steps < 1:
+        if not 1 <= num_steps < float("inf"):
             raise ValueError(f"num_steps must be at least 1, got {num_steps}")
-        if num_updates < 1 or min(micro_batch_size, max_tokens) < 0 or max_refills < 0:
-            raise ValueError("want num_updates >= 1, batch sizes >= 0 and max_refills >= 0")
+        if log_every_n_steps < 1 or min(micro_batch_size, max_tokens, max_refills) < 0:
+            raise ValueError("want log_every_n_steps >= 1, batch sizes >= 0 and max_refills >= 0")
         check_losses(losses)
 
         # A step has many backward passes, and a checkpoint only the tensors that train.

@@ -12,6 +12,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
+from lightning_audiorl.checks import check_count, check_number
+
 #: This library's own, and further ones by the names that transformers gives them.
 ScheduleName = Literal[
     "constant",
@@ -71,8 +73,14 @@ class Optim:
     max_skipped_updates: int = 3
 
     def __post_init__(self) -> None:
-        if self.lr <= 0 or self.warmup_steps < 0 or self.max_grad_norm < 0:
-            raise ValueError("Optim: want lr > 0, warmup_steps >= 0, max_grad_norm >= 0")
+        check_number("Optim.lr", self.lr, above=0)
+        check_count("Optim.warmup_steps", self.warmup_steps)
+        check_number("Optim.min_lr_ratio", self.min_lr_ratio, at_least=0, at_most=1)
+        check_number("Optim.weight_decay", self.weight_decay, at_least=0)
+        for beta in self.betas:
+            check_number("Optim.betas", beta, at_least=0, below=1)
+        check_number("Optim.max_grad_norm", self.max_grad_norm, at_least=0)
+        check_count("Optim.max_skipped_updates", self.max_skipped_updates)
 
         # An argument that nothing reads would look as if it were in force.
         if self.optimizer is not None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from lightning_audiorl.checks import check_count
 from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.losses.step import RLStep, ScoredRollout
 from lightning_audiorl.models.policy import Context, Policy, SampleKey
@@ -36,14 +37,14 @@ class Sampler:
     batch_size: int = 0
 
     def __post_init__(self) -> None:
+        check_count("group_size", self.group_size)
         if self.group_size < 2:
             raise ValueError(
                 f"group_size must be at least 2, got {self.group_size}: an advantage compares samples"
             )
         if self.decoding.temperature == 0:
             raise ValueError("decoding.temperature is 0: a greedy group has no variance; use 1.0")
-        if self.batch_size < 0:
-            raise ValueError(f"rollout_batch_size: want batch sizes >= 0, got {self.batch_size}")
+        check_count("rollout_batch_size", self.batch_size)
 
     def sample(
         self, policy: Policy, batch: PromptBatch, context: Context, key: SampleKey

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torchaudio.functional import resample
 
+from lightning_audiorl.checks import check_count, check_number
 from lightning_audiorl.judges.silence import SILENCE_DBFS, says_nothing, sound_dbfs
 from lightning_audiorl.types import MAX_AMPLITUDE, Hypothesis, Speech, Utterance
 
@@ -44,12 +45,12 @@ class Judge(nn.Module, Generic[AnswerT]):
         min_duration_s: float = 0.1,
     ) -> None:
         super().__init__()
-        if not name or batch_size < 1 or sample_rate_hz < 1 or min_duration_s < 0:
-            raise ValueError(
-                f"{type(self).__name__}: want a name, batch_size >= 1, sample_rate_hz >= 1 and min_duration_s >= 0; "
-                f"got name={name!r}, batch_size={batch_size}, sample_rate_hz={sample_rate_hz}, "
-                f"min_duration_s={min_duration_s}"
-            )
+        kind = type(self).__name__
+        if not name:
+            raise ValueError(f"{kind}: want a name, got name={name!r}")
+        check_count(f"{kind}.sample_rate_hz", sample_rate_hz, at_least=1)
+        check_count(f"{kind}.batch_size", batch_size, at_least=1)
+        check_number(f"{kind}.min_duration_s", min_duration_s, at_least=0)
         self.name = name
         self.sample_rate_hz = sample_rate_hz
         self.batch_size = batch_size

@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar, Generic, Protocol, TypeVar
 from torch import Tensor, nn
 
 from lightning_audiorl import ops
+from lightning_audiorl.checks import check_count
 from lightning_audiorl.fields import Checked, Shape
 from lightning_audiorl.losses.advantages import GroupAdvantages
 from lightning_audiorl.losses.step import MicroBatch, RLStep
@@ -38,6 +39,11 @@ class LossSettings:
     num_updates: int = 1
     chunk_size: int | None = None
     algorithm: str = "RLModule"
+
+    def __post_init__(self) -> None:
+        check_count(f"{self.algorithm}.num_updates", self.num_updates, at_least=1)
+        if self.chunk_size is not None:
+            check_count(f"{self.algorithm}.chunk_size", self.chunk_size)
 
     def token_log_probs(
         self, context: Context, rollout: Rollout, with_entropy: bool = False

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from lightning_audiorl.checks import check_number
 from lightning_audiorl.ops import Schedule
 
 Gradients = list[Tensor | None]
@@ -114,6 +115,11 @@ class WeightedGradients:
 
     weight: float | Schedule = 1.0
     normalise: bool = False
+
+    def __post_init__(self) -> None:
+        # A schedule has checked its own values.
+        if not isinstance(self.weight, Schedule):
+            check_number("WeightedGradients.weight", self.weight, at_least=0)
 
     def combine(
         self,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_audiorl import ops
+from lightning_audiorl.checks import check_number
 from lightning_audiorl.fields import Shape
 from lightning_audiorl.losses.advantages import GroupAdvantages
 from lightning_audiorl.losses.base import Loss, LossSettings, Prepared, Scorer
@@ -70,8 +71,9 @@ class PolicyGradient(Loss[PreparedPolicyGradient]):
         filters: Sequence[SampleFilter] | None = None,
         reference_sample: ReferenceSample | None = None,
     ) -> None:
-        if beta < 0:
-            raise ValueError(f"PolicyGradient: want beta >= 0, got {beta}")
+        check_number("PolicyGradient.beta", beta, at_least=0)
+        if sampler_cap is not None:
+            check_number("PolicyGradient.sampler_cap", sampler_cap, above=0)
 
         self.objective = objective or ops.GRPO()
         self.beta = beta

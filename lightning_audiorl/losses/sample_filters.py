@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightning_audiorl.checks import check_number
 from lightning_audiorl.ops import masked_mean
 from lightning_audiorl.types import Rollout, Scores
 
@@ -36,6 +37,10 @@ class MeanRewardBetween(SampleFilter):
     low: float = -float("inf")
     high: float = float("inf")
 
+    def __post_init__(self) -> None:
+        check_number("MeanRewardBetween.low", self.low, infinite=True)
+        check_number("MeanRewardBetween.high", self.high, at_least=self.low, infinite=True)
+
     def keep(self, scores: Scores, rollout: Rollout) -> Tensor:
         mean = masked_mean(scores.total, scores.valid, dim=-1)
         return ((mean >= self.low) & (mean <= self.high))[:, None].expand_as(scores.valid)
@@ -54,6 +59,9 @@ class MinRewardSpread(SampleFilter):
     """
 
     spread: float = 1e-6
+
+    def __post_init__(self) -> None:
+        check_number("MinRewardSpread.spread", self.spread, at_least=0)
 
     def keep(self, scores: Scores, rollout: Rollout) -> Tensor:
         # A failed reward is neither the highest nor the lowest.

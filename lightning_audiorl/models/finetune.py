@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from lightning_audiorl.checks import check_count, check_number
 from lightning_audiorl.ops.randomness import key_to_seed
 
 
@@ -67,20 +67,15 @@ class Finetune:
     def __post_init__(self) -> None:
         if self.lm not in ("all", "last", "lora", "none"):
             raise ValueError(f'Finetune.lm={self.lm!r}: expected "all", "last", "lora" or "none"')
+        check_count("Finetune.lm_layers", self.lm_layers)
+        check_count("Finetune.lora_rank", self.lora_rank, at_least=1)
+        check_number("Finetune.lora_alpha", self.lora_alpha, above=0)
+        check_number("Finetune.lora_dropout", self.lora_dropout, at_least=0, below=1)
         if self.lm == "none" and not self.projector and not self.encoder:
             raise ValueError("Finetune: nothing would train; set lm, projector or encoder")
         self._check_lora()
 
     def _check_lora(self) -> None:
-        if self.lora_rank < 1:
-            raise ValueError(f"Finetune.lora_rank={self.lora_rank}: expected at least 1")
-        if not 0 < self.lora_alpha < math.inf:
-            raise ValueError(f"Finetune.lora_alpha={self.lora_alpha}: expected a number above 0")
-        if not 0 <= self.lora_dropout < 1:
-            raise ValueError(
-                f"Finetune.lora_dropout={self.lora_dropout}: expected at least 0 and below 1"
-            )
-
         # A lone string would be read letter by letter.
         targets: Any = self.lora_targets
         if isinstance(targets, str) or not targets or not all(targets):

@@ -12,6 +12,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_audiorl.checks import check_number
 from lightning_audiorl.ops.advantages import AdvantageKind
 from lightning_audiorl.ops.masks import masked, masked_mean
 from lightning_audiorl.ops.reduce import Reduction
@@ -175,6 +176,11 @@ class GRPO(Objective):
     advantage: AdvantageKind = "normalised"
     drop_zero_variance: bool = False
 
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        check_number(f"{name}.clip_low", self.clip_low, at_least=0)
+        check_number(f"{name}.clip_high", self.clip_high, at_least=0, infinite=True)
+
     def _surrogate(self, inputs: _Inputs) -> Surrogate:
         return _clipped(inputs.log_ratio.exp(), inputs, self.clip_low, self.clip_high)
 
@@ -256,6 +262,11 @@ class CISPO(Objective):
     reduction: Reduction = "token_mean"
     advantage: AdvantageKind = "normalised"
     drop_zero_variance: bool = False
+
+    def __post_init__(self) -> None:
+        if self.clip_low is not None:
+            check_number("CISPO.clip_low", self.clip_low, at_least=0)
+        check_number("CISPO.clip_high", self.clip_high, at_least=0, infinite=True)
 
     def _surrogate(self, inputs: _Inputs) -> Surrogate:
         # A ratio is never below 0: a bound there is no bound.

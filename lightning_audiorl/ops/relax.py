@@ -14,6 +14,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from lightning_audiorl.checks import check_count
 from lightning_audiorl.ops.randomness import keyed_generator
 
 RelaxForm = Literal["soft", "straight_through"]
@@ -46,16 +47,15 @@ class Schedule:
 
     def __post_init__(self) -> None:
         name = type(self).__name__
-        if self.kind not in get_args(ScheduleKind) or self.steps < 0:
-            raise ValueError(
-                f"{name}: kind is one of {get_args(ScheduleKind)}, steps >= 0; got {self.kind!r}, {self.steps}"
-            )
+        if self.kind not in get_args(ScheduleKind):
+            raise ValueError(f"{name}: kind is one of {get_args(ScheduleKind)}; got {self.kind!r}")
+        check_count(f"{name}.steps", self.steps)
         if (self.kind == "constant") != (self.end is None):
             raise ValueError(
                 f"{name}: a constant has no end, another kind has one; got {self.kind!r} with end {self.end}"
             )
         if not all(math.isfinite(value) and value >= 0 for value in self.ends):
-            raise ValueError(f"{name}: want finite values >= 0, got {self.ends}")
+            raise ValueError(f"{name}: want finite values >= 0 as start and end, got {self.ends}")
         if self.kind == "exponential" and min(self.ends) <= 0:
             raise ValueError(f"{name}: an exponential schedule never reaches 0; got {self.ends}")
 
@@ -102,7 +102,7 @@ class TauSchedule(Schedule):
         super().__post_init__()
         if min(self.ends) <= 0:
             raise ValueError(
-                f"TauSchedule: tau must be above 0, got {self.ends}; for hard tokens use straight_through"
+                f"TauSchedule: tau must be above 0 at start and end, got {self.ends}; for hard tokens: straight_through"
             )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from lightning_audiorl.checks import check_number
 from lightning_audiorl.rewards.base import Reward, TextReward
 from lightning_audiorl.text.compare import compared, compared_units
 from lightning_audiorl.text.errors import ErrorCounts, count_errors
@@ -105,8 +106,8 @@ class Accuracy(_ErrorReward):
         normalisers: dict[str, Normaliser] | None = None,
     ) -> None:
         super().__init__(weight, name, normalisers)
-        if floor is not None and not floor < 1:
-            raise ValueError(f"Accuracy.floor: expected a number below 1 or None, got {floor}")
+        if floor is not None:
+            check_number("Accuracy.floor", floor, below=1)
         self.floor = floor
         self.range = (-math.inf if floor is None else floor, 1.0)
 

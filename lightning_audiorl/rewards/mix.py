@@ -296,8 +296,8 @@ def _number(answer: object) -> float:
     if not isinstance(answer, Real):
         return math.nan
     # Compared before it is a float: a whole number may be too large to become one.
-    size: Any = abs(answer)
-    return float(answer) if size <= LARGEST else math.nan
+    number: Any = answer
+    return float(number) if -LARGEST <= number <= LARGEST else math.nan
 
 
 def _named(reward: Reward) -> str:

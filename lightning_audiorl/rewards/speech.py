@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from lightning_audiorl.checks import check_number
 from lightning_audiorl.judges.base import AsrJudge, JudgeError, SpeakerEncoder
 from lightning_audiorl.judges.models.quality import QualityPredictor
 from lightning_audiorl.judges.panel import JudgePanel
@@ -157,6 +158,7 @@ class SpeechAccuracy(JudgedReward):
             )
 
         # The other forms have a bound of their own, and never fall below 0.
+        check_number("SpeechAccuracy.floor", floor)
         if not floor < 1 or (form != "linear" and floor != 0):
             raise ValueError(
                 f"SpeechAccuracy.floor: below 1 for the linear form, 0 for the others; got {floor}"

@@ -9,6 +9,7 @@ from statistics import mean, median
 
 from rapidfuzz.distance import Levenshtein
 
+from lightning_audiorl.checks import check_number
 from lightning_audiorl.judges.base import speech_of
 from lightning_audiorl.judges.pitch import pitch_of
 from lightning_audiorl.judges.silence import says_nothing
@@ -165,14 +166,12 @@ class Diversity(Reward):
         full_melody_semitones: float = 6.0,
     ) -> None:
         super().__init__(weight, name)
-        weights_fit = (
-            min(distance_weight, melody_weight) >= 0 and distance_weight + melody_weight > 0
-        )
-        if not weights_fit or full_melody_semitones <= 0:
+        check_number("Diversity.distance_weight", distance_weight, at_least=0)
+        check_number("Diversity.melody_weight", melody_weight, at_least=0)
+        check_number("Diversity.full_melody_semitones", full_melody_semitones, above=0)
+        if distance_weight + melody_weight == 0:
             raise ValueError(
-                "Diversity: want weights >= 0, one of them above 0, and full_melody_semitones > 0; got "
-                f"distance_weight={distance_weight}, melody_weight={melody_weight}, "
-                f"full_melody_semitones={full_melody_semitones}"
+                "Diversity: want weights >= 0, one of them above 0; got distance_weight=0 and melody_weight=0"
             )
 
         self.distance_weight = distance_weight
@@ -246,6 +245,8 @@ class SpeechBounds(Reward):
             "tokens_per_second": tokens_per_second,
         }
         for key, span in spans.items():
+            if span is not None:
+                check_number(f"SpeechBounds.{key}", span[0], at_least=0)
             if span is not None and not 0 <= span[0] <= span[1]:
                 raise ValueError(
                     f"SpeechBounds.{key}: expected (low, high) with 0 <= low <= high, got {span}"

@@ -12,6 +12,7 @@ from lightning.pytorch.strategies import Strategy
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from lightning_audiorl.checks import check_number
 from lightning_audiorl.strategies.ledger import Ledger
 from lightning_audiorl.strategies.parts import NEEDED, Part
 from lightning_audiorl.strategies.phases import Phase
@@ -172,7 +173,10 @@ class PhaseMixin(Strategy):
 
 
 def _bytes(gib: float | None) -> int | None:
-    return None if gib is None else int(gib * 2**30)
+    if gib is None:
+        return None
+    check_number("budget_gb", gib, at_least=0)
+    return int(gib * 2**30)
 
 
 def _detached(state: Any) -> Any:

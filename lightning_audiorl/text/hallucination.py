@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
 
+from lightning_audiorl.checks import check_count, check_number
+
 
 class HallucinationRule(ABC):
     """One rule over units (words, or characters of a language without spaces) of normalised text.
@@ -131,6 +133,10 @@ class RunawayLength(HallucinationRule):
     min_extra: int = 3
     name: ClassVar[str] = "runaway_length"
 
+    def __post_init__(self) -> None:
+        check_number("RunawayLength.max_ratio", self.max_ratio, above=0)
+        check_count("RunawayLength.min_extra", self.min_extra)
+
     def fires(self, reference: list[str], hypothesis: list[str]) -> bool:
         """Whether the hypothesis is too long; never for an empty reference, which is another rule's."""
         if not reference:
@@ -155,6 +161,10 @@ class Truncation(HallucinationRule):
     min_ratio: float = 0.5
     min_missing: int = 2
     name: ClassVar[str] = "truncation"
+
+    def __post_init__(self) -> None:
+        check_number("Truncation.min_ratio", self.min_ratio, at_least=0, at_most=1)
+        check_count("Truncation.min_missing", self.min_missing)
 
     def fires(self, reference: list[str], hypothesis: list[str]) -> bool:
         """Whether the hypothesis is too short."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lightning_audiorl.checks import check_number
 from lightning_audiorl.codecs.base import Codec
 from lightning_audiorl.codecs.network_training import val_set_name
 from lightning_audiorl.judges.training.base import JudgeTraining
@@ -72,6 +73,7 @@ class Token2TextTraining(JudgeTraining):
             seed=seed,
         )
 
+        check_number("Token2TextTraining.head_weight", head_weight)
         if not (0 <= ctc_weight <= 1 and 0 <= replaced < 1 and 0 <= mixed < 1 and head_weight >= 0):
             raise ValueError(
                 "Token2TextTraining: want ctc_weight, replaced and mixed within 0 and 1, head_weight >= 0; got "

@@ -393,8 +393,8 @@ def test_same_seed_same_run_and_another_seed_another() -> None:
     [
         ({"group_size": 1}, "group_size must be at least 2, got 1"),
         ({"decoding": Decoding(temperature=0.0)}, "temperature is 0"),
-        ({"num_updates": 0}, "num_updates >= 1"),
-        ({"beta": -0.1}, "beta >= 0"),
+        ({"num_updates": 0}, "num_updates: want a whole number of at least 1"),
+        ({"beta": -0.1}, "beta: want a finite number at least 0"),
         ({"micro_batch_size": -1}, "batch sizes >= 0"),
         ({"num_steps": 0}, "num_steps must be at least 1, got 0"),
     ],

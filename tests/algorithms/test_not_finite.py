@@ -309,3 +309,26 @@ def test_a_policy_of_nan_is_refused(command: str) -> None:
     with pytest.raises(ArithmeticError, match=r"weights are NaN or infinite, first in policy\."):
         getattr(trainer, command)(module, loader)
     assert module.evaluations == []
+
+
+@pytest.mark.fault(
+    "Numbers that are none",
+    "a policy of finite weights that computes NaN from some row of an evaluation set",
+    "the evaluation ends with an error that names set and row; no figure is made of it",
+)
+def test_an_evaluation_of_nan_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = make_grpo(num_steps=1)
+    sample = module.policy.sample
+
+    def spoilt(*args: Any) -> Any:
+        rollout = sample(*args)
+        log_probs = rollout.log_probs.clone()
+        log_probs[1, 0, 0] = math.nan
+        return replace(rollout, log_probs=log_probs)
+
+    monkeypatch.setattr(module.policy, "sample", spoilt)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    loader: Any = DataLoader([make_batch()], batch_size=None)  # type: ignore[arg-type]
+    with pytest.raises(ArithmeticError, match="evaluation set 'set0', row 'b'"):
+        trainer.validate(module, loader, verbose=False)
+    assert module.evaluations == []

@@ -137,5 +137,5 @@ def test_a_resumed_watch_knows_that_something_is_rewarded() -> None:
 
 
 def test_a_window_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="window must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="window: want a whole number of at least 1, got 0"):
         HackingWatch(window=0)

@@ -8,12 +8,14 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from lightning_audiorl.algorithms import Optim
 from lightning_audiorl.callbacks import Export, RLCheckpoint, RunReport
+from lightning_audiorl.cli import AudioRLCLI
 from lightning_audiorl.rewards import Reward, RewardMix
 from lightning_audiorl.types import Hypothesis
 from tests.algorithms.tiny import Judge, fit, make_grpo, make_policy
@@ -104,3 +106,17 @@ def test_gradients_that_are_never_finite(caplog: pytest.LogCaptureFixture) -> No
     verdict = module.update_watch.verdict()
     assert verdict is not None
     assert "all 2 were skipped, 0 without a gradient, 2 with a loss or gradient" in verdict
+
+
+@pytest.mark.fault(
+    "Numbers that are none",
+    "`audiorl fit` of a run in which no update changed the model",
+    "it ends with an error, after report, checkpoint and export, and not with exit code 0",
+)
+def test_the_command_fails_after_a_run_that_learnt_nothing() -> None:
+    watch = SimpleNamespace(verdict=lambda: "no update changed the model: all 2 were skipped")
+    command: Any = AudioRLCLI.__new__(AudioRLCLI)
+    command.trainer = SimpleNamespace(fit=lambda **_: None, checkpoint_callback=None)
+    command.model = SimpleNamespace(update_watch=watch)
+    with pytest.raises(RuntimeError, match="the run has ended, but no update changed the model"):
+        command.fit()

@@ -197,7 +197,7 @@ def test_some_clips_go_through_the_codec() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_steps": 0}, "want num_steps >= 1"),
+        ({"num_steps": 0}, "num_steps: want a whole number of at least 1"),
         ({"vocoded_probability": 0.7}, "together at most 1"),
         ({"vocoded_mels": (9, 3)}, "vocoded_mels: want 1 <= low <= high"),
     ],

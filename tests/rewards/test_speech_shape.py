@@ -127,7 +127,10 @@ def test_ranges_and_texts_without_speech(reward: Reward) -> None:
             "floor: expected a finite number at most -1",
         ),
         (lambda: Diversity(distance_weight=0.0, melody_weight=0.0), "one of them above 0"),
-        (lambda: Diversity(full_melody_semitones=0.0), "full_melody_semitones > 0"),
+        (
+            lambda: Diversity(full_melody_semitones=0.0),
+            "full_melody_semitones: want a finite number above 0",
+        ),
         (
             lambda: SpeechBounds(tokens_per_second=(3.0, 1.0)),
             r"tokens_per_second: expected \(low, high\)",

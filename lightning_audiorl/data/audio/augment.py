@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torchaudio.transforms import Resample
 
+from lightning_audiorl.checks import check_number
 from lightning_audiorl.data.audio.nonspeech import rms
 from lightning_audiorl.data.draws import between
 from lightning_audiorl.ops.randomness import keyed_generator, keyed_uniform
@@ -87,6 +88,8 @@ class Augment:
     def __post_init__(self) -> None:
         for name in ("speed", "noise_snr_db", "gain_db"):
             low, high = getattr(self, name)
+            check_number(f"Augment.{name}", low)
+            check_number(f"Augment.{name}", high)
             if low > high:
                 raise ValueError(f"Augment.{name}: expected (low, high), got ({low}, {high})")
 

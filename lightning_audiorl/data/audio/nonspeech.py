@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl
 import torch
 from torch import Tensor
 
+from lightning_audiorl.checks import check_number
 from lightning_audiorl.data.draws import between
 from lightning_audiorl.data.manifest.schema import PREFIX
 from lightning_audiorl.data.manifest.source import RowSource, check_index
@@ -208,6 +209,11 @@ class NonSpeech(RowSource):
         level_db: tuple[float, float] = (-50.0, -15.0),
         lang: str = "en",
     ) -> None:
+        check_number("NonSpeech.min_s", min_s)
+        check_number("NonSpeech.max_s", max_s)
+        for level in level_db:
+            check_number("NonSpeech.level_db", level)
+
         has_rows = num_rows >= 1 and bool(kinds)
         has_lengths = 0 < min_s <= max_s
         has_levels = level_db[0] <= level_db[1]

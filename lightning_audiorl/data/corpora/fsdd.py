@@ -16,6 +16,7 @@ from typing import Literal
 
 import soundfile
 
+from lightning_audiorl.checks import check_number
 from lightning_audiorl.data.audio.reading import AudioError
 from lightning_audiorl.data.draws import between, pick, whole
 from lightning_audiorl.data.manifest.source import RowSource, check_index
@@ -194,6 +195,7 @@ class FsddDigits(RowSource):
             )
 
         for name, span in (("gap_s", gap_s), ("edge_s", edge_s)):
+            check_number(f"FsddDigits.{name}", span[1])
             if not 0 <= span[0] <= span[1]:
                 raise ValueError(
                     f"FsddDigits: {name} must be (low, high) with 0 <= low <= high, got {span}"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from lightning_audiorl.checks import check_number
 from lightning_audiorl.data.corpora.speaker_prompts import known_speaker, speech_row, with_sources
 from lightning_audiorl.data.draws import settings_name
 from lightning_audiorl.data.manifest.files import IndexedManifest
@@ -203,6 +204,8 @@ class TextSpeech(RowSource):
         seconds_per_char: float | None = None,
         seed: int = 0,
     ) -> None:
+        if seconds_per_char is not None:
+            check_number("TextSpeech.seconds_per_char", seconds_per_char)
         if prompts_per_text < 1 or (seconds_per_char is not None and seconds_per_char <= 0):
             raise ValueError(
                 f"TextSpeech: want prompts_per_text >= 1, seconds_per_char > 0; got {prompts_per_text=}, "

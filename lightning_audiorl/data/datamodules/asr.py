@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
+from lightning_audiorl.checks import check_count, check_number
 from lightning_audiorl.data.audio.augment import Augment
 from lightning_audiorl.data.audio.bad_rows import OnBadRow, read_row
 from lightning_audiorl.data.audio.reading import AudioCache, read_audio
@@ -151,6 +152,16 @@ class AsrDataModule(LightningDataModule):
         self.pool = pool
         self.max_batch_s = max_batch_s
         self.max_eval_batch_size = max_eval_batch_size
+
+        check_count("AsrDataModule.batch_size", batch_size, at_least=1)
+        check_count("AsrDataModule.pool", pool, at_least=1)
+        check_number("AsrDataModule.max_batch_s", max_batch_s, above=0, infinite=True)
+        check_count("AsrDataModule.max_eval_batch_size", max_eval_batch_size, at_least=1)
+        check_count("AsrDataModule.sample_rate_hz", sample_rate_hz, at_least=1)
+        check_count("AsrDataModule.num_workers", num_workers)
+        check_count("AsrDataModule.cache_bytes", cache_bytes)
+        if max_duration_s is not None:
+            check_number("AsrDataModule.max_duration_s", max_duration_s, above=0, infinite=True)
 
         self.sample_rate_hz = sample_rate_hz
         self.seed = seed

@@ -14,6 +14,7 @@ from typing import Literal
 
 import torch
 
+from lightning_audiorl.checks import check_number
 from lightning_audiorl.data.audio.effects import refuse_effects, source_ids
 from lightning_audiorl.data.draws import between, check_span, seconds, settings_name, whole
 from lightning_audiorl.data.manifest.schema import PREFIX
@@ -283,8 +284,7 @@ class PhraseRepeated(RowSource):
         gap_s: tuple[float, float] = (0.1, 0.3),
         seed: int = 0,
     ) -> None:
-        if max_s <= 0:
-            raise ValueError(f"PhraseRepeated: want max_s > 0, got {max_s}")
+        check_number("PhraseRepeated.max_s", max_s, above=0, infinite=True)
 
         self.source = source
         self.max_s = max_s

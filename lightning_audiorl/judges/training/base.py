@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torchaudio.functional import resample
 
+from lightning_audiorl.checks import check_count, check_number
 from lightning_audiorl.codecs.base import Codec
 from lightning_audiorl.codecs.network_training import (
     adamw_with_cosine,
@@ -64,11 +65,16 @@ class JudgeTraining(LightningModule, ABC):
     ) -> None:
         super().__init__()
         shares = (vocoded_probability, codec_probability)
-        shares_fit = min(shares) >= 0 and sum(shares) <= 1
-        if num_steps < 1 or lr <= 0 or not shares_fit:
+        shares_fit = all(share >= 0 for share in shares) and sum(shares) <= 1
+        name = type(self).__name__
+        check_count(f"{name}.num_steps", num_steps, at_least=1)
+        check_number(f"{name}.lr", lr, above=0)
+        check_count(f"{name}.warmup_steps", warmup_steps)
+        check_number(f"{name}.clip_norm", clip_norm, above=0, infinite=True)
+        if not shares_fit:
             raise ValueError(
-                f"{type(self).__name__}: want num_steps >= 1, lr > 0, and vocoded_probability and codec_probability at "
-                f"least 0 and together at most 1; got {num_steps}, {lr}, {shares}"
+                f"{name}: want vocoded_probability and codec_probability at least 0 and together at most 1; got "
+                f"{shares}"
             )
         if not 1 <= vocoded_mels[0] <= vocoded_mels[1]:
             raise ValueError(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_audiorl.checks import check_number
 from lightning_audiorl.codecs.network_training import val_set_name
 from lightning_audiorl.judges.models.speakers import SpeakerNetwork
 from lightning_audiorl.judges.training.base import JudgeTraining
@@ -79,6 +80,8 @@ class SpeakerTraining(JudgeTraining):
         **kwargs: Any,
     ) -> None:
         super().__init__(network, num_steps, **kwargs)
+        check_number("SpeakerTraining.margin", margin, at_least=0)
+        check_number("SpeakerTraining.scale", scale, above=0)
         if len(set(speakers)) < 2 or len(set(speakers)) != len(speakers):
             raise ValueError(
                 f"SpeakerTraining.speakers: want two or more names, each once; got {list(speakers)}"

@@ -13,6 +13,7 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from lightning_audiorl.checks import check_count, check_number
 from lightning_audiorl.fields import Checked, Shape
 from lightning_audiorl.ops import Advantages, masked_mean
 from lightning_audiorl.types import Rollout, Scores, Utterance
@@ -62,6 +63,9 @@ class PositiveAdvantage(DiffroFilter):
     threshold: float = 0.0
     needs_rewards: ClassVar[bool] = True
 
+    def __post_init__(self) -> None:
+        check_number("PositiveAdvantage.threshold", self.threshold)
+
     def keep(self, candidates: Candidates) -> Tensor:
         return candidates.advantages.used & (candidates.advantages.values > self.threshold)
 
@@ -72,6 +76,9 @@ class RewardVariance(DiffroFilter):
 
     min_std: float = 1e-3
     needs_rewards: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_number("RewardVariance.min_std", self.min_std, at_least=0)
 
     def keep(self, candidates: Candidates) -> Tensor:
         total = candidates.scores.total
@@ -103,6 +110,7 @@ class LengthRange(DiffroFilter):
     unit: Literal["codes", "characters", "median"] = "codes"
 
     def __post_init__(self) -> None:
+        check_number("LengthRange.low", self.low)
         if not 0 <= self.low <= self.high or self.unit not in ("codes", "characters", "median"):
             raise ValueError(
                 f"LengthRange: want 0 <= low <= high and a unit of codes, characters or median; got {self.low}, "
@@ -132,10 +140,8 @@ class NoRepetition(DiffroFilter):
     max_run: int = 16
 
     def __post_init__(self) -> None:
-        if min(self.max_period, self.max_run) < 1:
-            raise ValueError(
-                f"NoRepetition: want max_period and max_run >= 1, got {self.max_period}, {self.max_run}"
-            )
+        check_count("NoRepetition.max_period", self.max_period, at_least=1)
+        check_count("NoRepetition.max_run", self.max_run, at_least=1)
 
     def keep(self, candidates: Candidates) -> Tensor:
         codes = candidates.codes

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_audiorl import ops
+from lightning_audiorl.checks import check_number
 from lightning_audiorl.fields import Shape
 from lightning_audiorl.losses.base import Loss, LossSettings, Prepared, ReferenceStates, Scorer
 from lightning_audiorl.losses.diffro.filters import Candidates, DiffroFilter
@@ -86,8 +87,7 @@ class DiffROLoss(Loss[PreparedDiffRO]):
         filters: Sequence[DiffroFilter] | None = None,
         beta: float = 0.1,
     ) -> None:
-        if beta < 0:
-            raise ValueError(f"DiffROLoss: want beta >= 0, got {beta}")
+        check_number("DiffROLoss.beta", beta, at_least=0)
 
         self.differentiable = differentiable
         self.relaxation = relaxation or Relaxation()

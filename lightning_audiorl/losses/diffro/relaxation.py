@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_audiorl import ops
+from lightning_audiorl.checks import check_count
 from lightning_audiorl.models.policy import SpeechPolicy
 from lightning_audiorl.ops.logprobs import scaled_logits
 
@@ -45,17 +46,13 @@ class Relaxation:
 
     def __post_init__(self) -> None:
         known = self.form in ("soft", "straight_through") and self.noise in ("posterior", "fresh")
-        if (
-            not known
-            or self.stop not in ("relaxed", "excluded")
-            or self.num_draws < 1
-            or self.unrolled < 0
-        ):
+        if not known or self.stop not in ("relaxed", "excluded"):
             raise ValueError(
-                "Relaxation: form is soft or straight_through, noise posterior or fresh, stop relaxed or excluded, "
-                f"num_draws >= 1, unrolled >= 0; got {self.form!r}, {self.noise!r}, {self.stop!r}, {self.num_draws}, "
-                f"{self.unrolled}"
+                "Relaxation: form is soft or straight_through, noise posterior or fresh, stop relaxed or excluded; got "
+                f"{self.form!r}, {self.noise!r}, {self.stop!r}"
             )
+        check_count("Relaxation.num_draws", self.num_draws, at_least=1)
+        check_count("Relaxation.unrolled", self.unrolled)
 
     @property
     def keeps_values(self) -> bool:

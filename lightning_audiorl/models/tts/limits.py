@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from lightning_audiorl.checks import check_number
 from lightning_audiorl.types import PromptBatch, Utterance
 
 
@@ -39,6 +40,8 @@ class SpeechLimits:
     codec_batch_size: int = 32
 
     def __post_init__(self) -> None:
+        check_number("SpeechLimits.tokens_per_char", self.tokens_per_char)
+        check_number("SpeechLimits.min_prompt_dbfs", self.min_prompt_dbfs, infinite=True)
         if self.tokens_per_char < 0 or min(self.min_cap, self.codec_batch_size) < 1:
             raise ValueError(
                 "SpeechLimits: want tokens_per_char >= 0, min_cap >= 1, codec_batch_size >= 1; got "

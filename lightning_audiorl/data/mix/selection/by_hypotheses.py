@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import ClassVar, Literal
 
+from lightning_audiorl.checks import check_number
 from lightning_audiorl.data.mix.selection.base import (
     Candidate,
     SubsetBuilder,
@@ -191,6 +192,7 @@ class Learnable(SubsetBuilder):
     ) -> None:
         super().__init__(num_rows)
 
+        check_number("Learnable.max_error_rate", max_error_rate)
         if not 0 <= low < high <= 1 or max_error_rate < 0 or min_samples < 2:
             raise ValueError(
                 "Learnable: want 0 <= low < high <= 1, max_error_rate >= 0, min_samples >= 2; got "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from lightning_audiorl.checks import check_number
 from lightning_audiorl.data.mix.selection.base import Candidate, SubsetBuilder, Verdict, kind_of
 from lightning_audiorl.types import Utterance
 
@@ -55,8 +56,7 @@ class RandomControl(SubsetBuilder):
                 "RandomControl: give num_rows, or like (which takes that subset's number of rows); got "
                 f"{num_rows=}, {like=}"
             )
-        if not bin_s > 0:
-            raise ValueError(f"RandomControl: want bin_s > 0 seconds, got {bin_s}")
+        check_number("RandomControl.bin_s", bin_s, above=0)
 
         self.like = like
         self.bin_s = bin_s
@@ -114,6 +114,9 @@ class Length(SubsetBuilder):
         self, num_rows: int | None = None, min_s: float = 20.0, max_s: float | None = None
     ) -> None:
         super().__init__(num_rows)
+        check_number("Length.min_s", min_s)
+        if max_s is not None:
+            check_number("Length.max_s", max_s, infinite=True)
         if min_s < 0 or (max_s is not None and max_s <= min_s):
             raise ValueError(
                 f"Length: want 0 <= min_s < max_s, in seconds; got min_s={min_s}, max_s={max_s}"

@@ -8,6 +8,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from statistics import fmean, median
 from typing import ClassVar
 
+from lightning_audiorl.checks import check_number
 from lightning_audiorl.data.hypotheses.schema import Sample
 from lightning_audiorl.data.mix.selection.base import Candidate, SubsetBuilder, Verdict
 from lightning_audiorl.data.mix.selection.hypothesis_choice import (
@@ -89,6 +90,7 @@ class PassRate(SampleRule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_number("PassRate.max_cer", self.max_cer)
         if not 0 <= self.low < self.high <= 1 or self.max_cer < 0:
             raise ValueError(
                 f"PassRate: want 0 <= low < high <= 1, max_cer >= 0; got low={self.low}, high={self.high}, "
