@@ -53,8 +53,8 @@ _replace = os.replace
 #: Of every algorithm; each run saves and is evaluated every second step.
 POINTS = {
     "in the first evaluation": Point(_EVALUATE, step=0, after=True),
-    "in an update": Point("engine.update:Updater.step", nth=6, after=True),
-    "in the middle of a checkpoint's write": Point(_WRITE, nth=4, half=5000),
+    "in an update": Point("engine.update:Updater.clip_and_step", nth=5, after=True),
+    "in the middle of a checkpoint's write": Point(_WRITE, nth=3, half=5000),
     "while a checkpoint is published": Point("os:replace", step=None, nth=5),
     "between two names of a checkpoint": Point(_PUBLISH, nth=4, after=True),
     "between a checkpoint and its evaluation": Point(_BEGUN, step=2),
@@ -116,7 +116,9 @@ def settings(folder: Path, algorithm: str, name: str) -> dict[str, Any]:
 
     config["trainer"] |= {"default_root_dir": str(folder / name / "run"), "val_check_interval": 2}
     config["trainer"].pop("logger")
-    config["checkpoint"] = {"every_n_steps": 2, "keep": 2, "monitor": monitor}
+    # Where the error rises a best by the lowest would be the start: there would be none.
+    mode = "max" if algorithm == "GRPODiffRO" else "min"
+    config["checkpoint"] = {"every_n_steps": 2, "keep": 2, "monitor": monitor, "mode": mode}
     config["hacking_watch"] = {"tolerance": 0.0, "window": 2}
     return config | {"report": {"enabled": True}, "export": {"enabled": True, "best": True}}
 
