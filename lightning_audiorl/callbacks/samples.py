@@ -35,7 +35,7 @@ def rules_of(hypothesis: Hypothesis) -> str:
     """
     row = hypothesis.row
     reference, units = compared_units(row.text, hypothesis.text, normaliser_for(row.lang))
-    return ", ".join(fired_rules(reference, units))
+    return ", ".join(fired_rules(reference, units, lang=row.lang))
 
 
 def best_and_worst(scores: Scores, num_groups: int) -> list[tuple[int, int, int]]:

@@ -331,7 +331,7 @@ def _sample(
         normaliser = normaliser_for(row.lang)
         reference = row.text if speech is None else without_sounds(row.reference)
         errors = count_errors(*compared(reference, text, normaliser), normaliser.unit)
-        rules = tuple(fired_rules(*compared_units(reference, text, normaliser)))
+        rules = tuple(fired_rules(*compared_units(reference, text, normaliser), lang=row.lang))
         found = count_keywords(reference, text, keywords, normaliser)
 
     return Sample(

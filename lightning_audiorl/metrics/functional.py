@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 import jiwer
 
 from lightning_audiorl.text.compare import compared
+from lightning_audiorl.text.hallucination import is_respelled
 from lightning_audiorl.text.keywords import keyword_units
 from lightning_audiorl.text.normalise import Normaliser, Unit, normaliser_for, split_units
 from lightning_audiorl.types import Hypothesis
@@ -274,6 +275,9 @@ def utterance_counts(
     vocabulary = keyword_units((*keywords, *row.keywords), normaliser)
     keyword_hits, reference_keywords, hypothesis_keywords = aligned_keywords(alignment, vocabulary)
 
+    # Kana for characters have no hit, yet nothing of them is invented.
+    respelled = is_respelled(row.lang, alignment.reference, alignment.hypothesis)
+
     nonspeech = not reference
     return UtteranceCounts(
         utterances=1,
@@ -289,7 +293,7 @@ def utterance_counts(
         character_errors=characters.errors,
         # The utterance as a whole.
         exact=reference == text,
-        hallucinated=is_hallucination(alignment),
+        hallucinated=is_hallucination(alignment) and not respelled,
         loops=is_loop(alignment),
         unfinished=not hypothesis.finished,
         # Keywords, as multisets.

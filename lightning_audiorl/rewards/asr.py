@@ -339,7 +339,7 @@ class Hallucination(TextReward):
     def score_one(self, hypothesis: Hypothesis) -> float:
         normaliser = self.normaliser(hypothesis)
         reference, units = compared_units(hypothesis.row.text, hypothesis.text, normaliser)
-        return -1.0 if fired_rules(reference, units, self.rules) else 0.0
+        return -1.0 if fired_rules(reference, units, self.rules, hypothesis.row.lang) else 0.0
 
 
 class Keyword(TextReward):

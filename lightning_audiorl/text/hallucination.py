@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import ClassVar
 
 from lightning_audiorl.checks import check_count, check_number
+from lightning_audiorl.languages import WITHOUT_SPACES, language_of
 
 
 class HallucinationRule(ABC):
@@ -33,6 +34,16 @@ class HallucinationRule(ABC):
     @abstractmethod
     def fires(self, reference: list[str], hypothesis: list[str]) -> bool:
         """Whether the rule finds a hallucination."""
+
+    def fires_in(self, lang: str, reference: list[str], hypothesis: list[str]) -> bool:
+        """`fires` for a row of a language, which some rules know the writing of.
+
+        Args:
+            lang: any code or name of it; "" where it is not known.
+            reference: units of the normalised reference.
+            hypothesis: units of the normalised hypothesis.
+        """
+        return self.fires(reference, hypothesis)
 
 
 def longest_runs(units: list[str], n: int) -> dict[tuple[str, ...], int]:
@@ -114,6 +125,57 @@ class Loop(HallucinationRule):
         return False
 
 
+@lru_cache(maxsize=65536)
+def script_of(char: str) -> str:
+    """Unicode script of a letter by its name ("LATIN", "CJK", ...); "" for anything but a letter.
+
+    Example:
+        >>> script_of("a"), script_of("我"), script_of("7")
+        ('LATIN', 'CJK', '')
+    """
+    # The names of modifier letters (Lm), such as 々 and ー, do not begin with a script.
+    if unicodedata.category(char) not in ("Lu", "Ll", "Lt", "Lo"):
+        return ""
+    return unicodedata.name(char, "").partition(" ")[0]
+
+
+def said_lengths(lang: str, reference: list[str], hypothesis: list[str]) -> tuple[int, int]:
+    """Units of both, as long as they are said: in Japanese a character that the other side spells in kana is three.
+
+    Example:
+        >>> said_lengths("ja", list("三十"), list("さんじゅう")), said_lengths("zh", list("三十"), list("三"))
+        ((6, 5), (2, 1))
+    """
+    length = len(reference)
+    other_length = len(hypothesis)
+    if language_of(lang) == "ja":
+        characters = sum(script_of(char) == "CJK" for char in "".join(reference))
+        others = sum(script_of(char) == "CJK" for char in "".join(hypothesis))
+        # Readings of a character have up to three kana.
+        length += 2 * max(characters - others, 0)
+        other_length += 2 * max(others - characters, 0)
+    return length, other_length
+
+
+def is_respelled(lang: str, reference: list[str], hypothesis: list[str]) -> bool:
+    """Whether one side may be the other in kana: Japanese characters alone beside kana alone, of a length that fits.
+
+    Example:
+        >>> is_respelled("ja", list("三十"), list("さんじゅう")), is_respelled("zh", list("三十"), list("さんじゅう"))
+        (True, False)
+    """
+    if language_of(lang) != "ja":
+        return False
+    sides = [
+        {script_of(char) for char in "".join(units)} - {""} for units in (reference, hypothesis)
+    ]
+    kana = [bool(side) and side <= {"HIRAGANA", "KATAKANA"} for side in sides]
+    characters = [side == {"CJK"} for side in sides]
+    if not ((characters[0] and kana[1]) or (kana[0] and characters[1])):
+        return False
+    return not RunawayLength().fires_in(lang, reference, hypothesis)
+
+
 @dataclass(frozen=True)
 class RunawayLength(HallucinationRule):
     """The hypothesis is more than ``max_ratio`` times as long as a non-empty reference, by ``min_extra`` units or more.
@@ -141,8 +203,16 @@ class RunawayLength(HallucinationRule):
         """Whether the hypothesis is too long; never for an empty reference, which is another rule's."""
         if not reference:
             return False
-        is_long = len(hypothesis) > self.max_ratio * len(reference)
-        return is_long and len(hypothesis) - len(reference) >= self.min_extra
+        return self._too_long(len(reference), len(hypothesis))
+
+    def fires_in(self, lang: str, reference: list[str], hypothesis: list[str]) -> bool:
+        """As `fires`; in Japanese, characters of one side that the other spells in kana count as long as their kana."""
+        lengths = said_lengths(lang, reference, hypothesis)
+        return bool(reference) and self._too_long(*lengths)
+
+    def _too_long(self, length: int, hypothesis_length: int) -> bool:
+        is_long = hypothesis_length > self.max_ratio * length
+        return is_long and hypothesis_length - length >= self.min_extra
 
 
 @dataclass(frozen=True)
@@ -168,8 +238,15 @@ class Truncation(HallucinationRule):
 
     def fires(self, reference: list[str], hypothesis: list[str]) -> bool:
         """Whether the hypothesis is too short."""
-        is_short = len(hypothesis) < self.min_ratio * len(reference)
-        return is_short and len(reference) - len(hypothesis) >= self.min_missing
+        return self._too_short(len(reference), len(hypothesis))
+
+    def fires_in(self, lang: str, reference: list[str], hypothesis: list[str]) -> bool:
+        """As `fires`; in Japanese, characters of one side that the other spells in kana count as long as their kana."""
+        return self._too_short(*said_lengths(lang, reference, hypothesis))
+
+    def _too_short(self, length: int, hypothesis_length: int) -> bool:
+        is_short = hypothesis_length < self.min_ratio * length
+        return is_short and length - hypothesis_length >= self.min_missing
 
 
 @dataclass(frozen=True)
@@ -188,20 +265,6 @@ class TextForSilence(HallucinationRule):
         return not reference and bool(hypothesis)
 
 
-@lru_cache(maxsize=65536)
-def script_of(char: str) -> str:
-    """Unicode script of a letter by its name ("LATIN", "CJK", ...); "" for anything but a letter.
-
-    Example:
-        >>> script_of("a"), script_of("我"), script_of("7")
-        ('LATIN', 'CJK', '')
-    """
-    # The names of modifier letters (Lm), such as 々 and ー, do not begin with a script.
-    if unicodedata.category(char) not in ("Lu", "Ll", "Lt", "Lo"):
-        return ""
-    return unicodedata.name(char, "").partition(" ")[0]
-
-
 def scripts_of(units: list[str]) -> set[str]:
     """Scripts of all letters in ``units``; text with kana may hold Chinese characters and either kana.
 
@@ -215,11 +278,25 @@ def scripts_of(units: list[str]) -> set[str]:
     return scripts
 
 
+# Scripts that a language is written in side by side.
+_SCRIPTS_OF: dict[str, frozenset[str]] = {
+    "ja": frozenset(("HIRAGANA", "KATAKANA", "CJK")),
+    "ko": frozenset(("HANGUL", "CJK")),
+    "pa": frozenset(("GURMUKHI", "ARABIC")),
+    "mn": frozenset(("CYRILLIC", "MONGOLIAN")),
+    **dict.fromkeys(("sr", "bs", "uz", "kk", "tk", "tt"), frozenset(("CYRILLIC", "LATIN"))),
+    **dict.fromkeys(("az", "ku"), frozenset(("CYRILLIC", "LATIN", "ARABIC"))),
+    "ms": frozenset(("LATIN", "ARABIC")),
+}
+
+
 @dataclass(frozen=True)
 class OtherScript(HallucinationRule):
     """``min_letters`` or more letters of a script that the reference does not use, as when text was translated.
 
-    A reference without letters (empty, or digits alone) says nothing about the script: the rule does not fire.
+    A reference without letters (empty, or digits alone) says nothing about the script: the rule does not fire. Scripts
+    that a language is written in side by side are one: kana and kanji, Hangul and hanja, Cyrillic and Latin in Serbian.
+    In languages without spaces Latin letters are a name, unless there is nothing else.
 
     Example:
         >>> OtherScript().fires(["guten", "tag"], ["добрый", "день"])
@@ -234,11 +311,22 @@ class OtherScript(HallucinationRule):
 
     def fires(self, reference: list[str], hypothesis: list[str]) -> bool:
         """Whether the hypothesis has letters of a script that the reference lacks."""
+        return self.fires_in("", reference, hypothesis)
+
+    def fires_in(self, lang: str, reference: list[str], hypothesis: list[str]) -> bool:
+        """Whether it has letters of a script that neither the reference nor its language has."""
         known = scripts_of(reference)
         if not known:
             return False
 
+        code = language_of(lang)
+        together = _SCRIPTS_OF.get(code, frozenset())
+        if known & together:
+            known |= together
+
         scripts = [script_of(char) for char in "".join(hypothesis)]
+        if code in WITHOUT_SPACES and known.intersection(scripts):
+            known.add("LATIN")
         num_foreign = sum(script != "" and script not in known for script in scripts)
         return num_foreign >= self.min_letters
 
@@ -253,7 +341,10 @@ DEFAULT_RULES: tuple[HallucinationRule, ...] = (
 
 
 def fired_rules(
-    reference: list[str], hypothesis: list[str], rules: Sequence[HallucinationRule] = DEFAULT_RULES
+    reference: list[str],
+    hypothesis: list[str],
+    rules: Sequence[HallucinationRule] = DEFAULT_RULES,
+    lang: str = "",
 ) -> list[str]:
     """Names of the rules that find a hallucination.
 
@@ -265,5 +356,6 @@ def fired_rules(
         reference: units of the normalised reference (``Normaliser.units``).
         hypothesis: units of the normalised hypothesis.
         rules: which rules to ask, in this order.
+        lang: of the row, any code or name; "" where it is not known.
     """
-    return [rule.name for rule in rules if rule.fires(reference, hypothesis)]
+    return [rule.name for rule in rules if rule.fires_in(lang, reference, hypothesis)]

@@ -183,9 +183,15 @@ class SpeechLMPolicy(CausalLMPolicy[SpeechContext], SpeechPolicy[SpeechContext])
 
     def _prompt_ids(self, row: Utterance, prompt_codes: list[int]) -> list[int]:
         prompt_text = row.extra.get("prompt_text") or ""
+        # Named only where there is one: a template of one's own may know none.
+        how = {"instruction": str(row.extra["instruction"])} if row.extra.get("instruction") else {}
         try:
             ids = self.template.prompt_ids(
-                self.tokenizer, row.text, str(prompt_text) if prompt_codes else "", prompt_codes
+                self.tokenizer,
+                row.text,
+                str(prompt_text) if prompt_codes else "",
+                prompt_codes,
+                **how,
             )
         except ValueError as error:
             raise ValueError(f"row {row.id!r}: {error}") from error

@@ -60,6 +60,7 @@ class SpeechTemplate(ABC):
         text: str,
         prompt_text: str = "",
         prompt_codes: Sequence[int] = (),
+        instruction: str = "",
     ) -> list[int]:
         """Token ids up to the place where speech begins.
 
@@ -68,6 +69,7 @@ class SpeechTemplate(ABC):
             text: to be spoken.
             prompt_text: transcript of the speaker prompt.
             prompt_codes: the speaker prompt in codes; without any the model chooses the voice.
+            instruction: how to speak, for templates that know such; "" gives none.
 
         Raises:
             ValueError: for text that is empty, outside the vocabulary or with control tokens in it; for a speaker
@@ -79,8 +81,17 @@ class SpeechTemplate(ABC):
             )
         if prompt_text.strip() and not len(prompt_codes):
             raise ValueError(f"the speaker prompt has a text ({prompt_text!r}) but no audio")
-        return self._prompt_ids(
+        ids = self._prompt_ids(
             tokenizer, text, prompt_text, self._code_ids(tokenizer, prompt_codes)
+        )
+        return self._instructed(tokenizer, ids, instruction) if instruction.strip() else ids
+
+    def _instructed(
+        self, tokenizer: PreTrainedTokenizerBase, ids: list[int], instruction: str
+    ) -> list[int]:
+        """``ids`` with an instruction; ValueError where the format has no place for one."""
+        raise ValueError(
+            f"{type(self).__name__} has no place for an instruction; take the field `instruction` out of the row"
         )
 
     @abstractmethod
@@ -272,7 +283,7 @@ class NeuTTSTemplate(SpeechTemplate):
 
     Args:
         phonemise: turns a text into IPA with stress and punctuation, as espeak's ``en-us`` voice does; None where the
-            manifest's texts are phonemes already.
+            manifest's texts are phonemes already, whose rows then have ``spoken_text``: what judges are to hear.
     """
 
     speech_token = "<|speech_{}|>"
@@ -304,7 +315,8 @@ class CosyVoice2Template(SpeechTemplate):
     """The language model of CosyVoice 2 converted to Hugging Face layout, its speech vocabulary appended to Qwen2's.
 
     ``<|sos|>prompt text, text<|task_id|><|s_..|>...``; any of three tokens ends speech, the first one in training.
-    Prompt text and text are tokenised apart, as the model's own inference does.
+    Prompt text and text are tokenised apart, as the model's own inference does. An instruction stands before them, as
+    ``<|sos|>instruction<|endofprompt|>prompt text, text...``.
     Source: the conversion in repository FunAudioLLM/CosyVoice (examples/grpo/cosyvoice2), arXiv 2412.10117.
     """
 
@@ -322,3 +334,10 @@ class CosyVoice2Template(SpeechTemplate):
             token_id(tokenizer, "<|task_id|>"),
             *prompt_ids,
         ]
+
+    def _instructed(
+        self, tokenizer: PreTrainedTokenizerBase, ids: list[int], instruction: str
+    ) -> list[int]:
+        start, *others = ids
+        end = token_id(tokenizer, "<|endofprompt|>")
+        return [start, *text_ids(tokenizer, instruction), end, *others]
