@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from torch import Tensor
 
@@ -36,6 +36,18 @@ class Segment:
     gap_s: float = 0.0
 
 
+class Origin(NamedTuple):
+    """Where a row was read, for messages about what is found later.
+
+    Args:
+        where: "file, line 3".
+        skip: whether it may be left out where its audio turns out to be bad.
+    """
+
+    where: str
+    skip: bool = False
+
+
 @dataclass(frozen=True)
 class Utterance:
     """One manifest row: what is spoken in a stretch of audio. No audio in it yet.
@@ -55,6 +67,7 @@ class Utterance:
         keywords: words of special value in this row (reward R3).
         effects: what is done to the joined audio, in order, such as ``telephone`` (see ``data/audio/effects.py``).
         extra: every other field of the manifest row, kept as it was.
+        origin: line of a manifest; None of rows that are made. No part of what a row is: rows of other lines are equal.
     """
 
     id: str
@@ -66,6 +79,7 @@ class Utterance:
     keywords: tuple[str, ...] = ()
     effects: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
+    origin: Origin | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -91,6 +105,7 @@ class PromptBatch(Batched):
         rows: B manifest rows; ``rows[i].id`` keys every random draw made for clip i.
         target_waveform, target_num_samples: shaped alike, recordings of the texts where there are any, for supervised
             training of speech synthesis.
+        bad_rows: draws that other rows replace, because their audio is bad: how many, by what is wrong.
     """
 
     waveform: Annotated[Tensor, Shape("B S", pad="S", lengths="num_samples")]
@@ -101,6 +116,7 @@ class PromptBatch(Batched):
         Tensor | None, Shape("B S_target", pad="S_target", lengths="target_num_samples")
     ] = None
     target_num_samples: Annotated[Tensor | None, Shape("B")] = None
+    bad_rows: Counts = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -135,7 +135,11 @@ ROOMS = {
         "types ops data.draws data.manifest data.audio data.transforms",
         "torch torchaudio soundfile numpy espeakng_loader",
     ),
-    "data.hypotheses": Room("hypotheses as JSON lines, read and written", "types text", "numpy"),
+    "data.hypotheses": Room(
+        "hypotheses as JSON lines, read and written",
+        "types text data.manifest.json_lines",
+        "numpy",
+    ),
     "data.mix.selection": Room(
         "rules that choose the rows of a subset",
         "types ops text data.manifest data.audio data.corpora data.hypotheses",

@@ -9,6 +9,7 @@ from torch import nn
 
 from lightning_audiorl.engine import EvalDecoding, Optim, RLModule
 from lightning_audiorl.engine.distributed import equal_passes
+from lightning_audiorl.engine.rollout import data_metrics
 from lightning_audiorl.judges.base import Judge
 from lightning_audiorl.losses import CrossEntropy, MicroBatch, Prepared
 from lightning_audiorl.metrics import SetEvaluation
@@ -77,6 +78,7 @@ class SFT(RLModule):
         )
         with self.phase("update"):
             metrics |= updater.clip_and_step()
+        metrics |= data_metrics(batch)
 
         self.show_progress(metrics)
         self.finish_step(metrics, weight=len(batch))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightning import Callback, Trainer
 from lightning.pytorch.utilities import rank_zero_only
@@ -13,6 +13,7 @@ from torch import nn
 
 from lightning_audiorl.callbacks.prediction_progress import PredictionProgress
 from lightning_audiorl.callbacks.spoken_samples import write_wav
+from lightning_audiorl.data.audio.bad_rows import OnBadRow
 from lightning_audiorl.data.datamodules.asr import AsrDataModule
 from lightning_audiorl.data.datamodules.predict import PredictionData
 from lightning_audiorl.data.datamodules.tts import TtsDataModule, speech_source
@@ -102,6 +103,7 @@ def predict(
     overwrite: bool = False,
     trainer: dict[str, Any] | None = None,
     speech: SpeechPrediction | None = None,
+    on_bad_row: Literal["error", "skip"] = "error",
 ) -> None:
     """Decode rows with one or more models and write their hypotheses, one JSON line per row and model.
 
@@ -123,6 +125,8 @@ def predict(
         overwrite: start afresh where ``out`` was made, or begun, with something else.
         trainer: arguments of Lightning's Trainer, such as accelerator, devices, strategy, precision.
         speech: the judges of models that speak; None for models that write.
+        on_bad_row: error stops at a row that cannot be used, or whose audio cannot; skip leaves such rows out and
+            counts them. All audio is then read once before the first row is decoded.
     """
     if not models:
         raise ValueError(
@@ -133,7 +137,16 @@ def predict(
         "sampled": EvalDecoding(Decoding(temperature=1.0), 4),
     }
     keywords = keywords or []
-    source = _source(speech_source(rows) if speech is not None else rows, limit_rows)
+    loader = _loader(
+        speech,
+        sample_rate_hz=sample_rate_hz,
+        max_batch_s=max_batch_s,
+        max_eval_batch_size=max_batch_size,
+        num_workers=num_workers,
+        on_bad_row=on_bad_row,
+    )
+    source = _source(rows, limit_rows, speech is not None, on_bad_row)
+    source = loader.usable(source, "predict")
     survey = survey_rows(source)
 
     # All that the lines depend on. A file that was begun with something else is not gone on with.
@@ -152,13 +165,6 @@ def predict(
         parts.check()
 
     if overwrite or not parts.is_complete:
-        loader = _loader(
-            speech,
-            sample_rate_hz=sample_rate_hz,
-            max_batch_s=max_batch_s,
-            max_eval_batch_size=max_batch_size,
-            num_workers=num_workers,
-        )
         judges = None
         folder = None
         if speech is not None:
@@ -186,9 +192,16 @@ def _finish(parts: HypothesisParts, survey: RowsSurvey) -> None:
     print(summary(parts.out, survey.units))
 
 
-def _source(rows: RowSource | str, limit_rows: int | None) -> RowSource:
+def _source(
+    rows: RowSource | str, limit_rows: int | None, speaks: bool, on_bad_row: OnBadRow
+) -> RowSource:
     """The first ``limit_rows`` rows."""
-    source = ManifestRows(rows, allow_empty_text=True) if isinstance(rows, str) else rows
+    if speaks:
+        source = speech_source(rows, on_bad_row)
+    elif isinstance(rows, str):
+        source = ManifestRows(rows, allow_empty_text=True, on_bad_row=on_bad_row)
+    else:
+        source = rows
     if limit_rows is not None and limit_rows < 1:
         raise ValueError(f"predict: limit_rows must be at least 1, got {limit_rows}")
     if limit_rows is None or limit_rows >= len(source):

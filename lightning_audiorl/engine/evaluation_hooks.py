@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from lightning import Trainer
 
+from lightning_audiorl.engine.coverage import count_left_out, say_limits
 from lightning_audiorl.engine.evaluator import Evaluator, flat_metrics
 from lightning_audiorl.metrics.specs import is_monitored
 from lightning_audiorl.models.policy import Policy
@@ -65,6 +66,9 @@ class EvaluationHooks:
 
     def _finish_evaluation(self: EvaluatedModule, kind: str) -> None:
         results = self.evaluator.compute()
+        datamodule = getattr(self.trainer, "datamodule", None)
+        count_left_out(results, kind, getattr(datamodule, "num_bad_rows", {}))
+        say_limits(self.trainer, kind, self.evaluator.num_rows, self.evaluator.said)
         self.clock.reset()
         self.evaluations.append({"rl_step": self.rl_step, "kind": kind, "results": results})
 

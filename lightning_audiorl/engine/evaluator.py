@@ -55,12 +55,17 @@ class Evaluator:
         self.evaluation = evaluation
         self.panel = panel
         self.set_names: list[str] = []
+        #: Rows of each set that this rank has evaluated.
+        self.num_rows: dict[str, int] = {}
+        #: What was said of each set's rows.
+        self.said: dict[str, str] = {}
         self.last_hypotheses: dict[str, list[list[Hypothesis]]] = {}
         self._metrics: dict[tuple[str, str], Metric] = {}
 
     def begin(self, set_names: Sequence[str]) -> None:
         """Begin the metrics of every set anew."""
         self.set_names = list(set_names)
+        self.num_rows = dict.fromkeys(set_names, 0)
         self.last_hypotheses = {name: [] for name in set_names}
         self._metrics = {}
         for name, decoding in product(set_names, self.decodings):
@@ -76,6 +81,7 @@ class Evaluator:
     ) -> None:
         """Encode one batch of the set number ``set_index`` once, and decode and measure it under every decoding."""
         name = self.set_names[set_index]
+        self.num_rows[name] += len(batch)
         start = time.perf_counter()
         with phase("encode"):
             context = policy.encode(batch)

@@ -109,7 +109,20 @@ def rollout_metrics(step: RLStep) -> dict[str, float]:
         "unfinished_share": 1 - float(rollout.finished.float().mean()),
     }
     metrics |= {f"dropped/{name}": float(count) for name, count in step.dropped.items()}
-    return metrics | step.refill
+    return metrics | step.refill | data_metrics(step.batch)
+
+
+def data_metrics(batch: PromptBatch) -> dict[str, float]:
+    """How many draws of a batch were replaced because their audio is bad; nothing where none was.
+
+    Example:
+        >>> batch = PromptBatch(torch.zeros(0, 8), torch.zeros(0), 8000, (), bad_rows={"a.wav: holds no samples": 2})
+        >>> data_metrics(batch)
+        {'skipped_rows': 2.0}
+    """
+    if not batch.bad_rows:
+        return {}
+    return {"skipped_rows": float(sum(batch.bad_rows.values()))}
 
 
 def reward_metrics(step: RLStep) -> dict[str, float]:

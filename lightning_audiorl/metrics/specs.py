@@ -325,6 +325,7 @@ TRAINING = (
     MetricSpec("dropped/*", reduce="sum"),
     MetricSpec("reward_failures/*", reduce="sum"),
     MetricSpec("refill/*", reduce="sum"),
+    MetricSpec("skipped_rows", reduce="sum"),
     # Times and sizes: every rank waits for the slowest, and the fullest device is the one that overflows.
     MetricSpec("seconds/*", reduce="max"),
     MetricSpec("peak_mib/*", reduce="max"),
@@ -332,8 +333,13 @@ TRAINING = (
     MetricSpec("moving/*", reduce="max"),
 )
 
+#: Rows of a set that are in no metric of it, because their audio is bad.
+_SKIPPED_ROWS = MetricSpec(
+    "skipped_rows", None, Format("left out", digits=0), bars=None, watch=None, monitor=False
+)
+
 #: By name, of all evaluation sets.
-EVALUATION_METRICS = SpecTable()
+EVALUATION_METRICS = SpecTable([_SKIPPED_ROWS])
 #: By log key, of an RL step.
 STEP_METRICS = SpecTable(TRAINING)
 

@@ -22,7 +22,7 @@ def key_to_seed(*key: int | str) -> int:
     text = "".join(f"{len(str(part))}:{part}" for part in key)
 
     # Python's own `hash` of a text differs from process to process.
-    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     # torch takes seeds of a signed 64-bit integer.
     return int.from_bytes(digest, "big") >> 1
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning_audiorl.data.audio.effects import refuse_effects, source_ids
 from lightning_audiorl.data.manifest.files import IndexedManifest
-from lightning_audiorl.data.manifest.source import RowSource, check_index
+from lightning_audiorl.data.manifest.source import RowSource, check_index, joined_origin
 from lightning_audiorl.data.manifest.targets import PROMPT_TEXT, TARGET, target_field
 from lightning_audiorl.ops.randomness import keyed_uniform
 from lightning_audiorl.types import Segment, Utterance
@@ -59,6 +59,7 @@ def speech_row(
         keywords=row.keywords,
         effects=() if prompt is None else prompt.effects,
         extra=extra,
+        origin=joined_origin(row, prompt),
     )
 
 

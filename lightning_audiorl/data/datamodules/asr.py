@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -14,7 +15,13 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
 from lightning_audiorl.data.audio.augment import Augment
+from lightning_audiorl.data.audio.bad_rows import OnBadRow, read_row
 from lightning_audiorl.data.audio.reading import AudioCache, read_audio
+from lightning_audiorl.data.datamodules.bad_rows import (
+    first_usable,
+    say_left_out,
+    without_bad_rows,
+)
 from lightning_audiorl.data.datamodules.batching import (
     Draw,
     MixEntry,
@@ -96,6 +103,15 @@ class AsrDataModule(LightningDataModule):
         on_too_long: error names a row that is too long or too short; skip leaves such rows out and counts them.
         cache_bytes: memory for decoded short clips, per process.
         min_duration_s: shortest clip; None is what the policy takes, no limit where it does not say.
+        on_bad_row: error stops where the audio of a row cannot be used (cut, empty, NaN, offset or duration beyond
+            the file), with manifest, line and field; skip counts such rows. Lines of manifests that are given by
+            their paths are treated alike. A manifest with ``on_bad_row: skip`` of its own has its rows skipped either
+            way. In training another row of the source takes the place of a bad one, the same in every run with this
+            seed; the audio of evaluation sets is then read once before the first batch, and bad rows are left out.
+
+    Attributes:
+        bad_rows: draws of the training mix that were replaced in this process, by what is wrong with them.
+        num_bad_rows: rows left out of evaluation sets for their audio, by set name.
 
     Raises:
         ValueError: a limit that is no number above 0, or limits between which no clip fits.
@@ -119,6 +135,7 @@ class AsrDataModule(LightningDataModule):
         on_too_long: Literal["error", "skip"] = "error",
         cache_bytes: int = 256 * 2**20,
         min_duration_s: float | None = None,
+        on_bad_row: OnBadRow = "error",
     ) -> None:
         super().__init__()
         self.train = train
@@ -139,11 +156,14 @@ class AsrDataModule(LightningDataModule):
         self.min_duration_s = min_duration_s
         self.max_duration_s = max_duration_s
         self.on_too_long = on_too_long
+        self.on_bad_row = on_bad_row
 
         self.cache = AudioCache(cache_bytes)
         #: Rows left out for their length, by set name ("train/0" is the first subset).
         self.num_too_long: dict[str, int] = {}
         self.num_too_short: dict[str, int] = {}
+        self.bad_rows: Counter[str] = Counter()
+        self.num_bad_rows: dict[str, int] = {}
         self._position = Position()
         # By the names that `rows` takes.
         self._sources: dict[str, RowSource] = {}
@@ -186,9 +206,23 @@ class AsrDataModule(LightningDataModule):
                 raise KeyError(f"no data set {name!r}; {kind} has {', '.join(sets) or 'none'}")
 
             source = sets[key]
-            rows = ManifestRows(source) if isinstance(source, str) else source
-            self._sources[name] = self._limit(rows, name, lazily=kind == "train")
+            if isinstance(source, str):
+                source = ManifestRows(source, on_bad_row=self.on_bad_row)
+            rows = self._limit(source, name, lazily=kind == "train")
+            if kind != "train":
+                rows = self.usable(rows, name)
+            self._sources[name] = rows
         return self._sources[name]
+
+    def usable(self, rows: RowSource, name: str) -> RowSource:
+        """``rows`` without those whose audio is bad, where they may be skipped; they are counted in ``num_bad_rows``.
+
+        Raises:
+            AudioError: no row is left.
+        """
+        usable, problems = without_bad_rows(rows, name, self._read, self.on_bad_row)
+        self.num_bad_rows[name] = len(problems)
+        return usable
 
     def _sets(self, kind: str) -> Mapping[str, RowSource | str]:
         """The sets of one kind; none of a kind that does not exist."""
@@ -238,7 +272,9 @@ class AsrDataModule(LightningDataModule):
         # Every rank makes the same draws, so no row is drawn on two of them.
         draws = refill_draws(self._mix(), num_prompts * num_ranks, self.seed, step, attempt)
         first = rank * num_prompts
-        return self._train_batch(draws[first : first + num_prompts], step)
+        batch = self._train_batch(draws[first : first + num_prompts], step)
+        self._note(batch)
+        return batch
 
     def val_dataloader(self) -> list[DataLoader[PromptBatch]]:
         return [self._eval_loader(f"val/{name}") for name in self.val]
@@ -286,33 +322,69 @@ class AsrDataModule(LightningDataModule):
         return DataLoader(EvalStream(batches, build), batch_size=None, num_workers=self.num_workers)
 
     def load(self, rows: Sequence[Utterance]) -> PromptBatch:
-        """Read the audio of ``rows`` as it is: one batch."""
-        waves = [read_audio(row, self.sample_rate_hz, self.cache) for row in rows]
-        return collate(rows, waves, self.sample_rate_hz)
+        """Read the audio of ``rows`` as it is: one batch.
+
+        Raises:
+            AudioError: audio that cannot be used; names manifest, line, field and file.
+        """
+        return self._batch(rows, [self._checked(row) for row in rows])
+
+    def _checked(self, row: Utterance) -> Any:
+        """What `_read` makes of a row; `BadRow` where that fails."""
+        return read_row(row, self._read, self.on_bad_row)
+
+    def _read(self, row: Utterance) -> Any:
+        """What a batch needs of a row: its [num_samples]."""
+        return read_audio(row, self.sample_rate_hz, self.cache)
+
+    def _batch(self, rows: Sequence[Utterance], read: Sequence[Any]) -> PromptBatch:
+        """One batch of rows and what was read of each."""
+        return collate(rows, read, self.sample_rate_hz)
 
     def _train_batch(self, draws: list[Draw], step: int) -> PromptBatch:
         rows: list[Utterance] = []
-        waves: list[Tensor] = []
+        read: list[Any] = []
+        bad_rows: Counter[str] = Counter()
         for draw in draws:
-            row, row_id = self._drawn(draw)
-            # Read before it gets its new id, so that errors name the row as the source has it.
-            wave = read_audio(row, self.sample_rate_hz, self.cache)
-            row = replace(row, id=row_id)
+            num_rows = len(self.rows(self._set_of(draw)))
+            (row, audio), problems = first_usable(draw, num_rows, self.seed, self._read_draw)
+            bad_rows.update(problems)
 
             if self.augment is not None:
-                wave = self.augment.apply(wave, self.seed, step, row.id)
-                row = replace(row, duration_s=len(wave) / self.sample_rate_hz)
+                audio = self.augment.apply(audio, self.seed, step, row.id)
+                row = replace(row, duration_s=len(audio) / self.sample_rate_hz)
 
             rows.append(row)
-            waves.append(wave)
-        return collate(rows, waves, self.sample_rate_hz)
+            read.append(audio)
+        return replace(self._batch(rows, read), bad_rows=dict(bad_rows))
+
+    def _read_draw(self, draw: Draw) -> tuple[Utterance, Any]:
+        """The row of a draw with the id that it has in the batch, and what was read of it."""
+        row, row_id = self._drawn(draw)
+        # Read before it gets its new id, so that errors name the row as the source has it.
+        audio = self._checked(row)
+        return replace(row, id=row_id), audio
+
+    def on_before_batch_transfer(self, batch: PromptBatch, dataloader_idx: int) -> PromptBatch:
+        """Count the bad rows of a batch, which a loader process may have met."""
+        self._note(batch)
+        return batch
+
+    def _note(self, batch: PromptBatch) -> None:
+        new = [problem for problem in batch.bad_rows if problem not in self.bad_rows]
+        say_left_out("training mix", new, before=len(self.bad_rows))
+        self.bad_rows.update(batch.bad_rows)
 
     def _drawn(self, draw: Draw) -> tuple[Utterance, str]:
         """The row of a draw, as its source has it, and the id that it has in the batch."""
+        name = self._set_of(draw)
+        row = self.rows(name)[draw.row]
+        self._limits.check(row, name)
+        return row, f"{row.id}@{name.removeprefix('train/')}.{draw.epoch}"
+
+    def _set_of(self, draw: Draw) -> str:
         label = list(self._train_sets())[draw.source]
-        row = self.rows(f"train/{label}")[draw.row]
-        self._limits.check(row, f"train/{label}")
-        return row, f"{row.id}@{label}.{draw.epoch}"
+        return f"train/{label}"
 
     @property
     def _limits(self) -> LengthLimits:

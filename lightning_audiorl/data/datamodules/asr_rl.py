@@ -117,10 +117,19 @@ class AsrRLDataModule(AsrDataModule):
         kinds = {"val": self.val, "test": self.test, "forbid": self.forbid}
         for kind, sets in kinds.items():
             for name, source in sets.items():
-                kept_out[f"{kind}/{name}"] = _all_rows(source)
-        return MixPlan(self.subsets, kept_out, self.cache_dir, self.seed, self.content_cache)
+                kept_out[f"{kind}/{name}"] = self._all_rows(source, f"{kind}/{name}")
+        return MixPlan(
+            self.subsets,
+            kept_out,
+            self.cache_dir,
+            self.seed,
+            self.content_cache,
+            self.on_bad_row,
+        )
 
-
-def _all_rows(source: RowSource | str) -> Sequence[Utterance]:
-    """The rows, without checks of theirs that only training on them would need."""
-    return IndexedManifest(source, allow_empty_text=True) if isinstance(source, str) else source
+    def _all_rows(self, source: RowSource | str, name: str) -> Sequence[Utterance]:
+        """The rows, without checks of theirs that only training on them would need."""
+        if isinstance(source, str):
+            source = IndexedManifest(source, allow_empty_text=True, on_bad_row=self.on_bad_row)
+        # What is not evaluated needs not be kept out, and cannot be.
+        return self.usable(source, name)

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_audiorl.data.audio.bad_rows import OnBadRow, field_names
 from lightning_audiorl.data.audio.reading import read_audio
 from lightning_audiorl.data.corpora.texts import check_charset
 from lightning_audiorl.data.datamodules.asr import AsrDataModule, Subset, collate
 from lightning_audiorl.data.datamodules.asr_rl import AsrRLDataModule
-from lightning_audiorl.data.datamodules.batching import Draw
 from lightning_audiorl.data.draws import check_span
 from lightning_audiorl.data.manifest.source import RowSource
 from lightning_audiorl.data.manifest.targets import target_segments
@@ -62,27 +62,29 @@ class TtsDataModule(AsrDataModule):
             self.train = [Subset(self.train)]
         if self.train is not None:
             self.train = [
-                replace(subset, source=speech_source(subset.source)) for subset in self.train
+                replace(subset, source=speech_source(subset.source, self.on_bad_row))
+                for subset in self.train
             ]
-        self.val = speech_sources(self.val)
-        self.test = speech_sources(self.test)
-        self.predict = speech_sources(self.predict)
+        self.val = speech_sources(self.val, self.on_bad_row)
+        self.test = speech_sources(self.test, self.on_bad_row)
+        self.predict = speech_sources(self.predict, self.on_bad_row)
 
-    def load(self, rows: Sequence[Utterance]) -> PromptBatch:
-        """Prompts and recordings of ``rows``: one batch.
-
-        Raises:
-            AudioError: audio that cannot be read; a prompt that is too short, too long or silent; names row and file.
-            ValueError: a text outside the charset; a ``target`` that is none.
-        """
+    def _read(self, row: Utterance) -> tuple[Tensor, Tensor]:
+        """Prompt and recording of a row, [num_samples] each."""
         if self.charset is not None:
-            for row in rows:
-                check_charset(row.text, self.charset, f"row {row.id!r}")
+            check_charset(row.text, self.charset, f"row {row.id!r}")
 
-        prompts = [self._prompt(row) for row in rows]
+        with field_names(duration="prompt_duration"):
+            prompt = self._prompt(row)
+        with field_names(audio_filepath="target", offset="target", duration="target"):
+            target = self._target(row)
+        return prompt, target
+
+    def _batch(self, rows: Sequence[Utterance], read: Sequence[Any]) -> PromptBatch:
+        prompts = [prompt for prompt, _ in read]
         batch = collate(rows, prompts, self.sample_rate_hz)
 
-        targets = [self._target(row) for row in rows]
+        targets = [target for _, target in read]
         if not any(target.numel() for target in targets):
             return batch
 
@@ -90,13 +92,6 @@ class TtsDataModule(AsrDataModule):
         return replace(
             batch, target_waveform=recordings.waveform, target_num_samples=recordings.num_samples
         )
-
-    def _train_batch(self, draws: list[Draw], step: int) -> PromptBatch:
-        # Read before the rows get their new ids, so that errors name them as their source has them.
-        drawn = [self._drawn(draw) for draw in draws]
-        batch = self.load([row for row, _ in drawn])
-        renamed = [replace(row, id=row_id) for row, row_id in drawn]
-        return replace(batch, rows=tuple(renamed))
 
     def _prompt(self, row: Utterance) -> Tensor:
         """[num_samples] of the speaker prompt; none where the row has no prompt."""
@@ -144,19 +139,21 @@ class TtsRLDataModule(AsrRLDataModule, TtsDataModule):
         content_cache: str | None = None,
         **settings: Any,
     ) -> None:
+        on_bad_row: OnBadRow = settings.get("on_bad_row", "error")
         of_speech: dict[str, RLSubset] = {}
         for name, subset in subsets.items():
-            of_speech[name] = replace(subset, source=speech_source(subset.source))
-        super().__init__(
-            of_speech, speech_sources(forbid or {}), cache_dir, content_cache, **settings
-        )
+            of_speech[name] = replace(subset, source=speech_source(subset.source, on_bad_row))
+        forbidden = speech_sources(forbid or {}, on_bad_row)
+        super().__init__(of_speech, forbidden, cache_dir, content_cache, **settings)
 
 
-def speech_source(source: RowSource | str) -> RowSource:
+def speech_source(source: RowSource | str, on_bad_row: OnBadRow = "error") -> RowSource:
     """Rows as they are; the rows of a `SpeechManifest` where its path is given."""
-    return SpeechManifest(source) if isinstance(source, str) else source
+    return SpeechManifest(source, on_bad_row) if isinstance(source, str) else source
 
 
-def speech_sources(sets: dict[str, RowSource | str]) -> dict[str, RowSource | str]:
+def speech_sources(
+    sets: dict[str, RowSource | str], on_bad_row: OnBadRow = "error"
+) -> dict[str, RowSource | str]:
     """`speech_source` of each named set."""
-    return {name: speech_source(source) for name, source in sets.items()}
+    return {name: speech_source(source, on_bad_row) for name, source in sets.items()}

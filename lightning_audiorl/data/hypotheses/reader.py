@@ -62,7 +62,7 @@ def row_fingerprint(row: Utterance) -> str:
 
     # With its length in front, no text can be taken for two fields.
     content = "".join(f"{len(field)}:{field}" for field in fields)
-    return blake2b(content.encode(), digest_size=8).hexdigest()
+    return blake2b(content.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 def _segment_fields(segment: Segment) -> str:
@@ -75,7 +75,7 @@ def _segment_fields(segment: Segment) -> str:
 
 def id_key(row_id: str) -> int:
     """8 bytes of a hash, for ids of any length. Two ids may share a key: compare the ids, too."""
-    digest = blake2b(row_id.encode(), digest_size=8).digest()
+    digest = blake2b(row_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
 
 

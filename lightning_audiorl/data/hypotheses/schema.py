@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from lightning_audiorl.data.manifest.json_lines import JsonLineError, read_object, show
 from lightning_audiorl.text import ErrorCounts, KeywordCounts
 
 
@@ -159,14 +160,6 @@ def _sample_to_json(sample: Sample) -> dict[str, Any]:
     return fields
 
 
-def _show(value: Any) -> str:
-    """A value as errors quote it, with its type, at most 60 characters of it."""
-    text = json.dumps(value, ensure_ascii=False)
-    if len(text) > 60:
-        text = f"{text[:57]}..."
-    return f"{type(value).__name__} {text}"
-
-
 #: Fields of a line and of a sample, and what JSON must hold there.
 _LINE = {
     "id": str,
@@ -199,13 +192,13 @@ _EXPECTED = {
 def _checked(values: Any, kinds: dict[str, type], place: str) -> dict[str, Any]:
     """``values`` itself, an object that has all the fields of ``kinds``."""
     if type(values) is not dict:
-        raise LineError(place or "(whole line)", f"expected an object {{...}}, got {_show(values)}")
+        raise LineError(place or "(whole line)", f"expected an object {{...}}, got {show(values)}")
     # Nearly all of a file's samples have just these fields; only others are looked at field by field.
     if {name: type(value) for name, value in values.items()} != kinds:
         for name, kind in kinds.items():
             value = values.get(name)
             if type(value) is not kind and not (kind is float and type(value) is int):
-                found = f"got {_show(value)}" if name in values else "it is missing"
+                found = f"got {show(value)}" if name in values else "it is missing"
                 raise LineError(
                     f"{place}.{name}".lstrip("."), f"expected {_EXPECTED[kind]}, {found}"
                 )
@@ -215,7 +208,7 @@ def _checked(values: Any, kinds: dict[str, type], place: str) -> dict[str, Any]:
 def _items(values: list[Any], kinds: list[type], expected: str, place: str) -> list[Any]:
     """``values`` itself, a list of these kinds."""
     if [type(value) for value in values] != kinds:
-        raise LineError(place, f"expected a list of {expected}, got {_show(values)}")
+        raise LineError(place, f"expected a list of {expected}, got {show(values)}")
     return values
 
 
@@ -232,7 +225,7 @@ def _sample(values: Any, number: int) -> Sample:
         text=fields["text"],
         decoding=fields["decoding"],
         sample=fields["sample"],
-        log_prob=float(fields["log_prob"]),
+        log_prob=_number(fields["log_prob"], f"{place}.log_prob"),
         num_tokens=fields["num_tokens"],
         finished=fields["finished"],
         errors=ErrorCounts(*errors),
@@ -250,9 +243,9 @@ def _speech(values: Any, place: str) -> SpeechSample:
 
     fields = _checked(values, dict.fromkeys(numbers, float), place)
     for name in numbers:
-        if not math.isfinite(fields[name]):
+        if not math.isfinite(_number(fields[name], f"{place}.{name}")):
             raise LineError(
-                f"{place}.{name}", f"expected a finite number or null, got {_show(fields[name])}"
+                f"{place}.{name}", f"expected a finite number or null, got {show(fields[name])}"
             )
 
     return SpeechSample(
@@ -269,9 +262,10 @@ def parse_line(line: bytes | str) -> Predicted:
         LineError: naming the field and what is wrong with it.
     """
     try:
-        values = json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise LineError("(whole line)", f"is not JSON in UTF-8 ({error})") from error
+        # A model may have written what no manifest may hold.
+        values = read_object(line, any_text=True)
+    except JsonLineError as error:
+        raise LineError(error.field, error.problem) from error
 
     fields = _checked(values, _LINE, "")
     return Predicted(
@@ -280,8 +274,16 @@ def parse_line(line: bytes | str) -> Predicted:
         reference=fields["reference"],
         fingerprint=fields["fingerprint"],
         samples=tuple(_sample(sample, number) for number, sample in enumerate(fields["samples"])),
-        seconds=float(fields["seconds"]),
+        seconds=_number(fields["seconds"], "seconds"),
     )
+
+
+def _number(value: float, place: str) -> float:
+    """A float; whole numbers may be too large for one."""
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise LineError(place, "is a number of hundreds of digits") from error
 
 
 def open_lines(path: str | Path) -> BinaryIO:

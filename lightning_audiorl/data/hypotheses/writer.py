@@ -194,7 +194,8 @@ class HypothesisParts:
         text = [f"{number}\t{to_line(predicted)}\n" for number, predicted in lines]
         part = self.folder / f"{model}-{rank}.jsonl"
         with part.open("ab") as file:
-            file.write("".join(text).encode())
+            # Half of a surrogate pair becomes its escape, which JSON reads back as the same.
+            file.write("".join(text).encode("utf-8", "backslashreplace"))
 
     def join(self) -> None:
         """Write ``out``, row by row and model by model, and remove the parts; it appears whole or not at all.

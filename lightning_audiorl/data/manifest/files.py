@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 from array import array
 from collections import Counter
@@ -13,6 +12,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from lightning_audiorl.data.manifest.line_files import BadLines, manifest_path
 from lightning_audiorl.data.manifest.schema import ManifestError, parse_row, to_json
 from lightning_audiorl.data.manifest.source import RowSource, check_index
 from lightning_audiorl.types import Utterance
@@ -25,8 +25,6 @@ __all__ = [
     "read_manifest",
     "write_manifest",
 ]
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -41,9 +39,8 @@ class _Reader:
     allow_no_audio: bool = False
 
     def __post_init__(self) -> None:
-        self.path = Path(self.path).expanduser().absolute()
-        if not self.path.is_file():
-            raise FileNotFoundError(f"{self.path}: no such manifest")
+        self.path = manifest_path(self.path)
+        self._bad = BadLines(self.path, self.on_bad_row, self.skipped)
 
         # As text once and for all: every row needs them, and pathlib is slow.
         self._name = str(self.path)
@@ -59,6 +56,7 @@ class _Reader:
             allow_empty_text=self.allow_empty_text,
             check_files=check_files,
             allow_no_audio=self.allow_no_audio,
+            may_skip=self.on_bad_row == "skip",
         )
 
     def rows(self) -> Iterator[tuple[int, int, Utterance]]:
@@ -76,15 +74,12 @@ class _Reader:
                 try:
                     row = self._new_row(line, number, seen)
                 except ManifestError as error:
-                    if self.on_bad_row == "error":
-                        raise
-                    self.skipped[error.reason] += 1
-                    _log.debug("skipped: %s", error)
+                    self._bad.add(error)
                     continue
 
                 num_rows += 1
                 yield start, number, row
-        self._report(num_rows)
+        self._bad.report(num_rows, "audio_filepath")
 
     def _new_row(self, line: bytes, number: int, seen: set[bytes]) -> Utterance:
         """The row of a line, whose id is added to those seen; ManifestError where it is among them."""
@@ -118,24 +113,6 @@ class _Reader:
         raise ManifestError(
             self._name, "id", f"{row_id!r} is gone; the file changed while it was read", "changed"
         )
-
-    def _report(self, num_rows: int) -> None:
-        """Log what was skipped, and refuse a manifest of which nothing is left."""
-        if self.skipped:
-            num_skipped = self.skipped.total()
-            counts = [f"{count} x {reason}" for reason, count in self.skipped.most_common()]
-            reasons = ", ".join(counts)
-            _log.warning(
-                "%s: skipped %d of %d rows (%s)",
-                self.path,
-                num_skipped,
-                num_skipped + num_rows,
-                reasons,
-            )
-        if not num_rows:
-            raise ManifestError(
-                self._name, "audio_filepath", "the manifest has no usable row", "empty manifest"
-            )
 
 
 def iter_manifest(

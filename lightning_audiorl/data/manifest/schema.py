@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lightning_audiorl.data.manifest.json_lines import JsonLineError, read_object, show
+from lightning_audiorl.data.manifest.spelling import meant_as, misspelt
 from lightning_audiorl.data.sound import AudioError, length_s
-from lightning_audiorl.types import Segment, Utterance
+from lightning_audiorl.types import Origin, Segment, Utterance
 
 # Begins the address of audio that is made, not read: ``synthetic:silence``.
 PREFIX = "synthetic:"
@@ -31,8 +31,13 @@ _KNOWN = frozenset(
         "segments",
     )
 )
-#: Values longer than this are cut in error messages.
-_SHOWN_CHARS = 60
+#: Fields that a row need not have, where another name for one would pass without a word.
+_OPTIONAL = ("lang", "duration", "offset", "keywords", "effects", "speaker", "id")
+_OPTIONAL_IN_SEGMENT = ("duration", "offset", "gap")
+#: Nothing in a row lasts longer: it is no number of seconds, or audio that no memory holds.
+MOST_S = 86_400.0
+#: Where a recording of several days may be cut.
+_MOST_OFFSET_S = 1e7
 
 
 class ManifestError(ValueError):
@@ -69,41 +74,47 @@ class _Line:
     def text(self, field: str, default: Any = _MISSING) -> str:
         value = self.row.get(field, default)
         if value is _MISSING:
-            raise self.error(field, "is missing; every row needs it", f"missing {field}")
+            problem = "is missing; every row needs it"
+            name = meant_as(field, self.row)
+            if name:
+                problem += f"; did you mean it by `{name}`?"
+            raise self.error(field, problem, f"missing {field}")
+
         if not isinstance(value, str):
-            problem = f"expected a string, got {_show(value)}; put it in quotes"
+            problem = f"expected a string, got {show(value)}; put it in quotes"
             raise self.error(field, problem, f"type of {field}")
+        # Programs in C, as readers of files and synthesisers are, take it for the end.
+        if "\0" in value:
+            problem = "holds a NUL character; remove it"
+            raise self.error(field, problem, f"NUL in {field}")
         return value
 
     def strings(self, field: str) -> tuple[str, ...]:
         values = self.row.get(field, [])
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-            problem = f"expected a list of strings, got {_show(values)}"
+            problem = f"expected a list of strings, got {show(values)}"
             raise self.error(field, problem, f"type of {field}")
         return tuple(values)
 
-    def seconds(self, field: str, default: float | None) -> float | None:
-        """A number of seconds, 0 or more; ``default`` where the row has none."""
+    def seconds(self, field: str, default: float | None, most_s: float = MOST_S) -> float | None:
+        """A number of seconds from 0 to ``most_s``; ``default`` where the row has none."""
         value = self.row.get(field)
         if value is None:
             return default
 
         # A bool is an int to Python, but true is no duration.
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            problem = f"expected a number of seconds, got {_show(value)}"
+            problem = f"expected a number of seconds, got {show(value)}"
             raise self.error(field, problem, f"type of {field}")
 
-        if not math.isfinite(value) or value < 0:
-            raise self.error(field, f"expected 0 seconds or more, got {value}", f"negative {field}")
+        # Compared before it is made a float, which holds no whole number of 400 digits. Of NaN neither is true.
+        shown = f"{value}"[:20]
+        if not value >= 0:
+            raise self.error(field, f"expected 0 seconds or more, got {shown}", f"negative {field}")
+        if value > most_s:
+            problem = f"expected 0 seconds or more, at most {most_s:,.0f}, got {shown}; is it in milliseconds?"
+            raise self.error(field, problem, f"too long {field}")
         return float(value)
-
-
-def _show(value: Any) -> str:
-    """Type and value, as error messages name what they got."""
-    text = json.dumps(value, ensure_ascii=False)
-    if len(text) > _SHOWN_CHARS:
-        text = text[: _SHOWN_CHARS - 3] + "..."
-    return f"{type(value).__name__} {text}"
 
 
 def parse_row(
@@ -114,6 +125,7 @@ def parse_row(
     allow_empty_text: bool,
     check_files: bool,
     allow_no_audio: bool = False,
+    may_skip: bool = False,
 ) -> Utterance:
     """The row that a line of JSON describes; the fields are those of `read_manifest`.
 
@@ -125,6 +137,7 @@ def parse_row(
         allow_empty_text: take a row without words (non-speech).
         check_files: look whether its files exist.
         allow_no_audio: take a row whose list ``segments`` is empty (text to be spoken without a speaker prompt).
+        may_skip: whether the row may be left out later, where its audio turns out to be bad.
 
     Raises:
         ManifestError: naming file, line and field.
@@ -138,7 +151,8 @@ def parse_row(
         '/clips/a.wav'
     """
     values = _Line(where, parse_object(line, where), folder)
-    return _utterance(values, default_id, allow_empty_text, check_files, allow_no_audio)
+    origin = Origin(where, may_skip)
+    return _utterance(values, default_id, allow_empty_text, check_files, allow_no_audio, origin)
 
 
 def parse_object(line: bytes, where: str) -> dict[str, Any]:
@@ -152,19 +166,18 @@ def parse_object(line: bytes, where: str) -> dict[str, Any]:
         {'text': 'hello'}
     """
     try:
-        row = json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        problem = f"is not JSON in UTF-8 ({error}); write one object per line"
-        raise ManifestError(where, "(whole line)", problem, "bad JSON") from error
-
-    if not isinstance(row, dict):
-        problem = f"expected an object {{...}}, got {_show(row)}"
-        raise ManifestError(where, "(whole line)", problem, "bad JSON")
-    return row
+        return read_object(line)
+    except JsonLineError as error:
+        raise ManifestError(where, error.field, error.problem, "bad JSON") from error
 
 
 def _utterance(
-    line: _Line, default_id: str, allow_empty_text: bool, check_files: bool, allow_no_audio: bool
+    line: _Line,
+    default_id: str,
+    allow_empty_text: bool,
+    check_files: bool,
+    allow_no_audio: bool,
+    origin: Origin,
 ) -> Utterance:
     text = line.text("text")
     if not text.strip() and not allow_empty_text:
@@ -172,6 +185,7 @@ def _utterance(
         raise line.error("text", problem, "empty text")
 
     segments, duration_s = _audio(line, check_files, allow_no_audio)
+    check_names(line.row, line.where, _OPTIONAL)
     return Utterance(
         id=line.text("id", default_id),
         segments=segments,
@@ -182,7 +196,26 @@ def _utterance(
         keywords=line.strings("keywords"),
         effects=line.strings("effects"),
         extra={key: value for key, value in line.row.items() if key not in _KNOWN},
+        origin=origin,
     )
+
+
+def check_names(fields: dict[str, Any], where: str, optional: tuple[str, ...]) -> None:
+    """Refuse a name that is none of ours where it seems to be meant as a field that is missing.
+
+    Args:
+        fields: of a line.
+        where: "file, line 3", for errors.
+        optional: fields that the line may have.
+
+    Raises:
+        ManifestError: naming both.
+    """
+    slip = misspelt(fields, optional)
+    if slip is not None:
+        name, meant = slip
+        problem = f"is no field of ours; did you mean `{meant}`? Rename it, or remove it"
+        raise ManifestError(where, name, problem, "misspelt field")
 
 
 def _audio(
@@ -192,6 +225,8 @@ def _audio(
     if "segments" in line.row:
         segments = _segments(line, check_files, allow_no_audio)
         duration_s = line.seconds("duration", None)
+        if duration_s == 0:
+            raise line.error("duration", "is 0; remove the row or correct it", "zero duration")
     else:
         # The row's own duration is that of its one segment.
         segments = (_segment(line, check_files),)
@@ -200,6 +235,11 @@ def _audio(
     if duration_s is None:
         lengths_s = [segment.gap_s + (segment.duration_s or 0.0) for segment in segments]
         duration_s = sum(lengths_s)
+    if duration_s > MOST_S:
+        problem = (
+            f"lasts {duration_s:,.0f} s, more than {MOST_S:,.0f}; cut it, or correct the numbers"
+        )
+        raise line.error("segments" if "segments" in line.row else "duration", problem, "too long")
     return segments, duration_s
 
 
@@ -211,20 +251,26 @@ def _segments(line: _Line, check_files: bool, allow_none: bool) -> tuple[Segment
 
     is_list = isinstance(listed, list) and bool(listed)
     if not is_list or not all(isinstance(fields, dict) for fields in listed):
-        problem = f"expected a list of objects, got {_show(listed)}"
+        problem = f"expected a list of objects, got {show(listed)}"
         raise line.error("segments", problem, "type of segments")
+
+    for field in ("audio_filepath", "offset"):
+        if field in line.row:
+            problem = "stands beside `segments`, whose entries have it; leave one of the two out"
+            raise line.error(field, problem, "audio given twice")
 
     segments: list[Segment] = []
     for number, fields in enumerate(listed):
         item = _Line(f"{line.where}, segment {number}", fields, line.folder)
         segments.append(_segment(item, check_files))
+        check_names(fields, item.where, _OPTIONAL_IN_SEGMENT)
     return tuple(segments)
 
 
 def _segment(line: _Line, check_files: bool) -> Segment:
     """The audio named by ``audio_filepath``, with its duration read from the header where the row has none."""
     name = line.text("audio_filepath")
-    offset_s = line.seconds("offset", 0.0) or 0.0
+    offset_s = line.seconds("offset", 0.0, _MOST_OFFSET_S) or 0.0
     duration_s = line.seconds("duration", None)
     if duration_s == 0:
         raise line.error("duration", "is 0; remove the row or correct it", "zero duration")
@@ -236,10 +282,12 @@ def _segment(line: _Line, check_files: bool) -> Segment:
             raise line.error("duration", problem, "missing duration")
         return Segment(name, duration_s, offset_s, gap_s)
 
-    path = full_path(line.folder, name)
+    path = _path(line, name)
     # The header is needed for the duration, so a missing file is reported here even if files are not checked.
     if (check_files or duration_s is None) and not os.path.isfile(path):
         problem = f"no such file: {path}; relative paths are taken from the manifest's folder"
+        if os.path.isdir(path):
+            problem = f"{path} is a folder; name a file in it"
         raise line.error("audio_filepath", problem, "missing file")
 
     if duration_s is None:
@@ -251,6 +299,17 @@ def _segment(line: _Line, check_files: bool) -> Segment:
                 problem = f"{offset_s} s lies behind the file's end; correct it ({path})"
             raise line.error(field, problem, "zero-length audio")
     return Segment(path, duration_s, offset_s, gap_s)
+
+
+def _path(line: _Line, name: str) -> str:
+    """The file that a line names."""
+    if not name.strip():
+        raise line.error("audio_filepath", "is empty; name a file", "missing file")
+    try:
+        return full_path(line.folder, name)
+    except RuntimeError as error:
+        problem = f"{name}: there is no such user ({error}); write the path out"
+        raise line.error("audio_filepath", problem, "missing file") from error
 
 
 def full_path(folder: str, name: str) -> str:

@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
-from lightning_audiorl.types import Utterance
+from lightning_audiorl.types import Origin, Utterance
 
 
 class RowSource(Sequence[Utterance]):
@@ -53,6 +53,22 @@ def check_index(index: int, num_rows: int, source: object) -> int:
         name = type(source).__name__
         raise IndexError(f"{name}: row {index} asked for, rows 0 to {num_rows - 1} exist")
     return index
+
+
+def joined_origin(*rows: Utterance | None) -> Origin | None:
+    """The lines that a row made of others comes from; it may be skipped where one of them may.
+
+    Example:
+        >>> first = Utterance("a", (), "one", 1.0, origin=Origin("m.jsonl, line 1", skip=True))
+        >>> second = Utterance("b", (), "two", 1.0, origin=Origin("m.jsonl, line 2"))
+        >>> joined_origin(first, None, second)
+        Origin(where='m.jsonl, line 1 and m.jsonl, line 2', skip=True)
+    """
+    origins = [row.origin for row in rows if row is not None and row.origin is not None]
+    if not origins:
+        return None
+    places = dict.fromkeys(origin.where for origin in origins)
+    return Origin(" and ".join(places), any(origin.skip for origin in origins))
 
 
 class PickedRows(RowSource):

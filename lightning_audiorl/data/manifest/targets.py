@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from lightning_audiorl.data.manifest.schema import segment_to_json
+from lightning_audiorl.data.manifest.schema import MOST_S, segment_to_json
 from lightning_audiorl.types import Segment, Utterance
 
 # Fields of ``extra``: the recording of the row's text, and what the speaker prompt says.
@@ -61,8 +61,8 @@ def _segment(fields: dict[str, Any]) -> Segment:
     return Segment(
         audio_filepath=fields["audio_filepath"],
         duration_s=fields.get("duration"),
-        offset_s=fields.get("offset", 0.0),
-        gap_s=fields.get("gap", 0.0),
+        offset_s=fields.get("offset") or 0.0,
+        gap_s=fields.get("gap") or 0.0,
     )
 
 
@@ -75,7 +75,15 @@ def has_target(row: Utterance) -> bool:
 
 
 def _names_audio(fields: Any) -> bool:
-    return isinstance(fields, dict) and isinstance(fields.get("audio_filepath"), str)
+    if not isinstance(fields, dict) or not isinstance(fields.get("audio_filepath"), str):
+        return False
+    seconds = [fields.get(name, 0.0) for name in ("duration", "offset", "gap")]
+    return all(value is None or _is_seconds(value) for value in seconds)
+
+
+def _is_seconds(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and 0 <= value <= MOST_S
 
 
 def all_segments(row: Utterance) -> tuple[Segment, ...]:

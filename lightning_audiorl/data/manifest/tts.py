@@ -3,14 +3,42 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from lightning_audiorl.data.manifest.schema import ManifestError, parse_object, parse_row
+from lightning_audiorl.data.manifest.json_lines import show
+from lightning_audiorl.data.manifest.line_files import BadLines, manifest_path, numbered_lines
+from lightning_audiorl.data.manifest.schema import (
+    ManifestError,
+    check_names,
+    parse_object,
+    parse_row,
+)
 from lightning_audiorl.data.manifest.source import RowSource, check_index
-from lightning_audiorl.data.manifest.targets import PROMPT_TEXT, TARGET, length_s, target_field
+from lightning_audiorl.data.manifest.spelling import meant_as
+from lightning_audiorl.data.manifest.targets import (
+    PROMPT_TEXT,
+    TARGET,
+    length_s,
+    target_field,
+    target_segments,
+)
 from lightning_audiorl.types import Utterance
+
+#: Beyond these, a text is not that of its recording.
+MOST_LETTERS_PER_S = 40.0
+MOST_SYLLABLES_PER_S = 15.0
+#: Words of a fifth of a second are cut out of recordings, and cuts are rounded.
+_FORGIVEN_S = 0.25
+#: Characters that each are a syllable: Han, kana, Hangul.
+_SYLLABLES = re.compile(
+    "[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff]"
+)
+#: Fields that a row need not have, where another name for one would pass without a word.
+_OPTIONAL = ("text", "prompt_text", "prompt_duration", "target", "lang", "duration", "offset")
 
 
 class SpeechManifest(RowSource):
@@ -23,12 +51,21 @@ class SpeechManifest(RowSource):
     target, else that of the text at the prompt's pace. Further fields as in `read_manifest`. Relative paths are taken
     from the manifest's folder.
 
+    A row is refused where the text of its prompt, or of its target, has more than 40 letters, or 15 Chinese characters,
+    kana or Hangul syllables, for each second of the recording (and a quarter of a second more): it is the text of
+    another one.
+
     Args:
         path: the manifest.
+        on_bad_row: error stops at the first bad row; skip leaves it out, counts it in ``skipped`` and says so, and does
+            so with audio that turns out to be bad when it is read.
+
+    Attributes:
+        skipped: number of skipped lines by reason, once the first row was asked for.
 
     Raises:
         FileNotFoundError: no such manifest; at once.
-        ManifestError: naming file, line and field; when the first row is asked for.
+        ManifestError: naming file, line and field; when the first row is asked for; also if no row is left.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -40,10 +77,10 @@ class SpeechManifest(RowSource):
         ('texts:1', 'good morning', (), 0.9)
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = str(Path(path).expanduser().absolute())
-        if not Path(self.path).is_file():
-            raise FileNotFoundError(f"{self.path}: no such manifest")
+    def __init__(self, path: str, on_bad_row: Literal["error", "skip"] = "error") -> None:
+        self.path = str(manifest_path(path))
+        self.on_bad_row = on_bad_row
+        self.skipped: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -55,30 +92,39 @@ class SpeechManifest(RowSource):
     def _rows(self) -> list[Utterance]:
         rows: list[Utterance] = []
         lines: dict[str, int] = {}
-        stem = Path(self.path).stem
-        with open(self.path, "rb") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
+        bad = BadLines(self.path, self.on_bad_row, self.skipped)
+        for number, line in numbered_lines(self.path):
+            try:
+                row = self._new_row(line, number, lines)
+            except ManifestError as error:
+                bad.add(error)
+                continue
+            lines[row.id] = number
+            rows.append(row)
 
-                where = f"{self.path}, line {number}"
-                fields = parse_object(line, where)
-                row = self._row(fields, where, default_id=f"{stem}:{number}")
-                if row.id in lines:
-                    problem = (
-                        f"{row.id!r} is already used in line {lines[row.id]}; ids must be unique"
-                    )
-                    raise ManifestError(where, "id", problem, "duplicate id")
-                lines[row.id] = number
-                rows.append(row)
-
-        if not rows:
-            raise ManifestError(self.path, "text", "the manifest has no row", "empty manifest")
+        bad.report(len(rows), "text")
         return rows
+
+    def _new_row(self, line: bytes, number: int, lines: dict[str, int]) -> Utterance:
+        """The row of a line, whose id is in none of the ``lines`` before."""
+        where = f"{self.path}, line {number}"
+        stem = Path(self.path).stem
+        row = self._row(parse_object(line, where), where, default_id=f"{stem}:{number}")
+        if row.id in lines:
+            problem = f"{row.id!r} is already used in line {lines[row.id]}; ids must be unique"
+            raise ManifestError(where, "id", problem, "duplicate id")
+        return row
 
     def _row(self, fields: dict[str, Any], where: str, default_id: str) -> Utterance:
         """The row that the fields of a line describe."""
         fields = dict(fields)
+        check_names(fields, where, _OPTIONAL)
+        if "audio_filepath" in fields and "segments" in fields:
+            problem = "stands beside `segments`, whose entries have it; leave one of the two out"
+            raise ManifestError(where, "audio_filepath", problem, "audio given twice")
+        if not fields.get("audio_filepath") and not fields.get("segments"):
+            _refuse_prompt_fields(fields, where)
+
         # ``duration`` is that of the speech to be made, so the prompt's length has another name in the line.
         if "audio_filepath" in fields:
             names = {
@@ -93,10 +139,12 @@ class SpeechManifest(RowSource):
         if fields.get(TARGET) is not None:
             target, target_s = self._target(fields[TARGET], f"{where}, field `{TARGET}`")
             fields[TARGET] = target
-            fields.setdefault("duration", target_s)
+            if fields.get("duration") is None:
+                fields["duration"] = target_s
 
         row = self._parsed(fields, where, default_id)
-        if "duration" in fields:
+        _check_paces(row, where)
+        if fields.get("duration") is not None:
             return row
         return self._with_length(row, fields, where, default_id)
 
@@ -109,6 +157,7 @@ class SpeechManifest(RowSource):
             allow_empty_text=False,
             check_files=True,
             allow_no_audio=True,
+            may_skip=self.on_bad_row == "skip",
         )
 
     def _target(self, value: Any, where: str) -> tuple[list[dict[str, Any]], float]:
@@ -126,8 +175,7 @@ class SpeechManifest(RowSource):
     ) -> Utterance:
         """The row with the length that its text has at the pace of its prompt."""
         prompt_text = row.extra.get(PROMPT_TEXT, "")
-        has_text = isinstance(prompt_text, str) and bool(prompt_text.strip())
-        if not row.segments or not has_text:
+        if not row.segments or not prompt_text.strip():
             problem = (
                 "is missing, and there is no target, nor a prompt with prompt_text whose pace would tell; write the "
                 "expected length in seconds"
@@ -137,3 +185,50 @@ class SpeechManifest(RowSource):
         prompt_s = length_s(row.segments)
         fields["duration"] = round(len(row.text) * prompt_s / len(prompt_text), 4)
         return self._parsed(fields, where, default_id)
+
+
+def _refuse_prompt_fields(fields: dict[str, Any], where: str) -> None:
+    """Refuse what only a speaker prompt has, where there is none."""
+    name = meant_as("audio_filepath", fields)
+    meant = f"; did you mean it by `{name}`?" if name else "; name a recording, or leave it out"
+    for field in (PROMPT_TEXT, "prompt_duration", "offset"):
+        if fields.get(field) is not None:
+            problem = f"belongs to a speaker prompt, and the row has no `audio_filepath`{meant}"
+            raise ManifestError(where, field, problem, "no prompt audio")
+    check_names(fields, where, ("audio_filepath",))
+
+
+def _check_paces(row: Utterance, where: str) -> None:
+    """Refuse texts that nobody says in the time of their recordings: those of other recordings, or of longer ones."""
+    prompt_text = row.extra.get(PROMPT_TEXT, "")
+    if not isinstance(prompt_text, str):
+        problem = f"expected a string, got {show(prompt_text)}; put it in quotes"
+        raise ManifestError(where, PROMPT_TEXT, problem, f"type of {PROMPT_TEXT}")
+    if "\0" in prompt_text:
+        raise ManifestError(where, PROMPT_TEXT, "holds a NUL character; remove it", "NUL in text")
+
+    recorded = {PROMPT_TEXT: (prompt_text, row.segments), TARGET: (row.text, target_segments(row))}
+    for field, (text, segments) in recorded.items():
+        seconds = length_s(segments)
+        least_s = shortest_s(text)
+        if segments and seconds + _FORGIVEN_S < least_s:
+            problem = (
+                f"{len(text)} characters of text in {seconds:g} s of audio, and nobody says them in less than "
+                f"{least_s:.1f} s; give the text, offset and length of the same recording"
+            )
+            raise ManifestError(where, field, problem, "senseless pace")
+
+
+def shortest_s(text: str) -> float:
+    """Seconds below which nobody says a text: 40 letters or digits a second, 15 where a character is a syllable.
+
+    Fast readers say 20 letters, or 8 Chinese characters, Japanese kana or Korean syllables, in a second.
+
+    Example:
+        >>> shortest_s("good morning") * 40, round(shortest_s("早上好") * 15)
+        (11.0, 3)
+    """
+    letters = [char for char in text if char.isalnum()]
+    num_syllables = len([char for char in letters if _SYLLABLES.match(char)])
+    num_others = len(letters) - num_syllables
+    return num_syllables / MOST_SYLLABLES_PER_S + num_others / MOST_LETTERS_PER_S

@@ -14,6 +14,7 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info
 
+from lightning_audiorl.data.audio.bad_rows import OnBadRow
 from lightning_audiorl.data.audio.content_hash import ContentHashes, EvaluationContent
 from lightning_audiorl.data.audio.reading import AudioError
 from lightning_audiorl.data.mix.spec import RLSubset, check_subsets, mix_key
@@ -37,6 +38,7 @@ class MixPlan:
         cache_dir: folder of built mixes.
         seed: draws among rows of equal rank.
         content_cache: see `ContentHashes`.
+        on_bad_row: error, or skip rows that cannot be used (and count them): lines of the manifests, and audio.
     """
 
     subsets: Mapping[str, RLSubset]
@@ -44,6 +46,7 @@ class MixPlan:
     cache_dir: str = "runs/rl_data"
     seed: int = 0
     content_cache: str | None = None
+    on_bad_row: OnBadRow = "error"
 
     def folder(self) -> Path:
         """Where the mix is, or will be, for the inputs as they are now.
@@ -78,7 +81,7 @@ class MixPlan:
                 rank_zero_info(f"{folder}: built again, as {changed}")
             if changed is not None or not folder.is_dir():
                 num_kept_out = {name: len(rows) for name, rows in self.kept_out.items()}
-                writer = MixWriter(self.subsets, content, num_kept_out, self.seed)
+                writer = MixWriter(self.subsets, content, num_kept_out, self.seed, self.on_bad_row)
                 _build_at(
                     folder,
                     changed is not None,
@@ -90,7 +93,7 @@ class MixPlan:
 
     def _folder(self, content: EvaluationContent) -> Path:
         return Path(self.cache_dir).expanduser() / mix_key(
-            self.subsets, content.identity, self.seed
+            self.subsets, content.identity, self.seed, self.on_bad_row
         )
 
 

@@ -166,11 +166,13 @@ def building_order(subsets: Mapping[str, RLSubset]) -> list[list[str]]:
     return waves
 
 
-def mix_key(subsets: Mapping[str, RLSubset], evaluation: str, seed: int) -> str:
+def mix_key(
+    subsets: Mapping[str, RLSubset], evaluation: str, seed: int, on_bad_row: str = "error"
+) -> str:
     """A hash of all that decides the rows of a mix, but for the audio of the training rows.
 
     That is settings of subsets and builders, bytes of manifests and hypotheses files, the rows of other sources, the
-    identity of the evaluation sets, the seed and `FORMAT`.
+    identity of the evaluation sets, the seed, what becomes of bad rows, and `FORMAT`.
     """
     # Several subsets often choose from the same large files: each is read once.
     hash_of_source: dict[str | int, str] = {}
@@ -194,6 +196,8 @@ def mix_key(subsets: Mapping[str, RLSubset], evaluation: str, seed: int) -> str:
         )
 
     whole = {"format": FORMAT, "seed": seed, "evaluation": evaluation, "subsets": described}
+    if on_bad_row == "skip":
+        whole["on_bad_row"] = on_bad_row
     return hashlib.blake2b(json.dumps(whole).encode(), digest_size=12).hexdigest()
 
 
@@ -218,6 +222,8 @@ def source_hash(source: RowSource | str) -> str:
     digest = hashlib.sha256()
     for row in source:
         digest.update(repr(row).encode("utf-8", "surrogatepass"))
+        if row.origin is not None and row.origin.skip:
+            digest.update(b"may be skipped")
     return digest.hexdigest()
 
 

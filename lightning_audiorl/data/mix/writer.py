@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import time
@@ -15,7 +16,9 @@ from typing import IO
 
 from lightning.pytorch.utilities import rank_zero_info
 
+from lightning_audiorl.data.audio.bad_rows import READ_FROM, OnBadRow, located, may_skip
 from lightning_audiorl.data.audio.content_hash import EvaluationContent, Stretch
+from lightning_audiorl.data.audio.reading import AudioError
 from lightning_audiorl.data.hypotheses.reader import HypothesisFiles
 from lightning_audiorl.data.manifest.files import IndexedManifest, write_manifest
 from lightning_audiorl.data.manifest.schema import PREFIX
@@ -40,6 +43,8 @@ from lightning_audiorl.data.mix.summary import (
 )
 from lightning_audiorl.types import Segment, Utterance
 
+_log = logging.getLogger(__name__)
+
 #: Path, size, modification time and content hash of every audio file that was looked at.
 AUDIO_FILES = "audio_files.ndjson"
 _RESERVE = 0.25
@@ -53,11 +58,12 @@ _GroupKey = tuple[_SourceKey, tuple[str, ...]]
 
 @dataclass
 class _Taken:
-    """What was found for one subset: choices to write, and why others were refused, by row number."""
+    """What was found for one subset: choices to write, and why others were refused, or are bad, by row number."""
 
     chosen: Chosen
     choices: list[Choice] = field(default_factory=list)
     refused: dict[int, str] = field(default_factory=dict)
+    bad: dict[int, str] = field(default_factory=dict)
 
     def lacks(self, builder: SubsetBuilder, reserve: float) -> bool:
         """Whether refusals used up the reserve of a cell, so that a longer look may find more rows."""
@@ -81,6 +87,7 @@ class MixWriter:
         content: the audio that must stay out.
         kept_out: number of rows of each set in ``content``, for the summary.
         seed: draws among rows of equal rank.
+        on_bad_row: error, or skip rows that cannot be used.
     """
 
     def __init__(
@@ -89,11 +96,13 @@ class MixWriter:
         content: EvaluationContent,
         kept_out: Mapping[str, int],
         seed: int,
+        on_bad_row: OnBadRow = "error",
     ) -> None:
         self.subsets = subsets
         self.content = content
         self.kept_out = kept_out
         self.seed = seed
+        self.on_bad_row = on_bad_row
         # Copies, as `matches` changes a builder.
         self.builders: dict[str, SubsetBuilder] = {
             name: Everything() if subset.builder is None else deepcopy(subset.builder)
@@ -158,7 +167,9 @@ class MixWriter:
         key = _source_key(subset)
         if key not in self._sources:
             self._sources[key] = IndexedManifest(
-                subset.source, allow_empty_text=subset.allow_empty_text
+                subset.source,
+                allow_empty_text=subset.allow_empty_text,
+                on_bad_row=self.on_bad_row,
             )
         return self._sources[key]
 
@@ -205,6 +216,11 @@ class MixWriter:
             reserve *= 4
 
         for name, taken in found.items():
+            if not taken.choices and taken.bad:
+                raise ValueError(
+                    f"subset {name!r} is empty: the audio of {len(taken.bad):,} rows that its rule admits is bad; "
+                    f"{next(iter(taken.bad.values()))}"
+                )
             if not taken.choices:
                 num_seen = taken.chosen.num_seen
                 num_refused = len(taken.refused)
@@ -223,7 +239,15 @@ class MixWriter:
             self._log(
                 f"{name}: audio of {len(self._listed):,} files compared with the evaluation sets"
             )
-            why = self._refusal(rows[choice.number])
+            row = rows[choice.number]
+            try:
+                why = self._refusal(row)
+            except AudioError as error:
+                if not may_skip(row, self.on_bad_row):
+                    raise
+                taken.bad[choice.number] = located(row, error)
+                return False
+
             if why is not None:
                 taken.refused[choice.number] = why
             return why is None
@@ -265,12 +289,23 @@ class MixWriter:
         self, name: str, taken: _Taken, rows: RowSource, folder: Path
     ) -> SubsetSummary:
         builder = self.builders[name]
+        removed = dict(taken.chosen.removed.most_common())
+        if taken.bad:
+            removed["bad audio"] = len(taken.bad)
+            first = next(iter(taken.bad.values()))
+            _log.warning(
+                "%s: left out %d rows, whose audio is bad; the first: %s",
+                name,
+                len(taken.bad),
+                first,
+            )
+
         summary = SubsetSummary(
             share=shares(self.subsets)[name],
             builder=type(builder).__name__,
             wanted=builder.num_rows,
             seen=taken.chosen.num_seen,
-            removed=dict(taken.chosen.removed.most_common()),
+            removed=removed,
             refused=len(taken.refused),
             named=list(taken.refused.values())[:NUM_NAMED],
         )
@@ -294,6 +329,8 @@ class MixWriter:
                 # The manifest stands in a folder of its own: relative paths would start there.
                 segments = tuple(_absolute(segment) for segment in row.segments)
                 extra = {**row.extra, "subset": name, "chosen_because": choice.reason}
+                if row.origin is not None and row.origin.skip:
+                    extra[READ_FROM] = row.origin.where
                 yield replace(row, segments=segments, extra=extra)
 
         write_manifest(written(), folder / f"{name}.jsonl")

@@ -17,7 +17,7 @@ import torch
 from lightning_audiorl.data.audio.effects import refuse_effects, source_ids
 from lightning_audiorl.data.draws import between, check_span, seconds, settings_name, whole
 from lightning_audiorl.data.manifest.schema import PREFIX
-from lightning_audiorl.data.manifest.source import RowSource, check_index
+from lightning_audiorl.data.manifest.source import RowSource, check_index, joined_origin
 from lightning_audiorl.ops.randomness import keyed_generator, keyed_uniform
 from lightning_audiorl.text import normaliser_for
 from lightning_audiorl.types import Segment, Utterance
@@ -58,6 +58,7 @@ def _join(rows: Sequence[Utterance], gaps_s: Sequence[float], row_id: str) -> Ut
         speaker=speakers.pop() if len(speakers) == 1 else "",
         keywords=tuple(dict.fromkeys(keywords)),
         extra={"sources": source_ids(*rows)},
+        origin=joined_origin(*rows),
     )
 
 

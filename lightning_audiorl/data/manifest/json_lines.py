@@ -1,0 +1,180 @@
+"""One line of JSON as an object, whatever a file may hold: what cannot be used is an error of one kind."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
+
+#: Lists and objects inside each other; far below what Python's own reader, writer and copier stand.
+MAX_DEPTH = 64
+#: Names the fault of a line that is no object at all.
+WHOLE_LINE = "(whole line)"
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class JsonLineError(ValueError):
+    """A line that is no object, or one that cannot be used.
+
+    Args:
+        field: the field at fault, or ``(whole line)``.
+        problem: what was found and how to mend it.
+    """
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"field `{field}`: {problem}")
+        self.field = field
+        self.problem = problem
+
+
+class _TooManyDigits:
+    """Stands for a number that Python does not read."""
+
+
+def read_object(line: bytes | str, *, any_text: bool = False) -> dict[str, Any]:
+    r"""The fields of a line.
+
+    Args:
+        line: in UTF-8; a byte order mark in front is passed over.
+        any_text: take strings with halves of surrogate pairs, which no file, log or terminal can hold.
+
+    Raises:
+        JsonLineError: the line is no JSON in UTF-8 or no object; a name stands in it twice; it is nested deeper than
+            64; a number has thousands of digits; a string holds half of a surrogate pair.
+
+    Example:
+        >>> read_object(b'{"text": "hello"}')
+        {'text': 'hello'}
+        >>> read_object(rb'{"text": "hello \ud83d"}')
+        Traceback (most recent call last):
+            ...
+        lightning_audiorl.data.manifest.json_lines.JsonLineError: field `text`: holds half of a surrogate pair ...
+    """
+    if isinstance(line, str):
+        line = line.encode("utf-8", "surrogatepass")
+    value = _parsed(line)
+
+    # Both are rare: the line says at once whether there can be any.
+    num_opened = line.count(b"[") + line.count(b"{")
+    if num_opened > MAX_DEPTH and _is_deep(value):
+        _refuse_depth()
+    if not isinstance(value, dict):
+        raise JsonLineError(WHOLE_LINE, f"expected an object {{...}}, got {show(value)}")
+    if not any_text and (b"\\ud" in line or b"\\uD" in line):
+        _refuse_halves(value)
+    return value
+
+
+def show(value: Any, most: int = 60) -> str:
+    """Type and value, as error messages name what they got.
+
+    Example:
+        >>> show(3), show("a" * 80, most=12)
+        ('int 3', 'str "aaaaaaaa...')
+    """
+    text = json.dumps(value, ensure_ascii=False)
+    if len(text) > most:
+        text = text[: most - 3] + "..."
+    return f"{type(value).__name__} {text}"
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        # Said outright, as `json` would guess at other encodings.
+        text = line.decode("utf-8-sig")
+        return _DECODER.decode(text)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        problem = f"is not JSON in UTF-8 ({error}); write one object per line"
+        raise JsonLineError(WHOLE_LINE, problem) from error
+    except JsonLineError:
+        raise
+    except RecursionError:
+        _refuse_depth()
+    except ValueError:
+        # Python reads no whole number of more than 4,300 digits.
+        _refuse_digits(text)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The fields of one object; of a name that stands twice, nobody knows which one is meant."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        shown = _SURROGATE.sub("?", twice)
+        raise JsonLineError(shown, "stands twice in the line; leave one of the two out")
+    return fields
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
+
+
+def _refuse_depth() -> NoReturn:
+    problem = f"is nested deeper than {MAX_DEPTH} lists and objects; leave such fields out"
+    raise JsonLineError(WHOLE_LINE, problem) from None
+
+
+def _refuse_digits(text: str) -> NoReturn:
+    """Names the field with a whole number of more digits than Python reads."""
+
+    def number(digits: str) -> Any:
+        return _TooManyDigits() if len(digits) > 4000 else int(digits)
+
+    value = json.loads(text, parse_int=number)
+    field = _field_with(value, lambda item: isinstance(item, _TooManyDigits))
+    raise JsonLineError(field, "is a number of thousands of digits; correct it") from None
+
+
+def _refuse_halves(fields: dict[str, Any]) -> None:
+    def is_broken(item: Any) -> bool:
+        return isinstance(item, str) and _SURROGATE.search(item) is not None
+
+    field = _field_with(fields, is_broken)
+    if field:
+        problem = (
+            "holds half of a surrogate pair (such as \\ud83d), usually what is left of an emoji that was cut; write "
+            "the text again"
+        )
+        raise JsonLineError(field, problem)
+
+
+def _field_with(value: Any, is_meant: Callable[[Any], bool]) -> str:
+    """The outermost field that holds such an item, at any depth; ``(whole line)`` outside of fields, "" without any."""
+    if not isinstance(value, dict):
+        return WHOLE_LINE if any(map(is_meant, _items(value))) else ""
+    for name, inside in value.items():
+        if is_meant(name):
+            return WHOLE_LINE
+        if any(map(is_meant, _items(inside))):
+            return name
+    return ""
+
+
+def _items(value: Any) -> Iterable[Any]:
+    """A value, and all that lies in it."""
+    left = [value]
+    while left:
+        item = left.pop()
+        yield item
+        if isinstance(item, dict):
+            left += [*item.keys(), *item.values()]
+        elif isinstance(item, list):
+            left += item
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether lists and objects lie inside each other more than `MAX_DEPTH` deep."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inside: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                inside += item.values()
+            elif isinstance(item, list):
+                inside += item
+        level = [item for item in inside if isinstance(item, dict | list)]
+        if not level:
+            return False
+    return True
