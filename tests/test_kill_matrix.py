@@ -50,6 +50,7 @@ def report(run: Path) -> dict[str, Any]:
     written = json.loads((run / "report" / "report.json").read_text())
     for part in ANEW:
         written.pop(part)
+    written["memory_table"] = written["memory_table"] is not None
     written["evaluations"] = timeless(written["evaluations"])
     for moment in ("before", "after"):
         written[moment] = timeless([written[moment]])

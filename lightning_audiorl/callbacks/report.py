@@ -93,15 +93,21 @@ class RunReport(Callback):
         self.history = History()
         self.recordings = Recordings(num_spoken)
         self._evaluation_start_s = 0.0
+        self._memory_table: str | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """What the run has been through, for a report of the whole run after a resume."""
-        return {**self.history.state_dict(), "recordings": self.recordings.records}
+        return {
+            **self.history.state_dict(),
+            "recordings": self.recordings.records,
+            "memory_table": self._memory_table,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the `state_dict` of another process."""
         self.history.load_state_dict(state_dict)
         self.recordings.records = list(state_dict.get("recordings", []))
+        self._memory_table = state_dict.get("memory_table")
 
     # --- hooks
 
@@ -118,6 +124,7 @@ class RunReport(Callback):
         """Keep the metrics of a step."""
         run = run_view(pl_module)
         self.history.append(run.rl_step, run.step_metrics)
+        self._memory_table = run.ledger_table
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Time the evaluation."""
@@ -236,7 +243,8 @@ class RunReport(Callback):
             "judges": judges_of(run.evaluation),
             "recordings": recordings,
             "time": time_spent,
-            "memory_table": run.ledger_table,
+            # Of the last step, which another process may have made.
+            "memory_table": run.ledger_table or self._memory_table,
             # What someone needs to repeat the run.
             "model": environment.model_facts(run),
             "seeds": environment.seeds(run),
