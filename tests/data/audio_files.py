@@ -228,6 +228,14 @@ def with_long_pages(data: bytes, most_segments: int = 255) -> bytes:
     return b"".join(out)
 
 
+def without_first_pages(data: bytes, num_pages: int) -> bytes:
+    """An Ogg file that was cut at its start: its pages go on counting as in the whole one."""
+    pages = list(_ogg_pages(data))
+    kept = pages[:2] + pages[2 + num_pages :]
+    out = [_ogg_page(head, table, body, number) for number, (head, table, body) in enumerate(kept)]
+    return b"".join(out)
+
+
 def _ogg_pages(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
     """Header, table of segments and body of each page."""
     at = 0

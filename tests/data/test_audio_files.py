@@ -211,6 +211,23 @@ def test_offsets_in_ogg_are_exact(tmp_path: Path) -> None:
 
 @pytest.mark.fault(
     "Audio",
+    "a row with an offset in an Ogg file that was cut at its start",
+    "it is that stretch of what is left",
+)
+@pytest.mark.parametrize(
+    "kind", [VORBIS, Kind("opus", "OGG", "OPUS", 48000)], ids=["vorbis", "opus"]
+)
+def test_offsets_in_cut_ogg_are_exact(tmp_path: Path, kind: Kind) -> None:
+    path = tmp_path / "a.ogg"
+    path.write_bytes(audio_files.without_first_pages(audio_files.encoded(kind, 12.0), 5))
+    whole = read(path, kind.rate_hz)
+    assert 6 * kind.rate_hz < len(whole) < 12 * kind.rate_hz
+    for seed in range(3):
+        check_slices(path, whole, kind.rate_hz, seed)
+
+
+@pytest.mark.fault(
+    "Audio",
     "a FLAC file whose header does not know its length (written to a pipe)",
     "read whole; its row gets the decoded length",
 )

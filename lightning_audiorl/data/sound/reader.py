@@ -79,6 +79,10 @@ class SoundReader:
     began elsewhere, about 1e-7. Where a header guesses the length or speaks for a part of the file only (mp3 without
     a header of its own, cut or joined; joined Ogg files; FLAC from a pipe) what is there is counted.
 
+    Cost: a stretch of PCM or FLAC is all that is read. In mp3 and Ogg some seconds before it are decoded, too; in FLAC
+    from a pipe, GSM and the like, and Ogg files that were cut, all from the start on. Counting mp3 frames reads the
+    file once per process, without decoding it.
+
     Args:
         path: the file.
 
