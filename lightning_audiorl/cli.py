@@ -252,7 +252,7 @@ class AudioRLCLI(LightningCLI):
         """The file of "last" or "best" in the run's folder; another path as it is.
 
         Raises:
-            FileNotFoundError: where there is none, and not the start instead; only a fit may begin without one.
+            FileNotFoundError: where there is none, and not the start instead; only a fit without any may begin.
         """
         saving = self.trainer.checkpoint_callback
         if name not in ("last", "best") or not isinstance(saving, RLCheckpoint):
@@ -260,9 +260,11 @@ class AudioRLCLI(LightningCLI):
         path = saving.path(self.trainer, name)
         if path.is_file():
             return str(path)
-        if self.subcommand == "fit" and name == "last":
+        others = sorted(path.parent.glob("step-*.ckpt"))
+        if self.subcommand == "fit" and name == "last" and not others:
             return None
-        raise FileNotFoundError(f"--ckpt_path {name}: there is no {path}")
+        hint = f"; {others[-1]} is there, give that" if others else ""
+        raise FileNotFoundError(f"--ckpt_path {name}: there is no {path}{hint}")
 
 
 def trainer_defaults() -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import unicodedata
 from functools import cached_property
-from pathlib import Path
 
 import torch
 
@@ -13,7 +12,14 @@ from lightning_audiorl.checks import check_number
 from lightning_audiorl.data.corpora.speaker_prompts import known_speaker, speech_row, with_sources
 from lightning_audiorl.data.draws import settings_name
 from lightning_audiorl.data.manifest.files import IndexedManifest
-from lightning_audiorl.data.manifest.schema import ManifestError, parse_object, parse_row
+from lightning_audiorl.data.manifest.json_lines import holds_half
+from lightning_audiorl.data.manifest.line_files import text_file
+from lightning_audiorl.data.manifest.schema import (
+    ManifestError,
+    check_names,
+    parse_object,
+    parse_row,
+)
 from lightning_audiorl.data.manifest.source import RowSource, check_index
 from lightning_audiorl.data.manifest.words import wordless
 from lightning_audiorl.languages import check_language
@@ -52,6 +58,19 @@ def check_charset(text: str, charset: str, where: str) -> None:
         f"{where}: text {text!r} has {char!r} ({code_point}, {name}) at place {place}, outside the charset "
         f"{charset!r}; spell it otherwise, remove the row, or widen the charset"
     )
+
+
+def check_text(text: str, where: str) -> None:
+    """Refuse a text that no program can say: with a NUL character, or half of a surrogate pair.
+
+    Raises:
+        ManifestError: for the field ``text``.
+    """
+    if "\0" in text:
+        raise ManifestError(where, "text", "holds a NUL character; remove it", "NUL in text")
+    if holds_half(text):
+        problem = "holds half of a surrogate pair, usually what is left of an emoji; write it again"
+        raise ManifestError(where, "text", problem, "half a character")
 
 
 class Texts(RowSource):
@@ -97,9 +116,7 @@ class Texts(RowSource):
         self._check_ids()
 
     def _read(self, name: str) -> None:
-        path = Path(name).expanduser().absolute()
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file of texts")
+        path = text_file(name, "file of texts")
         numbered = enumerate(path.read_bytes().splitlines(), start=1)
         self._where = str(path)
         self._stem = path.stem
@@ -121,9 +138,10 @@ class Texts(RowSource):
 
     def _plain(self, text: str, number: int) -> Utterance:
         text = text.strip()
+        where = f"{self._where}, line {number}"
+        check_text(text, where)
         problem = wordless(text)
         if problem:
-            where = f"{self._where}, line {number}"
             raise ManifestError(where, "text", problem, "text without words")
         return Utterance(
             id=f"{self._stem}:{number}",
@@ -137,15 +155,18 @@ class Texts(RowSource):
         where = f"{self._where}, line {number}"
         if not self._json:
             try:
-                return self._plain(line.decode(), number)
+                return self._plain(line.decode("utf-8-sig"), number)
             except UnicodeDecodeError as error:
                 problem = f"is not UTF-8 ({error}); write the file again"
                 raise ManifestError(where, "text", problem, "encoding") from error
 
         # Whatever audio the line has is passed over.
-        fields = {**parse_object(line, where), "segments": []}
+        given = parse_object(line, where)
+        check_names(given, where, ("lang",))
+        fields = {**given, "segments": []}
         # A text that is no string is refused by parse_row, which names the field.
-        text = str(fields.get("text", ""))
+        text = fields.get("text", "")
+        text = text if isinstance(text, str) else ""
         fields.setdefault("duration", len(text) * SECONDS_PER_CHAR)
         return parse_row(
             json.dumps(fields).encode(),

@@ -292,6 +292,8 @@ def open_lines(path: str | Path) -> BinaryIO:
     Raises:
         FileNotFoundError: no such file.
     """
+    if Path(path).is_dir():
+        raise FileNotFoundError(f"{path}: no such file of hypotheses, it is a folder")
     if not Path(path).is_file():
         raise FileNotFoundError(
             f"{path}: no such file of hypotheses; `audiorl predict` writes it from a manifest"

@@ -67,6 +67,11 @@ def read_object(line: bytes | str, *, any_text: bool = False) -> dict[str, Any]:
     return value
 
 
+def holds_half(text: str) -> bool:
+    """Whether a text has half of a surrogate pair in it."""
+    return _SURROGATE.search(text) is not None
+
+
 def show(value: Any, most: int = 60) -> str:
     """Type and value, as error messages name what they got.
 
@@ -129,7 +134,7 @@ def _refuse_digits(text: str) -> NoReturn:
 
 def _refuse_halves(fields: dict[str, Any]) -> None:
     def is_broken(item: Any) -> bool:
-        return isinstance(item, str) and _SURROGATE.search(item) is not None
+        return isinstance(item, str) and holds_half(item)
 
     field = _field_with(fields, is_broken)
     if field:

@@ -26,7 +26,16 @@ _OTHER_KINDS = {
 
 
 def manifest_path(path: str | Path) -> Path:
-    """The absolute path of a manifest.
+    """`text_file` of a manifest."""
+    return text_file(path, "manifest")
+
+
+def text_file(path: str | Path, kind: str) -> Path:
+    """The absolute path of a file of lines in UTF-8.
+
+    Args:
+        path: may begin with ``~``.
+        kind: what it should be, for messages.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -35,11 +44,11 @@ def manifest_path(path: str | Path) -> Path:
     try:
         full = Path(path).expanduser().absolute()
     except RuntimeError as error:
-        raise FileNotFoundError(f"{path}: no such manifest ({error})") from error
+        raise FileNotFoundError(f"{path}: no such {kind} ({error})") from error
     if full.is_dir():
-        raise FileNotFoundError(f"{full}: no such manifest, it is a folder; name a file in it")
+        raise FileNotFoundError(f"{full}: no such {kind}, it is a folder; name a file in it")
     if not full.is_file():
-        raise FileNotFoundError(f"{full}: no such manifest")
+        raise FileNotFoundError(f"{full}: no such {kind}")
 
     with full.open("rb") as file:
         start = file.read(8)
