@@ -226,3 +226,20 @@ def test_the_version_is_told(
     monkeypatch.setattr(sys, "argv", ["audiorl", "--version"])
     cli.main()
     assert capsys.readouterr().out.startswith("audiorl ")
+
+
+@pytest.mark.fault(
+    "Runs that stop and go on",
+    "`--ckpt_path last` where last.ckpt is gone, and other checkpoints are there",
+    "it is refused with the newest of them, and no run begins anew",
+)
+def test_a_last_checkpoint_that_is_gone_is_no_new_run(folder: Path, tmp_path: Path) -> None:
+    from tests.command import run
+
+    config = tiny_config(folder, num_steps=1)
+    config["trainer"]["default_root_dir"] = str(tmp_path / "run")
+    config["data"]["init_args"].pop("val")
+    run(tmp_path, config)
+    (tmp_path / "run" / "checkpoints" / "last.ckpt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"step-000001\.ckpt is there, give that"):
+        run(tmp_path, config, "--ckpt_path", "last")
