@@ -168,7 +168,7 @@ class FiniteWeights(Callback):
             self.check_weights()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Figures of weights that are not finite would mean nothing."""
+        """Metrics of weights that are not finite would mean nothing."""
         self._check_evaluated(trainer, pl_module)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -366,6 +366,8 @@ def honest_exit(folder: str) -> Iterator[None]:
             f"{folder}: something in the run called sys.exit({stop.code or 0}) before its end; a reward, a judge or "
             "a callback has to raise an error instead"
         ) from stop
+
+    # Of a chain of errors the disk's first word is the reason; the others only followed.
     except Exception as error:
         refusal = _first_refusal(error, folder)
         if refusal is None:

@@ -447,7 +447,7 @@ def test_rows_that_changed_since_are_refused(tmp_path: Path, rows: Listed) -> No
         ({"models": {}}, "`models` is empty"),
         ({"limit_rows": 0}, "limit_rows must be at least 1, got 0"),
         ({"rows": Listed([])}, "`rows` is empty"),
-        ({"max_batch_s": 0.0}, "want max_batch_s > 0"),
+        ({"max_batch_s": 0.0}, "max_batch_s: want a number above 0"),
     ],
 )
 def test_bad_arguments(settings: dict[str, Any], said: str, rows: Listed, tmp_path: Path) -> None:

@@ -322,6 +322,7 @@ def report_text(report: dict[str, Any], images: dict[str, str]) -> str:
     if report["recordings"]:
         parts.append("## What is heard")
         parts.append(recordings_markdown(report["recordings"], judges))
+
     if report.get("memory_table"):
         parts.append("## Memory by phase")
         parts.append("On the device, in the last RL step.")

@@ -141,6 +141,7 @@ def predict(
         "sampled": EvalDecoding(Decoding(temperature=1.0), 4),
     }
     keywords = keywords or []
+
     loader = _loader(
         speech,
         sample_rate_hz=sample_rate_hz,

@@ -1,4 +1,4 @@
-"""Which rows of a set a figure is over, where that is not all of them."""
+"""Which rows of a set a metric is over, where that is not all of them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def count_left_out(
 def say_limits(
     trainer: Trainer, kind: str, num_seen: Mapping[str, int], said: dict[str, str]
 ) -> None:
-    """Say of how many rows the figures are where Trainer's ``limit_val_batches`` or ``limit_test_batches`` is set.
+    """Say of how many rows the metrics are where Trainer's ``limit_val_batches`` or ``limit_test_batches`` is set.
 
     Args:
         trainer: of the run.
@@ -54,7 +54,7 @@ def say_limits(
     for set_name, num_of_rank in num_seen.items():
         num_rows = int(all_reduce(rl_strategy(trainer.strategy), float(num_of_rank)))
         num_all = len(data.rows(f"{kind}/{set_name}"))
-        line = f"{kind}/{set_name}: figures are over {num_rows} of {num_all} rows, a draw (trainer.{setting}: {limit})"
+        line = f"{kind}/{set_name}: metrics are over {num_rows} of {num_all} rows, a draw (trainer.{setting}: {limit})"
         if num_rows < num_all and said.get(set_name) != line:
             said[set_name] = line
             rank_zero_info(line)

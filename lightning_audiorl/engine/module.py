@@ -144,6 +144,7 @@ class RLModule(EvaluationHooks, LightningModule):
         self.num_updates = num_updates
         self.micro_batch_size = micro_batch_size
         self.max_tokens = max_tokens
+
         self.optim = optim or Optim()
         self.update_watch = UpdateWatch(self.optim.max_skipped_updates)
         self.panel = JudgePanel(judges)

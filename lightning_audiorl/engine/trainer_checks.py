@@ -43,7 +43,7 @@ def check_trainer(trainer: Trainer) -> None:
     if 0 < num_first < math.inf:
         rank_zero_warn(
             f"trainer.num_sanity_val_steps: {num_first}: the evaluation before the first step is of so many batches of "
-            "each set, and no figure to compare later ones with; use -1 (all) or 0 (none) instead"
+            "each set, and no metric to compare later ones with; use -1 (all) or 0 (none) instead"
         )
     wrong = [*_lengths(trainer), *_gradients(trainer), *_evaluations(trainer), *_callbacks(trainer)]
     if wrong:

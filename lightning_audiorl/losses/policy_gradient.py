@@ -85,12 +85,14 @@ class PolicyGradient(Loss[PreparedPolicyGradient]):
             list(filters or []),
             reference_sample,
         )
+
         if reference_sample is not None and self.objective.reduction == "group_mean":
             raise ValueError(
                 f"PolicyGradient.reference_sample: {type(self.objective).__name__} weighs the samples of a group by "
                 "their own probabilities, which the reference has no part in; choose another objective"
             )
         self.reference_sample = reference_sample
+
         self.sum_names = (
             "clip_low",
             "clip_high",

@@ -180,6 +180,8 @@ def speech_counts(
             normaliser_for(row.lang, normalisers).units(without_sounds(row.reference))
         )
         counts.speech_s += speech.duration_s
+
+        # A row that expects no length has none to be compared with.
         if row.duration_s > 0:
             counts.timed_s += speech.duration_s
             counts.expected_s += row.duration_s

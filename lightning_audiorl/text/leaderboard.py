@@ -124,7 +124,7 @@ def _spelled(digits: re.Match[str]) -> str:
 class BasicNormaliser(Normaliser):
     """Any language as Whisper's evaluation compares it: words in brackets and all signs left out, lower case.
 
-    It is transformers' ``BasicTextNormalizer``, for figures that are to be compared with others' alone: it takes the
+    It is transformers' ``BasicTextNormalizer``, for metrics that are to be compared with others' alone: it takes the
     vowel signs of Hindi, Thai and the like for signs, and cuts words there.
 
     Args:

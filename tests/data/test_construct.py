@@ -343,7 +343,7 @@ def test_bad_settings_and_effects_are_refused(source: Given) -> None:
         ValueError, match=r"PhraseRepeated.times: want .* 2 <= low <= high, got .1, 3"
     ):
         PhraseRepeated(source, times=(1, 3))
-    with pytest.raises(ValueError, match="max_s > 0"):
+    with pytest.raises(ValueError, match="max_s: want a number above 0"):
         PhraseRepeated(source, max_s=0)
     degraded = Degraded(source, ["telephone"])
     for made in (PhraseRepeated(degraded), NoisePadded(degraded)):

@@ -83,5 +83,5 @@ def test_a_run_says_of_how_many_rows_a_figure_is(
     with caplog.at_level(logging.INFO):
         trainer.validate(module, datamodule=data)
         trainer.validate(module, datamodule=data)
-    line = "val/dev: figures are over 4 of 9 rows, a draw (trainer.limit_val_batches: 2)"
+    line = "val/dev: metrics are over 4 of 9 rows, a draw (trainer.limit_val_batches: 2)"
     assert caplog.text.count(line) == 1

@@ -390,7 +390,7 @@ def test_rare_words_are_found_by_their_frequency() -> None:
     [
         (lambda: RandomControl(), "give num_rows, or like"),
         (lambda: RandomControl(5, like="hard"), "give num_rows, or like"),
-        (lambda: RandomControl(like="hard", bin_s=0), "bin_s > 0"),
+        (lambda: RandomControl(like="hard", bin_s=0), "bin_s: want a finite number above 0"),
         (lambda: Length(min_s=-1), "0 <= min_s < max_s"),
         (lambda: Length(min_s=20, max_s=20), "0 <= min_s < max_s"),
         (lambda: EmptyReference(kinds="hum"), "list of one or more names"),

@@ -99,7 +99,7 @@ def without_bad_rows(
     if not good:
         raise BadRow(f"{name}: the audio of all {len(rows)} rows is bad; the first: {problems[0]}")
     _log.warning(
-        "%s: left out %d of %d rows, whose audio is bad; figures are over the other %d",
+        "%s: left out %d of %d rows, whose audio is bad; metrics are over the other %d",
         name,
         len(problems),
         len(rows),

@@ -115,7 +115,7 @@ def _info(data: Bytes, start: int, frame: _Frame) -> _Info | None:
     if flags & 2:
         num_bytes = _number(body, end)
         end += 4
-    # A table of contents, and a figure of quality.
+    # A table of contents, and a number for quality.
     end += 100 * (flags >> 2 & 1) + 4 * (flags >> 3 & 1)
 
     trim = body[end + 21 : end + 24]

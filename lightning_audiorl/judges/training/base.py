@@ -66,6 +66,7 @@ class JudgeTraining(LightningModule, ABC):
         super().__init__()
         shares = (vocoded_probability, codec_probability)
         shares_fit = all(share >= 0 for share in shares) and sum(shares) <= 1
+
         name = type(self).__name__
         check_count(f"{name}.num_steps", num_steps, at_least=1)
         check_number(f"{name}.lr", lr, above=0)

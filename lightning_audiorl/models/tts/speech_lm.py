@@ -195,6 +195,7 @@ class SpeechLMPolicy(CausalLMPolicy[SpeechContext], SpeechPolicy[SpeechContext])
             )
         except ValueError as error:
             raise ValueError(f"row {row.id!r}: {error}") from error
+
         if len(ids) >= self.max_positions:
             raise ValueError(
                 f"row {row.id!r}: text and speaker prompt are {len(ids)} tokens; the model reads {self.max_positions}, "
