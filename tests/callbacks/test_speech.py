@@ -407,5 +407,5 @@ def test_the_watch_says_when_a_gap_opens_or_speech_drifts() -> None:
     ],
 )
 def test_negative_settings_are_refused(make: Any) -> None:
-    with pytest.raises(ValueError, match="negative|at least 0"):
+    with pytest.raises(ValueError, match=r"negative|at least 0"):
         make()
