@@ -29,6 +29,7 @@ from lightning_audiorl.callbacks import (
 )
 from lightning_audiorl.callbacks.view import nothing_learnt
 from lightning_audiorl.commands import COMMANDS
+from lightning_audiorl.engine.resuming import FollowSettings
 from lightning_audiorl.engine.trainer_checks import check_trainer
 from lightning_audiorl.engine.update_watch import NothingLearntError
 from lightning_audiorl.run_folder import (
@@ -202,7 +203,7 @@ class AudioRLCLI(LightningCLI):
         added: list[Callback] = []
         if not isinstance(self.model, AudioRLModule):
             unwanted |= set(_CALLBACKS.values())
-            added.append(ModelCheckpoint(save_last=True))
+            added += [ModelCheckpoint(save_last=True), FollowSettings()]
 
         for kind, switch in (
             (ProgressBar, "enable_progress_bar"),

@@ -24,7 +24,7 @@ from lightning_audiorl.engine.evaluator import EvalDecoding, Evaluator
 from lightning_audiorl.engine.loss_checks import check_losses, check_prepared
 from lightning_audiorl.engine.micro_batches import step_micro_batches
 from lightning_audiorl.engine.optim import Optim
-from lightning_audiorl.engine.resuming import reopen_epoch
+from lightning_audiorl.engine.resuming import FollowSettings, reopen_epoch
 from lightning_audiorl.engine.rollout import (
     RewardScorer,
     Sampler,
@@ -460,8 +460,8 @@ class RLModule(EvaluationHooks, LightningModule):
                     nn.ModuleList(modules).to(self.device)
 
     def configure_callbacks(self) -> list[Callback]:
-        """What ends a run whose weights are lost."""
-        return [self.update_watch]
+        """What ends a run whose weights are lost, and what has one that goes on follow its settings."""
+        return [self.update_watch, FollowSettings()]
 
     def configure_optimizers(self) -> Any:
         """The optimizer over what trains, with its schedule."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lightning import Trainer
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 
@@ -51,6 +53,78 @@ def follow_schedule(schedules: Sequence[Any]) -> None:
                 factor = schedule.lr_lambdas[index](schedule.last_epoch)
                 group["lr"] = schedule.base_lrs[index] * factor
                 rates[index] = group["lr"]
+
+
+#: What a group of an optimizer holds beside its settings; the schedule says the rate.
+_NO_SETTINGS = ("params", "param_names", "lr")
+
+
+class FollowSettings(Callback):
+    """Has a run that goes on take the optimizer's numbers from its settings, and not from the checkpoint.
+
+    A checkpoint of torch holds learning rate, weight decay and the like beside the optimizer's state: another
+    ``optim.lr`` would change nothing. A line says what is other than before. A schedule that is no function of the step
+    goes on as it was saved; of such a run only the weight decay follows.
+    """
+
+    def __init__(self) -> None:
+        self._groups: list[list[dict[str, Any]]] = []
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The optimizers are made, and not yet filled from a checkpoint."""
+        self._groups = [_settings_of(optimizer) for optimizer in trainer.optimizers]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The checkpoint is loaded."""
+        if not trainer.fit_loop.is_resuming:
+            return
+
+        schedules = [config.scheduler for config in trainer.lr_scheduler_configs]
+        changes: list[str] = []
+        for optimizer, groups in zip(trainer.optimizers, self._groups, strict=True):
+            own = [one for one in schedules if one.optimizer is optimizer]
+            for name, old, new in _differences(optimizer, groups):
+                follows = name == "weight_decay" or all(isinstance(one, LambdaLR) for one in own)
+                if follows:
+                    changes.append(f"{name} {new} (before: {old})")
+                else:
+                    changes.append(f"{name} stays {old}, as its schedule was saved, and not {new}")
+                    continue
+                for group, wanted in zip(optimizer.param_groups, groups, strict=True):
+                    group[name] = wanted[name]
+            for schedule in own:
+                if isinstance(schedule, LambdaLR):
+                    schedule.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
+
+        follow_schedule(schedules)
+        if changes:
+            rank_zero_warn(
+                f"the optimizer goes on with other settings than the checkpoint's: {'; '.join(changes)}"
+            )
+
+
+def _settings_of(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """The numbers and switches of each group of parameters."""
+    groups = []
+    for group in optimizer.param_groups:
+        groups.append({name: value for name, value in group.items() if name not in _NO_SETTINGS})
+    return groups
+
+
+def _differences(
+    optimizer: Optimizer, wanted: Sequence[dict[str, Any]]
+) -> list[tuple[str, Any, Any]]:
+    """Name, present value and wanted one of each setting that differs, of the first group in which it does."""
+    found: dict[str, tuple[str, Any, Any]] = {}
+    for group, values in zip(optimizer.param_groups, wanted, strict=True):
+        for name, new in values.items():
+            old = group.get(name)
+            is_same = (
+                list(old) == list(new) if isinstance(new, tuple | list) and old else old == new
+            )
+            if not is_same and name not in found:
+                found[name] = (name, old, new)
+    return list(found.values())
 
 
 def make_missing_evaluation(trainer: Trainer, evaluated_step: int, rl_step: int) -> None:

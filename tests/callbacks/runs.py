@@ -36,9 +36,9 @@ def grpo(num_steps: int = 4, **settings: Any) -> GRPO:
     return GRPO(FunAsrNanoPolicy(TINY), num_steps, **settings)
 
 
-def sft(num_steps: int = 4) -> SFT:
+def sft(num_steps: int = 4, **settings: Any) -> SFT:
     greedy = EvalDecoding(Decoding(temperature=0.0, max_new_tokens=6))
-    return SFT(FunAsrNanoPolicy(TINY), num_steps, eval_decodings={"greedy": greedy})
+    return SFT(FunAsrNanoPolicy(TINY), num_steps, eval_decodings={"greedy": greedy}, **settings)
 
 
 def data(root: str) -> AsrDataModule:
