@@ -40,7 +40,7 @@ _WORKER = FOLDER / "worker.py"
 
 
 # The present build may log metrics that the earlier one did not; a run's report in its checkpoint has them too.
-GROWING_KINDS = ("metrics", "checkpoint")
+GROWING_KINDS = ("metrics", "evaluations", "checkpoint")
 
 
 def git(root: Path, *args: str) -> str:

@@ -116,7 +116,13 @@ def test_gradients_that_are_never_finite(caplog: pytest.LogCaptureFixture) -> No
 def test_the_command_fails_after_a_run_that_learnt_nothing() -> None:
     watch = SimpleNamespace(verdict=lambda: "no update changed the model: all 2 were skipped")
     command: Any = AudioRLCLI.__new__(AudioRLCLI)
-    command.trainer = SimpleNamespace(fit=lambda **_: None, checkpoint_callback=None)
+    command.folder = None
+    command.trainer = SimpleNamespace(
+        fit=lambda **_: None,
+        checkpoint_callback=None,
+        is_global_zero=False,
+        default_root_dir="runs",
+    )
     command.model = SimpleNamespace(update_watch=watch)
     with pytest.raises(RuntimeError, match="the run has ended, but no update changed the model"):
         command.fit()

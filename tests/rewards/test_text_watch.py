@@ -34,7 +34,7 @@ def written(reference: str, text: str, lang: str = "en", row_id: str = "r") -> H
 
 
 def spoken(text: str, lang: str = "en", row_id: str = "r", **row: str) -> Hypothesis:
-    speech = Speech(torch.full((8000,), 0.1), 8000, torch.zeros(25).long())
+    speech = Speech(0.1 * torch.sin(torch.arange(8000.0)), 8000, torch.zeros(25).long())
     utterance = Utterance(row_id, (), text, 1.0, lang, **row)  # type: ignore[arg-type]
     return Hypothesis(utterance, "", 26, True, speech)
 

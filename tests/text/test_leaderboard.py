@@ -55,7 +55,7 @@ class Says(AsrJudge):
 
 
 def spoken(text: str, lang: str = "en") -> Hypothesis:
-    speech = Speech(torch.full((8000,), 0.1), 8000, torch.zeros(25).long())
+    speech = Speech(0.1 * torch.sin(torch.arange(8000.0)), 8000, torch.zeros(25).long())
     return Hypothesis(Utterance("r", (), text, 1.0, lang), "", 26, True, speech)
 
 
