@@ -35,6 +35,7 @@ from lightning_audiorl.engine.update_watch import NothingLearntError
 from lightning_audiorl.run_folder import (
     KeepFolder,
     RunFolder,
+    SaveSettings,
     honest_exit,
     keep_curves,
     take_folder,
@@ -228,6 +229,8 @@ class AudioRLCLI(LightningCLI):
         try:
             if isinstance(self.model, AudioRLModule):
                 check_trainer(self.trainer)
+            if self.folder is not None:
+                self.folder.clear()
             keep_curves(self.trainer)
             with honest_exit(self.trainer.default_root_dir):
                 self.trainer.fit(ckpt_path=self._checkpoint(ckpt_path), **kwargs)
@@ -295,6 +298,7 @@ def run(args: ArgsType = None) -> AudioRLCLI:
         seed_everything_default=0,
         auto_configure_optimizers=False,
         trainer_defaults=trainer_defaults(),
+        save_config_callback=SaveSettings,
         save_config_kwargs={"overwrite": True},
         parser_class=LightningCommandParser,
         parser_kwargs={"description": "Reinforcement learning for speech models."},

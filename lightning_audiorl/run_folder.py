@@ -14,6 +14,7 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
@@ -33,13 +34,20 @@ _WHERE = ("save_dir", "dirpath", "root_dir", "log_dir", "folder")
 #: Loggers that write files of their own into a folder that is named; the place of others is shared by runs.
 _FILE_LOGGERS = ("TensorBoardLogger", "CSVLogger")
 
+#: The file that a command saves its settings in; an evaluation leaves those of the run as they are.
+_SETTINGS = {"fit": "config.yaml", "validate": "validate.yaml", "test": "test.yaml"}
+#: A file of settings that Lightning has saved begins so; another one is the user's own.
+_SAVED = "# lightning.pytorch=="
+
 #: What runs write into their folder, for ``--overwrite``. Other files are somebody else's.
 _OURS = (
-    "config.yaml",
+    *_SETTINGS.values(),
+    "config_saved.yaml",
     "hparams.yaml",
     "metrics.csv",
     "events.out.tfevents.*",
-    "checkpoints/step-*.ckpt",
+    "checkpoints/step-[0-9][0-9][0-9][0-9][0-9][0-9].ckpt",
+    "checkpoints/step-[0-9][0-9][0-9][0-9][0-9][0-9][0-9].ckpt",
     "checkpoints/epoch=*.ckpt",
     "checkpoints/last.ckpt",
     "checkpoints/best.ckpt",
@@ -53,16 +61,23 @@ _OURS = (
 
 #: What transformers writes of a model, into the folders of an export.
 _EXPORTED = (
-    "model*.safetensors",
+    "model.safetensors",
+    "model-*-of-*.safetensors",
     "model.safetensors.index.json",
-    "*config.json",
-    "tokenizer*",
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
     "normalizer.json",
-    "vocab.*",
+    "vocab.json",
+    "vocab.txt",
     "merges.txt",
-    "chat_template*",
+    "chat_template.*",
 )
 
 
@@ -75,12 +90,24 @@ class RunFolder:
 
     Args:
         path: the folder; is made where it is missing.
+
+    Attributes:
+        is_to_clear: whether what an earlier run wrote is to go, once the new run is sure to begin.
+
+    Raises:
+        NotADirectoryError: where it is a file.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.is_to_clear = False
         with writing("a run", path):
-            path.mkdir(parents=True, exist_ok=True)
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, NotADirectoryError):
+                raise NotADirectoryError(
+                    f"{path}: it, or what it is to be made in, is a file; give trainer.default_root_dir another folder"
+                ) from None
             self._lock = FileLock(path / _LOCK)
             self.is_free = self._lock.take()
 
@@ -111,14 +138,25 @@ class RunFolder:
         self._lock.note["begun"] = True
         self._lock.write()
 
-    def clear(self) -> None:
-        """Remove what runs have written here, and nothing else."""
+    def written(self) -> list[Path]:
+        """The files that runs have written here."""
         exported = [
             f"{folder}/{name}" for folder in ("export", "export_best") for name in _EXPORTED
         ]
+        found = set()
         for pattern in (*_OURS, *exported):
             for path in self.path.glob(pattern):
-                path.unlink()
+                is_users = path.name in _SETTINGS.values() and not _is_saved(path)
+                if not is_users and (path.is_file() or path.is_symlink()):
+                    found.add(path)
+        return sorted(found)
+
+    def clear(self) -> None:
+        """Where that was asked for, remove what runs have written here, and nothing else."""
+        if not self.is_to_clear:
+            return
+        for path in self.written():
+            path.unlink()
         self._lock.note.pop("begun", None)
 
     def release(self) -> None:
@@ -137,9 +175,14 @@ def _folder_of(checkpoint: Path, root: Path, dirpath: str | None) -> Path | None
     """The folder of the run that a checkpoint was written by: ``root`` or one of its numbered ones, else None."""
     whole = checkpoint.absolute()
     name = re.compile(re.escape(root.name) + r"(-\d+)?")
-    for parent in whole.parents:
-        if parent.parent == root.absolute().parent and name.fullmatch(parent.name):
-            return root.with_name(parent.name)
+
+    # By either name where there are symbolic links.
+    parents = {*whole.parents, *whole.resolve().parents}
+    beside = sorted(root.parent.iterdir()) if root.parent.is_dir() else []
+    for folder in (root, *beside):
+        is_own = name.fullmatch(folder.name) is not None
+        if is_own and not parents.isdisjoint({folder.absolute(), folder.resolve()}):
+            return root.with_name(folder.name)
     if dirpath is not None and whole.is_relative_to(Path(dirpath).absolute()):
         return root
     return None
@@ -194,7 +237,8 @@ def take_folder(settings: Namespace) -> RunFolder | None:
         taken = _go_on(own)
     elif settings.get("overwrite"):
         taken = _go_on(root)
-        taken.clear()
+        _keep_what_is_read(settings, taken)
+        taken.is_to_clear = True
     else:
         taken = _own_folder(root)
 
@@ -215,6 +259,67 @@ def _go_on(root: Path) -> RunFolder:
     folder = RunFolder(root)
     folder.require_free()
     return folder
+
+
+def _keep_what_is_read(settings: Namespace, folder: RunFolder) -> None:
+    """Raise ValueError where ``overwrite`` would remove what the new run begins from."""
+    removed = [path.resolve() for path in folder.written()]
+    for name, text in _texts(settings):
+        # A folder above the run's is named for something else in it.
+        is_read = name.split(".")[0] in ("model", "data", "ckpt_path")
+        path = Path(text).expanduser()
+        if (
+            not is_read
+            or len(text) > 4096
+            or not path.resolve().is_relative_to(folder.path.resolve())
+        ):
+            continue
+        if path.resolve() != folder.path.resolve() and any(
+            file.is_relative_to(path.resolve()) for file in removed
+        ):
+            folder.release()
+            raise ValueError(
+                f"--overwrite would remove {path}, which {name} names; copy it elsewhere, or give "
+                "trainer.default_root_dir another folder"
+            )
+
+
+def _texts(node: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Every string of the settings, with its dotted name."""
+    if isinstance(node, str):
+        yield name, node
+    elif isinstance(node, list):
+        for number, item in enumerate(node):
+            yield from _texts(item, f"{name}.{number}")
+    elif isinstance(node, Namespace | dict):
+        for key, value in (node if isinstance(node, dict) else vars(node)).items():
+            yield from _texts(value, f"{name}.{key}" if name else str(key))
+
+
+def _is_saved(path: Path) -> bool:
+    """Whether a file of settings is one that a command has saved, and not the user's own."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.readline().startswith(_SAVED)
+    except OSError:
+        return False
+
+
+class SaveSettings(SaveConfigCallback):
+    """Saves a command's settings in its folder; a file of the user's own that has that name stays as it is."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Lightning's own saving, with a name that is free."""
+        self.config_filename = _SETTINGS.get(stage, self.config_filename)
+        target = Path(trainer.log_dir or trainer.default_root_dir) / self.config_filename
+        is_users = trainer.is_global_zero and target.is_file() and not _is_saved(target)
+        if is_users:
+            self.config_filename = f"{target.stem}_saved.yaml"
+            rank_zero_warn(
+                f"{target} is a file of yours, and stays; the settings of this run are saved in "
+                f"{target.with_name(self.config_filename)}"
+            )
+        super().setup(trainer, pl_module, stage)
 
 
 def _own_folder(root: Path) -> RunFolder:

@@ -21,6 +21,7 @@ from lightning_audiorl.callbacks.guards import (
     Mode,
     broken_guards,
     metric_at,
+    require_evaluations,
     start_value,
 )
 from lightning_audiorl.callbacks.outputs import run_folder, writing
@@ -151,6 +152,8 @@ class RLCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """See that ``best.ckpt`` is the best that the checkpoint speaks of; it may be in another run's folder."""
+        if self.monitor is not None:
+            require_evaluations(trainer, "RLCheckpoint.monitor")
         if self.best_step < 0 or trainer.ckpt_path is None:
             return
 

@@ -8,7 +8,14 @@ import math
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from lightning_audiorl.callbacks.guards import Guard, Mode, broken_guards, metric_at, since_best
+from lightning_audiorl.callbacks.guards import (
+    Guard,
+    Mode,
+    broken_guards,
+    metric_at,
+    require_evaluations,
+    since_best,
+)
 from lightning_audiorl.callbacks.outputs import tensorboard_writers
 from lightning_audiorl.callbacks.view import RunView, run_view, validations
 
@@ -66,6 +73,8 @@ class EarlyStop(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A run that was ended and is resumed takes no further step."""
+        if self.monitor is not None or self.guards:
+            require_evaluations(trainer, "EarlyStop.monitor or guards")
         self._decide(trainer, run_view(pl_module))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

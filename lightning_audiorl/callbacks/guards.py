@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, Literal
 
+from lightning import Trainer
+
 from lightning_audiorl.callbacks.view import flat_metrics
 
 Mode = Literal["min", "max"]
@@ -188,3 +190,20 @@ def since_best(values: Sequence[float], mode: Mode, min_delta: float) -> int:
         else:
             num += 1
     return num
+
+
+def require_evaluations(trainer: Trainer, setting: str) -> None:
+    """See that a fit that watches a metric has evaluations to take it from.
+
+    Args:
+        trainer: at the start of training.
+        setting: that names the metric.
+
+    Raises:
+        ValueError: where there is no validation set, or no batch of one.
+    """
+    if sum(trainer.num_val_batches) == 0:
+        raise ValueError(
+            f"{setting}: the run has no evaluation to take it from; give the data module a `val` set, and "
+            "trainer.limit_val_batches another number than 0"
+        )
