@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Self, TypeVar
@@ -226,6 +227,22 @@ class AsrJudge(Judge[str | None], ABC):
                 )
         by_sample = dict(zip(spoken, transcripts, strict=True))
         return [by_sample.get(i, "") for i in range(len(speeches))]
+
+
+def require_numbers(values: Tensor) -> None:
+    """See that a judge has computed numbers: the best of NaN would be some token, and often an empty transcript.
+
+    Args:
+        values: scores or log-probabilities, of any shape; -inf, which forbids a token, may be among them.
+
+    Raises:
+        JudgeError: for NaN and infinity.
+    """
+    # A maximum is NaN where any value is.
+    if values.numel() and not float(values.max()) < math.inf:
+        raise JudgeError(
+            "the model computes NaN or infinite scores from the waveform; look at its weights and dtype"
+        )
 
 
 def _require_directions(embeddings: Tensor) -> None:
