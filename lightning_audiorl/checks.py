@@ -34,7 +34,7 @@ def check_number(
         ValueError: Optim.lr: want a finite number above 0, got nan
     """
     # Whole numbers beyond the largest float are none that a setting could use.
-    is_number = isinstance(value, Real) and abs(value) <= math.inf
+    is_number = isinstance(value, Real) and abs(value) <= math.inf and not isinstance(value, bool)
     fits = is_number and at_least <= value <= at_most and (value > above or above == -math.inf)
     fits = fits and (value < below or below == math.inf)
     if fits and (infinite or math.isfinite(value)):

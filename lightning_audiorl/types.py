@@ -175,6 +175,11 @@ class Decoding:
 
     def __post_init__(self) -> None:
         check_number("Decoding.temperature", self.temperature, at_least=0)
+        # Beyond, what logits are divided by is 0 or infinite in float32.
+        if self.temperature and not 1e-30 <= self.temperature <= 1e30:
+            raise ValueError(
+                f"Decoding.temperature: want 0 (greedy) or 1e-30 to 1e30, got {self.temperature!r}"
+            )
         check_number("Decoding.top_p", self.top_p, above=0, at_most=1)
         check_count("Decoding.top_k", self.top_k)
 

@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from lightning_audiorl.checks import check_count
 from lightning_audiorl.fields import Batched, Shape, Shared
 from lightning_audiorl.types import MAX_AMPLITUDE
 
@@ -115,6 +116,9 @@ class Codec(nn.Module, ABC):
         output_sample_rate_hz: int | None = None,
     ) -> None:
         super().__init__()
+        kind = type(self).__name__
+        check_count(f"{kind}.cardinality", cardinality, at_least=1)
+        check_count(f"{kind}.num_codebooks", num_codebooks, at_least=1)
         self.sample_rate_hz = sample_rate_hz
         self.frame_rate_hz = frame_rate_hz
         self.cardinality = cardinality
@@ -163,10 +167,14 @@ class Codec(nn.Module, ABC):
                 what was declared: their shape, type, range, or number at the declared frame rate.
         """
         self.require_one_codebook()
-        if waveform.ndim != 2 or num_samples.shape != waveform.shape[:1]:
+        if (
+            waveform.ndim != 2
+            or num_samples.shape != waveform.shape[:1]
+            or (len(num_samples) and num_samples.max() > waveform.shape[1])
+        ):
             raise CodecError(
-                f"{type(self).__name__}.encode: want waveform [B, S] and num_samples [B], got {list(waveform.shape)} "
-                f"and {list(num_samples.shape)}"
+                f"{type(self).__name__}.encode: want waveform [B, S] and num_samples [B] of at most S, got "
+                f"{list(waveform.shape)} and {num_samples.tolist()}"
             )
 
         # What lies behind a clip's end must not reach its codes, and the rest of the batch must not reach its shape.
@@ -217,6 +225,10 @@ class Codec(nn.Module, ABC):
             raise CodecError(
                 f"{type(self).__name__}.decode: want codes [B, T] and lengths [B] of at most T, got "
                 f"{list(codes.shape)} and {lengths.tolist()}"
+            )
+        if codes.is_floating_point():
+            raise CodecError(
+                f"{type(self).__name__}.decode: want codes in whole numbers, got {codes.dtype}"
             )
 
         codes = codes.masked_fill(~valid(lengths, codes.shape[1]), 0)

@@ -146,6 +146,14 @@ def check_record(
             f"{min(differing)} is only in the {where}{_NEW_RUN}"
         )
 
+    # The scale of adapters is no tensor; earlier builds did not write it down.
+    lora_alpha = (saved.get("finetune") or {}).get("lora_alpha", policy.finetune.lora_alpha)
+    if policy.finetune.lm == "lora" and lora_alpha != policy.finetune.lora_alpha:
+        raise ValueError(
+            f"{where}: its adapters were trained with lora_alpha {lora_alpha}, and would be scaled otherwise with "
+            f"lora_alpha {policy.finetune.lora_alpha}; give the same finetune.lora_alpha{_NEW_RUN}"
+        )
+
     # Frozen tensors and the reference are no part of a checkpoint: both come from the start, so it must be the same.
     here = start_hash or content_hash(policy)
     if saved["start_hash"] != here:

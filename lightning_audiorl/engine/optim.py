@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from lightning_audiorl.checks import check_count, check_number
+from lightning_audiorl.weights.families import first_line
 
 #: This library's own, and further ones by the names that transformers gives them.
 ScheduleName = Literal[
@@ -77,10 +78,16 @@ class Optim:
         check_count("Optim.warmup_steps", self.warmup_steps)
         check_number("Optim.min_lr_ratio", self.min_lr_ratio, at_least=0, at_most=1)
         check_number("Optim.weight_decay", self.weight_decay, at_least=0)
-        for beta in self.betas:
+        betas: Any = self.betas
+        if not isinstance(betas, tuple | list) or len(betas) != 2:
+            raise ValueError(f"Optim.betas: want two numbers, such as [0.9, 0.99], got {betas!r}")
+        for beta in betas:
             check_number("Optim.betas", beta, at_least=0, below=1)
         check_number("Optim.max_grad_norm", self.max_grad_norm, at_least=0)
         check_count("Optim.max_skipped_updates", self.max_skipped_updates)
+        for name, value in (self.schedule_args or {}).items():
+            if isinstance(value, float):
+                check_number(f"Optim.schedule_args.{name}", value)
 
         # An argument that nothing reads would look as if it were in force.
         if self.optimizer is not None:
@@ -132,7 +139,8 @@ class Optim:
         """The optimiser over ``parameters``, and its schedule over ``num_steps`` RL steps.
 
         Raises:
-            ValueError: for trained weights in half precision; for a schedule that waits for a metric.
+            ValueError: for trained weights in half precision; for a schedule that waits for a metric; for arguments
+                by which a schedule of transformers fails, or leaves the range of 0 to ``lr``.
         """
         trained = list(parameters)
         _refuse_half_precision(trained)
@@ -158,14 +166,33 @@ class Optim:
         # Not above: most runs ask for none of these.
         from transformers import get_scheduler
 
-        made: LRScheduler = get_scheduler(
-            self.schedule,
-            optimizer,
-            self.warmup_steps,
-            num_steps,
-            scheduler_specific_kwargs=self.schedule_args,
-        )
+        try:
+            made: LRScheduler = get_scheduler(
+                self.schedule,
+                optimizer,
+                self.warmup_steps,
+                num_steps,
+                scheduler_specific_kwargs=self.schedule_args,
+            )
+            _check_factors(made, num_steps)
+        except (ArithmeticError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"Optim.schedule_args: {self.schedule} does not run with {self.schedule_args or {}} and "
+                f"{num_steps} steps: {first_line(error)}"
+            ) from error
         return made
+
+
+def _check_factors(schedule: LRScheduler, num_steps: int) -> None:
+    """See before the first step that the learning rate is one up to the last: a failure there would cost the run."""
+    if not isinstance(schedule, LambdaLR):
+        return
+    for step in {*range(0, num_steps, max(1, num_steps // 1000)), num_steps}:
+        for factor_at in schedule.lr_lambdas:
+            factor = factor_at(step)
+            # A little more than 1 is rounding.
+            if not 0 <= factor <= 1 + 1e-6:
+                raise ValueError(f"the learning rate of step {step} would be {factor:g} times lr")
 
 
 def _refuse_half_precision(trained: list[nn.Parameter]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Self, TypeVar
@@ -106,7 +107,7 @@ class Judge(nn.Module, Generic[AnswerT]):
     def each(
         self,
         items: list[Any],
-        listen: Callable[[list[Any]], list[Any]],
+        listen: Callable[[list[Any]], Sequence[Any]],
         names: list[str],
     ) -> list[Any]:
         """``listen`` over passes of ``batch_size``; None, with a warning, for an item that it raises on.
@@ -119,7 +120,8 @@ class Judge(nn.Module, Generic[AnswerT]):
             names: the row of each, for the warning.
 
         Raises:
-            JudgeError: for a pass with more or fewer answers than clips: which answer is whose is not known.
+            JudgeError: for a pass with more or fewer answers than clips, or whose answers are no sequence: which answer
+                is whose is not known.
         """
         answers: list[Any] = []
         for first in range(0, len(items), self.batch_size):
@@ -142,6 +144,12 @@ class Judge(nn.Module, Generic[AnswerT]):
                 for i, item in enumerate(piece, start=first):
                     of_piece += self.each([item], listen, [names[i]])
 
+            # A set has no order, and of a text each letter would be an answer.
+            if not isinstance(of_piece, Sequence) or isinstance(of_piece, str | bytes):
+                raise JudgeError(
+                    f"judge '{self.name}' gave a {type(of_piece).__name__} for {len(piece)} clips; expected a list "
+                    "with one answer each"
+                )
             if len(of_piece) != len(piece):
                 raise JudgeError(
                     f"judge '{self.name}' gave {len(of_piece)} answers to {len(piece)} clips; expected one each"
@@ -204,15 +212,49 @@ class AsrJudge(Judge[str | None], ABC):
         # Silence is not shown to the model, which might hear something in it.
         spoken = [i for i, speech in enumerate(speeches) if not says_nothing(speech)]
 
-        def listen(index: list[int]) -> list[str | None]:
+        def listen(index: list[int]) -> Sequence[str | None]:
             chosen = [speeches[i] for i in index]
             waveforms = [self.audible(speech.waveform, speech.sample_rate_hz) for speech in chosen]
             rows = [hypotheses[i].row for i in index]
-            return list(self.listen(waveforms, rows))
+            return self.listen(waveforms, rows)
 
         transcripts = self.each(spoken, listen, [hypotheses[i].row.id for i in spoken])
+        for transcript in transcripts:
+            if not isinstance(transcript, str | None):
+                raise JudgeError(
+                    f"judge '{self.name}' gave {str(transcript)[:80]} of type {type(transcript).__name__} as a "
+                    "transcript; expected a text, or None"
+                )
         by_sample = dict(zip(spoken, transcripts, strict=True))
         return [by_sample.get(i, "") for i in range(len(speeches))]
+
+
+def require_numbers(values: Tensor) -> None:
+    """See that a judge has computed numbers: the best of NaN would be some token, and often an empty transcript.
+
+    Args:
+        values: scores or log-probabilities, of any shape; -inf, which forbids a token, may be among them.
+
+    Raises:
+        JudgeError: for NaN and infinity.
+    """
+    # A maximum is NaN where any value is.
+    if values.numel() and not float(values.max()) < math.inf:
+        raise JudgeError(
+            "the model computes NaN or infinite scores from the waveform; look at its weights and dtype"
+        )
+
+
+def _require_directions(embeddings: Tensor) -> None:
+    """See that embeddings are vectors [B, D] that a cosine can be taken of."""
+    if embeddings.ndim != 2:
+        raise JudgeError(
+            f"the embedding of the voice has the shape {list(embeddings.shape)[1:]}; expected [D]"
+        )
+    if not bool(embeddings.isfinite().all()):
+        raise JudgeError("the embedding of the voice holds NaN or infinite values")
+    if not bool(embeddings.any(-1).all()):
+        raise JudgeError("the embedding of the voice is 0, which has no direction")
 
 
 #: What a `SpeakerEncoder` answers: the embedding of a sample and that of its prompt.
@@ -274,8 +316,7 @@ class SpeakerEncoder(Judge[Voices], ABC):
             lengths = torch.tensor([len(wave) for wave in waves], device=self.device)
             padded = pad_sequence(waves, batch_first=True)
             embeddings = self.embed(padded, lengths, self.sample_rate_hz).float().cpu()
-            if not bool(embeddings.isfinite().all()):
-                raise JudgeError("the embedding of the voice holds NaN or infinite values")
+            _require_directions(embeddings)
             return list(embeddings)
 
         names = [row_id for _, _, row_id in clips.values()]

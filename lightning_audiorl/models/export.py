@@ -11,6 +11,7 @@ from typing import Any
 from transformers import GenerationConfig, PreTrainedModel
 
 from lightning_audiorl.models.finetune import heads_parted, merged_state_dict, unties
+from lightning_audiorl.weights.tensors import WeightsError, not_finite, some_of
 
 _CONFIG = "config.json"
 
@@ -61,6 +62,7 @@ def write_model(
 
     Raises:
         FileExistsError: where ``folder`` is a file.
+        WeightsError: for weights that are NaN or infinite, also in the model's own precision alone.
     """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
@@ -84,6 +86,12 @@ def write_model(
 def _save(folder: Path, model: PreTrainedModel) -> None:
     """Configuration and weights."""
     weights = merged_state_dict(model)
+    bad = not_finite(weights)
+    if bad:
+        raise WeightsError(
+            f"export: NaN or infinite values in {some_of(bad)} as {weights[bad[0]].dtype}; take an earlier "
+            "checkpoint, or where it was large numbers in float16, export in bfloat16"
+        )
     own = model.config, model.generation_config
     model.config = copy.deepcopy(model.config)
     model.generation_config = GenerationConfig()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 from collections.abc import Sequence
 from itertools import chain, groupby
 from numbers import Real
@@ -71,7 +72,8 @@ class RewardMix:
             raise ValueError(f"RewardMix.on_error: expected 'exclude' or 'raise', got {on_error!r}")
 
         if timeout_s is not None:
-            check_number("RewardMix.timeout_s", timeout_s, above=0)
+            # What a thread can be waited for is about 290 years.
+            check_number("RewardMix.timeout_s", timeout_s, above=0, at_most=threading.TIMEOUT_MAX)
 
         # Constructors check weights, but a weight may have been set since.
         for reward in rewards:

@@ -109,8 +109,13 @@ def merge_adapter(model: Any, adapter: str, source: str) -> Any:
         )
 
     _separate_tied(model)
-    with warnings.catch_warnings(action="ignore"):
-        merged = with_adapter.merge_and_unload()
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            merged = with_adapter.merge_and_unload()
+    except Exception as error:
+        raise WeightsError(
+            f"{source}: its adapter cannot be merged ({first_line(error)}); train from its base"
+        ) from error
     for module in merged.modules():
         vars(module).pop("peft_config", None)
     _say_what_is_tied(merged)

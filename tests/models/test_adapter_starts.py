@@ -175,6 +175,12 @@ def broken(folder: Path, kind: str) -> Path:
         tensors[first][0, 0] = torch.nan
     elif kind == "that overflows":
         tensors = {name: torch.full_like(value, 1e30) for name, value in tensors.items()}
+    elif kind == "with biases of its own":
+        # As peft writes it where the layer itself has no bias.
+        settings = json.loads((folder / "adapter_config.json").read_text()) | {"lora_bias": True}
+        (folder / "adapter_config.json").write_text(json.dumps(settings))
+        for name in [name for name in tensors if "lora_B" in name]:
+            tensors[name.replace("weight", "bias")] = torch.ones(len(tensors[name]))
     elif kind == "that changes no weights":
         settings = {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 2, "task_type": "CAUSAL_LM"}
         (folder / "adapter_config.json").write_text(json.dumps(settings))
@@ -204,6 +210,7 @@ BROKEN = {
     "with NaN": "NaN or infinite values in .*lora_A",
     "that overflows": "NaN or infinite values in .*q_proj",
     "that changes no weights": "NaN|changes no weights|does not fit",
+    "with biases of its own": "its adapter cannot be merged",
     "cut short": "cut short or damaged",
     "empty": "empty",
     "as a pickle": "has no adapter_model.safetensors",

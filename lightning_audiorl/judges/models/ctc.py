@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
-from lightning_audiorl.judges.base import AsrJudge
+from lightning_audiorl.judges.base import AsrJudge, require_numbers
 from lightning_audiorl.judges.models.networks import (
     Frames,
     JudgeNetwork,
@@ -230,6 +230,7 @@ class CtcJudge(AsrJudge):
     def listen(self, waveforms: list[Tensor], rows: list[Utterance]) -> list[str | None]:
         num_samples = torch.tensor([len(wave) for wave in waveforms], device=self.device)
         log_probs, lengths = self.network(pad_sequence(waveforms, batch_first=True), num_samples)
+        require_numbers(log_probs)
         best = log_probs.argmax(-1).tolist()
 
         texts: list[str | None] = []

@@ -17,9 +17,11 @@ from transformers import (
     AutoModelForCTC,
     AutoModelForSpeechSeq2Seq,
     AutoProcessor,
+    LogitsProcessor,
+    LogitsProcessorList,
 )
 
-from lightning_audiorl.judges.base import AsrJudge, JudgeError, SpeakerEncoder
+from lightning_audiorl.judges.base import AsrJudge, JudgeError, SpeakerEncoder, require_numbers
 from lightning_audiorl.languages import MIXED, language_of
 from lightning_audiorl.models.policy import Policy, SampleKey, SpeechPolicy
 from lightning_audiorl.types import Decoding, PromptBatch, Utterance
@@ -91,9 +93,19 @@ class PolicyJudge(AsrJudge):
         context = self.policy.encode(batch)
         rollout = self.policy.sample(context, 1, self.decoding, SampleKey(0, 0, "judge"))
 
+        require_numbers(rollout.log_probs[rollout.keep])
+
         # One sample per clip; a policy that speaks gives no text.
         texts = [samples[0] for samples in self.policy.decode(rollout, context)]
         return [text if isinstance(text, str) else None for text in texts]
+
+
+class _Numbers(LogitsProcessor):
+    """Changes nothing; raises where a model computes NaN in generation."""
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        require_numbers(scores)
+        return scores
 
 
 class TransformersJudge(AsrJudge):
@@ -159,7 +171,9 @@ class TransformersJudge(AsrJudge):
         if self.kind == "ctc":
             for wave in waveforms:
                 inputs = _features(extractor, [wave], self.sample_rate_hz, self.model)
-                best = self.model(**inputs).logits[0].argmax(-1)
+                logits = self.model(**inputs).logits[0]
+                require_numbers(logits)
+                best = logits.argmax(-1)
                 texts.append(tokenizer.decode(best, skip_special_tokens=True))
             return texts
 
@@ -176,6 +190,7 @@ class TransformersJudge(AsrJudge):
             how: dict[str, Any] = {"return_timestamps": True} if is_long else {}
             if language:
                 how["language"] = language
+            how["logits_processor"] = LogitsProcessorList([_Numbers()])
             ids = self.model.generate(**inputs, do_sample=False, **how | self.generate)
             decoded = tokenizer.batch_decode(ids, skip_special_tokens=True)
             for i, text in zip(members, decoded, strict=True):

@@ -54,8 +54,9 @@ class QualityPredictor(Judge[float | None], ABC):
         """One value per sample, higher is better; None where the predictor failed.
 
         Raises:
-            JudgeError: for a hypothesis without speech.
+            JudgeError: for a hypothesis without speech; for a `range` that is none.
         """
+        self._check_range()
         speeches = [speech_of(hypothesis, self.name) for hypothesis in hypotheses]
         spoken = [i for i, speech in enumerate(speeches) if not says_nothing(speech)]
 
@@ -70,6 +71,13 @@ class QualityPredictor(Judge[float | None], ABC):
         values = self.each(spoken, listen, [hypotheses[i].row.id for i in spoken])
         by_sample = dict(zip(spoken, values, strict=True))
         return [by_sample.get(i, self.range[0]) for i in range(len(speeches))]
+
+    def _check_range(self) -> None:
+        low, high = self.range
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise JudgeError(
+                f"{type(self).__name__}.range: want two finite numbers, the lower one first, got {self.range}"
+            )
 
 
 class SquimQuality(QualityPredictor):
