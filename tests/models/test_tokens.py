@@ -43,7 +43,7 @@ def test_whisper_begins_its_transcripts_with_a_space_but_not_the_empty_one() -> 
     policy = make("whisper")
     context = policy.encode(batch_of(["a", "b"]))
     policy.tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
-    policy.allowed = torch.ones(256, dtype=torch.bool)
+    policy.allowed = policy._writable = torch.ones(256, dtype=torch.bool)
     targets = policy.targets(context, ["ab", ""])
     assert targets.lengths.tolist() == [[4], [1]]
     assert policy.tokenizer.convert_ids_to_tokens(targets.tokens[0, 0, :3].tolist()) == [
