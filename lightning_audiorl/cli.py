@@ -184,15 +184,8 @@ class AudioRLCLI(LightningCLI):
             self.folder.release()
 
     def _instantiate_classes(self) -> None:
-        try:
+        with screen.own_words():
             super().instantiate_classes()
-        except ValueError as error:
-            cause: BaseException = error
-            while cause.__cause__ is not None and str(cause).startswith(
-                "Does not validate against any of the Union"
-            ):
-                cause = cause.__cause__
-            raise cause from None
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         """A callback of the user's takes the place of ours of its kind; a Trainer switch leaves ours out."""
@@ -321,7 +314,8 @@ def run_command(name: str, args: list[str]) -> None:
     """Run one of `COMMANDS`."""
     command = COMMANDS[name]
     parser = command_parser(name)
-    given = parser.instantiate(parser.parse_args(args))
+    with screen.own_words():
+        given = parser.instantiate(parser.parse_args(args))
     if "config" not in inspect.signature(command).parameters:
         given.pop("config")
     command(**given)

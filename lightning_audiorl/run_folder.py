@@ -274,6 +274,7 @@ def _keep_what_is_read(settings: Namespace, folder: RunFolder) -> None:
             or not path.resolve().is_relative_to(folder.path.resolve())
         ):
             continue
+
         if path.resolve() != folder.path.resolve() and any(
             file.is_relative_to(path.resolve()) for file in removed
         ):

@@ -15,6 +15,7 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -339,6 +340,18 @@ def _config_files(arguments: list[str]) -> Iterator[str]:
 
 
 # --- errors while a command runs
+
+
+@contextmanager
+def own_words() -> Iterator[None]:
+    """What a constructor says of its arguments comes out by itself, without the parser's words around it."""
+    try:
+        yield
+    except ValueError as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None and str(cause).startswith(_AROUND[0]):
+            cause = cause.__cause__
+        raise cause from None
 
 
 def is_on_purpose(error: BaseException) -> bool:

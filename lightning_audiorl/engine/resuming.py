@@ -90,6 +90,7 @@ class FollowSettings(Callback):
                 else:
                     changes.append(f"{name} stays {old}, as its schedule was saved, and not {new}")
                     continue
+
                 for group, wanted in zip(optimizer.param_groups, groups, strict=True):
                     group[name] = wanted[name]
             for schedule in own:

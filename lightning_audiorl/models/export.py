@@ -92,6 +92,8 @@ def _save(folder: Path, model: PreTrainedModel) -> None:
             f"export: NaN or infinite values in {some_of(bad)} as {weights[bad[0]].dtype}; take an earlier "
             "checkpoint, or where it was large numbers in float16, export in bfloat16"
         )
+
+    # The model goes on with what it has.
     own = model.config, model.generation_config
     model.config = copy.deepcopy(model.config)
     model.generation_config = GenerationConfig()
