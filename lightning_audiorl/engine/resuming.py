@@ -85,10 +85,11 @@ class FollowSettings(Callback):
             own = [one for one in schedules if one.optimizer is optimizer]
             for name, old, new in _differences(optimizer, groups):
                 follows = name == "weight_decay" or all(isinstance(one, LambdaLR) for one in own)
+                shown = name.removeprefix("initial_")
                 if follows:
-                    changes.append(f"{name} {new} (before: {old})")
+                    changes.append(f"{shown} {new} (before: {old})")
                 else:
-                    changes.append(f"{name} stays {old}, as its schedule was saved, and not {new}")
+                    changes.append(f"{shown} stays {old}, as its schedule was saved, and not {new}")
                     continue
 
                 for group, wanted in zip(optimizer.param_groups, groups, strict=True):

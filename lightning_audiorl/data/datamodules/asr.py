@@ -114,7 +114,8 @@ class AsrDataModule(LightningDataModule):
         lang: language of rows that name none, in manifests that are given by their paths; None is "en".
 
     Raises:
-        ValueError: a limit that is no number above 0, or limits between which no clip fits.
+        ValueError: a limit that is no number above 0, or limits between which no clip fits; another choice than error
+            or skip.
 
     Attributes:
         bad_rows: draws of the training mix that were replaced in this process, by what is wrong with them.
@@ -168,6 +169,9 @@ class AsrDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.augment = augment
         check_limits(min_duration_s, max_duration_s)
+        for name, choice in (("on_too_long", on_too_long), ("on_bad_row", on_bad_row)):
+            if choice not in ("error", "skip"):
+                raise ValueError(f"AsrDataModule.{name}: want error or skip, got {choice!r}")
         self.min_duration_s = min_duration_s
         self.max_duration_s = max_duration_s
         self.on_too_long = on_too_long

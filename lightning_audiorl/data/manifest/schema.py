@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from lightning_audiorl.data.manifest.spelling import meant_as, misspelt
 from lightning_audiorl.data.manifest.words import DEFAULT_LANG, no_language, wordless
 from lightning_audiorl.data.sound import AudioError, length_s
 from lightning_audiorl.types import Origin, Segment, Utterance
+
+_log = logging.getLogger(__name__)
 
 # Begins the address of audio that is made, not read: ``synthetic:silence``.
 PREFIX = "synthetic:"
@@ -36,6 +40,10 @@ _KNOWN = frozenset(
 #: Fields that a row need not have, where another name for one would pass without a word.
 _OPTIONAL = ("lang", "duration", "offset", "keywords", "effects", "speaker", "id", "spoken_text")
 _OPTIONAL_IN_SEGMENT = ("duration", "offset", "gap")
+#: How other formats name what is `offset` here, in a row of a whole recording.
+_STARTS = frozenset(
+    ("start", "start_time", "start_s", "start_sec", "begin", "begin_time", "segment_start")
+)
 #: Nothing in a row lasts longer: it is no number of seconds, or audio that no memory holds.
 MOST_S = 86_400.0
 #: Where a recording of several days may be cut.
@@ -244,6 +252,24 @@ def check_names(fields: dict[str, Any], where: str, optional: tuple[str, ...]) -
         name, meant = slip
         problem = f"is no field of ours; did you mean `{meant}`? Rename it, or remove it"
         raise ManifestError(where, name, problem, "misspelt field")
+
+    # Of clips that are cut already, such a field says where they come from.
+    if "offset" not in fields and not _STARTS.isdisjoint(fields):
+        name = next(name for name in fields if name in _STARTS)
+        if isinstance(fields[name], int | float) and fields[name] > 0:
+            _warn_of_start(where.rpartition(", line ")[0], where, name)
+
+
+@lru_cache(maxsize=1024)
+def _warn_of_start(manifest: str, where: str, name: str) -> None:
+    """Say once for a manifest that its rows begin where their files do."""
+    _log.warning(
+        "%s: `%s` is no field of ours, so the audio is read from the beginning of its file; if that is the whole "
+        "recording, give where the row begins as `offset`, and how long it lasts as `duration`. Said once for %s",
+        where,
+        name,
+        manifest,
+    )
 
 
 def _audio(
