@@ -147,3 +147,49 @@ def test_a_monitor_wants_evaluations(folder: Path, section: str) -> None:
     settings["trainer"]["limit_val_batches"] = 0
     with pytest.raises(ValueError, match="the run has no evaluation to take it from"):
         run(folder, settings)
+
+
+@pytest.mark.fault(
+    "Runs that stop and go on",
+    "`audiorl predict` whose out is the manifest that it reads, with --overwrite",
+    "refused, and the manifest stays",
+)
+def test_predictions_do_not_replace_their_rows(folder: Path) -> None:
+    from lightning_audiorl.commands.predict import predict
+    from tests.algorithms.tiny import make_policy
+
+    rows = folder / "train.jsonl"
+    written = rows.read_text()
+    with pytest.raises(ValueError, match=r"out would replace the rows, .*train\.jsonl"):
+        predict(
+            {"tiny": make_policy()},
+            str(rows),
+            str(folder / "." / "train.jsonl"),
+            overwrite=True,
+            trainer={"accelerator": "cpu"},
+        )
+    assert rows.read_text() == written
+
+
+@pytest.mark.fault(
+    "Runs that stop and go on",
+    "an export into the folder that the policy was loaded from, at the end of a run or by `audiorl export`",
+    "refused before anything is trained or written: checkpoints begin from that folder",
+)
+def test_an_export_does_not_replace_its_start(folder: Path) -> None:
+    from lightning_audiorl.commands.export import export
+    from lightning_audiorl.models import FunAsrNanoPolicy
+    from tests.algorithms.tiny import make_policy
+
+    start = folder / "start"
+    make_policy().export(str(start))
+    written = (start / "model.safetensors").read_bytes()
+    (folder / "link").symlink_to(start)
+    with pytest.raises(ValueError, match="is the folder that the policy was loaded from"):
+        export(FunAsrNanoPolicy(str(start)), str(folder / "link"))
+
+    settings = config(folder, export={"enabled": True, "dirpath": str(start)})
+    settings["model"]["init_args"]["policy"]["init_args"]["init_from"] = str(start)
+    with pytest.raises(ValueError, match="is the folder that the policy was loaded from"):
+        run(folder, settings)
+    assert (start / "model.safetensors").read_bytes() == written

@@ -42,7 +42,7 @@ class Export(Callback):
         """See at once that there will be a best checkpoint, and that the folders can be written.
 
         Raises:
-            ValueError: where none will be kept.
+            ValueError: where none will be kept; where the policy was loaded from one of the folders.
             FileExistsError: where a file stands in a folder's place.
         """
         if not self.enabled or stage != "fit":
@@ -55,6 +55,7 @@ class Export(Callback):
         for path in (Path(folder), Path(f"{folder}_best")):
             if path.is_file():
                 raise FileExistsError(f"Export.dirpath: {path} is a file; give a folder")
+            run_view(pl_module).policy.check_export(path)
 
     def _best_checkpoint(self, trainer: Trainer) -> RLCheckpoint | None:
         found = (

@@ -21,8 +21,9 @@ def export(policy: Policy, folder: str, dtype: str | None = None) -> None:
         dtype: of the written weights, "float32", "bfloat16" or "float16"; None writes them as the policy has them.
 
     Raises:
-        ValueError: for another dtype.
+        ValueError: for another dtype; for the folder that the policy was loaded from.
     """
+    policy.check_export(folder)
     if dtype is not None:
         if dtype not in _DTYPES:
             raise ValueError(f"export: dtype={dtype!r}; expected one of {', '.join(_DTYPES)}")

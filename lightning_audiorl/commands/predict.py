@@ -136,6 +136,8 @@ def predict(
         raise ValueError(
             "predict: `models` is empty; give at least one, as name: {class_path: ..., init_args: ...}"
         )
+    if isinstance(rows, str) and Path(rows).resolve() == Path(out).resolve():
+        raise ValueError(f"predict: out would replace the rows, {rows}; give another file")
     decodings = decodings or {
         "greedy": EvalDecoding(),
         "sampled": EvalDecoding(Decoding(temperature=1.0), 4),

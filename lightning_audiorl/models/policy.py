@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from torch import Tensor, nn
@@ -103,6 +104,22 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
         Raises:
             ValueError: for a text outside the tokenizer's vocabulary, naming the prompt's id.
         """
+
+    def check_export(self, folder: str | Path) -> None:
+        """See that an export into ``folder`` replaces no model that is needed.
+
+        Raises:
+            ValueError: where the policy was loaded from that folder, which checkpoints of its runs begin from.
+        """
+        source = self.start.record()["source"]
+        if not isinstance(source, str):
+            return
+        start = Path(source).expanduser()
+        if start.is_dir() and start.resolve() == Path(folder).expanduser().resolve():
+            raise ValueError(
+                f"export: {folder} is the folder that the policy was loaded from, and checkpoints of its runs begin "
+                "from it; give another folder"
+            )
 
     @abstractmethod
     def export(self, folder: str) -> None:

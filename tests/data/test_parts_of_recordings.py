@@ -26,9 +26,8 @@ def test_a_start_is_no_offset(tmp_path: Path, caplog: pytest.LogCaptureFixture, 
     with caplog.at_level(logging.WARNING):
         ManifestRows(str(path))
     assert [record.getMessage() for record in caplog.records] == [
-        f"{path}, line 1: `{name}` is no field of ours, so the audio is read from the beginning of its file; if that "
-        "is the whole recording, give where the row begins as `offset`, and how long it lasts as `duration`. Said "
-        f"once for {path}"
+        f"{path}: `{name}` is no field of ours, so audio is read from the beginning of its file; where that is a "
+        "whole recording, give where the row begins as `offset`, and how long it lasts as `duration`"
     ]
 
     caplog.clear()

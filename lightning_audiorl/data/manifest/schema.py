@@ -257,18 +257,17 @@ def check_names(fields: dict[str, Any], where: str, optional: tuple[str, ...]) -
     if "offset" not in fields and not _STARTS.isdisjoint(fields):
         name = next(name for name in fields if name in _STARTS)
         if isinstance(fields[name], int | float) and fields[name] > 0:
-            _warn_of_start(where.rpartition(", line ")[0], where, name)
+            _warn_of_start(where.rpartition(", line ")[0], name)
 
 
 @lru_cache(maxsize=1024)
-def _warn_of_start(manifest: str, where: str, name: str) -> None:
+def _warn_of_start(manifest: str, name: str) -> None:
     """Say once for a manifest that its rows begin where their files do."""
     _log.warning(
-        "%s: `%s` is no field of ours, so the audio is read from the beginning of its file; if that is the whole "
-        "recording, give where the row begins as `offset`, and how long it lasts as `duration`. Said once for %s",
-        where,
-        name,
+        "%s: `%s` is no field of ours, so audio is read from the beginning of its file; where that is a whole "
+        "recording, give where the row begins as `offset`, and how long it lasts as `duration`",
         manifest,
+        name,
     )
 
 
