@@ -35,7 +35,11 @@ from lightning_audiorl.engine.update_watch import NothingLearntError
 from lightning_audiorl.run_folder import (
     KeepFolder,
     RunFolder,
+<<<<<<< HEAD
     SaveSettings,
+=======
+    completed,
+>>>>>>> b2
     honest_exit,
     keep_curves,
     take_folder,
@@ -238,12 +242,14 @@ class AudioRLCLI(LightningCLI):
     def validate(self, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """``Trainer.validate`` without its list of every metric."""
         keep_curves(self.trainer)
-        self.trainer.validate(verbose=False, ckpt_path=self._checkpoint(ckpt_path), **kwargs)
+        with completed("audiorl validate"):
+            self.trainer.validate(verbose=False, ckpt_path=self._checkpoint(ckpt_path), **kwargs)
 
     def test(self, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """``Trainer.test`` without its list of every metric."""
         keep_curves(self.trainer)
-        self.trainer.test(verbose=False, ckpt_path=self._checkpoint(ckpt_path), **kwargs)
+        with completed("audiorl test"):
+            self.trainer.test(verbose=False, ckpt_path=self._checkpoint(ckpt_path), **kwargs)
 
     def _checkpoint(self, name: str | None) -> str | None:
         """The file of "last" or "best" in the run's folder; another path as it is.
@@ -318,7 +324,8 @@ def run_command(name: str, args: list[str]) -> None:
         given = parser.instantiate(parser.parse_args(args))
     if "config" not in inspect.signature(command).parameters:
         given.pop("config")
-    command(**given)
+    with completed(f"audiorl {name}"):
+        command(**given)
 
 
 def all_commands() -> dict[str, Any]:

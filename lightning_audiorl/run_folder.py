@@ -447,6 +447,28 @@ def _numbered_files(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def completed(what: str) -> Iterator[None]:
+    """A command within: one that something ended by ``sys.exit(0)`` has not done what was asked for.
+
+    Args:
+        what: the command, or its folder, for the message.
+
+    Raises:
+        RuntimeError: in place of that exit.
+    """
+    try:
+        yield
+    except SystemExit as stop:
+        # Lightning's own, after SIGTERM, is one of these.
+        if stop.code or isinstance(stop, SIGTERMException):
+            raise
+        raise RuntimeError(
+            f"{what}: something in the run called sys.exit({stop.code or 0}) before its end; a reward, a judge or "
+            "a callback has to raise an error instead"
+        ) from stop
+
+
+@contextmanager
 def honest_exit(folder: str) -> Iterator[None]:
     """A fit within: one that did not come to its end is no success for the shell, whatever ended it.
 
@@ -459,12 +481,14 @@ def honest_exit(folder: str) -> Iterator[None]:
         WriteError: for a disk that takes no more; what failed on it afterwards is left out.
     """
     try:
-        yield
+        with completed(folder):
+            yield
     except SIGTERMException:
         rank_zero_warn(
             f"{folder}: the run was told to end (SIGTERM); it goes on with --ckpt_path last"
         )
         raise SystemExit(128 + signal.SIGTERM) from None
+<<<<<<< HEAD
     except SystemExit as stop:
         if stop.code:
             raise
@@ -474,6 +498,8 @@ def honest_exit(folder: str) -> Iterator[None]:
         ) from stop
 
     # Of a chain of errors the disk's first word is the reason; the others only followed.
+=======
+>>>>>>> b2
     except Exception as error:
         refusal = _first_refusal(error, folder)
         if refusal is None:

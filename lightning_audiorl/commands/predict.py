@@ -43,6 +43,7 @@ from lightning_audiorl.text import (
     count_errors,
     count_keywords,
     fired_rules,
+    heard_words,
     normaliser_for,
     without_sounds,
 )
@@ -332,7 +333,10 @@ def _sample(
     found = KeywordCounts()
     if text is not None:
         normaliser = normaliser_for(row.lang)
-        reference = row.text if speech is None else without_sounds(row.reference)
+        reference = row.text
+        if speech is not None:
+            text = heard_words(row.reference, text)
+            reference = without_sounds(row.reference)
         errors = count_errors(*compared(reference, text, normaliser), normaliser.unit)
         rules = tuple(fired_rules(*compared_units(reference, text, normaliser), lang=row.lang))
         found = count_keywords(reference, text, keywords, normaliser)

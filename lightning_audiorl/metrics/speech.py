@@ -20,7 +20,7 @@ from lightning_audiorl.judges.silence import says_nothing
 from lightning_audiorl.metrics.evaluation import SetEvaluation
 from lightning_audiorl.metrics.functional import align
 from lightning_audiorl.metrics.specs import SYNTHESIS, RegistersSpecs
-from lightning_audiorl.text.compare import TextWatch, without_sounds
+from lightning_audiorl.text.compare import TextWatch, heard_words, without_sounds
 from lightning_audiorl.text.normalise import Normaliser, checked_normalisers, normaliser_for
 from lightning_audiorl.types import Hypothesis, Speech, Utterance
 
@@ -143,7 +143,7 @@ def character_errors(
         ((0, 8), (4, 8))
     """
     reference = normaliser.normalise(without_sounds(row.reference)).replace(" ", "")
-    hypothesis = normaliser.normalise(transcript).replace(" ", "")
+    hypothesis = normaliser.normalise(heard_words(row.reference, transcript)).replace(" ", "")
     if not reference:
         return len(hypothesis), 0
     return align(reference, hypothesis, "char").errors, len(reference)

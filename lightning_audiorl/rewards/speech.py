@@ -15,7 +15,7 @@ from lightning_audiorl.judges.models.quality import QualityPredictor
 from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.judges.silence import says_nothing
 from lightning_audiorl.rewards.base import JudgedReward
-from lightning_audiorl.text.compare import TextWatch, without_sounds
+from lightning_audiorl.text.compare import TextWatch, heard_words, without_sounds
 from lightning_audiorl.text.errors import ErrorCounts, count_errors
 from lightning_audiorl.text.normalise import Normaliser, checked_normalisers, normaliser_for
 from lightning_audiorl.types import Hypothesis, Utterance
@@ -67,7 +67,7 @@ def spoken_errors(
         2
     """
     reference = normaliser.normalise(without_sounds(row.reference))
-    hypothesis = normaliser.normalise(transcript)
+    hypothesis = normaliser.normalise(heard_words(row.reference, transcript))
     # Spaces are left out only of characters: units of a language without spaces are characters anyway.
     if unit == "language":
         return count_errors(reference, hypothesis, normaliser.unit)

@@ -4,6 +4,7 @@ from lightning_audiorl.text.compare import (
     TextWatch,
     compared,
     compared_units,
+    heard_words,
     without_sounds,
 )
 from lightning_audiorl.text.errors import (
@@ -70,6 +71,7 @@ __all__ = [
     "count_keywords",
     "fired_rules",
     "has_words",
+    "heard_words",
     "normaliser_for",
     "split_units",
     "symmetric_error_rate",

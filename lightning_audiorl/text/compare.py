@@ -82,6 +82,17 @@ def without_sounds(text: str) -> str:
     return _SOUNDS.sub(" ", text)
 
 
+def heard_words(reference: str, transcript: str) -> str:
+    """A transcript as it is compared with a text to be spoken: without the tags of sounds, where that asks for any.
+
+    Example:
+        >>> heard_words("[laughter] so funny", "[laughter] so funny"), heard_words("so funny", "[laughter] so")
+        ('  so funny', '[laughter] so')
+    """
+    asks_for_sounds = _SOUNDS.search(reference) is not None
+    return without_sounds(transcript) if asks_for_sounds else transcript
+
+
 def unspaced_language(text: str) -> str:
     """The language whose script most of a text is in, where that script has no spaces between words; else "".
 

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from lightning_audiorl.judges import AsrJudge, JudgeError, QualityPredictor, SpeakerEncoder
-from lightning_audiorl.rewards import PredictedQuality
+from lightning_audiorl.metrics.speech import character_errors
+from lightning_audiorl.rewards import PredictedQuality, SpeechAccuracy
+from lightning_audiorl.text.normalise import normaliser_for
 from tests.judges.fakes import RATE_HZ, said, sounding
 
 ANSWERS: dict[str, Any] = {
@@ -48,6 +50,7 @@ def test_a_transcript_is_a_text(kind: str) -> None:
 
 
 EMBEDDINGS: dict[str, Any] = {
+    "long": lambda num: torch.full((num, 4), 50.0),
     "zeros": lambda num: torch.zeros(num, 4),
     "nothing in it": lambda num: torch.ones(num, 0),
     "one dimension": torch.ones,
@@ -72,7 +75,7 @@ class OddEncoder(SpeakerEncoder):
     "a speaker encoder whose embedding is 0, empty, or of another shape",
     "a failure of the judge that says so, and no similarity of 0",
 )
-@pytest.mark.parametrize("kind", EMBEDDINGS)
+@pytest.mark.parametrize("kind", [kind for kind in EMBEDDINGS if kind != "long"])
 def test_an_embedding_has_a_direction(kind: str, caplog: pytest.LogCaptureFixture) -> None:
     samples = [said("one", value, prompt=sounding(0.3, 3200)) for value in (0.1, 0.2)]
     assert OddEncoder(kind).voices(samples) == [(None, None)] * 2
@@ -94,3 +97,29 @@ def test_a_range_is_one(bounds: tuple[float, float]) -> None:
 
     with pytest.raises(JudgeError, match=r"Level\.range: want two finite numbers"):
         PredictedQuality(Level("level", RATE_HZ)).score([said("one", 0.1)])
+
+
+@pytest.mark.fault(
+    "Speech",
+    "a speaker encoder whose embeddings are not of length 1",
+    "a failure of the judge that says so; their product would be no similarity, such as 10,000 in an evaluation",
+)
+def test_an_embedding_is_of_length_one(caplog: pytest.LogCaptureFixture) -> None:
+    samples = [said("one", value, prompt=sounding(0.3, 3200)) for value in (0.1, 0.2)]
+    assert OddEncoder("long").voices(samples) == [(None, None)] * 2
+    assert "is of length 100, expected 1" in caplog.text
+
+
+@pytest.mark.fault(
+    "Text",
+    "a judge that writes the [laughter] which the text asks for",
+    "a perfect reading, in reward and metric; where no text asks for it, it is a word too many",
+)
+def test_a_sound_that_was_asked_for_is_no_error() -> None:
+    reward = SpeechAccuracy(Odd(["[laughter] one two"] * 2))
+    asked, plain = reward.score([said("one two [laughter]", 0.1), said("one two", 0.2)])
+    assert asked == 1.0
+    assert plain < 1.0
+    for text, errors in (("[laughter] one two", 0), ("one two", 8)):
+        row = said(text).row
+        assert character_errors(row, "[laughter] one two", normaliser_for("en"))[0] == errors
