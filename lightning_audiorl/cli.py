@@ -32,15 +32,11 @@ from lightning_audiorl.commands import COMMANDS
 from lightning_audiorl.engine.resuming import FollowSettings
 from lightning_audiorl.engine.trainer_checks import check_trainer
 from lightning_audiorl.engine.update_watch import NothingLearntError
+from lightning_audiorl.run_end import completed, honest_exit
 from lightning_audiorl.run_folder import (
     KeepFolder,
     RunFolder,
-<<<<<<< HEAD
     SaveSettings,
-=======
-    completed,
->>>>>>> b2
-    honest_exit,
     keep_curves,
     take_folder,
 )

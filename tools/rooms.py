@@ -213,16 +213,17 @@ ROOMS |= {
     ),
     "locks": Room("a file that one living process holds"),
     "run_folder": Room(
-        "the folder of a run: its own, held, in its settings; how a run ends for the shell",
+        "the folder of a run: its own, held, in its settings",
         "callbacks engine locks",
         "lightning jsonargparse",
     ),
+    "run_end": Room("how a command ends for the shell", "callbacks", "lightning"),
     "screen": Room(
         "what the command line prints where something went wrong", "", "lightning jsonargparse"
     ),
     "cli": Room(
         "`audiorl`; nobody imports it",
-        f"{_FOLDERS} commands run_folder screen __version__",
+        f"{_FOLDERS} commands run_end run_folder screen __version__",
         "torch lightning jsonargparse",
     ),
     "moved": Room("old names of modules, which go on working"),
