@@ -75,7 +75,20 @@ class EarlyStop(Callback):
         """A run that was ended and is resumed takes no further step."""
         if self.monitor is not None or self.guards:
             require_evaluations(trainer, "EarlyStop.monitor or guards")
+            self._warn_of_no_place(trainer, run_view(pl_module))
         self._decide(trainer, run_view(pl_module))
+
+    def _warn_of_no_place(self, trainer: Trainer, run: RunView) -> None:
+        """Say so where no evaluation comes before the end of the run."""
+        # There is no number of steps where evaluations come by time.
+        interval = getattr(trainer, "val_check_interval", None)
+        is_late = isinstance(interval, int) and interval >= run.num_steps > run.rl_step
+        if is_late and trainer.is_global_zero:
+            _log.warning(
+                "EarlyStop can end nothing: no evaluation comes before RL step %d, the last; set "
+                "trainer.val_check_interval to fewer RL steps",
+                run.num_steps,
+            )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Decide whether this evaluation is the last."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_audiorl.callbacks import RLCheckpoint
+from lightning_audiorl.callbacks import EarlyStop, RLCheckpoint
 from lightning_audiorl.engine.optim import Optim
 from tests.callbacks import runs
 
@@ -45,3 +45,20 @@ def test_the_optimizer_follows_its_settings(
     assert group["weight_decay"] == optim.weight_decay
     assert tuple(group["betas"]) == optim.betas
     assert longer.step_metrics["lr"] == pytest.approx(optim.lr * optim.factor(4)(3))
+
+
+@pytest.mark.fault(
+    "Runs that stop and go on",
+    "early stopping in a run that is evaluated at its end alone",
+    "a line says that it can end nothing, and the setting to change",
+)
+def test_early_stop_wants_evaluations_in_between(
+    root: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stop = EarlyStop("val/digits/wer")
+    runs.fit(tmp_path, root, stop, module=runs.sft(num_steps=2))
+    assert "no evaluation comes before RL step 2, the last" in caplog.text
+
+    caplog.clear()
+    runs.fit(tmp_path, root, stop, module=runs.sft(num_steps=2), val_check_interval=1)
+    assert "EarlyStop can end nothing" not in caplog.text
