@@ -216,7 +216,10 @@ class AsrJudge(Judge[str | None], ABC):
             chosen = [speeches[i] for i in index]
             waveforms = [self.audible(speech.waveform, speech.sample_rate_hz) for speech in chosen]
             rows = [hypotheses[i].row for i in index]
-            return self.listen(waveforms, rows)
+            heard: Sequence[str | None] | None = self.listen(waveforms, rows)
+            if heard is None:
+                raise TypeError("listen gave None; expected a list with one answer each")
+            return heard
 
         transcripts = self.each(spoken, listen, [hypotheses[i].row.id for i in spoken])
         for transcript in transcripts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -255,7 +256,10 @@ def _require_tokenizer(processor: Any, model: Any, source: str) -> None:
     """See that a tokenizer knows its special tokens, and none that the model has no row for."""
     tokenizer = getattr(processor, "tokenizer", processor)
     # A model that speaks may end its texts with a token of its template, and have no special ones.
-    is_whole = not Path(source).is_dir() or (Path(source) / "tokenizer_config.json").is_file()
+    settings = Path(source) / "tokenizer_config.json"
+    is_whole = not Path(source).is_dir() or (
+        settings.is_file() and json.loads(settings.read_text())
+    )
     if not tokenizer.all_special_ids and not is_whole:
         raise WeightsError(
             f"{source}: its tokenizer has no special token, so no token ends a text; copy tokenizer_config.json from "
