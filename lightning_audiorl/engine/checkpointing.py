@@ -12,7 +12,12 @@ from lightning.pytorch.strategies import Strategy
 from lightning_audiorl.models.finetune import base_dtypes
 from lightning_audiorl.models.policy import Policy
 from lightning_audiorl.models.reference import content_hash
-from lightning_audiorl.weights.checkpoints import hashes_of, read_checkpoint, require_whole
+from lightning_audiorl.weights.checkpoints import (
+    hashes_of,
+    other_vocabulary,
+    read_checkpoint,
+    require_whole,
+)
 from lightning_audiorl.weights.tensors import WeightsError
 
 _NEW_RUN = "; to begin a new run from a checkpoint, give it as init_from instead of ckpt_path"
@@ -46,6 +51,7 @@ def run_record(
         "hashes": hashes_of(checkpoint),
         "start": policy.start.record(),
         "start_hash": start_hash,
+        "vocabulary": policy.vocabulary_hash(),
         "finetune": asdict(policy.finetune),
         "dtypes": base_dtypes(policy),
         "rl_step": rl_step,
@@ -153,6 +159,11 @@ def check_record(
             f"{where}: its adapters were trained with lora_alpha {lora_alpha}, and would be scaled otherwise with "
             f"lora_alpha {policy.finetune.lora_alpha}; give the same finetune.lora_alpha{_NEW_RUN}"
         )
+
+    # Neither is what a token stands for.
+    before = saved.get("vocabulary")
+    if before is not None and before != policy.vocabulary_hash():
+        raise ValueError(f"{where}: {other_vocabulary(policy.start.record())}{_NEW_RUN}")
 
     # Frozen tensors and the reference are no part of a checkpoint: both come from the start, so it must be the same.
     here = start_hash or content_hash(policy)

@@ -17,7 +17,7 @@ from lightning_audiorl.models.finetune import Finetune, base_dtypes, inject_lora
 from lightning_audiorl.models.reference import content_hash
 from lightning_audiorl.models.tiny_base import TINY_SPECS, TinySpec
 from lightning_audiorl.weights.adapters import find_adapter
-from lightning_audiorl.weights.checkpoints import read_checkpoint
+from lightning_audiorl.weights.checkpoints import other_vocabulary, read_checkpoint
 from lightning_audiorl.weights.families import first_line, require_family
 from lightning_audiorl.weights.pretrained import config_of, load_pretrained
 from lightning_audiorl.weights.tensors import WeightsError, misfit
@@ -57,12 +57,15 @@ class Start:
             source = TINY_SPECS[kind](**sizes)
         return Start(source, list(record["checkpoints"]))
 
-    def load_into(self, policy: nn.Module, backbone: nn.Module) -> None:
+    def load_into(
+        self, policy: nn.Module, backbone: nn.Module, vocabulary: str | None = None
+    ) -> None:
         """Put the checkpoints' trainable tensors on top of the source's weights; adapters are merged into them.
 
         Args:
             policy: the whole model.
             backbone: its part that adapters belong to.
+            vocabulary: hash of what its tokens stand for; None where it has no tokenizer.
 
         Raises:
             ValueError: for a checkpoint with foreign tensors, with adapters of unknown rank, or whose run began from
@@ -98,6 +101,10 @@ class Start:
                 raise ValueError(
                     f"{path}: its tensors do not belong to this model, a {type(policy).__name__}: {differing}"
                 )
+
+            before = checkpoint["audiorl"].get("vocabulary")
+            if before is not None and before != vocabulary:
+                raise ValueError(f"{path}: {other_vocabulary(self.source)}")
 
             # Of the fresh model: what the run did not train must be what it began from.
             # Loaded in another precision than the run had, the hash cannot tell; earlier builds did not write it down.

@@ -133,6 +133,10 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
         """
         return None
 
+    def vocabulary_hash(self) -> str | None:
+        """Hash of which text each token stands for; None for a policy without a tokenizer."""
+        return None
+
     def example_context(
         self, num_prompts: int, seconds: float, text_tokens: int | None = None
     ) -> ContextT:

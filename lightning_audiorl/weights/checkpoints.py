@@ -218,3 +218,11 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     if not _are_tensors(tensors):
         raise WeightsError(f"{path}: holds no tensors by name; give the weights of a model")
     return tensors
+
+
+def other_vocabulary(source: object) -> str:
+    """What is wrong where a checkpoint's tokens stood for other texts than those of its start do now."""
+    return (
+        f"its run had another tokenizer than {source} now holds: the same tokens stand for other texts; restore the "
+        "tokenizer's files"
+    )

@@ -172,3 +172,37 @@ def test_the_shipped_start_is_whole() -> None:
     folder = Path(__file__).parents[2] / "configs" / "espeak" / "warm_start_model"
     policy = POLICIES["fun_asr_nano"](str(folder))
     assert all(bool(value.isfinite().all()) for value in policy.parameters())
+
+
+@pytest.mark.fault(
+    "Starts and checkpoints",
+    "two tokens of the start's tokenizer changed places since a checkpoint was written",
+    "the checkpoint is refused, as a start and to go on from: its tokens stand for other texts",
+)
+def test_another_tokenizer_under_a_checkpoint_is_refused(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    from lightning_audiorl.algorithms import SFT
+    from lightning_audiorl.models import TextLMPolicy
+
+    folder = copied(folders["text_lm"], tmp_path / "start")
+    module = SFT(TextLMPolicy(str(folder)), num_steps=1)
+    module.start_hash = content_hash(module.policy)
+    checkpoint: dict[str, Any] = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(checkpoint)
+    torch.save(checkpoint, tmp_path / "a.ckpt")
+    TextLMPolicy(str(tmp_path / "a.ckpt"))
+
+    path = folder / "tokenizer.json"
+    settings = json.loads(path.read_text())
+    vocabulary = settings["model"]["vocab"]
+    first, second = sorted(vocabulary)[-2:]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    path.write_text(json.dumps(settings))
+
+    with pytest.raises(ValueError, match="the same tokens stand for other texts"):
+        TextLMPolicy(str(tmp_path / "a.ckpt"))
+    other = SFT(TextLMPolicy(str(folder)), num_steps=1)
+    other.start_hash = content_hash(other.policy)
+    with pytest.raises(ValueError, match="the same tokens stand for other texts"):
+        other.on_load_checkpoint(checkpoint)

@@ -7,6 +7,7 @@ reference put the prompt and its completions into one row (`shared_prefix`).
 from __future__ import annotations
 
 import copy
+import hashlib
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -109,7 +110,7 @@ class CachedPromptPolicy(Policy[PrefixT]):
         # The start's checkpoints go onto its weights, their adapters put in, filled and merged. They are compared by a
         # hash of the whole policy: all that is part of it, such as a codec, stands in its place by now.
         roles = self.roles
-        self.start.load_into(self, roles.backbone)
+        self.start.load_into(self, roles.backbone, self.vocabulary_hash())
 
         # Last, since it freezes all that it does not name, and puts fresh adapters onto weights that are final.
         self.finetune = finetune or Finetune()
@@ -120,6 +121,10 @@ class CachedPromptPolicy(Policy[PrefixT]):
         stop_ids = stop_token_ids(self.model, self.tokenizer)
         vocab_size = self.model.config.get_text_config().vocab_size
         return stop_ids, allowed_tokens(self.tokenizer, vocab_size, stop_ids)
+
+    def vocabulary_hash(self) -> str:
+        entries = sorted(self.tokenizer.get_vocab().items())
+        return hashlib.blake2b(repr(entries).encode(), digest_size=16).hexdigest()
 
     def export(self, folder: str) -> None:
         write_model(folder, self.model, self.processor, self.generation_config())
