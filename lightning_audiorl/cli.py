@@ -110,14 +110,15 @@ class _Without:
         return not any(text in message for text in self.texts)
 
 
-def give_logger(trainer: Namespace) -> None:
+def give_logger(trainer: Namespace, name: str = "") -> None:
     """TensorBoard in the run's folder, beside its checkpoints and report, where the settings say nothing of a logger.
 
     Args:
         trainer: the section of the settings; ``logger: false``, or a logger of the user's, stays.
+        name: of a folder in that one, for what is no part of the run's curves.
     """
     if trainer.get("logger") is None:
-        arguments = Namespace(save_dir=trainer.default_root_dir, name="", version="")
+        arguments = Namespace(save_dir=trainer.default_root_dir, name=name, version="")
         trainer.logger = Namespace(
             class_path="lightning.pytorch.loggers.TensorBoardLogger", init_args=arguments
         )
@@ -169,7 +170,10 @@ class AudioRLCLI(LightningCLI):
         self.folder: RunFolder | None = None
         if self.subcommand == "fit":
             self.folder = take_folder(settings)
-        give_logger(settings.trainer)
+            give_logger(settings.trainer)
+        else:
+            # An evaluation, of whatever model, is no point of the run's curves.
+            give_logger(settings.trainer, self.subcommand)
 
     def instantiate_classes(self) -> None:
         """As Lightning does it, but what a constructor says of its arguments comes out by itself."""

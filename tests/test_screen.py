@@ -243,3 +243,23 @@ def test_a_last_checkpoint_that_is_gone_is_no_new_run(folder: Path, tmp_path: Pa
     (tmp_path / "run" / "checkpoints" / "last.ckpt").unlink()
     with pytest.raises(FileNotFoundError, match=r"step-000001\.ckpt is there, give that"):
         run(tmp_path, config, "--ckpt_path", "last")
+
+
+@pytest.mark.fault(
+    "Runs that stop and go on",
+    "`audiorl validate`, of another model, in the folder of a run",
+    "its metrics are no points of the run's curves: they stand in a folder of their own",
+)
+def test_an_evaluation_is_no_point_of_a_runs_curves(folder: Path, tmp_path: Path) -> None:
+    from tests.command import run
+
+    config = tiny_config(folder, num_steps=1)
+    config["trainer"]["default_root_dir"] = str(tmp_path / "run")
+    config["trainer"].pop("logger")
+    run(tmp_path, config)
+    before = {path.name: path.stat().st_size for path in (tmp_path / "run").glob("events.*")}
+    run(tmp_path, config, command="validate")
+    after = {path.name: path.stat().st_size for path in (tmp_path / "run").glob("events.*")}
+    assert before
+    assert after == before
+    assert list((tmp_path / "run" / "validate").glob("events.*"))
