@@ -173,7 +173,7 @@ class AudioRLCLI(LightningCLI):
             give_logger(settings.trainer)
         else:
             # An evaluation, of whatever model, is no point of the run's curves.
-            give_logger(settings.trainer, self.subcommand)
+            give_logger(settings.trainer, str(self.subcommand))
 
     def instantiate_classes(self) -> None:
         """As Lightning does it, but what a constructor says of its arguments comes out by itself."""

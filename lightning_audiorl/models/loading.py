@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -58,14 +59,18 @@ class Start:
         return Start(source, list(record["checkpoints"]))
 
     def load_into(
-        self, policy: nn.Module, backbone: nn.Module, vocabulary: str | None = None
+        self,
+        policy: nn.Module,
+        backbone: nn.Module,
+        vocabulary: Callable[[], str | None] = lambda: None,
     ) -> None:
         """Put the checkpoints' trainable tensors on top of the source's weights; adapters are merged into them.
 
         Args:
             policy: the whole model.
             backbone: its part that adapters belong to.
-            vocabulary: hash of what its tokens stand for; None where it has no tokenizer.
+            vocabulary: hash of what its tokens stand for; None where it has no tokenizer. Asked where there is a
+                checkpoint.
 
         Raises:
             ValueError: for a checkpoint with foreign tensors, with adapters of unknown rank, or whose run began from
@@ -103,7 +108,7 @@ class Start:
                 )
 
             before = checkpoint["audiorl"].get("vocabulary")
-            if before is not None and before != vocabulary:
+            if before is not None and before != vocabulary():
                 raise ValueError(f"{path}: {other_vocabulary(self.source)}")
 
             # Of the fresh model: what the run did not train must be what it began from.

@@ -110,7 +110,7 @@ class CachedPromptPolicy(Policy[PrefixT]):
         # The start's checkpoints go onto its weights, their adapters put in, filled and merged. They are compared by a
         # hash of the whole policy: all that is part of it, such as a codec, stands in its place by now.
         roles = self.roles
-        self.start.load_into(self, roles.backbone, self.vocabulary_hash())
+        self.start.load_into(self, roles.backbone, self.vocabulary_hash)
 
         # Last, since it freezes all that it does not name, and puts fresh adapters onto weights that are final.
         self.finetune = finetune or Finetune()
