@@ -13,19 +13,14 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+
+from lightning_audiorl.ops.shards import local
 
 _log = logging.getLogger(__name__)
 
 
 class NotFiniteError(ArithmeticError):
     """Weights, a loss, a gradient or a learning rate are NaN or infinite, so that training cannot go on."""
-
-
-def local(value: Tensor) -> Tensor:
-    """What this process holds of a tensor, without gradients."""
-    held: Tensor = value.to_local() if isinstance(value, DTensor) else value
-    return held.detach()
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:

@@ -46,7 +46,7 @@ class Room:
 # point one way like those of the house. losses/ and engine/ see the modules of models/ that know no family of models.
 ROOMS = {
     "checks": Room("what the number of a setting may be"),
-    "finite": Room("weights that are NaN or infinite end a training", "", "torch lightning"),
+    "finite": Room("weights that are NaN or infinite end a training", "ops", "torch lightning"),
     "fields": Room("shapes of dataclass fields; select, join and move by prompt", "", "torch"),
     "types": Room("the dataclasses on the arrows", "checks fields", "torch"),
     "languages": Room("the one table of languages: their codes and names"),

@@ -15,7 +15,8 @@ from lightning import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_audiorl.finite import FiniteWeights, NotFiniteError, local
+from lightning_audiorl.finite import FiniteWeights, NotFiniteError
+from lightning_audiorl.ops.shards import local
 
 _log = logging.getLogger(__name__)
 

@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor
 
 from lightning_audiorl.models.finetune import adapters_off
 from lightning_audiorl.models.policy import Policy
+from lightning_audiorl.ops.shards import local
 
 
 def content_hash(model: nn.Module) -> str:
@@ -73,12 +74,6 @@ class Reference:
                 torch.clear_autocast_cache()
                 yield
             torch.clear_autocast_cache()
-
-
-def local(parameter: Tensor) -> Tensor:
-    """The values that this process holds, without gradients."""
-    value: Tensor = parameter.to_local() if isinstance(parameter, DTensor) else parameter
-    return value.detach()
 
 
 @contextmanager

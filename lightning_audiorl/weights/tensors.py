@@ -140,7 +140,7 @@ def is_finite(tensor: Tensor) -> bool:
 
 
 def tensor_hashes(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """A hash of each tensor's values, shape and precision; the same on every device. About 2 GB/s per core.
+    """A hash of each tensor's values, shape and precision; the same on every device.
 
     Example:
         >>> tensor_hashes({"a": torch.zeros(2)}) == tensor_hashes({"a": torch.tensor([0.0, -0.0])})
