@@ -119,8 +119,8 @@ def build(
     made |= _nonspeech(parts["nonspeech"], out, seed, sizes)
     if fsdd is not None:
         made |= _digits(fsdd, out, seed, sizes)
-    for name, rows in made.items():
-        sets[name] = write_rows(rows, out / f"{name}.jsonl")
+    for name, chosen in made.items():
+        sets[name] = write_rows(chosen, out / f"{name}.jsonl")
 
     summary = {**settings, "sets": {name: counts(rows) for name, rows in sets.items()}}
     write_json(summary, out / "summary.json")

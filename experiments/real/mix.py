@@ -36,7 +36,6 @@ from lightning_audiorl.data import (
     Learnable,
     ManifestRows,
     RLSubset,
-    SubsetBuilder,
 )
 from lightning_audiorl.data.mix.build import MixPlan
 from lightning_audiorl.types import Utterance
@@ -58,7 +57,7 @@ HELD_OUT = (
     "test_fsdd_long",
 )
 #: Rules by subset, and what they are given. Only sampled hypotheses count, where greedy ones are in the file, too.
-_MINED: dict[str, tuple[type[SubsetBuilder], dict[str, Any]]] = {
+_MINED: dict[str, tuple[type[Hard | Hallucinating | Learnable], dict[str, Any]]] = {
     "hard": (Hard, {"min_disagreement": 0.05, "max_disagreement": 1.0}),
     "hallucinating": (Hallucinating, {"min_rate": 0.1}),
     "learnable": (Learnable, {}),
