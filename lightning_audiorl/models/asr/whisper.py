@@ -122,14 +122,15 @@ class WhisperPolicy(EncoderDecoderPolicy):
     Args:
         init_from: a folder or hub id in Hugging Face layout, a Lightning checkpoint of ours, or the sizes of a tiny
             random model.
-        finetune: what trains; Whisper has no projector, its cross-attention belongs to the decoder ("lm"). LoRA
-            wants Whisper's names: ``lora_targets: [q_proj, k_proj, v_proj, out_proj, fc1, fc2]``.
+        finetune: what trains; Whisper has no projector, its cross-attention belongs to the decoder ("lm"). LoRA without
+            ``lora_targets`` goes to both attentions and the feed-forward layers of the decoder.
         dtype: of the weights, and of an export ("float32", "bfloat16"). Adapters are float32 on any; a fit refuses
             other trained weights in less.
         revision: hub revision.
     """
 
     family = Family(TinyWhisper, WhisperForConditionalGeneration, WhisperProcessor)
+    default_lora_targets = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
     _writable: Tensor
 
     def __init__(

@@ -23,7 +23,12 @@ from lightning_audiorl.models.decoding import sampling
 from lightning_audiorl.models.decoding.shared_prefix import Layout, packed_arguments, share_prefix
 from lightning_audiorl.models.decoding.tokens import allowed_tokens, decode_groups, target_rollout
 from lightning_audiorl.models.export import write_model
-from lightning_audiorl.models.finetune import Finetune, Parts, apply_finetune
+from lightning_audiorl.models.finetune import (
+    USUAL_LORA_TARGETS,
+    Finetune,
+    Parts,
+    apply_finetune,
+)
 from lightning_audiorl.models.loading import Family, Start, build, read_start, stop_token_ids
 from lightning_audiorl.models.policy import Context, Policy, SampleKey
 from lightning_audiorl.models.tiny_base import TinySpec
@@ -68,6 +73,7 @@ class CachedPromptPolicy(Policy[PrefixT]):
 
     Attributes:
         family: classes of model and processor.
+        default_lora_targets: layers that adapters go to where a `Finetune` names none.
         model: of transformers.
         processor: of audio and text; without audio, the tokenizer.
         tokenizer: of the text (and special) tokens.
@@ -78,6 +84,7 @@ class CachedPromptPolicy(Policy[PrefixT]):
     """
 
     family: ClassVar[Family]
+    default_lora_targets: ClassVar[tuple[str, ...]] = USUAL_LORA_TARGETS
     start: Start
     model: Any
     processor: Any
@@ -113,7 +120,8 @@ class CachedPromptPolicy(Policy[PrefixT]):
         self.start.load_into(self, roles.backbone, self.vocabulary_hash)
 
         # Last, since it freezes all that it does not name, and puts fresh adapters onto weights that are final.
-        self.finetune = finetune or Finetune()
+        # What is left to the family is settled here: a checkpoint says which layers have adapters.
+        self.finetune = (finetune or Finetune()).with_lora_targets(self.default_lora_targets)
         apply_finetune(self.model, roles, self.finetune)
 
     def _vocabulary(self) -> tuple[list[int], Tensor]:
