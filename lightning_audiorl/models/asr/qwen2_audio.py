@@ -363,7 +363,9 @@ class Qwen2AudioPolicy(DecoderOnlyPolicy[Qwen2AudioContext]):
         text = [self.stop_ids[0]] * (_USUAL_TEXT_TOKENS if text_tokens is None else text_tokens)
         tokens = [self.processor.audio_token_id] * num_frames + text
         ids = [str(number) for number in range(num_prompts)]
-        return Qwen2AudioContext(ids, [seconds] * num_prompts, encoded, keep, [tokens] * num_prompts)
+        return Qwen2AudioContext(
+            ids, [seconds] * num_prompts, encoded, keep, [tokens] * num_prompts
+        )
 
     def _prompts(self, batch: PromptBatch, frames: Sequence[int]) -> list[list[int]]:
         """The template's prompt per row, its audio placeholder repeated once per frame."""
