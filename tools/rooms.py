@@ -207,9 +207,9 @@ ROOMS = {
 _FOLDERS = " ".join(name for name in ROOMS if "." not in name)
 ROOMS |= {
     "commands": Room(
-        "commands beside Lightning's own: `calibrate`, `export`, `plan`, `predict`",
+        "commands beside Lightning's own: `assemble`, `calibrate`, `export`, `plan`, `predict`",
         _FOLDERS,
-        "torch lightning",
+        "torch transformers lightning",
     ),
     "locks": Room("a file that one living process holds"),
     "run_folder": Room(
