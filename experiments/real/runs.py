@@ -7,7 +7,7 @@ seed is trained once, looked at, exported and decoded in long form; its record s
 that was killed goes on. The settings of each run are in ``<out>/runs/<arm>_<seed>/fit.yaml``, which
 ``audiorl fit --config`` takes, too. Encoder outputs are kept in ``<out>/encoded``, for all runs.
 
-Ends with docs/real_whisper.json; experiments/real/page.py makes docs/real_whisper.md of it.
+Then ``python -m experiments.real.page --results <out>/results`` makes docs/real_whisper.md. ``make real`` does both.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import yaml
 from lightning import Trainer, seed_everything
 
 from experiments.figure_runs import Spec, audiorl, made_with, spec
-from experiments.real.arms import ARMS, BATCH_SIZE, MODELS, SEEDS, SFT_STEPS, policy
+from experiments.real.arms import ARMS, BATCH_SIZE, MODELS, SEEDS, policy
 from experiments.real.data import build
 from experiments.real.evaluate import (
     Distance,
@@ -44,10 +44,12 @@ from lightning_audiorl.models import Finetune
 from lightning_audiorl.ops import Schedule
 from lightning_audiorl.types import Decoding, Utterance
 
-#: Steps after which all of the non-speech test is looked at.
+#: Steps after which all of the non-speech test is looked at, where they are not the run's last one.
 LOOKS = (8, 16, 24)
 NUM_SAMPLES = 4
-NUM_DISTANCE_ROWS = 40
+NUM_DISTANCE_ROWS = 24
+NUM_LONG_ROWS = 8
+NUM_PROBE_ROWS = 6
 #: Settings that YAML writes as plain values.
 _PLAIN = {
     "optim": Optim,
@@ -81,13 +83,16 @@ class Grounds:
 
     Args:
         real: see the module.
+        start: folder or hub id of the checkpoint.
         out: gets everything.
         fsdd: the Free Spoken Digit Dataset; None leaves the digits out.
         data_seed: of `experiments.real.data`.
     """
 
-    def __init__(self, real: Path, out: Path, fsdd: Path | None, data_seed: int = 0) -> None:
-        self.start = str((real / "whisper-base").absolute())
+    def __init__(
+        self, real: Path, start: str, out: Path, fsdd: Path | None, data_seed: int = 0
+    ) -> None:
+        self.start = start
         self.out = out.absolute()
         self.encoded = self.out / "encoded"
         self.data = self.out / "data"
@@ -135,19 +140,20 @@ class Evaluation:
     """What every run is measured by at its end."""
 
     def __init__(self, grounds: Grounds, brief: bool = False) -> None:
-        self.dev = grounds.rows("dev_prompts")
+        # Every second one is enough for a curve.
+        self.dev = grounds.rows("dev_prompts")[::2]
         self.nonspeech = grounds.rows("test_nonspeech")
         self.sets = {
             name: grounds.rows(f"test_{name}") for name in ("prompts", "fsdd_short", "fsdd_long")
         }
         if brief:
             self.nonspeech = grounds.rows("dev_nonspeech")
-            self.sets = {"prompts": self.dev}
+            self.sets = {"prompts": grounds.rows("dev_prompts")}
 
         self.grounds = grounds
         self.start = made(policy(grounds.start, grounds.encoded))
         self.distance = Distance(self.start, self.sets["prompts"][:NUM_DISTANCE_ROWS])
-        long = [] if brief else grounds.rows("test_long")
+        long = [] if brief else grounds.rows("test_long")[:NUM_LONG_ROWS]
         self.long_form = LongForm(long, grounds.out / "encoded_windows") if long else None
 
     def of(self, policy: Any, export: Path) -> dict[str, Any]:
@@ -189,8 +195,10 @@ def run(grounds: Grounds, evaluation: Evaluation, arm: str, seed: int) -> None:
 
         result["encoding_cpu_s"] = encode_once(settings)
         module, watch = trained(settings, evaluation)
-        result |= {"cpu_s": watch.cpu_s, "steps": watch.steps, "curve": watch.curve}
-        result |= {"probes": watch.probes} | evaluation.of(module.policy, export)
+        result |= {"cpu_s": watch.cpu_s, "steps": watch.steps, "probes": watch.probes}
+        result |= evaluation.of(module.policy, export)
+        last = watch.last_look(result["sets"]["nonspeech"], module.policy)
+        result["curve"] = [*watch.curve, last]
 
     record.parent.mkdir(parents=True, exist_ok=True)
     record.write_text(json.dumps(result))
@@ -222,8 +230,10 @@ def trained(settings: Spec, evaluation: Evaluation) -> tuple[Any, Watch]:
     """One training run in this process, with what was seen on the way."""
     seed_everything(settings["seed_everything"], verbose=False)
     module = made(settings["model"])
-    probe = evaluation.nonspeech[:: max(1, len(evaluation.nonspeech) // 8)]
-    watch = Watch(evaluation.nonspeech, evaluation.dev, probe, (*LOOKS, SFT_STEPS), max(LOOKS))
+    rows = evaluation.nonspeech
+    probe = rows[:: max(1, len(rows) // NUM_PROBE_ROWS)]
+    looks = [step for step in LOOKS if step < module.num_steps]
+    watch = Watch(rows, evaluation.dev, probe, looks, max(LOOKS))
     trainer = Trainer(
         accelerator="cpu",
         devices=1,
@@ -277,6 +287,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--real", type=Path, required=True)
+    parser.add_argument("--start", help="folder or hub id; default: whisper-base in REAL")
     parser.add_argument("--out", type=Path, default=Path("runs/real_whisper"))
     parser.add_argument("--fsdd", type=Path)
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
@@ -287,7 +298,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
 
-    grounds = Grounds(args.real, args.out, args.fsdd)
+    start = args.start or str((args.real / "whisper-base").absolute())
+    grounds = Grounds(args.real, start, args.out, args.fsdd)
     evaluation = Evaluation(grounds, brief=args.dev)
     for arm in args.arms:
         # The start has no seed.

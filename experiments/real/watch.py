@@ -79,6 +79,12 @@ class Watch(Callback):
             self.probes.append((step, mean_probability(probed)))
         self._since = time.process_time()
 
+    def last_look(self, rows: Sequence[Row], policy: Any) -> dict[str, Any]:
+        """The look after the last step: non-speech as the evaluation at the end found it."""
+        found = [row | {"empty": not row["text"].strip()} for row in rows]
+        speech = transcripts(policy, self.speech)
+        return {"step": len(self.steps), "rows": found, "speech": speech}
+
     def _of_nonspeech(self, pl_module: Any) -> dict[str, float]:
         """Share of the samples of this step's non-speech rows that have any text; nothing where none was drawn."""
         step = pl_module.last_step
