@@ -27,7 +27,7 @@ import yaml
 from lightning import Trainer, seed_everything
 
 from experiments.figure_runs import Spec, audiorl, made_with, spec
-from experiments.real.arms import ARMS, BATCH_SIZE, MODELS, SEEDS, policy
+from experiments.real.arms import ARMS, BATCH_SIZE, MODELS, SEEDS, SHARES, policy
 from experiments.real.data import build
 from experiments.real.evaluate import (
     Distance,
@@ -48,7 +48,8 @@ from lightning_audiorl.types import Decoding, Utterance
 LOOKS = (8, 16, 24)
 NUM_SAMPLES = 4
 NUM_DISTANCE_ROWS = 24
-NUM_LONG_ROWS = 8
+#: The first so many rows of these sets: each is decoded once for every run.
+NUM_ROWS = {"long": 8, "fsdd_short": 40, "fsdd_long": 6}
 NUM_PROBE_ROWS = 6
 #: Settings that YAML writes as plain values.
 _PLAIN = {
@@ -122,12 +123,15 @@ class Grounds:
     def mix(self, arm: str, seed: int) -> Spec:
         """The training rows of an arm, as a data module."""
         kind: Kind = "random" if arm.endswith("random") else "paper"
+        chosen = subsets(self.data, self.hypotheses(), kind)
+        for name, subset in chosen.items():
+            subset["share"] = SHARES.get(name, subset["share"])
         kept_out = {}
         for name, path in held_out(self.data).items():
             kept_out[name] = spec("data.ManifestRows", path=path, allow_empty_text=True)
         return spec(
             "data.AsrRLDataModule",
-            subsets=subsets(self.data, self.hypotheses(), kind),
+            subsets=chosen,
             cache_dir=str(self.out / "rl_data"),
             content_cache=str(self.out / "content.sqlite"),
             forbid=kept_out,
@@ -144,7 +148,8 @@ class Evaluation:
         self.dev = grounds.rows("dev_prompts")[::2]
         self.nonspeech = grounds.rows("test_nonspeech")
         self.sets = {
-            name: grounds.rows(f"test_{name}") for name in ("prompts", "fsdd_short", "fsdd_long")
+            name: grounds.rows(f"test_{name}")[: NUM_ROWS.get(name)]
+            for name in ("prompts", "fsdd_short", "fsdd_long")
         }
         if brief:
             self.nonspeech = grounds.rows("dev_nonspeech")
@@ -153,7 +158,7 @@ class Evaluation:
         self.grounds = grounds
         self.start = made(policy(grounds.start, grounds.encoded))
         self.distance = Distance(self.start, self.sets["prompts"][:NUM_DISTANCE_ROWS])
-        long = [] if brief else grounds.rows("test_long")[:NUM_LONG_ROWS]
+        long = [] if brief else grounds.rows("test_long")[: NUM_ROWS["long"]]
         self.long_form = LongForm(long, grounds.out / "encoded_windows") if long else None
 
     def of(self, policy: Any, export: Path) -> dict[str, Any]:
