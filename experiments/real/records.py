@@ -18,8 +18,12 @@ TEXTS_OF = ("start", "grpo_reference", "sft")
 TEXT_SEED = 0
 
 
-def collect(results: Path) -> dict[str, Any]:
+def collect(results: Path, dev: Path | None = None) -> dict[str, Any]:
     """All records of a folder: rows that all runs share, and each run.
+
+    Args:
+        results: of the runs that are evaluated on the test sets.
+        dev: of runs on the dev sets, by which settings were chosen.
 
     Raises:
         FileNotFoundError: there is none.
@@ -37,6 +41,23 @@ def collect(results: Path) -> dict[str, Any]:
         "made_with": records[-1]["made_with"],
         "rows": rows,
         "runs": [compact(record) for record in records],
+        "dev": [_of_dev(path) for path in sorted(dev.glob("*.json"))] if dev else [],
+    }
+
+
+def _of_dev(path: Path) -> Record:
+    """A run on the dev sets, in a few numbers."""
+    kept = compact(json.loads(path.read_text()))
+    silent = kept["nonspeech"]
+    return {
+        "arm": kept["arm"],
+        "seed": kept["seed"],
+        "probes": kept["probes"],
+        "wer": round(error_rate(kept["sets"]["prompts"]["numbers"]), 5),
+        "text": sum(bool(row["text"]) for row in silent),
+        "clips": len(silent),
+        "kl": kept["kl"],
+        "cpu_s": kept["cpu_s"],
     }
 
 
