@@ -141,11 +141,13 @@ class RewardScorer:
         return scores.total[:, 0].masked_fill(~(scores.valid[:, 0] & is_text), float("nan"))
 
     def _target_length(self, context: Context, number: int, text: str) -> int | None:
-        """Tokens of a text with its stop token; None for one that the policy has no tokens for."""
+        """Tokens of a text with its stop token; None for one that the policy has no tokens for, or never samples."""
         try:
-            return int(self.policy.targets(context.select([number]), [text]).lengths)
+            target = self.policy.targets(context.select([number]), [text])
         except ValueError:
             return None
+        # Its log-probability would be -inf, and so would be the loss.
+        return int(target.lengths) if bool(self.policy.samples_all(target)) else None
 
 
 def unrewarded(rollout: Rollout) -> Scores:

@@ -96,6 +96,10 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
         """Logits for the tokens of `targets`, like `head`'s; a text may have tokens that are never sampled."""
         return self.head(hidden)
 
+    def samples_all(self, rollout: Rollout) -> Tensor:
+        """[B, G] bool: whether every token of a completion may be sampled; all may, where a family says no other."""
+        return rollout.keep.any(-1)
+
     @abstractmethod
     def decode(self, rollout: Rollout, context: ContextT) -> Sequence[Sequence[str | Speech]]:
         """B lists of G texts, special tokens and padding removed; of a model that speaks, G samples of speech."""

@@ -277,6 +277,9 @@ class CachedPromptPolicy(Policy[PrefixT]):
         """[V] bool, the tokens that a text to learn from may have; those that may be sampled, or more."""
         return self.allowed
 
+    def samples_all(self, rollout: Rollout) -> Tensor:
+        return (self.allowed[rollout.tokens] | ~rollout.keep).all(-1)
+
     def decode(self, rollout: Rollout, context: PrefixT) -> list[list[str]]:
         return decode_groups(self.tokenizer, rollout)
 
