@@ -193,6 +193,8 @@ def run(grounds: Grounds, evaluation: Evaluation, arm: str, seed: int) -> None:
     result: dict[str, Any] = {"arm": arm, "seed": seed, "made_with": made_with()}
     if arm == "start":
         result |= evaluation.of(evaluation.start, export)
+        unmoved = Watch([], evaluation.dev, [], (), last=0)
+        result["curve"] = [unmoved.last_look(result["sets"]["nonspeech"], evaluation.start)]
     else:
         model = MODELS[arm](grounds.start, grounds.encoded, seed)
         settings = {"seed_everything": seed, "model": model, "data": grounds.mix(arm, seed)}
