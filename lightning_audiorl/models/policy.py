@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from lightning_audiorl.codecs.base import Codec
@@ -95,6 +96,10 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
     def target_head(self, hidden: Tensor) -> Tensor:
         """Logits for the tokens of `targets`, like `head`'s; a text may have tokens that are never sampled."""
         return self.head(hidden)
+
+    def may_sample(self, tokens: Tensor) -> Tensor:
+        """Bool like ``tokens``: which of them `head` allows; a text of `targets` may have others, too."""
+        return torch.ones_like(tokens, dtype=torch.bool)
 
     @abstractmethod
     def decode(self, rollout: Rollout, context: ContextT) -> Sequence[Sequence[str | Speech]]:
