@@ -186,7 +186,7 @@ ROOMS = {
     "engine": Room(
         "the loop: stages, micro-batches, ranks, optimizer, evaluation, checkpoints; once",
         "checks finite types ops losses metrics rewards judges.base judges.panel strategies weights "
-        "models.policy models.reference models.finetune",
+        "models.policy models.reference models.finetune models.encoder_cache",
         "torch torchmetrics transformers lightning",
     ),
     "algorithms": Room(

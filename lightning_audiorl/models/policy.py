@@ -143,6 +143,13 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
         """
         return None
 
+    def padded_s(self, duration_s: float) -> float:
+        """Seconds that a clip of ``duration_s`` is computed as; more where a model pads every clip to one length.
+
+        Batches within a budget of seconds count it.
+        """
+        return duration_s
+
     def vocabulary_hash(self) -> str | None:
         """Hash of which text each token stands for; None for a policy without a tokenizer."""
         return None
