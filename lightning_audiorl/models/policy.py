@@ -136,6 +136,11 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
         """Write a folder that the transformers class loads with ``from_pretrained``; adapters are merged."""
 
     @property
+    def usage(self) -> str:
+        """Python lines that load an exported folder in transformers; empty for a policy that does not say."""
+        return ""
+
+    @property
     def clip_span_s(self) -> tuple[float, float] | None:
         """Shortest and longest clip that `encode` takes, in seconds; None for a model that takes any, or none.
 

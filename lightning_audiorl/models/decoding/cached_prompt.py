@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -75,6 +75,7 @@ class CachedPromptPolicy(Policy[PrefixT]):
 
     Attributes:
         family: classes of model and processor.
+        load_arguments: that ``from_pretrained`` wants for an export to decode as the policy does.
         default_lora_targets: layers that adapters go to where a `Finetune` names none.
         model: of transformers.
         processor: of audio and text; without audio, the tokenizer.
@@ -86,6 +87,7 @@ class CachedPromptPolicy(Policy[PrefixT]):
     """
 
     family: ClassVar[Family]
+    load_arguments: ClassVar[Mapping[str, str]] = {}
     default_lora_targets: ClassVar[tuple[str, ...]] = USUAL_LORA_TARGETS
     start: Start
     model: Any
@@ -144,6 +146,25 @@ class CachedPromptPolicy(Policy[PrefixT]):
 
     def export(self, folder: str) -> None:
         write_model(folder, self.model, self.processor, self.generation_config())
+
+    @property
+    def _loaded_with(self) -> str:
+        """The class of transformers that loads an export."""
+        return str(self.family.model.__name__)
+
+    @property
+    def usage(self) -> str:
+        model = self._loaded_with
+        reader = "AutoTokenizer"
+        if issubclass(self.family.processor, ProcessorMixin):
+            reader = "AutoProcessor"
+        folder = '"path/to/this/folder"'
+        given = [folder, *(f'{name}="{value}"' for name, value in self.load_arguments.items())]
+        return (
+            f"from transformers import {', '.join(sorted([model, reader]))}\n\n"
+            f"model = {model}.from_pretrained({', '.join(given)})\n"
+            f"{reader.removeprefix('Auto').lower()} = {reader}.from_pretrained({folder})"
+        )
 
     def generation_config(self) -> GenerationConfig:
         """What an exported folder generates by: it draws from the same tokens as training did."""
