@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lightning_audiorl.models.asr.fun_asr_nano import FunAsrNanoPolicy
+from lightning_audiorl.models.asr.qwen3_asr import Qwen3ASRPolicy
 from lightning_audiorl.models.asr.whisper import WhisperPolicy
 from lightning_audiorl.models.finetune import Finetune
 from lightning_audiorl.models.policy import Context, Policy, SampleKey, SpeechPolicy
@@ -11,6 +12,7 @@ from lightning_audiorl.models.tiny import (
     DIGIT_WORDS,
     TinyCausalLM,
     TinyFunAsrNano,
+    TinyQwen3ASR,
     TinySpeechLM,
     TinyWhisper,
 )
@@ -35,6 +37,7 @@ __all__ = [
     "NeuTTSTemplate",
     "PlainTemplate",
     "Policy",
+    "Qwen3ASRPolicy",
     "Reference",
     "SampleKey",
     "SpeakerPrompt",
@@ -45,6 +48,7 @@ __all__ = [
     "TextLMPolicy",
     "TinyCausalLM",
     "TinyFunAsrNano",
+    "TinyQwen3ASR",
     "TinySpeechLM",
     "TinyWhisper",
     "WhisperPolicy",
