@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lightning_audiorl.models.asr.fun_asr_nano import TinyFunAsrNano
+from lightning_audiorl.models.asr.qwen2_audio import TinyQwen2Audio
 from lightning_audiorl.models.asr.qwen3_asr import TinyQwen3ASR
 from lightning_audiorl.models.asr.whisper import TinyWhisper
 from lightning_audiorl.models.tiny_base import (
@@ -34,6 +35,7 @@ __all__ = [
     "TINY_SPECS",
     "TinyCausalLM",
     "TinyFunAsrNano",
+    "TinyQwen2Audio",
     "TinyQwen3ASR",
     "TinySpec",
     "TinySpeechLM",

@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy import ndarray
 
-from lightning_audiorl.models import Qwen3ASRPolicy, TinyQwen3ASR
+from lightning_audiorl.models import Qwen2AudioPolicy, Qwen3ASRPolicy, TinyQwen2Audio, TinyQwen3ASR
 from lightning_audiorl.models.tiny_base import TinySpec
 
 RATE_HZ = 16000
@@ -46,6 +46,15 @@ def _request(processor: Any, clip: ndarray) -> dict[str, Any]:
     return dict(processor.apply_transcription_request(clip, language="en"))
 
 
+def _qwen2_audio(processor: Any, clip: ndarray) -> dict[str, Any]:
+    content = [{"type": "audio"}, {"type": "text", "text": "Transcribe the speech."}]
+    text = processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+    )
+    inputs = processor(text=text, audio=clip, sampling_rate=RATE_HZ, return_tensors="pt")
+    return dict(inputs)
+
+
 def _behind_marker(text: str) -> str:
     return text.split("<asr_text>", 1)[-1].strip()
 
@@ -66,5 +75,19 @@ RECORDS = {
         lively=(0.3, 3),
         more_words=("language", "English", "Chinese", "None", "<asr_text>", "<|endoftext|>"),
         read=_behind_marker,
+    ),
+    "qwen2_audio": Record(
+        Qwen2AudioPolicy,
+        TinyQwen2Audio(
+            WORDS,
+            width=32,
+            encoder_layers=1,
+            lm_layers=2,
+            heads=2,
+            chunk_length_s=2,
+            num_mel_bins=16,
+        ),
+        _qwen2_audio,
+        lively=(0.5, 0),
     ),
 }

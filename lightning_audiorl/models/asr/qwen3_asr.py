@@ -22,9 +22,9 @@ from lightning_audiorl.languages import language_of
 from lightning_audiorl.models.decoding.audio_prompt import (
     AudioContext,
     AudioPromptPolicy,
-    padded_features,
-    rows_of,
+    padded_rows,
 )
+from lightning_audiorl.models.encoder_cache import EncoderCache
 from lightning_audiorl.models.finetune import Finetune
 from lightning_audiorl.models.loading import Family, TokenizerOutline, require_features
 from lightning_audiorl.models.tiny_base import DIGIT_WORDS, TinySpec, keyed_weights, word_tokenizer
@@ -149,6 +149,7 @@ class Qwen3ASRPolicy(AudioPromptPolicy):
         dtype: of the weights, and of an export ("float32", "bfloat16"). Adapters are float32 on any; a fit refuses
             other trained weights in less.
         revision: hub revision.
+        encoder_cache: keeps the encoder's outputs of clips that come again; wants a frozen encoder.
     """
 
     family = Family(TinyQwen3ASR, Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor)
@@ -159,11 +160,12 @@ class Qwen3ASRPolicy(AudioPromptPolicy):
         finetune: Finetune | None = None,
         dtype: str = "float32",
         revision: str | None = None,
+        encoder_cache: EncoderCache | None = None,
     ) -> None:
         super().__init__()
         self._load(init_from, dtype, revision)
         self._check_processor()
-        self._make_ready(finetune)
+        self._make_ready(finetune, encoder_cache)
 
     def _check_processor(self) -> None:
         """See at once that the processor fits the model, and that its template asks for a transcript."""
@@ -210,7 +212,7 @@ class Qwen3ASRPolicy(AudioPromptPolicy):
             )
             num_frames = int(made["attention_mask"].sum())
             rows.append(made["input_features"][0, :, :num_frames].T)
-        return self._whole_pieces(*padded_features(rows))
+        return self._whole_pieces(*padded_rows(rows))
 
     def _whole_pieces(self, inputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """[B, T, mel bins] -> [B, mel bins, T], T a multiple of what the encoder cuts it into."""
@@ -220,12 +222,14 @@ class Qwen3ASRPolicy(AudioPromptPolicy):
 
     def hear(self, inputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         inputs = inputs.to(self.audio_tower.conv_out.weight.dtype)
-        flat = self.audio_tower(input_features=inputs, input_features_mask=mask).last_hidden_state
+        flat = self.audio_tower(
+            input_features=inputs, input_features_mask=mask.long()
+        ).last_hidden_state
 
         # Pieces end alike whatever stands beside them: frames of a clip are those of its pieces.
         piece = 2 * self.audio_tower.n_window
         num_frames = self.audio_tower._post_cnn_length(mask.unflatten(1, (-1, piece)).sum(-1))
-        return rows_of(flat, num_frames.sum(-1).tolist())
+        return padded_rows(flat.split(num_frames.sum(-1).tolist()))
 
     def project(self, features: Tensor, keep: Tensor) -> Tensor:
         return self.projector(features[keep])
@@ -233,7 +237,7 @@ class Qwen3ASRPolicy(AudioPromptPolicy):
     def example_inputs(self, num_prompts: int, seconds: float) -> tuple[Tensor, Tensor]:
         num_frames = max(1, int(100 * seconds))
         inputs = torch.empty(num_prompts, num_frames, self.model.config.audio_config.num_mel_bins)
-        mask = torch.ones(num_prompts, num_frames, dtype=torch.long)
+        mask = torch.ones(num_prompts, num_frames, dtype=torch.bool)
         return self._whole_pieces(inputs, mask)
 
     def request(self, lang: str) -> str:

@@ -17,6 +17,7 @@ from lightning_audiorl.models.decoding.cached_prompt import PrefixContext
 from lightning_audiorl.models.decoding.clips import check_clips, clips_of, durations_of
 from lightning_audiorl.models.decoding.decoder_only import DecoderOnlyPolicy, Side
 from lightning_audiorl.models.decoding.tokens import padded
+from lightning_audiorl.models.encoder_cache import plain_settings
 from lightning_audiorl.models.finetune import Parts
 from lightning_audiorl.models.loading import TokenizerOutline
 from lightning_audiorl.types import PromptBatch
@@ -137,15 +138,37 @@ class AudioPromptPolicy(DecoderOnlyPolicy[AudioContext]):
         name = type(self).__name__
         check_clips(batch, name, rate, self.min_samples, int(self.max_seconds * rate))
 
-        with torch.autocast("cpu", enabled=False):  # it goes through numpy, which has no bfloat16
-            inputs, mask = self.read(clips_of(batch))
         device = batch.waveform.device
-        with torch.set_grad_enabled(self.finetune.encoder and torch.is_grad_enabled()):
-            features, keep = self.hear(inputs.to(device), mask.to(device))
-        self.num_encoded += len(batch)
+        if self.encoder_cache is None:
+            features, keep = self._encoder_output(clips_of(batch), device)
+        else:
+            kept = self._kept_outputs(batch, lambda clips: self._clip_outputs(clips, device))
+            features, keep = padded_rows(kept)
 
         prompts = self._prompts(batch, self.num_places(keep))
         return AudioContext(batch.ids, durations_of(batch), features, keep, prompts)
+
+    def _encoder_output(
+        self, clips: Sequence[Tensor], device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """[B, F, E] of B clips, computed together, and their keep mask [B, F]."""
+        with torch.autocast("cpu", enabled=False):  # it goes through numpy, which has no bfloat16
+            inputs, mask = self.read(clips)
+        with torch.set_grad_enabled(self.finetune.encoder and torch.is_grad_enabled()):
+            features, keep = self.hear(inputs.to(device), mask.to(device))
+        self.num_encoded += len(clips)
+        return features, keep
+
+    def _clip_outputs(self, clips: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+        """[F, E] of each of some clips, computed together, without padding."""
+        features, keep = self._encoder_output(clips, device)
+        return [output[kept] for output, kept in zip(features, keep, strict=True)]
+
+    def encoder_settings(self) -> dict[str, Any]:
+        return {
+            "encoder": plain_settings(self.audio_tower.config.to_dict()),
+            "features": plain_settings(self.extractor.to_dict()),
+        }
 
     @abstractmethod
     def example_inputs(self, num_prompts: int, seconds: float) -> tuple[Tensor, Tensor]:
@@ -226,33 +249,18 @@ class AudioPromptPolicy(DecoderOnlyPolicy[AudioContext]):
         return embeds.masked_scatter(places, audio.to(embeds.dtype)), mask
 
 
-def rows_of(flat: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Rows [N, E] that stand clip behind clip -> [B, F, E], zero-padded on the right, and the keep mask [B, F].
+def padded_rows(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """[T, ...] of each clip -> [B, T, ...], zero-padded on the right, and the keep mask [B, T].
 
     Example:
-        >>> features, keep = rows_of(torch.ones(3, 2), [1, 2])
-        >>> features.shape, keep.tolist()
+        >>> padded, keep = padded_rows([torch.ones(1, 2), torch.ones(2, 2)])
+        >>> padded.shape, keep.tolist()
         (torch.Size([2, 2, 2]), [[True, False], [True, True]])
     """
-    features = pad_sequence(list(flat.split(list(lengths))), batch_first=True)
-    frames = torch.arange(features.shape[1], device=flat.device)
-    num_frames = torch.tensor(list(lengths), device=flat.device)
-    return features, frames < num_frames[:, None]
-
-
-def padded_features(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Features [T, ...] of several clips -> [B, T, ...], zero-padded, and the keep mask [B, T] int64.
-
-    Example:
-        >>> features, keep = padded_features([torch.ones(1, 2), torch.ones(3, 2)])
-        >>> features.shape, keep.tolist()
-        (torch.Size([2, 3, 2]), [[1, 0, 0], [1, 1, 1]])
-    """
-    features = pad_sequence(list(rows), batch_first=True)
-    keep = torch.zeros(features.shape[:2], dtype=torch.long)
-    for b, row in enumerate(rows):
-        keep[b, : len(row)] = 1
-    return features, keep
+    padded = pad_sequence(list(rows), batch_first=True)
+    lengths = torch.tensor([len(row) for row in rows], device=padded.device)
+    places = torch.arange(padded.shape[1], device=padded.device)
+    return padded, places < lengths[:, None]
 
 
 def by_length(
