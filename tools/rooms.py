@@ -108,8 +108,8 @@ ROOMS = {
     ),
     "models.decoding": Room(
         "loading, sampling, caches, the shared prefix: what families of models have in common",
-        "fields types ops models.policy models.finetune models.encoder_cache models.export models.loading "
-        "models.tiny_base",
+        "fields types ops languages weights models.policy models.finetune models.encoder_cache models.export "
+        "models.loading models.tiny_base",
         "torch transformers",
     ),
     "models.asr": Room(
