@@ -5,6 +5,7 @@ from __future__ import annotations
 from lightning_audiorl.models.asr.fun_asr_nano import FunAsrNanoPolicy
 from lightning_audiorl.models.asr.qwen2_audio import Qwen2AudioPolicy
 from lightning_audiorl.models.asr.whisper import WhisperPolicy
+from lightning_audiorl.models.encoder_cache import EncoderCache
 from lightning_audiorl.models.finetune import Finetune
 from lightning_audiorl.models.policy import Context, Policy, SampleKey, SpeechPolicy
 from lightning_audiorl.models.reference import Reference, content_hash
@@ -31,6 +32,7 @@ __all__ = [
     "DIGIT_WORDS",
     "Context",
     "CosyVoice2Template",
+    "EncoderCache",
     "Finetune",
     "FunAsrNanoPolicy",
     "LlasaTemplate",
