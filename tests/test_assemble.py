@@ -157,9 +157,9 @@ def test_transformers_alone_loads_and_generates(parts: tuple[str, str], tmp_path
 
 
 def test_it_trains(parts: tuple[str, str], tmp_path: Path) -> None:
-    policy = Qwen2AudioPolicy(str(assemble(tmp_path / "out", *parts)), Finetune(lm="none"))
+    policy = Qwen2AudioPolicy(str(assemble(tmp_path / "out", *parts)), Finetune())
     batches = [batch_of(["a", "b", "c"]) for _ in range(12)]
-    recorder = fit(SFT(policy, 12, optim=Optim(lr=1e-2)), batches)
+    recorder = fit(SFT(policy, 12, optim=Optim(lr=5e-3)), batches)
     losses = [metrics["loss"] for metrics in recorder.metrics]
     assert losses[-1] < 0.5 * losses[0]
 

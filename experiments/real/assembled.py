@@ -2,10 +2,10 @@
 
     python -m experiments.real.assembled --real REAL --fsdd FSDD_ROOT --out runs/assembled
 
-REAL holds ``whisper-base`` and ``smollm2-135m`` in Hugging Face layout and ``asterisk/*.jsonl`` (experiments/real/data.py
-says of which shape). The parts are assembled, the projector is warmed up by CTC against the LM's embeddings, projector
-and LoRA are trained by SFT, then GRPO goes on from there beside an SFT control of at least the same CPU seconds. What is
-done is not done again, so a command that was killed goes on. Encoder outputs are kept in ``<out>/encoded``.
+REAL holds ``whisper-base`` and ``smollm2-135m`` in Hugging Face layout and ``asterisk/*.jsonl``, of the shape that
+experiments/real/data.py says. The parts are assembled, the projector is warmed up by CTC against the LM's embeddings,
+projector and LoRA are trained by SFT, then GRPO goes on from there beside an SFT control of at least the same CPU
+seconds. What is done is not done again, so a killed command goes on. Encoder outputs stay in ``<out>/encoded``.
 
 Then ``python -m experiments.real.assembled_page --results <out>/results.json`` makes docs/assembled.md.
 """
