@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from grpo_bench.report import write
 from grpo_bench.runner import Worker
 from grpo_step import machine, trl_options

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from time import process_time
 
 import torch
+from grpo_bench.driver import Driver
 from torch import Tensor
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-from grpo_bench.driver import Driver
 from lightning_audiorl.types import Hypothesis, PromptBatch
 from whisper_bench.case import WhisperCase, batches, reward_mix
 
