@@ -140,10 +140,10 @@ def settings(results: dict[str, Any]) -> str:
     sft = results["settings"]["sft"]
     grpo = results["settings"]["grpo"]
     return (
-        f"Training rows: 1,200 strings of one to seven digits of the Free Spoken Digit Dataset's training part "
+        f"Training rows: {results['settings']['digit_rows']} strings of one to seven digits of the Free Spoken Digit Dataset's training part "
         f"(CC BY-SA 4.0), and 324 Asterisk prompts of one voice (asterisk-core-sounds-en-wav, CC-BY-SA-3.0), in shares "
-        f"of 70 and 30 %. Test: 200 strings of the digits' test part, other recordings of the same speakers, and 60 "
-        f"prompts. Parts: the encoder of Whisper base (MIT), and SmolLM2-135M (Apache-2.0; its 4-bit file). CTC: "
+        f"of 70 and 30 %. Test: {len(results['sets']['sft']['digits'])} strings of the digits' test part, other recordings of the same speakers, and "
+        f"{len(results['sets']['sft']['prompts'])} prompts. Parts: the encoder of Whisper base (MIT), and SmolLM2-135M (Apache-2.0; its 4-bit file). CTC: "
         f"{len(results['warm']['losses'])} steps of 32 clips on the projector alone, against the embeddings of the "
         f"{results['warm']['num_tokens']} tokens of the training texts, with no pass of the language model. SFT: "
         f"{sft['num_steps']} steps of {sft['batch_size']}, projector and LoRA of rank 16, learning rate {sft['lr']:g}. "
