@@ -35,6 +35,8 @@ WORDS = (1, 7)
 NUM_DIGIT_ROWS = 700
 NUM_TEST_ROWS = 150
 NUM_PROMPT_TEST_ROWS = 30
+#: Longer prompts are left out.
+LONGEST_S = 10.0
 #: Of a batch; the rest are prompts.
 DIGIT_SHARE = 0.7
 
@@ -104,6 +106,8 @@ class Grounds:
         return spec(
             "data.AsrDataModule",
             batch_size=batch_size,
+            max_duration_s=LONGEST_S,
+            on_too_long="skip",
             train=[
                 {"source": self.digits("train", NUM_DIGIT_ROWS), "share": DIGIT_SHARE},
                 {"source": self.prompts("train"), "share": 1 - DIGIT_SHARE},
@@ -137,7 +141,8 @@ class Grounds:
             policy = Qwen2AudioPolicy(str(start), Finetune(lm="none"), encoder_cache=cache)
             digits = FsddDigits(self.fsdd, "train", WORDS, NUM_DIGIT_ROWS, seed=SEED)
             rows = [digits[i] for i in range(len(digits))]
-            rows += read_manifest(self.real / "asterisk" / "train.jsonl")
+            prompts = read_manifest(self.real / "asterisk" / "train.jsonl")
+            rows += [row for row in prompts if row.duration_s <= LONGEST_S]
             record.write_text(json.dumps(warm(policy, rows, folder)))
         return folder
 
