@@ -82,7 +82,7 @@ class Side:
                 text=True,
             )
 
-    def turn(self, is_first: bool) -> None:
+    def turn(self) -> None:
         """Let it work until its next evaluation has ended.
 
         Raises:
@@ -90,9 +90,8 @@ class Side:
         """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        if not is_first:
-            self.process.stdin.write("go on\n")
-            self.process.stdin.flush()
+        self.process.stdin.write("go on\n")
+        self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
             said = (self.folder / "log").read_text()[-2000:]
@@ -107,11 +106,10 @@ class Side:
 def compare(sides: list[Side]) -> None:
     """Both builds in turn, with a line for each pair of turns."""
     print(f"{'turn':14s} " + " ".join(f"{side.name:>22s}" for side in sides) + "   (CPU s, clips)")
-    # The processes start one after the other: neither waits while the other loads.
     for number in range(EPOCHS + 1):
         order = sides if number % 2 == 0 else sides[::-1]
         for side in order:
-            side.turn(is_first=number == 0)
+            side.turn()
         name = "evaluation" if number == 0 else f"epoch {number}"
         cells = [f"{side.encode_s[-1]:14.2f} {side.num_encoded:7d}" for side in sides]
         print(f"{name:14s} " + " ".join(cells))

@@ -41,6 +41,12 @@ def timed(encode: Callable[..., Any], times: list[float]) -> Callable[..., Any]:
     return wrapped
 
 
+def wait() -> None:
+    """Until the other build's turn has ended; nobody wants anything more once the parent is gone."""
+    if not sys.stdin.readline():
+        os._exit(0)
+
+
 class Turns(Callback):
     """Answers after each evaluation, and waits for a line before anything else is done."""
 
@@ -65,7 +71,7 @@ class Turns(Callback):
         self.answers.flush()
         self.times.clear()
         self.losses = []
-        sys.stdin.readline()
+        wait()
 
 
 def clips(settings: dict[str, Any], name: str, num: int, folder: Path) -> Any:
@@ -127,6 +133,7 @@ def main() -> None:
         max_epochs=-1,
         callbacks=[Turns(policy, times, answers)],
     )
+    wait()
     trainer.validate(module, data, verbose=False)
     trainer.fit(module, data)
 
