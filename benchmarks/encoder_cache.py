@@ -122,7 +122,10 @@ def verdicts(base: Side, present: Side, at_least: float, tolerance: float) -> li
     apart = max(abs(before - now) for before, now in pairs)
     print(f"{'all':14s} {sum(base.encode_s):14.2f} {'':7s} {sum(present.encode_s):14.2f}")
     print(f"encoder CPU time, base over present: {ratio:.2f}")
-    print(f"losses of {len(base.losses)} steps: at most {apart:.2g} apart")
+    first = base.losses[0]
+    last = base.losses[-1]
+    said = f"losses of {len(base.losses)} steps, {first:.4f} at first and {last:.4f} at last"
+    print(f"{said}: at most {apart:.2g} apart")
 
     wrong = []
     encoded = (base.num_encoded, present.num_encoded)

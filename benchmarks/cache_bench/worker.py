@@ -19,9 +19,10 @@ import torch
 from lightning import Callback, Trainer
 
 import lightning_audiorl
-from lightning_audiorl.algorithms import SFT, Optim
+from lightning_audiorl.algorithms import SFT, EvalDecoding, Optim
 from lightning_audiorl.data import AsrDataModule, NonSpeech, Subset
 from lightning_audiorl.models import Finetune, TinyWhisper, WhisperPolicy
+from lightning_audiorl.types import Decoding
 
 NUM_TRAIN = 64
 NUM_EVAL = 32
@@ -74,17 +75,20 @@ class Turns(Callback):
         wait()
 
 
-def clips(settings: dict[str, Any], name: str, num: int, folder: Path) -> Any:
-    """The first ``num`` rows of a manifest, or made ones where none is given."""
+def clips(settings: dict[str, Any], name: str, num: int, folder: Path, longest_s: float) -> Any:
+    """The first ``num`` rows of a manifest that the model takes, or made ones where none is given."""
     manifest = settings[name]
     if manifest is None:
         seed = sorted(("train", "eval")).index(name)
         return NonSpeech(num, kinds=["white", "hum", "music"], min_s=0.5, max_s=2.0, seed=seed)
 
     with Path(manifest).open(encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines][:num]
+        rows = [json.loads(line) for line in lines]
+    rows = [row for row in rows if row["duration"] <= longest_s][:num]
     if len(rows) < num:
-        raise SystemExit(f"{manifest}: want {num} rows, it has {len(rows)}")
+        raise SystemExit(
+            f"{manifest}: want {num} rows of at most {longest_s:g} s, it has {len(rows)}"
+        )
     for row in rows:
         row["audio_filepath"] = str(Path(manifest).parent / row["audio_filepath"])
     taken = folder / f"{name}.jsonl"
@@ -114,13 +118,22 @@ def main() -> None:
     times: list[float] = []
     policy.encode = timed(policy.encode, times)  # type: ignore[method-assign]
 
+    extractor = policy.processor.feature_extractor
+    longest_s = extractor.n_samples / extractor.sampling_rate
     data = AsrDataModule(
-        [Subset(clips(settings, "train", NUM_TRAIN, folder))],
-        val={"clips": clips(settings, "eval", NUM_EVAL, folder)},
+        [Subset(clips(settings, "train", NUM_TRAIN, folder, longest_s))],
+        val={"clips": clips(settings, "eval", NUM_EVAL, folder, longest_s)},
         batch_size=BATCH,
     )
     steps = NUM_TRAIN // BATCH
-    module = SFT(policy, num_steps=EPOCHS * steps, optim=Optim(lr=1e-5))
+    # A few tokens: what is written is not looked at.
+    brief = EvalDecoding(Decoding(temperature=0.0, max_new_tokens=4))
+    module = SFT(
+        policy,
+        num_steps=EPOCHS * steps,
+        optim=Optim(lr=1e-5),
+        eval_decodings={"brief": brief},
+    )
     trainer = Trainer(
         accelerator="cpu",
         logger=False,
