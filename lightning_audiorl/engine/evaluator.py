@@ -91,12 +91,13 @@ class Evaluator:
         set_index: int,
         seed: int,
         phase: Callable[[Phase], AbstractContextManager[None]],
+        encode_in: Phase = "encode",
     ) -> None:
         """Encode one batch of the set number ``set_index`` once, and decode and measure it under every decoding."""
         name = self.set_names[set_index]
         self.num_rows[name] += len(batch)
         start = time.perf_counter()
-        with phase("encode"):
+        with phase(encode_in):
             context = policy.encode(batch)
         encode_s = time.perf_counter() - start
 

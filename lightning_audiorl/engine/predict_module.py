@@ -13,7 +13,7 @@ from lightning import LightningModule
 
 from lightning_audiorl.engine.evaluator import EvalDecoding
 from lightning_audiorl.engine.rollout import hypotheses
-from lightning_audiorl.engine.run_parts import policy_parts
+from lightning_audiorl.engine.run_parts import encode_phase, policy_parts
 from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.metrics.speech import Judges
 from lightning_audiorl.models.policy import Policy, SampleKey
@@ -107,7 +107,8 @@ class Prediction(LightningModule):
         panel = JudgePanel()
 
         with self.policy.evaluating():
-            with self.phase("encode"):
+            strategy = rl_strategy(self.trainer.strategy)
+            with self.phase(encode_phase(self.policy, batch, strategy)):
                 context = self.policy.encode(batch)
 
             # All decodings first, then the reward phase once: a strategy that parks models moves each of them once.
