@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lightning_audiorl.codecs.base import Codec
 from lightning_audiorl.fields import Batched
+from lightning_audiorl.models.encoder_cache import EncoderCache
 from lightning_audiorl.models.finetune import Finetune
 from lightning_audiorl.types import Decoding, PromptBatch, Rollout, Speech
 
@@ -61,7 +62,8 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
     Rows of G samples of B prompts are always ordered prompt by prompt: row = b * G + g.
     """
 
-    #: Encoder rows computed so far; each clip counts one row per `encode` (a test holds that it is once per step).
+    #: Encoder rows computed so far; each clip counts one row per `encode` (a test holds that it is once per step), and
+    #: none where its output was kept.
     num_encoded: int = 0
 
     #: What the weights were before training; a subclass sets it. Checkpoints hold its record instead of frozen weights.
@@ -69,6 +71,9 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
 
     #: What trains; a subclass sets it. A checkpoint with adapters is read by it.
     finetune: Finetune = Finetune()
+
+    #: Where a frozen encoder's outputs are kept; None computes them each time.
+    encoder_cache: EncoderCache | None = None
 
     @abstractmethod
     def encode(self, batch: PromptBatch) -> ContextT:
@@ -131,12 +136,24 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
         """Write a folder that the transformers class loads with ``from_pretrained``; adapters are merged."""
 
     @property
+    def usage(self) -> str:
+        """Python lines that load an exported folder in transformers; empty for a policy that does not say."""
+        return ""
+
+    @property
     def clip_span_s(self) -> tuple[float, float] | None:
         """Shortest and longest clip that `encode` takes, in seconds; None for a model that takes any, or none.
 
         A data module leaves out, or refuses, what lies outside before the run begins.
         """
         return None
+
+    def padded_s(self, duration_s: float) -> float:
+        """Seconds that a clip of ``duration_s`` is computed as; more where a model pads every clip to one length.
+
+        Batches within a budget of seconds count it.
+        """
+        return duration_s
 
     def vocabulary_hash(self) -> str | None:
         """Hash of which text each token stands for; None for a policy without a tokenizer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from transformers import (
 from lightning_audiorl.languages import language_of
 from lightning_audiorl.models.decoding.clips import check_clips, clips_of, durations_of
 from lightning_audiorl.models.decoding.encoder_decoder import EncodedContext, EncoderDecoderPolicy
+from lightning_audiorl.models.encoder_cache import EncoderCache, plain_settings
 from lightning_audiorl.models.finetune import Finetune, Parts
 from lightning_audiorl.models.loading import Family, TokenizerOutline, require_features
 from lightning_audiorl.models.tiny_base import DIGIT_WORDS, TinySpec, keyed_weights, word_tokenizer
@@ -31,6 +33,15 @@ _RATE_HZ = 16_000
 # Whisper's transcripts begin with a space, but for languages that are written without any: its tokenizer cuts those
 # into characters where it cuts others into words.
 _UNSPACED = frozenset({"zh", "yue", "ja", "th", "lo", "my"})
+
+# Of the configuration, beside those that begin with encoder_.
+_ENCODER_SETTINGS = (
+    "d_model",
+    "activation_function",
+    "num_mel_bins",
+    "max_source_positions",
+    "scale_embedding",
+)
 
 _NO_TIMESTAMPS = "<|notimestamps|>"
 
@@ -122,14 +133,16 @@ class WhisperPolicy(EncoderDecoderPolicy):
     Args:
         init_from: a folder or hub id in Hugging Face layout, a Lightning checkpoint of ours, or the sizes of a tiny
             random model.
-        finetune: what trains; Whisper has no projector, its cross-attention belongs to the decoder ("lm"). LoRA
-            wants Whisper's names: ``lora_targets: [q_proj, k_proj, v_proj, out_proj, fc1, fc2]``.
+        finetune: what trains; Whisper has no projector, its cross-attention belongs to the decoder ("lm"). LoRA without
+            ``lora_targets`` goes to both attentions and the feed-forward layers of the decoder.
         dtype: of the weights, and of an export ("float32", "bfloat16"). Adapters are float32 on any; a fit refuses
             other trained weights in less.
         revision: hub revision.
+        encoder_cache: keeps the encoder's outputs of clips that come again; wants a frozen encoder.
     """
 
     family = Family(TinyWhisper, WhisperForConditionalGeneration, WhisperProcessor)
+    default_lora_targets = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
     _writable: Tensor
 
     def __init__(
@@ -138,11 +151,12 @@ class WhisperPolicy(EncoderDecoderPolicy):
         finetune: Finetune | None = None,
         dtype: str = "float32",
         revision: str | None = None,
+        encoder_cache: EncoderCache | None = None,
     ) -> None:
         super().__init__()
         self._load(init_from, dtype, revision)
         self._check_processor()
-        self._make_ready(finetune)
+        self._make_ready(finetune, encoder_cache)
         # Sinusoids: they stay as they are, also where the encoder trains.
         self.model.model.encoder.embed_positions.requires_grad_(False)
 
@@ -216,25 +230,55 @@ class WhisperPolicy(EncoderDecoderPolicy):
         extractor = self.processor.feature_extractor
         return 1 / extractor.sampling_rate, extractor.n_samples / extractor.sampling_rate
 
+    def padded_s(self, duration_s: float) -> float:
+        """Whole windows of the feature extractor."""
+        window_s = self.clip_span_s[1]
+        return max(1, math.ceil(duration_s / window_s)) * window_s
+
     def encode(self, batch: PromptBatch) -> EncodedContext:
         extractor = self.processor.feature_extractor
         check_clips(batch, "WhisperPolicy", extractor.sampling_rate, 1, extractor.n_samples)
         device = batch.waveform.device
         tokens = torch.tensor([self._prompt(row) for row in batch.rows], device=device)
 
+        if self.encoder_cache is None:
+            encoded = self._encoder_output(clips_of(batch), device)
+        else:
+            kept = self._kept_outputs(
+                batch, lambda clips: list(self._encoder_output(clips, device))
+            )
+            encoded = torch.stack(kept)
+        return EncodedContext(batch.ids, durations_of(batch), encoded, tokens)
+
+    def _encoder_output(self, clips: Sequence[Tensor], device: torch.device) -> Tensor:
+        """[B, F, E] of B clips."""
+        extractor = self.processor.feature_extractor
         # The extractor pads every clip to one length, on the CPU, in numpy, which has no bfloat16.
-        audio = [clip.numpy() for clip in clips_of(batch)]
+        audio = [clip.numpy() for clip in clips]
         with torch.autocast("cpu", enabled=False):
-            features = extractor(audio, sampling_rate=batch.sample_rate_hz, return_tensors="pt")[
+            features = extractor(audio, sampling_rate=extractor.sampling_rate, return_tensors="pt")[
                 "input_features"
             ]
 
         encoder = self.model.model.encoder
-        with torch.set_grad_enabled(self.finetune.encoder and torch.is_grad_enabled()):
-            encoded = encoder(features.to(device, encoder.conv1.weight.dtype)).last_hidden_state
-        self.num_encoded += len(batch)
+        features = features.to(device, encoder.conv1.weight.dtype)
+        has_graph = self.finetune.encoder and torch.is_grad_enabled()
+        # A CPU takes one clip at a time a little faster: its states stay in the cache. Training adds up over all.
+        pieces = [features] if has_graph or device.type != "cpu" else features.split(1)
+        with torch.set_grad_enabled(has_graph):
+            outputs = [encoder(piece).last_hidden_state for piece in pieces]
+        self.num_encoded += len(clips)
+        return torch.cat(outputs)
 
-        return EncodedContext(batch.ids, durations_of(batch), encoded, tokens)
+    def encoder_settings(self) -> dict[str, Any]:
+        config = self.model.config.to_dict()
+        # The decoder's settings may change, in an export for one, and the encoder is the same.
+        settings = {}
+        for name, value in config.items():
+            if name in _ENCODER_SETTINGS or name.startswith("encoder_"):
+                settings[name] = value
+        features = plain_settings(self.processor.feature_extractor.to_dict())
+        return {"encoder": settings, "features": features}
 
     def example_context(
         self, num_prompts: int, seconds: float, text_tokens: int | None = None
