@@ -115,6 +115,7 @@ class PromptBatch(Batched):
         target_waveform, target_num_samples: shaped alike, recordings of the texts where there are any, for supervised
             training of speech synthesis.
         bad_rows: draws that other rows replace, because their audio is bad: how many, by what is wrong.
+        comes_again: [B] bool, whether the same audio may come again in this run or another one; None is yes, for all.
     """
 
     waveform: Annotated[Tensor, Shape("B S", pad="S", lengths="num_samples")]
@@ -126,6 +127,7 @@ class PromptBatch(Batched):
     ] = None
     target_num_samples: Annotated[Tensor | None, Shape("B")] = None
     bad_rows: Counts = field(default_factory=dict)
+    comes_again: Annotated[Tensor | None, Shape("B", on_host=True)] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -144,6 +146,14 @@ class PromptBatch(Batched):
     def texts(self) -> list[str]:
         """B reference texts."""
         return [row.text for row in self.rows]
+
+    @property
+    def once(self) -> list[int]:
+        """Numbers of the clips that do not come again."""
+        if self.comes_again is None:
+            return []
+        numbers: list[int] = (~self.comes_again).nonzero().squeeze(-1).tolist()
+        return numbers
 
 
 @dataclass(frozen=True)

@@ -108,13 +108,14 @@ ROOMS = {
     ),
     "models.decoding": Room(
         "loading, sampling, caches, the shared prefix: what families of models have in common",
-        "fields types ops models.policy models.finetune models.export models.loading models.tiny_base",
+        "fields types ops models.policy models.finetune models.encoder_cache models.export models.loading "
+        "models.tiny_base",
         "torch transformers",
     ),
     "models.asr": Room(
         "families that transcribe, one file each, its tiny model in it",
         "checks fields types languages weights "
-        "models.policy models.finetune models.loading models.tiny_base models.decoding",
+        "models.policy models.finetune models.encoder_cache models.loading models.tiny_base models.decoding",
         "torch transformers",
     ),
     "models.tts": Room(
@@ -207,9 +208,9 @@ ROOMS = {
 _FOLDERS = " ".join(name for name in ROOMS if "." not in name)
 ROOMS |= {
     "commands": Room(
-        "commands beside Lightning's own: `calibrate`, `export`, `plan`, `predict`",
+        "commands beside Lightning's own: `assemble`, `calibrate`, `export`, `plan`, `predict`",
         _FOLDERS,
-        "torch lightning",
+        "torch transformers lightning",
     ),
     "locks": Room("a file that one living process holds"),
     "run_folder": Room(

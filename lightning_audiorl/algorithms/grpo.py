@@ -42,7 +42,7 @@ class GRPO(RLModule):
         decoding: of the rollout; temperature above 0.
         rollout_batch_size: prompts (whole groups) per sampling pass; 0 takes all at once.
         max_refills, num_updates, micro_batch_size, max_tokens, chunk_size, optim, eval_decodings, keywords, evaluation,
-            judges, seed, log_every_n_steps, keep_context: see `RLModule`.
+            judges, seed, log_every_n_steps, reference_logprob_every_n_steps, keep_context: see `RLModule`.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class GRPO(RLModule):
         judges: dict[str, Judge] | None = None,
         seed: int = 0,
         log_every_n_steps: int = 1,
+        reference_logprob_every_n_steps: int = 10,
         keep_context: bool = False,
     ) -> None:
         loss = PolicyGradient(objective, beta, kl, sampler_cap, filters, reference_sample)
@@ -98,5 +99,6 @@ class GRPO(RLModule):
             # The run.
             seed=seed,
             log_every_n_steps=log_every_n_steps,
+            reference_logprob_every_n_steps=reference_logprob_every_n_steps,
             keep_context=keep_context,
         )

@@ -154,6 +154,12 @@ def unrewarded(rollout: Rollout) -> Scores:
     return Scores(zeros, torch.ones_like(rollout.finished), {})
 
 
+def sampled_metrics(step: RLStep, is_rewarded: bool) -> dict[str, float]:
+    """`rollout_metrics`, and `reward_metrics` where samples are rewarded."""
+    metrics = rollout_metrics(step)
+    return metrics | reward_metrics(step) if is_rewarded else metrics
+
+
 def rollout_metrics(step: RLStep) -> dict[str, float]:
     """Metrics of lengths, and of what sample filters and dynamic sampling left out."""
     rollout = step.rollout

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from lightning_audiorl.models.asr.fun_asr_nano import FunAsrNanoPolicy
+from lightning_audiorl.models.asr.qwen2_audio import Qwen2AudioPolicy
 from lightning_audiorl.models.asr.whisper import WhisperPolicy
+from lightning_audiorl.models.encoder_cache import EncoderCache
 from lightning_audiorl.models.finetune import Finetune
 from lightning_audiorl.models.policy import Context, Policy, SampleKey, SpeechPolicy
 from lightning_audiorl.models.reference import Reference, content_hash
@@ -11,6 +13,7 @@ from lightning_audiorl.models.tiny import (
     DIGIT_WORDS,
     TinyCausalLM,
     TinyFunAsrNano,
+    TinyQwen2Audio,
     TinySpeechLM,
     TinyWhisper,
 )
@@ -29,12 +32,14 @@ __all__ = [
     "DIGIT_WORDS",
     "Context",
     "CosyVoice2Template",
+    "EncoderCache",
     "Finetune",
     "FunAsrNanoPolicy",
     "LlasaTemplate",
     "NeuTTSTemplate",
     "PlainTemplate",
     "Policy",
+    "Qwen2AudioPolicy",
     "Reference",
     "SampleKey",
     "SpeakerPrompt",
@@ -45,6 +50,7 @@ __all__ = [
     "TextLMPolicy",
     "TinyCausalLM",
     "TinyFunAsrNano",
+    "TinyQwen2Audio",
     "TinySpeechLM",
     "TinyWhisper",
     "WhisperPolicy",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lightning_audiorl.codecs.base import Codec
 from lightning_audiorl.fields import Batched
+from lightning_audiorl.models.encoder_cache import EncoderCache
 from lightning_audiorl.models.finetune import Finetune
 from lightning_audiorl.types import Decoding, PromptBatch, Rollout, Speech
 
@@ -60,7 +61,8 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
     Rows of G samples of B prompts are always ordered prompt by prompt: row = b * G + g.
     """
 
-    #: Encoder rows computed so far; each clip counts one row per `encode` (a test holds that it is once per step).
+    #: Encoder rows computed so far; each clip counts one row per `encode` (a test holds that it is once per step), and
+    #: none where its output was kept.
     num_encoded: int = 0
 
     #: What the weights were before training; a subclass sets it. Checkpoints hold its record instead of frozen weights.
@@ -68,6 +70,9 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
 
     #: What trains; a subclass sets it. A checkpoint with adapters is read by it.
     finetune: Finetune = Finetune()
+
+    #: Where a frozen encoder's outputs are kept; None computes them each time.
+    encoder_cache: EncoderCache | None = None
 
     @abstractmethod
     def encode(self, batch: PromptBatch) -> ContextT:

@@ -13,10 +13,12 @@ from lightning_audiorl.models import (
     Finetune,
     FunAsrNanoPolicy,
     PlainTemplate,
+    Qwen2AudioPolicy,
     SpeechLMPolicy,
     TextLMPolicy,
     TinyCausalLM,
     TinyFunAsrNano,
+    TinyQwen2Audio,
     TinySpeechLM,
     TinyWhisper,
     WhisperPolicy,
@@ -41,6 +43,9 @@ SPECS = {
         chunk_length_s=2,
         num_mel_bins=16,
         max_target_positions=40,
+    ),
+    "qwen2_audio": TinyQwen2Audio(
+        WORDS, width=32, encoder_layers=1, lm_layers=2, heads=2, chunk_length_s=2, num_mel_bins=16
     ),
     "text_lm": TinyCausalLM(WORDS, width=32, layers=2, heads=2, max_positions=64),
     "speech_lm": TinySpeechLM(WORDS, width=32, layers=2, heads=2, max_positions=128, num_codes=16),
@@ -90,12 +95,13 @@ def speech_policy(
 POLICIES: dict[str, Any] = {
     "fun_asr_nano": FunAsrNanoPolicy,
     "whisper": WhisperPolicy,
+    "qwen2_audio": Qwen2AudioPolicy,
     "text_lm": TextLMPolicy,
     "speech_lm": speech_policy,
 }
 #: Those that answer in text; what speaks runs the same checks in test_speech_lm.py.
-FAMILIES = ["fun_asr_nano", "whisper", "text_lm"]
-AUDIO_FAMILIES = ["fun_asr_nano", "whisper"]
+FAMILIES = ["fun_asr_nano", "whisper", "qwen2_audio", "text_lm"]
+AUDIO_FAMILIES = ["fun_asr_nano", "whisper", "qwen2_audio"]
 
 _WHISPER_LORA = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
 MODES = {
@@ -106,7 +112,7 @@ MODES = {
     "projector": Finetune(lm="none"),
 }
 #: Every finetuning mode that a family has.
-CASES = [("fun_asr_nano", mode) for mode in MODES]
+CASES = [(family, mode) for family in ("fun_asr_nano", "qwen2_audio") for mode in MODES]
 CASES += [(family, mode) for family in ("whisper", "text_lm") for mode in ("all", "last", "lora")]
 
 #: Short enough for every tiny model, long enough that hypotheses differ.
@@ -116,6 +122,7 @@ DECODING = Decoding(tokens_per_second=8.0, min_cap=6, max_new_tokens=20)
 _LIVELY = {
     "fun_asr_nano": (0.3, 2),
     "whisper": (0.5, 1),
+    "qwen2_audio": (0.5, 0),
     "text_lm": (0.5, 0),
     "speech_lm": (0.5, 0),
 }

@@ -52,10 +52,37 @@ def _whisper(policy: Any, clip: PromptBatch, tokens: Tensor) -> Tensor:
     return policy.model(inputs, decoder_input_ids=ids, use_cache=False).logits
 
 
+def _qwen2_audio(policy: Any, clip: PromptBatch, tokens: Tensor) -> Tensor:
+    """The family's own merge of audio and text; its encoder reads the whole window."""
+    content = [{"type": "audio"}, {"type": "text", "text": "Transcribe the speech."}]
+    text = policy.processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+    )
+    inputs = policy.processor(
+        text=text,
+        audio=clip.waveform[0].numpy(),
+        sampling_rate=clip.sample_rate_hz,
+        return_tensors="pt",
+    )
+    ids = torch.cat([inputs["input_ids"], tokens[None]], dim=1)
+    return policy.model(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        input_features=inputs["input_features"].to(policy.model.dtype),
+        feature_attention_mask=inputs["feature_attention_mask"],
+        use_cache=False,
+    ).logits
+
+
 def _text_lm(policy: Any, clip: PromptBatch, tokens: Tensor) -> Tensor:
     words = policy.tokenizer.encode(clip.rows[0].extra["prompt"], add_special_tokens=False)
     ids = torch.cat([torch.tensor([[policy.tokenizer.bos_token_id, *words]]), tokens[None]], dim=1)
     return policy.model(input_ids=ids, use_cache=False).logits
 
 
-_FORWARDS = {"fun_asr_nano": _fun_asr_nano, "whisper": _whisper, "text_lm": _text_lm}
+_FORWARDS = {
+    "fun_asr_nano": _fun_asr_nano,
+    "whisper": _whisper,
+    "qwen2_audio": _qwen2_audio,
+    "text_lm": _text_lm,
+}

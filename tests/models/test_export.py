@@ -12,6 +12,8 @@ from transformers import (
     AutoTokenizer,
     FunAsrNanoForConditionalGeneration,
     FunAsrNanoProcessor,
+    Qwen2AudioForConditionalGeneration,
+    Qwen2AudioProcessor,
     WhisperForConditionalGeneration,
     WhisperProcessor,
 )
@@ -59,6 +61,26 @@ def decode_whisper(folder: str, batch: PromptBatch, **how: Any) -> list[str]:
     return processor.batch_decode(tokens, skip_special_tokens=True)
 
 
+def decode_qwen2_audio(folder: str, batch: PromptBatch, **how: Any) -> list[str]:
+    model = Qwen2AudioForConditionalGeneration.from_pretrained(folder, **how).eval()
+    processor = Qwen2AudioProcessor.from_pretrained(folder)
+    content = [{"type": "audio"}, {"type": "text", "text": "Transcribe the speech."}]
+    text = processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+    )
+    inputs = processor(
+        text=[text] * len(batch),
+        audio=clips_of(batch),
+        sampling_rate=batch.sample_rate_hz,
+        padding=True,
+        return_tensors="pt",
+    )
+    tokens = model.generate(**inputs, do_sample=False, max_new_tokens=MAX_NEW_TOKENS)
+    return processor.batch_decode(
+        tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+    )
+
+
 def decode_text_lm(folder: str, batch: PromptBatch, **how: Any) -> list[str]:
     model = AutoModelForCausalLM.from_pretrained(folder, **how).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -73,6 +95,7 @@ def decode_text_lm(folder: str, batch: PromptBatch, **how: Any) -> list[str]:
 DECODERS = {
     "fun_asr_nano": decode_fun_asr_nano,
     "whisper": decode_whisper,
+    "qwen2_audio": decode_qwen2_audio,
     "text_lm": decode_text_lm,
 }
 

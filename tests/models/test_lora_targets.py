@@ -16,7 +16,7 @@ from tests.models.test_loading import save_checkpoint
 LORA = Finetune(projector=False, lm="lora", lora_rank=2)
 LLAMA = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 WHISPER = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
-TARGETS = {"fun_asr_nano": LLAMA, "text_lm": LLAMA, "speech_lm": LLAMA, "whisper": WHISPER}
+TARGETS = {family: WHISPER if family == "whisper" else LLAMA for family in POLICIES}
 
 
 @pytest.mark.parametrize("family", list(POLICIES))

@@ -414,7 +414,10 @@ class AsrDataModule(LightningDataModule):
 
             rows.append(row)
             read.append(audio)
-        return replace(self._batch(rows, read), bad_rows=dict(bad_rows))
+        # What is augmented sounds otherwise each time.
+        comes_again = None if self.augment is None else torch.zeros(len(rows), dtype=torch.bool)
+        batch = self._batch(rows, read)
+        return replace(batch, bad_rows=dict(bad_rows), comes_again=comes_again)
 
     def _read_draw(self, draw: Draw) -> tuple[Utterance, Any]:
         """The row of a draw with the id that it has in the batch, and what was read of it."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     FunAsrNanoConfig,
     FunAsrNanoFeatureExtractor,
@@ -22,6 +23,7 @@ from lightning_audiorl.models.decoding.cached_prompt import PrefixContext
 from lightning_audiorl.models.decoding.clips import check_clips, clips_of, durations_of
 from lightning_audiorl.models.decoding.decoder_only import DecoderOnlyPolicy, Side
 from lightning_audiorl.models.decoding.tokens import padded
+from lightning_audiorl.models.encoder_cache import EncoderCache, plain_settings
 from lightning_audiorl.models.finetune import Finetune, Parts
 from lightning_audiorl.models.loading import Family, TokenizerOutline, require_features
 from lightning_audiorl.models.tiny_base import (
@@ -165,6 +167,7 @@ class FunAsrNanoPolicy(DecoderOnlyPolicy[FunAsrContext]):
         dtype: of the weights, and of an export ("float32", "bfloat16"). Adapters are float32 on any; a fit refuses
             other trained weights in less.
         revision: hub revision.
+        encoder_cache: keeps the encoder's outputs of clips that come again; wants a frozen encoder.
     """
 
     family = Family(TinyFunAsrNano, FunAsrNanoForConditionalGeneration, FunAsrNanoProcessor)
@@ -177,6 +180,7 @@ class FunAsrNanoPolicy(DecoderOnlyPolicy[FunAsrContext]):
         finetune: Finetune | None = None,
         dtype: str = "float32",
         revision: str | None = None,
+        encoder_cache: EncoderCache | None = None,
     ) -> None:
         super().__init__()
         self._load(init_from, dtype, revision)
@@ -184,7 +188,7 @@ class FunAsrNanoPolicy(DecoderOnlyPolicy[FunAsrContext]):
         # Without it the adaptor's config has no attention implementation and its layers ignore padding.
         self.model.set_attn_implementation("sdpa")
         self.model.model.multi_modal_projector.config._attn_implementation = "sdpa"
-        self._make_ready(finetune)
+        self._make_ready(finetune, encoder_cache)
 
     def _check_processor(self) -> None:
         """See at once that the processor fits the model, and that its template asks for a transcript."""
@@ -252,21 +256,46 @@ class FunAsrNanoPolicy(DecoderOnlyPolicy[FunAsrContext]):
         rate = self.processor.feature_extractor.sampling_rate
         check_clips(batch, "FunAsrNanoPolicy", rate, _MIN_SAMPLES, self._max_samples)
 
-        audio = clips_of(batch)
+        device = batch.waveform.device
+        if self.encoder_cache is None:
+            encoded, keep = self._encoder_output(clips_of(batch), device)
+        else:
+            kept = self._kept_outputs(batch, lambda clips: self._clip_outputs(clips, device))
+            encoded = pad_sequence(kept, batch_first=True)
+            num_frames = torch.tensor([len(output) for output in kept], device=device)
+            keep = torch.arange(encoded.shape[1], device=device) < num_frames[:, None]
+
+        prompts = self._prompts(batch, keep.sum(-1).tolist())
+        return FunAsrContext(batch.ids, durations_of(batch), encoded, keep, prompts)
+
+    def _encoder_output(
+        self, clips: Sequence[Tensor], device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """[B, F, E] of B clips, computed together, and their keep mask [B, F]."""
+        extractor = self.processor.feature_extractor
         with torch.autocast("cpu", enabled=False):  # it goes through numpy, which has no bfloat16
-            features = self.processor.feature_extractor(audio, sampling_rate=batch.sample_rate_hz)
-        keep = features["input_features_mask"].bool().to(batch.waveform.device)
-        inputs = features["input_features"].to(batch.waveform.device)
+            features = extractor(clips, sampling_rate=extractor.sampling_rate)
+        keep = features["input_features_mask"].bool().to(device)
+        inputs = features["input_features"].to(device)
 
         encoder = self.model.model.audio_tower
         with torch.set_grad_enabled(self.finetune.encoder and torch.is_grad_enabled()):
             encoded = encoder(
                 input_features=inputs, input_features_mask=keep.long()
             ).last_hidden_state
-        self.num_encoded += len(batch)
+        self.num_encoded += len(clips)
+        return encoded, keep
 
-        prompts = self._prompts(batch, keep.sum(-1).tolist())
-        return FunAsrContext(batch.ids, durations_of(batch), encoded, keep, prompts)
+    def _clip_outputs(self, clips: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+        """[F, E] of each of some clips, computed together, without padding."""
+        encoded, keep = self._encoder_output(clips, device)
+        return [output[kept] for output, kept in zip(encoded, keep, strict=True)]
+
+    def encoder_settings(self) -> dict[str, Any]:
+        return {
+            "encoder": plain_settings(self.model.config.audio_config.to_dict()),
+            "features": plain_settings(self.processor.feature_extractor.to_dict()),
+        }
 
     def example_context(
         self, num_prompts: int, seconds: float, text_tokens: int | None = None

@@ -20,6 +20,7 @@ from transformers import (
 from lightning_audiorl.languages import language_of
 from lightning_audiorl.models.decoding.clips import check_clips, clips_of, durations_of
 from lightning_audiorl.models.decoding.encoder_decoder import EncodedContext, EncoderDecoderPolicy
+from lightning_audiorl.models.encoder_cache import EncoderCache, plain_settings
 from lightning_audiorl.models.finetune import Finetune, Parts
 from lightning_audiorl.models.loading import Family, TokenizerOutline, require_features
 from lightning_audiorl.models.tiny_base import DIGIT_WORDS, TinySpec, keyed_weights, word_tokenizer
@@ -31,6 +32,15 @@ _RATE_HZ = 16_000
 # Whisper's transcripts begin with a space, but for languages that are written without any: its tokenizer cuts those
 # into characters where it cuts others into words.
 _UNSPACED = frozenset({"zh", "yue", "ja", "th", "lo", "my"})
+
+# Of the configuration, beside those that begin with encoder_.
+_ENCODER_SETTINGS = (
+    "d_model",
+    "activation_function",
+    "num_mel_bins",
+    "max_source_positions",
+    "scale_embedding",
+)
 
 _NO_TIMESTAMPS = "<|notimestamps|>"
 
@@ -127,6 +137,7 @@ class WhisperPolicy(EncoderDecoderPolicy):
         dtype: of the weights, and of an export ("float32", "bfloat16"). Adapters are float32 on any; a fit refuses
             other trained weights in less.
         revision: hub revision.
+        encoder_cache: keeps the encoder's outputs of clips that come again; wants a frozen encoder.
     """
 
     family = Family(TinyWhisper, WhisperForConditionalGeneration, WhisperProcessor)
@@ -139,11 +150,12 @@ class WhisperPolicy(EncoderDecoderPolicy):
         finetune: Finetune | None = None,
         dtype: str = "float32",
         revision: str | None = None,
+        encoder_cache: EncoderCache | None = None,
     ) -> None:
         super().__init__()
         self._load(init_from, dtype, revision)
         self._check_processor()
-        self._make_ready(finetune)
+        self._make_ready(finetune, encoder_cache)
         # Sinusoids: they stay as they are, also where the encoder trains.
         self.model.model.encoder.embed_positions.requires_grad_(False)
 
@@ -223,19 +235,42 @@ class WhisperPolicy(EncoderDecoderPolicy):
         device = batch.waveform.device
         tokens = torch.tensor([self._prompt(row) for row in batch.rows], device=device)
 
+        if self.encoder_cache is None:
+            encoded = self._encoder_output(clips_of(batch), device)
+        else:
+            kept = self._kept_outputs(
+                batch, lambda clips: list(self._encoder_output(clips, device))
+            )
+            encoded = torch.stack(kept)
+        return EncodedContext(batch.ids, durations_of(batch), encoded, tokens)
+
+    def _encoder_output(self, clips: Sequence[Tensor], device: torch.device) -> Tensor:
+        """[B, F, E] of B clips, computed together."""
+        extractor = self.processor.feature_extractor
         # The extractor pads every clip to one length, on the CPU, in numpy, which has no bfloat16.
-        audio = [clip.numpy() for clip in clips_of(batch)]
+        audio = [clip.numpy() for clip in clips]
         with torch.autocast("cpu", enabled=False):
-            features = extractor(audio, sampling_rate=batch.sample_rate_hz, return_tensors="pt")[
+            features = extractor(audio, sampling_rate=extractor.sampling_rate, return_tensors="pt")[
                 "input_features"
             ]
 
         encoder = self.model.model.encoder
         with torch.set_grad_enabled(self.finetune.encoder and torch.is_grad_enabled()):
-            encoded = encoder(features.to(device, encoder.conv1.weight.dtype)).last_hidden_state
-        self.num_encoded += len(batch)
+            encoded: Tensor = encoder(
+                features.to(device, encoder.conv1.weight.dtype)
+            ).last_hidden_state
+        self.num_encoded += len(clips)
+        return encoded
 
-        return EncodedContext(batch.ids, durations_of(batch), encoded, tokens)
+    def encoder_settings(self) -> dict[str, Any]:
+        config = self.model.config.to_dict()
+        # The decoder's settings may change, in an export for one, and the encoder is the same.
+        settings = {}
+        for name, value in config.items():
+            if name in _ENCODER_SETTINGS or name.startswith("encoder_"):
+                settings[name] = value
+        features = plain_settings(self.processor.feature_extractor.to_dict())
+        return {"encoder": settings, "features": features}
 
     def example_context(
         self, num_prompts: int, seconds: float, text_tokens: int | None = None

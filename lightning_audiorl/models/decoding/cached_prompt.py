@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -20,8 +20,10 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from lightning_audiorl.fields import PerPrompt
 from lightning_audiorl.models.decoding import sampling
+from lightning_audiorl.models.decoding.clips import clips_of
 from lightning_audiorl.models.decoding.shared_prefix import Layout, packed_arguments, share_prefix
 from lightning_audiorl.models.decoding.tokens import allowed_tokens, decode_groups, target_rollout
+from lightning_audiorl.models.encoder_cache import EncoderCache, encoder_hash
 from lightning_audiorl.models.export import write_model
 from lightning_audiorl.models.finetune import (
     USUAL_LORA_TARGETS,
@@ -32,7 +34,7 @@ from lightning_audiorl.models.finetune import (
 from lightning_audiorl.models.loading import Family, Start, build, read_start, stop_token_ids
 from lightning_audiorl.models.policy import Context, Policy, SampleKey
 from lightning_audiorl.models.tiny_base import TinySpec
-from lightning_audiorl.types import Decoding, Rollout
+from lightning_audiorl.types import Decoding, PromptBatch, Rollout
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class CachedPromptPolicy(Policy[PrefixT]):
     allowed: Tensor
     usual_tokens_per_second: float = 15.0
     fused_attention: bool | None = None
+    _hashed: tuple[Any, str] | None = None
 
     # --- loading
 
@@ -108,7 +111,9 @@ class CachedPromptPolicy(Policy[PrefixT]):
         if isinstance(self.processor, ProcessorMixin):
             self.tokenizer = self.processor.tokenizer
 
-    def _make_ready(self, finetune: Finetune | None) -> None:
+    def _make_ready(
+        self, finetune: Finetune | None, encoder_cache: EncoderCache | None = None
+    ) -> None:
         """The last call in a family's constructor: what may be sampled, the start's checkpoints, what trains."""
         # On the plain model: it may be refused here, and adapters then wrap layers that attend as they will.
         share_prefix(self.backbone)
@@ -125,6 +130,9 @@ class CachedPromptPolicy(Policy[PrefixT]):
         # What is left to the family is settled here: a checkpoint says which layers have adapters.
         self.finetune = (finetune or Finetune()).with_lora_targets(self.default_lora_targets)
         apply_finetune(self.model, roles, self.finetune)
+        if encoder_cache is not None:
+            encoder_cache.check_frozen(self.finetune.encoder)
+        self.encoder_cache = encoder_cache
 
     def _vocabulary(self) -> tuple[list[int], Tensor]:
         """`stop_ids` and `allowed`."""
@@ -189,6 +197,46 @@ class CachedPromptPolicy(Policy[PrefixT]):
     @abstractmethod
     def output(self) -> nn.Module:
         """Linear layer from hidden states to logits."""
+
+    # --- encoder outputs that are kept
+
+    def _kept_outputs(
+        self, batch: PromptBatch, encode: Callable[[list[Tensor]], Sequence[Tensor]]
+    ) -> list[Tensor]:
+        """B encoder outputs [F, E] on the batch's device, from the cache where they are in it.
+
+        Args:
+            batch: of clips.
+            encode: the outputs of some clips, computed together.
+        """
+        assert self.encoder_cache is not None
+        clips = clips_of(batch)
+        device = batch.waveform.device
+        outputs = self.encoder_cache.outputs(
+            clips,
+            self._encoder_hash(device),
+            lambda numbers: encode([clips[number] for number in numbers]),
+            once=batch.once,
+        )
+        return [output.to(device) for output in outputs]
+
+    def _encoder_hash(self, device: torch.device) -> str:
+        """Of the encoder as it now runs; computed again where its values were written to since."""
+        [encoder] = self.roles.encoder
+        autocast = torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type)
+        # Placing a part counts as no writing to it.
+        written = [
+            (id(tensor), 0 if tensor.is_inference() else tensor._version)
+            for tensor in encoder.parameters()
+        ]
+        state = (device.type, autocast, written)
+        if self._hashed is None or self._hashed[0] != state:
+            self._hashed = (state, encoder_hash(encoder, self.encoder_settings(), device))
+        return self._hashed[1]
+
+    def encoder_settings(self) -> dict[str, Any]:
+        """All but the weights that the encoder's output of a clip depends on, in plain data; a cache wants it."""
+        raise NotImplementedError(f"{type(self).__name__} has no encoder_settings")
 
     # --- rollout and update
 
