@@ -108,8 +108,8 @@ ROOMS = {
     ),
     "models.decoding": Room(
         "loading, sampling, caches, the shared prefix: what families of models have in common",
-        "fields types ops models.policy models.finetune models.encoder_cache models.export models.loading "
-        "models.tiny_base",
+        "fields types ops languages weights models.policy models.finetune models.encoder_cache models.export "
+        "models.loading models.tiny_base",
         "torch transformers",
     ),
     "models.asr": Room(
@@ -186,7 +186,7 @@ ROOMS = {
     "engine": Room(
         "the loop: stages, micro-batches, ranks, optimizer, evaluation, checkpoints; once",
         "checks finite types ops losses metrics rewards judges.base judges.panel strategies weights "
-        "models.policy models.reference models.finetune",
+        "models.policy models.reference models.finetune models.encoder_cache",
         "torch torchmetrics transformers lightning",
     ),
     "algorithms": Room(

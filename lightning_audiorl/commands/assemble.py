@@ -164,7 +164,9 @@ def _check_language_model(model: Any, lm: str) -> None:
             f"assemble: {lm} rescales its logits ({', '.join(rescaled)}), which Qwen2-Audio does not"
         )
     if getattr(model.get_output_embeddings(), "bias", None) is not None:
-        raise WeightsError(f"assemble: the head of {lm} has a bias, which that of Qwen2-Audio lacks")
+        raise WeightsError(
+            f"assemble: the head of {lm} has a bias, which that of Qwen2-Audio lacks"
+        )
 
     missing = [name for name in ("layers", "norm") if not hasattr(model.base_model, name)]
     if missing:

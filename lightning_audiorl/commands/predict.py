@@ -121,7 +121,7 @@ def predict(
         out: JSONL file; a row's lines stand together, in the order of rows and models.
         decodings: by name; by default "greedy", and "sampled" with 4 samples at temperature 1.
         keywords: counted in every row, beside the row's own.
-        max_batch_s: padded seconds of audio per batch.
+        max_batch_s: padded seconds of audio per batch; of Whisper every clip is 30 s.
         max_batch_size: rows per batch.
         seed: keys every draw, with decoding, row and sample.
         num_workers: processes that read audio; 0 reads in this one.

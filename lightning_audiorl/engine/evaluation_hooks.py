@@ -72,6 +72,9 @@ class EvaluationHooks:
         count_left_out(results, kind, getattr(datamodule, "num_bad_rows", {}))
         say_limits(self.trainer, kind, self.evaluator.num_rows, self.evaluator.said)
         self.clock.reset()
+        if self.policy.encoder_cache is not None:
+            # What a step found is counted apart.
+            self.policy.encoder_cache.reset()
         self.evaluations.append({"rl_step": self.rl_step, "kind": kind, "results": results})
 
         flat = flat_metrics(kind, results)

@@ -29,6 +29,7 @@ from lightning_audiorl.engine.resuming import FollowSettings, reopen_epoch
 from lightning_audiorl.engine.rollout import RewardScorer, Sampler, sampled_metrics, unrewarded
 from lightning_audiorl.engine.run_parts import run_parts
 from lightning_audiorl.engine.scoring import StepScorer
+from lightning_audiorl.engine.step_costs import step_costs
 from lightning_audiorl.engine.trainer_checks import check_trainer
 from lightning_audiorl.engine.update import Updater
 from lightning_audiorl.engine.update_watch import UpdateWatch
@@ -331,13 +332,9 @@ class RLModule(EvaluationHooks, LightningModule):
         logged = {"lr": schedule.get_last_lr()[0], **metrics}
         schedule.step()
 
-        logged |= {f"seconds/{name}": seconds for name, seconds in self.clock.seconds.items()}
-        self.clock.reset()
-        ledger = self.strategy.ledger
-        if ledger is not None:
-            logged |= ledger.metrics()
-            self.ledger_table = ledger.table()
-            ledger.reset()
+        costs, table = step_costs(self.clock, self.strategy.ledger, self.policy.encoder_cache)
+        logged |= costs
+        self.ledger_table = table or self.ledger_table
 
         self.context = None
         self.panel.clear()

@@ -94,7 +94,17 @@ class EncoderCache:
         self._held: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
         self._files: EncodedFiles | None = None
         if self.folder is not None:
-            self._files = EncodedFiles(Path(self.folder), int(self.disk_gib * _GIB))
+            self._files = EncodedFiles(Path(self.folder), self.disk_bytes)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Most bytes in memory."""
+        return int(self.memory_gib * _GIB)
+
+    @property
+    def disk_bytes(self) -> int:
+        """Most bytes on disk; 0 without a folder."""
+        return 0 if self.folder is None else int(self.disk_gib * _GIB)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy, such as that of another process, begins empty.
@@ -179,16 +189,22 @@ class EncoderCache:
 
     def _as_kept(self, output: Tensor) -> Tensor:
         """The values in the dtype that they are kept in, with no more memory than they take."""
-        dtype = getattr(torch, self.dtype)
-        if dtype.itemsize > output.dtype.itemsize:
-            dtype = output.dtype
+        dtype = self._dtype_of(output)
         values = output.detach().to("cpu", dtype).contiguous()
         if values.untyped_storage().nbytes() > values.nbytes:
             values = values.clone()
         return values
 
+    def _dtype_of(self, output: Tensor) -> torch.dtype:
+        wanted: torch.dtype = getattr(torch, self.dtype)
+        return output.dtype if wanted.itemsize > output.dtype.itemsize else wanted
+
+    def bytes_of(self, output: Tensor) -> int:
+        """Bytes that an encoder's output of a clip is kept in; its values are not looked at."""
+        return output.numel() * self._dtype_of(output).itemsize
+
     def _hold(self, key: tuple[str, str], kept: _Kept) -> None:
-        room = int(self.memory_gib * _GIB)
+        room = self.memory_bytes
         if kept.values.nbytes > room:
             return
         self._held[key] = kept

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from lightning_audiorl.codecs.base import Codec
@@ -96,6 +97,10 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
         """Logits for the tokens of `targets`, like `head`'s; a text may have tokens that are never sampled."""
         return self.head(hidden)
 
+    def may_sample(self, tokens: Tensor) -> Tensor:
+        """Bool like ``tokens``: which of them `head` allows; a text of `targets` may have others, too."""
+        return torch.ones_like(tokens, dtype=torch.bool)
+
     @abstractmethod
     def decode(self, rollout: Rollout, context: ContextT) -> Sequence[Sequence[str | Speech]]:
         """B lists of G texts, special tokens and padding removed; of a model that speaks, G samples of speech."""
@@ -142,6 +147,13 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
         A data module leaves out, or refuses, what lies outside before the run begins.
         """
         return None
+
+    def padded_s(self, duration_s: float) -> float:
+        """Seconds that a clip of ``duration_s`` is computed as; more where a model pads every clip to one length.
+
+        Batches within a budget of seconds count it.
+        """
+        return duration_s
 
     def vocabulary_hash(self) -> str | None:
         """Hash of which text each token stands for; None for a policy without a tokenizer."""

@@ -35,6 +35,7 @@ from lightning_audiorl.data.datamodules.lengths import (
     LengthLimits,
     check_limits,
     length_limits,
+    padded_durations,
 )
 from lightning_audiorl.data.datamodules.streams import EvalStream, Position, StepStream
 from lightning_audiorl.data.manifest.files import IndexedManifest, ManifestRows
@@ -96,8 +97,9 @@ class AsrDataModule(LightningDataModule):
         predict: prediction sets by name.
         batch_size: prompts per RL step, over all ranks.
         pool: steps whose rows are drawn together and batched by duration (see `StepSampler`); 1 is off.
-        max_batch_s: padded seconds per evaluation batch. Batches go from the longest rows to the shortest; where
-            ``trainer.limit_val_batches`` or the like is set, each is drawn from the whole set.
+        max_batch_s: padded seconds per evaluation batch, each clip at what the policy computes it as: Whisper's take
+            30 s each. Batches go from the longest rows to the shortest; where ``trainer.limit_val_batches`` or the like
+            is set, each is drawn from the whole set.
         max_eval_batch_size: rows per evaluation batch.
         sample_rate_hz: what the model wants.
         seed: keys order and augmentation.
@@ -356,6 +358,7 @@ class AsrDataModule(LightningDataModule):
             num_ranks,
             rank,
             order=self._eval_order(name, len(rows)),
+            padded_s=padded_durations(durations, self.trainer),
         )
 
         def build(index: list[int]) -> PromptBatch:

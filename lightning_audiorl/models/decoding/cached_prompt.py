@@ -286,6 +286,9 @@ class CachedPromptPolicy(Policy[PrefixT]):
     def target_head(self, hidden: Tensor) -> Tensor:
         return self._logits(hidden, self.writable)
 
+    def may_sample(self, tokens: Tensor) -> Tensor:
+        return self.allowed[tokens]
+
     def _logits(self, hidden: Tensor, allowed: Tensor) -> Tensor:
         logits = self.output(hidden)
         forbidden = torch.zeros_like(allowed, dtype=logits.dtype)
