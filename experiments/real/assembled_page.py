@@ -89,13 +89,14 @@ def table(results: dict[str, Any]) -> str:
     ]
     for name, label in NAMES.items():
         digits = results["sets"][name]["digits"]
+        prompts = results["sets"][name]["prompts"]
         errors = [sum(row[kind] for row in digits) for kind in (2, 1, 0)]
         words = sum(row[3] for row in digits)
         cells = [
             label,
             written(interval(digits)),
             f"{words}, {' / '.join(str(number) for number in errors)}",
-            written(interval(results["sets"][name]["prompts"])),
+            written(interval(prompts)) if prompts else "-",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
