@@ -128,6 +128,10 @@ def _as_int(seed: Any) -> int:
     return 0 if isinstance(seed, bool) else int(seed)
 
 
+# Of a command, the argument that is given by itself, without its name.
+_PLACES = {"assemble": "out"}
+
+
 class AudioRLCLI(LightningCLI):
     """One seed for everything, callbacks that are always there, results as one table (`RunReport` prints it)."""
 
@@ -312,7 +316,10 @@ def command_parser(name: str) -> ArgumentParser:
     parser = CommandParser(prog=f"audiorl {name}", description=inspect.getdoc(command))
     if "config" not in inspect.signature(command).parameters:
         parser.add_argument("--config", action="config")
-    parser.add_function_arguments(command)
+    place = _PLACES.get(name)
+    parser.add_function_arguments(command, skip={place} if place else None)
+    if place:
+        parser.add_argument(place, type=str, help="folder to write, new or empty")
     return parser
 
 

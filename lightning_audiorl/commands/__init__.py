@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from lightning_audiorl.commands.assemble import assemble
 from lightning_audiorl.commands.calibrate import calibrate
 from lightning_audiorl.commands.export import export
 from lightning_audiorl.commands.plan.command import plan
 from lightning_audiorl.commands.predict import predict
 
 COMMANDS: dict[str, Callable[..., None]] = {
+    "assemble": assemble,
     "calibrate": calibrate,
     "export": export,
     "plan": plan,

@@ -24,14 +24,9 @@ from lightning_audiorl.engine.evaluator import EvalDecoding, Evaluator
 from lightning_audiorl.engine.loss_checks import check_losses, check_prepared
 from lightning_audiorl.engine.micro_batches import step_micro_batches
 from lightning_audiorl.engine.optim import Optim
+from lightning_audiorl.engine.rarely_right import RarelyRight
 from lightning_audiorl.engine.resuming import FollowSettings, reopen_epoch
-from lightning_audiorl.engine.rollout import (
-    RewardScorer,
-    Sampler,
-    reward_metrics,
-    rollout_metrics,
-    unrewarded,
-)
+from lightning_audiorl.engine.rollout import RewardScorer, Sampler, sampled_metrics, unrewarded
 from lightning_audiorl.engine.run_parts import encode_phase, run_parts
 from lightning_audiorl.engine.scoring import StepScorer
 from lightning_audiorl.engine.step_costs import step_costs
@@ -83,6 +78,7 @@ class RLModule(EvaluationHooks, LightningModule):
         evaluation: what is measured on evaluation sets; default `AsrEvaluation`.
         seed: keys every draw of the run.
         log_every_n_steps: RL steps between two points of a training curve.
+        reference_logprob_every_n_steps: how far apart steps are that measure the reference texts; see `RarelyRight`.
         keep_context: encoded prompts stay on the device for the whole step, whatever the strategy's placement.
 
     Attributes:
@@ -122,6 +118,7 @@ class RLModule(EvaluationHooks, LightningModule):
         evaluation: SetEvaluation | None = None,
         seed: int = 0,
         log_every_n_steps: int = 1,
+        reference_logprob_every_n_steps: int = 10,
         keep_context: bool = False,
     ) -> None:
         super().__init__()
@@ -173,6 +170,7 @@ class RLModule(EvaluationHooks, LightningModule):
         # The first loss that says how rewards become advantages decides for all.
         of_losses = [loss.advantages for loss in self.losses if loss.advantages is not None]
         self.advantages = of_losses[0] if of_losses else GroupAdvantages()
+        self.rarely_right = RarelyRight(self, reference_logprob_every_n_steps)
 
         self.rl_step = 0
         self.clock = PhaseClock()
@@ -204,10 +202,9 @@ class RLModule(EvaluationHooks, LightningModule):
             with raise_on_all_ranks(self.strategy, "scoring"):
                 self.prepared = self.prepare(step)
 
-            metrics = rollout_metrics(step)
-            if self.rewards is not None:
-                metrics |= reward_metrics(step)
-                self.last_step = step
+            metrics = sampled_metrics(step, is_rewarded=self.rewards is not None)
+            metrics |= self.rarely_right.metrics(step, self.strategy)
+            self.last_step = step if self.rewards is not None else None
 
             metrics |= self.update(step, self.prepared)
             # Hidden states of the reference may be among it: they need not be held until the next step.
@@ -229,6 +226,7 @@ class RLModule(EvaluationHooks, LightningModule):
             rollout = self.sampler.sample(
                 self.policy, batch, context, SampleKey(self.seed, self.rl_step)
             )
+            self.rarely_right.look(batch, context, self.rl_step)
 
         if self.rewards is None:
             return ScoredRollout(
@@ -458,7 +456,7 @@ class RLModule(EvaluationHooks, LightningModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """What ends a run whose weights are lost, and what has one that goes on follow its settings."""
-        return [self.update_watch, FollowSettings()]
+        return [self.update_watch, self.rarely_right, FollowSettings()]
 
     def configure_optimizers(self) -> Any:
         """The optimizer over what trains, with its schedule."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from lightning_audiorl.models.asr.fun_asr_nano import FunAsrNanoPolicy
+from lightning_audiorl.models.asr.qwen2_audio import Qwen2AudioPolicy
+from lightning_audiorl.models.asr.qwen3_asr import Qwen3ASRPolicy
 from lightning_audiorl.models.asr.whisper import WhisperPolicy
 from lightning_audiorl.models.encoder_cache import EncoderCache
 from lightning_audiorl.models.finetune import Finetune
@@ -12,6 +14,8 @@ from lightning_audiorl.models.tiny import (
     DIGIT_WORDS,
     TinyCausalLM,
     TinyFunAsrNano,
+    TinyQwen2Audio,
+    TinyQwen3ASR,
     TinySpeechLM,
     TinyWhisper,
 )
@@ -37,6 +41,8 @@ __all__ = [
     "NeuTTSTemplate",
     "PlainTemplate",
     "Policy",
+    "Qwen2AudioPolicy",
+    "Qwen3ASRPolicy",
     "Reference",
     "SampleKey",
     "SpeakerPrompt",
@@ -47,6 +53,8 @@ __all__ = [
     "TextLMPolicy",
     "TinyCausalLM",
     "TinyFunAsrNano",
+    "TinyQwen2Audio",
+    "TinyQwen3ASR",
     "TinySpeechLM",
     "TinyWhisper",
     "WhisperPolicy",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -17,14 +17,25 @@ from transformers.pytorch_utils import Conv1D
 from lightning_audiorl.checks import check_count, check_number
 from lightning_audiorl.ops.randomness import key_to_seed
 
+#: Adapters' places in most language models, those that are named as Llama's and Qwen's.
+USUAL_LORA_TARGETS = (
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "gate_proj",
+    "up_proj",
+    "down_proj",
+)
+
 
 @dataclass(frozen=True)
 class Finetune:
     """What trains. RL keeps the encoder frozen; a warm start from nothing trains everything.
 
     Example:
-        >>> Finetune(projector=False, lm="lora", lora_rank=4).lora_targets[:2]
-        ['q_proj', 'k_proj']
+        >>> Finetune(projector=False, lm="lora", lora_rank=4, lora_targets=["q_proj", "v_proj"]).lora_targets
+        ['q_proj', 'v_proj']
         >>> Finetune(projector=False, lm="none")
         Traceback (most recent call last):
             ...
@@ -37,7 +48,7 @@ class Finetune:
         lm_layers: number of layers for "last".
         lora_rank, lora_alpha, lora_dropout: peft's LoraConfig. Adapters are float32, whatever the model is.
         lora_targets: layers of the language model without its head, by the ends of their names; each entry has to match
-            at least one.
+            at least one. None takes the family's own, every linear layer of its attention and its feed-forward parts.
         seed: keys the adapters' initial values.
         gradient_checkpointing: hold no activations within the language model's layers for the backward pass, but
             compute each layer again there: less memory, about a third more time.
@@ -50,17 +61,7 @@ class Finetune:
     lora_rank: int = 16
     lora_alpha: int = 32
     lora_dropout: float = 0.0
-    lora_targets: list[str] = field(
-        default_factory=lambda: [
-            "q_proj",
-            "k_proj",
-            "v_proj",
-            "o_proj",
-            "gate_proj",
-            "up_proj",
-            "down_proj",
-        ]
-    )
+    lora_targets: list[str] | None = None
     seed: int = 0
     gradient_checkpointing: bool = False
 
@@ -78,10 +79,23 @@ class Finetune:
     def _check_lora(self) -> None:
         # A lone string would be read letter by letter.
         targets: Any = self.lora_targets
+        if targets is None:
+            return
         if isinstance(targets, str) or not targets or not all(targets):
             raise ValueError(
                 f"Finetune.lora_targets={targets!r}: expected names of layers, such as [q_proj, v_proj]"
             )
+
+    def with_lora_targets(self, usual: Sequence[str]) -> Finetune:
+        """The same with the targets ``usual`` where none are given.
+
+        Example:
+            >>> Finetune(lm="lora").with_lora_targets(["fc1", "fc2"]).lora_targets
+            ['fc1', 'fc2']
+        """
+        if self.lora_targets is not None:
+            return self
+        return replace(self, lora_targets=list(usual))
 
 
 @dataclass(frozen=True)
@@ -131,7 +145,7 @@ def apply_finetune(model: nn.Module, parts: Parts, finetune: Finetune) -> None:
 
     # After the rest: adapters wrap layers, and leave what trains in them as it is.
     if finetune.lm == "lora":
-        _check_targets(parts.backbone, finetune.lora_targets)
+        _check_targets(parts.backbone, _targets(finetune))
         inject_lora(parts.backbone, finetune)
 
     if not any(p.requires_grad for p in whole.parameters()):
@@ -168,6 +182,10 @@ class _Checkpointed:
         if torch.is_grad_enabled() and all(kwargs.get(name) is None for name in _CACHE_NAMES):
             return checkpoint(self.forward, *args, use_reentrant=False, **kwargs)
         return self.forward(*args, **kwargs)
+
+
+def _targets(finetune: Finetune) -> list[str]:
+    return finetune.with_lora_targets(USUAL_LORA_TARGETS).lora_targets or []
 
 
 def _check_targets(backbone: nn.Module, targets: Iterable[str]) -> None:
@@ -208,7 +226,7 @@ def inject_lora(backbone: nn.Module, finetune: Finetune) -> None:
         r=finetune.lora_rank,
         lora_alpha=finetune.lora_alpha,
         lora_dropout=finetune.lora_dropout,
-        target_modules=list(finetune.lora_targets),
+        target_modules=_targets(finetune),
     )
 
     # peft freezes the whole backbone; the adapters' values are keyed, and leave torch's random state alone.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from lightning_audiorl.codecs.base import Codec
@@ -100,6 +101,10 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
         """Logits for the tokens of `targets`, like `head`'s; a text may have tokens that are never sampled."""
         return self.head(hidden)
 
+    def may_sample(self, tokens: Tensor) -> Tensor:
+        """Bool like ``tokens``: which of them `head` allows; a text of `targets` may have others, too."""
+        return torch.ones_like(tokens, dtype=torch.bool)
+
     @abstractmethod
     def decode(self, rollout: Rollout, context: ContextT) -> Sequence[Sequence[str | Speech]]:
         """B lists of G texts, special tokens and padding removed; of a model that speaks, G samples of speech."""
@@ -133,6 +138,11 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
     @abstractmethod
     def export(self, folder: str) -> None:
         """Write a folder that the transformers class loads with ``from_pretrained``; adapters are merged."""
+
+    @property
+    def usage(self) -> str:
+        """Python lines that load an exported folder in transformers; empty for a policy that does not say."""
+        return ""
 
     @property
     def clip_span_s(self) -> tuple[float, float] | None:

@@ -22,6 +22,8 @@ from lightning_audiorl.weights.tensors import WeightsError
 # By the ``model_type`` of a Hugging Face configuration.
 _TAKERS = {
     "fun_asr_nano": "FunAsrNanoPolicy",
+    "qwen2_audio": "Qwen2AudioPolicy",
+    "qwen3_asr": "Qwen3ASRPolicy",
     "whisper": "WhisperPolicy, and TransformersJudge with kind: seq2seq",
     "xcodec2": "Xcodec2Codec",
     "neucodec": "NeuCodecCodec",

@@ -99,9 +99,7 @@ def test_each_clip_is_encoded_once_per_step(
     family: str, group_size: int, settings: dict[str, Any]
 ) -> None:
     policy: Any = make(family)
-    encoder = (
-        policy.model.model.audio_tower if family == "fun_asr_nano" else policy.model.model.encoder
-    )
+    (encoder,) = policy.roles.encoder
     with counted_rows(encoder) as rows:
         fit(grpo(policy, group_size=group_size, **settings), batches())
     assert sum(rows) == 3 * NUM_STEPS

@@ -19,7 +19,7 @@ from tests.damage import MAX_CHARACTERS
 from tests.models.families import POLICIES, SPECS, batch_of, disturb, log_probs, random_rollout
 from tests.models.test_loading import save_checkpoint
 
-FAMILIES = ["text_lm", "whisper", "fun_asr_nano"]
+FAMILIES = ["text_lm", "whisper", "fun_asr_nano", "qwen2_audio"]
 WEIGHTS = "adapter_model.safetensors"
 MODES = {
     "all": Finetune(),

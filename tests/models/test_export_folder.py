@@ -154,7 +154,7 @@ def test_sampling_flags_are_kept(family: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_export_of_an_export_is_the_same_bytes(family: str, tmp_path: Path) -> None:
-    finetune = WITH_ENCODER if family in ("whisper", "fun_asr_nano") else Finetune()
+    finetune = WITH_ENCODER if family in ("whisper", "fun_asr_nano", "qwen2_audio") else Finetune()
     policy, _ = trained(family, start_folder(family, True, tmp_path / "start"), finetune)
     live = logits(family, policy.model)
     for name in ("one", "again"):

@@ -21,8 +21,11 @@ from lightning_audiorl.models.finetune import adapters_off, lora_layers
 from lightning_audiorl.types import Rollout
 from tests.helpers import assert_close
 from tests.models.families import (
+    AUDIO_FAMILIES,
     CASES,
     DECODING,
+    FAMILIES,
+    POLICIES,
     SPECS,
     batch_of,
     disturb,
@@ -32,6 +35,7 @@ from tests.models.families import (
 )
 
 KEY = SampleKey(0, 0)
+LORA_CASES = [case for case in CASES if "lora" in getattr(case, "values", case)[1]]
 NAMES = ["a", "b", "c"]
 
 
@@ -58,6 +62,13 @@ def scored(policy: CachedPromptPolicy, context: PrefixContext, rollout: Rollout)
         ),
         ("fun_asr_nano", "last", {"language_model.layers.1", "language_model.norm"}),
         ("fun_asr_nano", "projector", {"multi_modal_projector"}),
+        (
+            "qwen2_audio",
+            "all",
+            {"embed_tokens", "language_model.layers.0", "multi_modal_projector"},
+        ),
+        ("qwen2_audio", "last", {"language_model.layers.1", "language_model.norm", "lm_head"}),
+        ("qwen2_audio", "projector", {"multi_modal_projector"}),
         ("whisper", "all", {"decoder.embed_positions", "decoder.layers.0", "decoder.layers.1"}),
         ("whisper", "last", {"decoder.layers.1", "decoder.layer_norm"}),
         ("text_lm", "last", {"layers.1", "model.norm"}),
@@ -74,7 +85,7 @@ def test_modes_train_the_parts_that_they_name(family: str, mode: str, parts: set
         assert all("multi_modal_projector" in name for name in names)
 
 
-@pytest.mark.parametrize(("family", "mode"), [case for case in CASES if "lora" in case[1]])
+@pytest.mark.parametrize(("family", "mode"), LORA_CASES)
 def test_lora_trains_fresh_adapters_alone(family: str, mode: str) -> None:
     policy = make(family, mode)
     adapters = {name: p for name, p in policy.trainable().items() if "lora_" in name}
@@ -96,12 +107,14 @@ def test_lora_trains_fresh_adapters_alone(family: str, mode: str) -> None:
 
 def test_the_encoder_trains_when_asked() -> None:
     batch = batch_of(NAMES)
-    for kind, family in ((FunAsrNanoPolicy, "fun_asr_nano"), (WhisperPolicy, "whisper")):
-        policy = kind(SPECS[family], Finetune(encoder=True))
+    for family in AUDIO_FAMILIES:
+        policy = POLICIES[family](SPECS[family], Finetune(encoder=True))
         assert any(
             "audio_tower" in name or ".encoder.layers" in name for name in policy.trainable()
         )
-        assert "model.model.encoder.embed_positions.weight" not in policy.trainable()
+        assert not any(
+            "embed_positions" in name for name in policy.trainable() if "decoder" not in name
+        )
         context = policy.encode(batch)
         assert context.features.requires_grad
         with torch.no_grad():
@@ -200,7 +213,7 @@ def test_used_adapters_are_parked_like_any_tensor() -> None:
         assert torch.equal(log_probs(policy, context, rollout), start)
 
 
-@pytest.mark.parametrize("family", ["fun_asr_nano", "whisper", "text_lm"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_adapters_off_is_the_model_without_adapters(family: str) -> None:
     plain, policy = make(family), make(family, "lora")
     disturb(policy)

@@ -235,7 +235,9 @@ def test_checkpoints_with_other_tensors_are_refused(tmp_path: Path) -> None:
         WhisperPolicy(path)
 
 
-@pytest.mark.parametrize(("family", "longest_s"), [("fun_asr_nano", 1.92), ("whisper", 2.0)])
+@pytest.mark.parametrize(
+    ("family", "longest_s"), [("fun_asr_nano", 1.92), ("whisper", 2.0), ("qwen2_audio", 2.0)]
+)
 def test_clips_of_a_length_that_the_model_cannot_take_are_named(
     family: str, longest_s: float
 ) -> None:
@@ -245,7 +247,11 @@ def test_clips_of_a_length_that_the_model_cannot_take_are_named(
         ValueError, match=rf"row 'b': {longest_s + 0.01:.3f} s of audio; this model takes"
     ):
         policy.encode(batch_of(["a", "b"], [1.0, longest_s + 0.01]))
-    shortest_s = {"fun_asr_nano": 400 / RATE_HZ, "whisper": 1 / RATE_HZ}[family]
+    shortest_s = {
+        "fun_asr_nano": 400 / RATE_HZ,
+        "whisper": 1 / RATE_HZ,
+        "qwen2_audio": 961 / RATE_HZ,
+    }[family]
     policy.encode(batch_of(["a", "fits"], [1.0, shortest_s]))
     with pytest.raises(ValueError, match=r"row 'b': 0\.0.* s of audio; this model takes"):
         policy.encode(batch_of(["a", "b"], [1.0, shortest_s - 1 / RATE_HZ]))
@@ -261,6 +267,8 @@ def test_another_sample_rate_is_refused(family: str) -> None:
 @pytest.mark.parametrize("text", ["one eleven", "one <|im_start|>", "one <|endoftext|>"])
 def test_texts_outside_the_vocabulary_are_named(family: str, text: str) -> None:
     policy = make(family)
+    if policy.tokenizer.convert_tokens_to_ids(text.split()[1]) in policy.stop_ids:
+        pytest.skip("ends a text of this family")
     with pytest.raises(
         ValueError, match=r"row 'b': text ' ?one .*is outside the tokenizer's vocabulary"
     ):

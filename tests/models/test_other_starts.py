@@ -16,7 +16,7 @@ from lightning_audiorl.models import content_hash
 from tests.damage import MAX_CHARACTERS, in_json
 from tests.models.families import POLICIES, SPECS, make
 
-FAMILIES = ("fun_asr_nano", "whisper", "text_lm")
+FAMILIES = ("fun_asr_nano", "whisper", "qwen2_audio", "text_lm")
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +49,8 @@ def copied(folder: Path, target: Path) -> Path:
         ("fun_asr_nano", "text_lm", "holds a 'llama', which TextLMPolicy, SpeechLMPolicy take"),
         ("whisper", "fun_asr_nano", "holds a 'fun_asr_nano', which FunAsrNanoPolicy takes"),
         ("whisper", "text_lm", "holds a 'llama', which"),
+        ("whisper", "qwen2_audio", "holds a 'qwen2_audio', which Qwen2AudioPolicy takes"),
+        ("qwen2_audio", "fun_asr_nano", "holds a 'fun_asr_nano', which FunAsrNanoPolicy takes"),
         ("text_lm", "fun_asr_nano", "holds a 'fun_asr_nano', which FunAsrNanoPolicy takes"),
         ("text_lm", "whisper", "holds a 'whisper', which WhisperPolicy"),
         ("speech_lm", "whisper", "holds a 'whisper', which WhisperPolicy"),
@@ -95,6 +97,10 @@ PROCESSORS: list[tuple[str, str, dict[str, Any] | None, str]] = [
     ("whisper", "processor_config.json", {"sampling_rate": 8000}, "sampling_rate .* is 8000"),
     ("whisper", "processor_config.json", {"feature_size": 80}, "feature_size .* is 80"),
     ("whisper", "processor_config.json", {"chunk_length": 30}, "nb_max_frames .* is 3000"),
+    ("qwen2_audio", "chat_template.jinja", None, "chat template has not one place"),
+    ("qwen2_audio", "processor_config.json", None, "has no preprocessor_config.json"),
+    ("qwen2_audio", "processor_config.json", {"feature_size": 80}, "feature_size .* is 80"),
+    ("qwen2_audio", "processor_config.json", {"chunk_length": 30}, "nb_max_frames .* is 3000"),
 ]
 
 

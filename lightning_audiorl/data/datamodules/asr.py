@@ -30,6 +30,7 @@ from lightning_audiorl.data.datamodules.batching import (
     duration_batches,
     refill_draws,
 )
+from lightning_audiorl.data.datamodules.facts import name_of, set_facts
 from lightning_audiorl.data.datamodules.lengths import (
     LengthLimits,
     check_limits,
@@ -251,6 +252,24 @@ class AsrDataModule(LightningDataModule):
         if kind == "train":
             return {label: subset.source for label, subset in self._train_sets().items()}
         return {"val": self.val, "test": self.test, "predict": self.predict}.get(kind, {})
+
+    def facts(self) -> list[dict[str, Any]]:
+        """The sets that a fit trains on and watches: name, source, share, rows, and hours of those from a manifest."""
+        facts = []
+        for label, subset in self._train_sets().items():
+            name = f"train/{label}"
+            said = set_facts(
+                name, self._source(label), self.rows(name), subset.source, subset.share
+            )
+            facts.append(said)
+        for label, source in self.val.items():
+            name = f"val/{label}"
+            facts.append(set_facts(name, name_of(source), self.rows(name), source))
+        return facts
+
+    def _source(self, label: str) -> str:
+        """Where a training subset comes from, in words."""
+        return name_of(self._train_sets()[label].source)
 
     def state_dict(self) -> dict[str, Any]:
         """The position in the training order, which is all that a resume needs."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -25,7 +25,12 @@ from lightning_audiorl.models.decoding.shared_prefix import Layout, packed_argum
 from lightning_audiorl.models.decoding.tokens import allowed_tokens, decode_groups, target_rollout
 from lightning_audiorl.models.encoder_cache import EncoderCache, encoder_hash
 from lightning_audiorl.models.export import write_model
-from lightning_audiorl.models.finetune import Finetune, Parts, apply_finetune
+from lightning_audiorl.models.finetune import (
+    USUAL_LORA_TARGETS,
+    Finetune,
+    Parts,
+    apply_finetune,
+)
 from lightning_audiorl.models.loading import Family, Start, build, read_start, stop_token_ids
 from lightning_audiorl.models.policy import Context, Policy, SampleKey
 from lightning_audiorl.models.tiny_base import TinySpec
@@ -70,6 +75,8 @@ class CachedPromptPolicy(Policy[PrefixT]):
 
     Attributes:
         family: classes of model and processor.
+        load_arguments: that ``from_pretrained`` wants for an export to decode as the policy does.
+        default_lora_targets: layers that adapters go to where a `Finetune` names none.
         model: of transformers.
         processor: of audio and text; without audio, the tokenizer.
         tokenizer: of the text (and special) tokens.
@@ -80,6 +87,8 @@ class CachedPromptPolicy(Policy[PrefixT]):
     """
 
     family: ClassVar[Family]
+    load_arguments: ClassVar[Mapping[str, str]] = {}
+    default_lora_targets: ClassVar[tuple[str, ...]] = USUAL_LORA_TARGETS
     start: Start
     model: Any
     processor: Any
@@ -118,7 +127,8 @@ class CachedPromptPolicy(Policy[PrefixT]):
         self.start.load_into(self, roles.backbone, self.vocabulary_hash)
 
         # Last, since it freezes all that it does not name, and puts fresh adapters onto weights that are final.
-        self.finetune = finetune or Finetune()
+        # What is left to the family is settled here: a checkpoint says which layers have adapters.
+        self.finetune = (finetune or Finetune()).with_lora_targets(self.default_lora_targets)
         apply_finetune(self.model, roles, self.finetune)
         if encoder_cache is not None:
             encoder_cache.check_frozen(self.finetune.encoder)
@@ -136,6 +146,25 @@ class CachedPromptPolicy(Policy[PrefixT]):
 
     def export(self, folder: str) -> None:
         write_model(folder, self.model, self.processor, self.generation_config())
+
+    @property
+    def _loaded_with(self) -> str:
+        """The class of transformers that loads an export."""
+        return str(self.family.model.__name__)
+
+    @property
+    def usage(self) -> str:
+        model = self._loaded_with
+        reader = "AutoTokenizer"
+        if issubclass(self.family.processor, ProcessorMixin):
+            reader = "AutoProcessor"
+        folder = '"path/to/this/folder"'
+        given = [folder, *(f'{name}="{value}"' for name, value in self.load_arguments.items())]
+        return (
+            f"from transformers import {', '.join(sorted([model, reader]))}\n\n"
+            f"model = {model}.from_pretrained({', '.join(given)})\n"
+            f"{reader.removeprefix('Auto').lower()} = {reader}.from_pretrained({folder})"
+        )
 
     def generation_config(self) -> GenerationConfig:
         """What an exported folder generates by: it draws from the same tokens as training did."""
@@ -269,6 +298,9 @@ class CachedPromptPolicy(Policy[PrefixT]):
 
     def target_head(self, hidden: Tensor) -> Tensor:
         return self._logits(hidden, self.writable)
+
+    def may_sample(self, tokens: Tensor) -> Tensor:
+        return self.allowed[tokens]
 
     def _logits(self, hidden: Tensor, allowed: Tensor) -> Tensor:
         logits = self.output(hidden)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
 
 from lightning_audiorl.models.decoding.decoder_only import DecoderOnlyPolicy, Side
 from lightning_audiorl.models.decoding.tokens import padded
@@ -18,19 +19,35 @@ _RESCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 TextT = TypeVar("TextT", bound=TextContext)
 
 
+def rescaled_logits(config: PreTrainedConfig) -> list[str]:
+    """The settings by which a causal language model rescales its logits behind the head."""
+    return [name for name in _RESCALED_LOGITS if getattr(config, name, None) not in (None, 1)]
+
+
 class CausalLMPolicy(DecoderOnlyPolicy[TextT]):
     """Any Llama-like causal language model; a family adds `encode`."""
 
     def _load(self, init_from: str | TinySpec, dtype: str, revision: str | None) -> None:
         super()._load(init_from, dtype, revision)
-        config = self.model.config
-        rescaled = [
-            name for name in _RESCALED_LOGITS if getattr(config, name, None) not in (None, 1)
-        ]
+        rescaled = rescaled_logits(self.model.config)
         if rescaled:
             raise ValueError(
                 f"{type(self.model).__name__} rescales its logits ({rescaled}), which is not supported"
             )
+
+    @property
+    def _loaded_with(self) -> str:
+        return "AutoModelForCausalLM"
+
+    @property
+    def usage(self) -> str:
+        if getattr(self.output, "bias", None) is None:
+            return super().usage
+        return (
+            "from lightning_audiorl.models.tts.biased_head import AnyCausalLM\n\n"
+            "# Its head has a bias, which transformers' own classes would drop.\n"
+            'model = AnyCausalLM.from_pretrained("path/to/this/folder")'
+        )
 
     @property
     def roles(self) -> Parts:
