@@ -207,11 +207,11 @@ def _finish(parts: HypothesisParts, survey: RowsSurvey) -> None:
     if not parts.is_complete:
         parts.join()
     models = ", ".join(parts.models)
-    print(f"{parts.out}: {survey.num_rows} rows, models: {models}\n")
-    print(summary(parts.out, survey.units))
     said = rarely_right(parts.out)
     if said:
-        print(f"\n{said}")
+        print(f"{said}\n")
+    print(f"{parts.out}: {survey.num_rows} rows, models: {models}\n")
+    print(summary(parts.out, survey.units))
 
 
 def _measures(wanted: bool | None, out: str, overwrite: bool, speaks: bool) -> bool:
