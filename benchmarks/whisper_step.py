@@ -5,7 +5,8 @@
 
 The naive loop repeats each clip's audio for each of its samples: `generate` of B*G rows, a pass of the whole reference
 and a forward and backward pass of the whole policy, AdamW. "naive" trains what ours trains, the decoder; "naive_all"
-(with --systems) the encoder too. Each side has a process of its own; they step in turn, every second round in reverse
+(with --systems) the encoder too. "ours_kept" has an `EncoderCache` and rows that come again; "ours" encodes every clip.
+Each side has a process of its own; they step in turn, every second round in reverse
 order, and a seed is one set of rows. CPU seconds of the process decide, as others may use the machine.
 """
 
@@ -53,7 +54,7 @@ def measure(case: WhisperCase, systems: list[str], steps: int, threads: int) -> 
         for worker in workers.values():
             stack.callback(worker.quit)
         for worker in workers.values():
-            worker.ask(do="open", case=case.as_dict())
+            worker.ask(do="open", case=case.as_dict(), steps=steps)
 
         for number in range(steps + 1):
             for system in systems if number % 2 else reversed(systems):

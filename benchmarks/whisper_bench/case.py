@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import torch
+from torch import nn
 
 from lightning_audiorl.data import AsrDataModule, NonSpeech, Subset
 from lightning_audiorl.rewards import Accuracy, Hallucination, RewardMix
@@ -26,8 +29,7 @@ class WhisperCase:
         group_size: G.
         max_new_tokens: cap of every sample, the same on both sides.
         beta: weight of the KL penalty.
-        lr: of AdamW.
-        num_batches: batches that the rows come from, over and over: a step beyond them sees clips again.
+        lr: of AdamW, torch's fused kernel on both sides.
         seed: keys rows and draws.
     """
 
@@ -38,7 +40,6 @@ class WhisperCase:
     max_new_tokens: int = 64
     beta: float = 0.04
     lr: float = 1e-5
-    num_batches: int = 64
     seed: int = 0
 
     def as_dict(self) -> dict[str, Any]:
@@ -62,12 +63,13 @@ def batches(case: WhisperCase) -> Iterator[PromptBatch]:
     first = next(stream)
     yield first.select([0])
 
-    kept = [first]
-    while len(kept) < case.num_batches:
-        yield kept[-1]
-        kept.append(next(stream))
-    while True:
-        yield from kept
+    yield first
+    yield from stream
+
+
+def optimizer_of(case: WhisperCase, trained: Iterable[nn.Parameter]) -> torch.optim.AdamW:
+    """The same on all sides."""
+    return torch.optim.AdamW(trained, lr=case.lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
 
 
 def reward_mix() -> RewardMix:

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from lightning_audiorl.types import Hypothesis, PromptBatch
-from whisper_bench.case import WhisperCase, batches, reward_mix
+from whisper_bench.case import WhisperCase, batches, optimizer_of, reward_mix
 
 
 class NaiveStep:
@@ -42,7 +42,7 @@ class NaiveStep:
         self.policy.generation_config.begin_suppress_tokens = None
 
         trained = [p for p in self.policy.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(trained, lr=case.lr, betas=(0.9, 0.99), weight_decay=0.0)
+        self.optimizer = optimizer_of(case, trained)
         self.trained = trained
         self.rewards = reward_mix()
 
@@ -117,7 +117,7 @@ class NaiveStep:
             self.optimizer.zero_grad(set_to_none=True)
 
         return {
-            "loss": float(loss),
+            "loss": float(loss.detach()),
             "kl": float(kl.detach()[keep].mean()),
             "reward/mean": mean,
             "generated": int(keep.sum()),

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from itertools import islice
 from time import process_time
 from typing import Any
 
+import torch
 from grpo_bench.driver import Driver
 from lightning import Callback, Trainer
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_audiorl.algorithms import GRPO, Optim
-from lightning_audiorl.models import WhisperPolicy
+from lightning_audiorl.models import EncoderCache, WhisperPolicy
 from lightning_audiorl.models.finetune import Finetune
 from lightning_audiorl.strategies.phases import Phase, PhaseClock, PhaseHook
 from lightning_audiorl.types import Decoding, PromptBatch
-from whisper_bench.case import WhisperCase, batches, reward_mix
+from whisper_bench.case import WhisperCase, batches, optimizer_of, reward_mix
 
 
 class _CpuClock(PhaseClock):
@@ -78,12 +81,12 @@ class _Measured(Callback):
             trainer.should_stop = True
 
 
-def make_module(case: WhisperCase) -> GRPO:
+def make_module(case: WhisperCase, policy: WhisperPolicy) -> GRPO:
     """GRPO as the case wants it."""
     return GRPO(
-        WhisperPolicy(case.model, Finetune(projector=False)),
+        policy,
         num_steps=100_000,
-        optim=Optim(lr=case.lr),
+        optim=Optim(optimizer=partial(optimizer_of, case)),
         rewards=reward_mix(),
         group_size=case.group_size,
         decoding=Decoding(
@@ -94,9 +97,24 @@ def make_module(case: WhisperCase) -> GRPO:
     )
 
 
-def serve(case: WhisperCase, driver: Driver) -> None:
-    """Take steps until the driver is told to stop."""
-    module = make_module(case)
+def make_policy(case: WhisperCase, keeps: int) -> WhisperPolicy:
+    """A Whisper whose decoder trains.
+
+    Args:
+        case: what is measured.
+        keeps: batches whose encoder outputs are kept, as from an epoch before; 0 keeps none of any batch.
+    """
+    cache = EncoderCache() if keeps else None
+    policy = WhisperPolicy(case.model, Finetune(projector=False), encoder_cache=cache)
+    with torch.no_grad():
+        for batch in islice(batches(case), keeps):
+            policy.encode(batch)
+    return policy
+
+
+def serve(case: WhisperCase, driver: Driver, keeps: int = 0) -> None:
+    """Take steps until the driver is told to stop; ``keeps`` as of `make_policy`."""
+    module = make_module(case, make_policy(case, keeps))
     clock = _CpuClock()
     module.clock = clock
     trainer = Trainer(

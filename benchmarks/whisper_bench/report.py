@@ -11,7 +11,8 @@ from ratio.intervals import Pair, ratio
 _MIB = 2**20
 _PHASES = ("encode", "rollout", "reference", "update")
 _LABELS = {
-    "ours": "ours",
+    "ours": "ours, new clips",
+    "ours_kept": "ours, clips that come again",
     "naive": "naive",
     "naive_all": "naive, encoder trains too",
 }

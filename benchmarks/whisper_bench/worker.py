@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 
 #: What may step, in the order of the table.
-SYSTEMS = ("ours", "naive", "naive_all")
+SYSTEMS = ("ours", "ours_kept", "naive", "naive_all")
 
 
 def main() -> None:
-    """Answer {"do": "open", "case": ...} and what `grpo_bench.driver.Driver` knows."""
+    """Answer {"do": "open", "case": ..., "steps": ...} and what `grpo_bench.driver.Driver` knows."""
     system = sys.argv[1]
     threads = int(sys.argv[2])
     torch.set_num_threads(threads)
@@ -27,11 +27,12 @@ def main() -> None:
     from whisper_bench.case import WhisperCase
 
     driver = Driver(sys.stdin, answers, "cpu")
-    case = WhisperCase(**driver.read()["case"])
-    if system == "ours":
+    command = driver.read()
+    case = WhisperCase(**command["case"])
+    if system.startswith("ours"):
         from whisper_bench import ours
 
-        ours.serve(case, driver)
+        ours.serve(case, driver, keeps=command["steps"] + 1 if system == "ours_kept" else 0)
         return
     from whisper_bench import naive
 

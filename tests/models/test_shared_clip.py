@@ -73,11 +73,3 @@ def test_places_are_counted_within_each_clip() -> None:
     rows = ClipRows.of(torch.tensor([0, 0, 0, 1, 2, 2]))
     assert rows.slots.tolist() == [0, 1, 2, 0, 0, 1]
     assert rows.num_slots == 3
-
-
-def test_a_clip_is_encoded_to_the_same_bits_beside_others() -> None:
-    policy = policy_of(True)
-    with torch.no_grad():
-        together = policy.encode(batch_of(NAMES)).features
-        for place, name in enumerate(NAMES):
-            assert torch.equal(policy.encode(batch_of([name])).features[0], together[place])
