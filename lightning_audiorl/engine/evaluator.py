@@ -102,6 +102,13 @@ class Evaluator:
         """Encode one batch of the set number ``set_index`` once, and decode and measure it under every decoding."""
         name = self.set_names[set_index]
         self.num_rows[name] += len(batch)
+        long, short = _long_and_short(policy, batch)
+        if long:
+            self._update_long(policy, batch.select(long), name, phase)
+            batch = batch.select(short)
+        if long and not short:
+            return
+
         start = time.perf_counter()
         with phase(encode_in):
             context = policy.encode(batch)
@@ -127,9 +134,40 @@ class Evaluator:
                 log_probs = reference_log_probs(policy, context, batch.texts)
             self._references[name].update(log_probs, [is_empty(row) for row in batch.rows])
 
+        self._keep(name, first or [])
+
+    def _update_long(
+        self,
+        policy: Policy,
+        batch: PromptBatch,
+        name: str,
+        phase: Callable[[Phase], AbstractContextManager[None]],
+    ) -> None:
+        """Decode and measure clips beyond the policy's window, which its family reads in one way alone: greedily."""
+        for label, how in self.decodings.items():
+            if how.decoding.temperature > 0 or how.num_samples > 1:
+                raise ValueError(
+                    f"evaluation set {name!r}, row {batch.rows[0].id!r}: clips beyond the window of "
+                    f"{type(policy).__name__} are decoded greedily, once, and the decoding {label!r} samples; leave it "
+                    "out, or set max_duration_s and on_too_long: skip in the data module"
+                )
+
+        start = time.perf_counter()
+        with phase("rollout"):
+            said = policy.transcribe_long(batch)
+        with phase("reward"):
+            pairs = zip(batch.rows, said, strict=True)
+            groups = [[Hypothesis(row, text, num_tokens)] for row, (text, num_tokens) in pairs]
+            seconds = time.perf_counter() - start
+            for label in self.decodings:
+                self._metrics[name, label].update(list(chain.from_iterable(groups)), seconds)
+        self._keep(name, groups)
+
+    def _keep(self, name: str, groups: Sequence[list[Hypothesis]]) -> None:
+        """The first rows of a set, with what the judges have heard."""
         kept = self.last_hypotheses[name]
         room = max(0, MAX_KEPT_ROWS - len(kept))
-        kept.extend(self.panel.with_transcripts((first or [])[:room]))
+        kept.extend(self.panel.with_transcripts(list(groups[:room])))
         self.panel.clear()
 
     def compute(self) -> dict[str, dict[str, float]]:
@@ -148,6 +186,17 @@ class Evaluator:
         """What the metrics of a set under a decoding are called."""
         main = next(iter(self.decodings))
         return set_name if decoding == main else f"{set_name}/{decoding}"
+
+
+def _long_and_short(policy: Policy, batch: PromptBatch) -> tuple[list[int], list[int]]:
+    """The numbers of the clips that the policy reads in its long form, and of the others."""
+    span_s = policy.clip_span_s
+    if not policy.long_form or span_s is None:
+        return [], list(range(len(batch)))
+    longest = round(span_s[1] * batch.sample_rate_hz)
+    is_long = (batch.num_samples > longest).tolist()
+    numbers = range(len(batch))
+    return [i for i in numbers if is_long[i]], [i for i in numbers if not is_long[i]]
 
 
 def _check_sampled(rollout: Rollout, batch: PromptBatch, name: str) -> None:

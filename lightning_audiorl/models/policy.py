@@ -66,6 +66,9 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
     #: none where its output was kept.
     num_encoded: int = 0
 
+    #: Whether evaluations may hold clips beyond `clip_span_s`, which `transcribe_long` reads.
+    long_form: bool = False
+
     #: What the weights were before training; a subclass sets it. Checkpoints hold its record instead of frozen weights.
     start: StartingPoint
 
@@ -118,6 +121,14 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
         Raises:
             ValueError: for a text outside the tokenizer's vocabulary, naming the prompt's id.
         """
+
+    def transcribe_long(self, batch: PromptBatch) -> list[tuple[str, int]]:
+        """Greedy transcripts of clips of any length by the family's own way, and how many tokens each has.
+
+        Raises:
+            NotImplementedError: for a family that has none.
+        """
+        raise NotImplementedError(f"{type(self).__name__} reads no clips beyond its window")
 
     def check_export(self, folder: str | Path) -> None:
         """See that an export into ``folder`` replaces no model that is needed.

@@ -443,21 +443,21 @@ class AsrDataModule(LightningDataModule):
         """The row of a draw, as its source has it, and the id that it has in the batch."""
         name = self._set_of(draw)
         row = self.rows(name)[draw.row]
-        self._limits.check(row, name)
+        self._limits_of(name).check(row, name)
         return row, f"{row.id}@{name.removeprefix('train/')}.{draw.epoch}"
 
     def _set_of(self, draw: Draw) -> str:
         label = list(self._train_sets())[draw.source]
         return f"train/{label}"
 
-    @property
-    def _limits(self) -> LengthLimits:
-        """How long clips may be, in this trainer."""
-        return length_limits(self.min_duration_s, self.max_duration_s, self.trainer)
+    def _limits_of(self, name: str) -> LengthLimits:
+        """How long the clips of a set may be, in this trainer."""
+        evaluates = name.partition("/")[0] in ("val", "test")
+        return length_limits(self.min_duration_s, self.max_duration_s, self.trainer, evaluates)
 
     def _limit(self, rows: RowSource, name: str, lazily: bool) -> RowSource:
         """Rows within the length limits. A lazily built training source is checked when its rows are drawn."""
-        limits = self._limits
+        limits = self._limits_of(name)
         if limits.min_s is None and limits.max_s is None:
             return rows
 

@@ -128,7 +128,10 @@ def check_limits(min_duration_s: float | None, max_duration_s: float | None) -> 
 
 
 def length_limits(
-    min_duration_s: float | None, max_duration_s: float | None, trainer: Any
+    min_duration_s: float | None,
+    max_duration_s: float | None,
+    trainer: Any,
+    evaluates: bool = False,
 ) -> LengthLimits:
     """The limits that are set; where one is not set that of the policy which the trainer runs, if it has one.
 
@@ -136,6 +139,7 @@ def length_limits(
         min_duration_s: the data module's setting.
         max_duration_s: the data module's setting.
         trainer: the data module's trainer; None without one.
+        evaluates: of sets that are evaluated, in which a policy may read clips beyond its window.
     """
     limits = LengthLimits(min_duration_s, max_duration_s)
     policy = _policy_of(trainer)
@@ -146,7 +150,8 @@ def length_limits(
     family = type(policy).__name__
     if min_duration_s is None:
         limits = replace(limits, min_s=span_s[0], min_of=family)
-    if max_duration_s is None:
+    reads_any = evaluates and getattr(policy, "long_form", False)
+    if max_duration_s is None and not reads_any:
         limits = replace(limits, max_s=span_s[1], max_of=family)
     return limits
 
