@@ -13,10 +13,12 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache
+from transformers.cache_utils import Cache
 
 from lightning_audiorl.fields import Shape
 from lightning_audiorl.models.decoding.cache import cache_argument, lengthen, make_room
 from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy, PrefixContext
+from lightning_audiorl.models.decoding.shared_clip import ClipRows
 from lightning_audiorl.models.decoding.shared_prefix import Layout
 from lightning_audiorl.types import Decoding, Rollout
 
@@ -49,18 +51,29 @@ class _CrossAttending:
 
     Args:
         features: the encoder output of the prompts. Only the first call reads it: from then on the cross-attention
-            takes keys and values from the cache, whose rows are expanded and selected with the others.
+            takes keys and values from the cache.
+        shares_clips: whether the samples of a group attend to one copy of those; else they are repeated with the
+            other rows of the cache.
     """
 
     decoder: nn.Module
     features: Tensor
+    shares_clips: bool
+    clip_rows: ClipRows | None = None
     hidden: Tensor = field(init=False)
     cache: EncoderDecoderCache = field(default_factory=_empty_cache)
 
     def expand(self, repeats: int) -> None:
         if repeats > 1:
-            self.cache.batch_repeat_interleave(repeats)
+            self._caches().batch_repeat_interleave(repeats)
+        if self.shares_clips:
+            clips = torch.arange(len(self.hidden), device=self.hidden.device)
+            self.clip_rows = ClipRows.of(clips.repeat_interleave(repeats))
         self.hidden = self.hidden.repeat_interleave(repeats, 0)
+
+    def _caches(self) -> Cache:
+        """Those that have as many rows as there are samples."""
+        return self.cache.self_attention_cache if self.shares_clips else self.cache
 
     def extend(self, tokens: Tensor) -> None:
         """Append ``tokens`` [rows, n]."""
@@ -68,6 +81,7 @@ class _CrossAttending:
             input_ids=tokens,
             encoder_hidden_states=self.features,
             use_cache=True,
+            **({} if self.clip_rows is None else {"clip_rows": self.clip_rows}),
             **cache_argument(self.decoder, self.cache),
         ).last_hidden_state[:, -1]
 
@@ -79,8 +93,16 @@ class _CrossAttending:
         lengthen(self.cache.self_attention_cache, num)
 
     def select(self, rows: Tensor) -> None:
-        self.cache.batch_select_indices(rows)
+        self._caches().batch_select_indices(rows)
         self.hidden = self.hidden[rows]
+        if self.clip_rows is None:
+            return
+
+        # A clip none of whose samples goes on need not be held.
+        clips, places = self.clip_rows.clips[rows].unique(return_inverse=True)
+        if len(clips) <= int(self.clip_rows.clips[-1]):
+            self.cache.cross_attention_cache.batch_select_indices(clips)
+        self.clip_rows = ClipRows.of(places)
 
 
 class EncoderDecoderPolicy(CachedPromptPolicy[EncodedContext]):
@@ -96,7 +118,11 @@ class EncoderDecoderPolicy(CachedPromptPolicy[EncodedContext]):
         return [min(room, cap) for cap in super().caps(context, decoding)]
 
     def prefill(self, context: EncodedContext) -> _CrossAttending:
-        state = _CrossAttending(self.backbone, context.features)
+        # Elsewhere another kernel attends, whose numbers may depend on how the rows stand.
+        shares_clips = self.fused_attention
+        if shares_clips is None:
+            shares_clips = context.features.device.type == "cpu"
+        state = _CrossAttending(self.backbone, context.features, shares_clips)
         state.extend(context.tokens)
         return state
 
