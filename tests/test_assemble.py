@@ -113,10 +113,10 @@ def test_the_projector_is_keyed_and_of_the_embeddings_size(
 
 def test_the_prompt_is_the_language_models_own(parts: tuple[str, str], tmp_path: Path) -> None:
     audio = "<|audio_bos|><|AUDIO|><|audio_eos|>"
-    folder = assemble(tmp_path / "chat", *parts, "--instruction", 'Say "two" \\ {x}.')
+    folder = assemble(tmp_path / "chat", *parts, "--instruction", 'Say "two" \\ {AUDIO}.')
     policy = Qwen2AudioPolicy(str(folder))
     assert policy.instruction is None
-    asked = f'<|im_start|> one {audio}Say "two" \\ {{x}}. <|im_end|><|im_start|>'
+    asked = f'<|im_start|> one {audio}Say "two" \\ {{AUDIO}}. <|im_end|><|im_start|>'
     assert policy._rendered(None) == asked
     assert policy._rendered("three") == f"<|im_start|> one {audio}three <|im_end|><|im_start|>"
     assert policy.clip_span_s[1] == 2.0

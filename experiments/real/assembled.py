@@ -42,8 +42,8 @@ LONGEST_S = 10.0
 #: Of a batch; the rest are prompts.
 DIGIT_SHARE = 0.7
 
-SFT = {"num_steps": 56, "batch_size": 8, "lr": 4e-4}
-GRPO = {"num_steps": 16, "batch_size": 4, "group_size": 6, "lr": 5e-5}
+SFT = {"num_steps": 48, "batch_size": 4, "lr": 5e-4}
+GRPO = {"num_steps": 12, "batch_size": 4, "group_size": 6, "lr": 5e-5}
 CAP = {"tokens_per_second": 6.0, "min_cap": 12, "max_new_tokens": 120}
 
 
@@ -118,7 +118,7 @@ class Grounds:
                 {"source": self.digits("train", NUM_DIGIT_ROWS), "share": DIGIT_SHARE},
                 {"source": self.prompts("train"), "share": 1 - DIGIT_SHARE},
             ],
-            val={"digits": self.digits("dev", 24)},
+            val={"digits": self.digits("dev", 12)},
         )
 
     def policy(self, start: Path, **finetune: Any) -> Spec:
@@ -154,7 +154,7 @@ class Grounds:
 
     def sft(self, name: str, start: Path, num_steps: int, lr: float, projector: bool) -> Path:
         policy = self.policy(start, projector=projector, lm="lora")
-        optim = {"lr": lr, "schedule": "cosine", "warmup_steps": 10, "min_lr_ratio": 0.05}
+        optim = {"lr": lr, "schedule": "cosine", "warmup_steps": 5, "min_lr_ratio": 0.05}
         model = spec("algorithms.SFT", policy=policy, num_steps=num_steps, optim=optim)
         return self.fit(name, model, int(SFT["batch_size"]))
 
@@ -169,7 +169,7 @@ class Grounds:
             num_steps=GRPO["num_steps"],
             group_size=GRPO["group_size"],
             beta=0.04,
-            optim={"lr": GRPO["lr"], "schedule": "cosine", "warmup_steps": 5, "min_lr_ratio": 0.1},
+            optim={"lr": GRPO["lr"], "schedule": "cosine", "warmup_steps": 2, "min_lr_ratio": 0.1},
             decoding=CAP,
             rewards=spec("rewards.RewardMix", rewards=rewards),
         )

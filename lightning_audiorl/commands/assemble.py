@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -307,10 +308,12 @@ def _chat_template(before: str, after: str, instruction: str) -> str:
         "ASKED": instruction,
         "AUDIO": f"{_BEGIN}{_AUDIO}{_END}",
     }
-    template = _TEMPLATE
-    for name, text in texts.items():
-        template = template.replace(f"{{{name}}}", json.dumps(text, ensure_ascii=False))
-    return template
+    # In one pass: an instruction may have braces of its own.
+    return re.sub(
+        r"\{([A-Z]+)\}",
+        lambda found: json.dumps(texts[found[1]], ensure_ascii=False),
+        _TEMPLATE,
+    )
 
 
 # --- what is said of it
