@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from experiments.real.arms import ARMS
+from experiments.real.arms import ARMS, NUM_STEPS
 from experiments.real.judgement import ratio, sampled_text, wer
 from experiments.real.records import of
 
@@ -31,13 +31,15 @@ def along(kept: dict[str, Any], path: Path) -> None:
     likely = figure.add_subplot(1, 2, 1)
     error = figure.add_subplot(1, 2, 2)
 
+    start = of(kept, "start")[0]["looks"]
+    begin = [(0, statistics.fmean(look["p_empty"])) for look in start]
     for arm, colour in _COLOURS.items():
         for number, run in enumerate(of(kept, arm)):
             label = ARMS[arm] if number == 0 else None
             if run["probes"]:
-                steps, shares = zip(*run["probes"], strict=True)
+                steps, shares = zip(*begin, *run["probes"], strict=True)
                 likely.plot(steps, shares, color=colour, label=label, linewidth=1.2, alpha=0.8)
-            looks = [look for look in run["looks"] if look["dev_wer"] is not None]
+            looks = [look for look in [*start, *run["looks"]] if look["dev_wer"] is not None]
             error.plot(
                 [look["step"] for look in looks],
                 [100 * look["dev_wer"] for look in looks],
@@ -51,6 +53,7 @@ def along(kept: dict[str, Any], path: Path) -> None:
     error.set_title("WER % on the dev prompts, numbers read", fontsize=10)
     for axis in (likely, error):
         axis.set_xlabel("step", fontsize=9)
+        axis.set_xlim(-0.5, NUM_STEPS + 0.5)
         axis.tick_params(labelsize=8)
         axis.grid(alpha=0.3)
     likely.legend(fontsize=7)

@@ -39,8 +39,12 @@ def collect(results: Path, dev: Path | None = None) -> dict[str, Any]:
     for name, found in records[0]["sets"].items():
         wanted = ("id", "kind", "reference", "kind_in_training")
         rows[name] = [{key: row[key] for key in wanted if key in row} for row in found]
+    # Of several commits if a later one was gone on with.
+    made_with = dict(records[0]["made_with"])
+    commits = {record["made_with"].get("commit", "unknown") for record in records}
+    made_with["commit"] = ", ".join(sorted(commits))
     return {
-        "made_with": records[-1]["made_with"],
+        "made_with": made_with,
         "rows": rows,
         "runs": [compact(record) for record in records],
         "dev": [_of_dev(path) for path in sorted(dev.glob("*.json"))] if dev else [],

@@ -39,6 +39,7 @@ from experiments.real.mix import Kind, held_out, subsets
 from experiments.real.watch import Watch, mean_probability
 from lightning_audiorl.data import RLSubset, read_manifest
 from lightning_audiorl.engine import Optim, Sampler
+from lightning_audiorl.locks import FileLock
 from lightning_audiorl.losses import WeightedGradients
 from lightning_audiorl.models import Finetune
 from lightning_audiorl.ops import Schedule
@@ -181,18 +182,34 @@ class Evaluation:
 
 
 def run(grounds: Grounds, evaluation: Evaluation, arm: str, seed: int) -> None:
-    """Train one arm from one seed and keep its record; nothing where it is there."""
+    """Train one arm from one seed and keep its record; nothing where it is there, or another process is at it."""
     record = grounds.out / "results" / f"{arm}_{seed}.json"
     folder = grounds.out / "runs" / f"{arm}_{seed}"
-    if record.is_file():
-        return
-    say(grounds, f"{arm} {seed}: begins")
     folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "lock")
+    if not lock.take():
+        return
+    if not record.is_file():
+        say(grounds, f"{arm} {seed}: begins")
+        result = recorded(grounds, evaluation, arm, seed, folder)
+        record.parent.mkdir(parents=True, exist_ok=True)
+        record.write_text(json.dumps(result))
+        say(grounds, f"{arm} {seed}: {summary(result)}")
+        gc.collect()
+    lock.release()
 
+
+def recorded(
+    grounds: Grounds, evaluation: Evaluation, arm: str, seed: int, folder: Path
+) -> dict[str, Any]:
+    """What is kept of a run."""
     export = folder / "export"
     result: dict[str, Any] = {"arm": arm, "seed": seed, "made_with": made_with()}
     if arm == "start":
         result |= evaluation.of(evaluation.start, export)
+        unmoved = Watch([], evaluation.dev, [], (), last=0)
+        last = unmoved.last_look(result["sets"]["nonspeech"], evaluation.start)
+        result["curve"] = [last]
     else:
         model = MODELS[arm](grounds.start, grounds.encoded, seed)
         settings = {"seed_everything": seed, "model": model, "data": grounds.mix(arm, seed)}
@@ -205,13 +222,10 @@ def run(grounds: Grounds, evaluation: Evaluation, arm: str, seed: int) -> None:
         last = watch.last_look(result["sets"]["nonspeech"], module.policy)
         result["curve"] = [*watch.curve, last]
 
-    record.parent.mkdir(parents=True, exist_ok=True)
-    record.write_text(json.dumps(result))
-    # The folder of the first seed stays, for whoever wants to hear it; the others are made again in minutes.
+    # The export of the first seed stays, for whoever wants to hear it; the others are made again in minutes.
     if seed != min(SEEDS):
         shutil.rmtree(export)
-    say(grounds, f"{arm} {seed}: {summary(result)}")
-    gc.collect()
+    return result
 
 
 def encode_once(settings: Spec) -> float:
