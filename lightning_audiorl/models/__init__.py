@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lightning_audiorl.models.asr.fun_asr_nano import FunAsrNanoPolicy
 from lightning_audiorl.models.asr.qwen2_audio import Qwen2AudioPolicy
+from lightning_audiorl.models.asr.qwen3_asr import Qwen3ASRPolicy
 from lightning_audiorl.models.asr.whisper import WhisperPolicy
 from lightning_audiorl.models.encoder_cache import EncoderCache
 from lightning_audiorl.models.finetune import Finetune
@@ -14,6 +15,7 @@ from lightning_audiorl.models.tiny import (
     TinyCausalLM,
     TinyFunAsrNano,
     TinyQwen2Audio,
+    TinyQwen3ASR,
     TinySpeechLM,
     TinyWhisper,
 )
@@ -40,6 +42,7 @@ __all__ = [
     "PlainTemplate",
     "Policy",
     "Qwen2AudioPolicy",
+    "Qwen3ASRPolicy",
     "Reference",
     "SampleKey",
     "SpeakerPrompt",
@@ -51,6 +54,7 @@ __all__ = [
     "TinyCausalLM",
     "TinyFunAsrNano",
     "TinyQwen2Audio",
+    "TinyQwen3ASR",
     "TinySpeechLM",
     "TinyWhisper",
     "WhisperPolicy",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lightning_audiorl.models.asr.fun_asr_nano import TinyFunAsrNano
 from lightning_audiorl.models.asr.qwen2_audio import TinyQwen2Audio
+from lightning_audiorl.models.asr.qwen3_asr import TinyQwen3ASR
 from lightning_audiorl.models.asr.whisper import TinyWhisper
 from lightning_audiorl.models.tiny_base import (
     AUDIO_TOKEN,
@@ -35,6 +36,7 @@ __all__ = [
     "TinyCausalLM",
     "TinyFunAsrNano",
     "TinyQwen2Audio",
+    "TinyQwen3ASR",
     "TinySpec",
     "TinySpeechLM",
     "TinyWhisper",

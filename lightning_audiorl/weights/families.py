@@ -23,6 +23,7 @@ from lightning_audiorl.weights.tensors import WeightsError
 _TAKERS = {
     "fun_asr_nano": "FunAsrNanoPolicy",
     "qwen2_audio": "Qwen2AudioPolicy",
+    "qwen3_asr": "Qwen3ASRPolicy",
     "whisper": "WhisperPolicy, and TransformersJudge with kind: seq2seq",
     "xcodec2": "Xcodec2Codec",
     "neucodec": "NeuCodecCodec",

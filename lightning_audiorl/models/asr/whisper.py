@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -228,6 +229,11 @@ class WhisperPolicy(EncoderDecoderPolicy):
         """One sample to one window of the feature extractor, 30 s."""
         extractor = self.processor.feature_extractor
         return 1 / extractor.sampling_rate, extractor.n_samples / extractor.sampling_rate
+
+    def padded_s(self, duration_s: float) -> float:
+        """Whole windows of the feature extractor."""
+        window_s = self.clip_span_s[1]
+        return max(1, math.ceil(duration_s / window_s)) * window_s
 
     def encode(self, batch: PromptBatch) -> EncodedContext:
         extractor = self.processor.feature_extractor
