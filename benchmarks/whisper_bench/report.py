@@ -84,3 +84,28 @@ def comparison(section: dict[str, Any]) -> str:
     rows = [_row(section, system) for system in _LABELS if system in named]
     lines = ["| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *rows]]
     return "\n".join(lines) + "\n"
+
+
+def whisper_part(section: dict[str, Any]) -> list[str]:
+    """The section of docs/benchmarks.md: what was measured, the table, and what it depends on."""
+    sizes, where = section["sizes"], section["machine"]
+    seeds = sorted({int(name.split(":")[0]) for name in section["rounds"]})
+    named = sorted({system for answers in section["rounds"].values() for system in answers})
+    command = (
+        f"python benchmarks/whisper_step.py {section['model']} {section['train']} "
+        f"--systems {' '.join(named)} --seeds {' '.join(map(str, seeds))}"
+    )
+    versions = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
+    return [
+        f"One GRPO step on {section['model']}, B = {sizes['num_prompts']} clips of which half are non-speech of this "
+        f"library in the mean, G = {sizes['group_size']}, at most {sizes['max_new_tokens']} tokens, beta "
+        f"{sizes['beta']:g}, float32, R1 and R2, fused AdamW; the decoder trains, the encoder is frozen. The naive "
+        "loop is one of transformers alone: `generate` with a cache, each clip's audio once per sample, log-probs by a "
+        "pass of the whole model and of a whole frozen copy, backward. Both sides see the same rows and draw their own "
+        "samples; memory is the largest of each process, in all and beyond what it held before its first step. Clips "
+        "that come again are found in an `EncoderCache`. Medians, with the smallest and largest; the ratio with the "
+        f"middle 95 % of a bootstrap over seeds and steps. Written by `{command} --write-docs`.\n",
+        comparison(section),
+        f"*{section['date']}, commit {where['commit']}, {where['processor']}, {section['threads']} thread(s); "
+        f"{versions}; seeds {', '.join(map(str, seeds))}.*\n",
+    ]
