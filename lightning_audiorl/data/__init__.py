@@ -69,6 +69,7 @@ from lightning_audiorl.data.mix.selection.by_prompt_quality import (
 from lightning_audiorl.data.mix.selection.by_tts_samples import PassRate, Similar, Stops, TokenRate
 from lightning_audiorl.data.mix.selection.by_tts_text import Filters, TextCharset, TextLength
 from lightning_audiorl.data.mix.spec import RLSubset
+from lightning_audiorl.data.transforms.chunks import Chunks
 from lightning_audiorl.data.transforms.concatenate import JoinedNeighbours, PhraseRepeated
 from lightning_audiorl.data.transforms.noise_padding import NoisePadded
 
@@ -81,6 +82,7 @@ __all__ = [
     "Candidate",
     "Choice",
     "Chosen",
+    "Chunks",
     "Degraded",
     "Draw",
     "EmptyReference",
