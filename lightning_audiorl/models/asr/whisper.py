@@ -280,7 +280,7 @@ class WhisperPolicy(EncoderDecoderPolicy):
         return EncodedContext(batch.ids, durations_of(batch), encoded, tokens)
 
     def _encoder_output(self, clips: Sequence[Tensor], device: torch.device) -> Tensor:
-        """[B, F, E] of B clips, computed together."""
+        """[B, F, E] of B clips."""
         extractor = self.processor.feature_extractor
         # The extractor pads every clip to one length, on the CPU, in numpy, which has no bfloat16.
         audio = [clip.numpy() for clip in clips]
@@ -290,12 +290,14 @@ class WhisperPolicy(EncoderDecoderPolicy):
             ]
 
         encoder = self.model.model.encoder
-        with torch.set_grad_enabled(self.finetune.encoder and torch.is_grad_enabled()):
-            encoded: Tensor = encoder(
-                features.to(device, encoder.conv1.weight.dtype)
-            ).last_hidden_state
+        features = features.to(device, encoder.conv1.weight.dtype)
+        has_graph = self.finetune.encoder and torch.is_grad_enabled()
+        # A CPU takes one clip at a time a little faster: its states stay in the cache. Training adds up over all.
+        pieces = [features] if has_graph or device.type != "cpu" else features.split(1)
+        with torch.set_grad_enabled(has_graph):
+            outputs = [encoder(piece).last_hidden_state for piece in pieces]
         self.num_encoded += len(clips)
-        return encoded
+        return torch.cat(outputs)
 
     @torch.no_grad()
     def transcribe_long(self, batch: PromptBatch) -> list[tuple[str, int]]:
