@@ -139,7 +139,7 @@ ROOMS = {
         "torch torchaudio soxr",
     ),
     "data.transforms": Room(
-        "rows joined, repeated and padded",
+        "rows joined, cut, repeated and padded",
         "checks types ops text data.draws data.manifest data.audio",
         "torch",
     ),

@@ -204,7 +204,7 @@ class WhisperPolicy(EncoderDecoderPolicy):
                 if not getattr(config, name, None):
                     raise WeightsError(
                         f"{self.start.source}: its generation_config.json is of several languages (is_multilingual) "
-                        f"and has no {name}, as those of before 2023; copy generation_config.json from the checkpoint "
+                        f"and has no {name}, as early ones have none; copy generation_config.json from the checkpoint "
                         "that it was made of, as it is today"
                     )
 
@@ -312,7 +312,7 @@ class WhisperPolicy(EncoderDecoderPolicy):
         with torch.autocast("cpu", enabled=False):
             features = extractor(
                 audio,
-                sampling_rate=extractor.sampling_rate,
+                sampling_rate=batch.sample_rate_hz,
                 return_tensors="pt",
                 return_attention_mask=True,
                 padding="longest",
@@ -320,9 +320,12 @@ class WhisperPolicy(EncoderDecoderPolicy):
             )
 
         config = self.generation_config()
+        config.do_sample = False
+        config.num_beams = 1
         asks: dict[str, Any] = {}
-        if getattr(config, "lang_to_id", None):
-            by_token = {token: name for name, token in config.lang_to_id.items()}
+        languages = getattr(config, "lang_to_id", None)
+        if languages:
+            by_token = {token: name for name, token in languages.items()}
             asks["language"] = [by_token[self._prompt(row)[1]] for row in batch.rows]
             asks["task"] = "transcribe"
         device = batch.waveform.device
@@ -332,8 +335,6 @@ class WhisperPolicy(EncoderDecoderPolicy):
                 attention_mask=features["attention_mask"].to(device),
                 generation_config=config,
                 return_timestamps=True,
-                do_sample=False,
-                num_beams=1,
                 **asks,
             )
         self.num_encoded += len(batch)
