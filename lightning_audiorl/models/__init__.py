@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lightning_audiorl.models.asr.fun_asr_nano import FunAsrNanoPolicy
+from lightning_audiorl.models.asr.moonshine import MoonshinePolicy
 from lightning_audiorl.models.asr.qwen2_audio import Qwen2AudioPolicy
 from lightning_audiorl.models.asr.qwen3_asr import Qwen3ASRPolicy
 from lightning_audiorl.models.asr.whisper import WhisperPolicy
@@ -14,6 +15,7 @@ from lightning_audiorl.models.tiny import (
     DIGIT_WORDS,
     TinyCausalLM,
     TinyFunAsrNano,
+    TinyMoonshine,
     TinyQwen2Audio,
     TinyQwen3ASR,
     TinySpeechLM,
@@ -38,6 +40,7 @@ __all__ = [
     "Finetune",
     "FunAsrNanoPolicy",
     "LlasaTemplate",
+    "MoonshinePolicy",
     "NeuTTSTemplate",
     "PlainTemplate",
     "Policy",
@@ -53,6 +56,7 @@ __all__ = [
     "TextLMPolicy",
     "TinyCausalLM",
     "TinyFunAsrNano",
+    "TinyMoonshine",
     "TinyQwen2Audio",
     "TinyQwen3ASR",
     "TinySpeechLM",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lightning_audiorl.models.asr.fun_asr_nano import TinyFunAsrNano
+from lightning_audiorl.models.asr.moonshine import TinyMoonshine
 from lightning_audiorl.models.asr.qwen2_audio import TinyQwen2Audio
 from lightning_audiorl.models.asr.qwen3_asr import TinyQwen3ASR
 from lightning_audiorl.models.asr.whisper import TinyWhisper
@@ -35,6 +36,7 @@ __all__ = [
     "TINY_SPECS",
     "TinyCausalLM",
     "TinyFunAsrNano",
+    "TinyMoonshine",
     "TinyQwen2Audio",
     "TinyQwen3ASR",
     "TinySpec",

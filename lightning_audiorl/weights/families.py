@@ -24,6 +24,7 @@ _TAKERS = {
     "fun_asr_nano": "FunAsrNanoPolicy",
     "qwen2_audio": "Qwen2AudioPolicy",
     "qwen3_asr": "Qwen3ASRPolicy",
+    "moonshine": "MoonshinePolicy, and TransformersJudge with kind: seq2seq",
     "whisper": "WhisperPolicy, and TransformersJudge with kind: seq2seq",
     "xcodec2": "Xcodec2Codec",
     "neucodec": "NeuCodecCodec",

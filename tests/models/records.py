@@ -6,15 +6,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from numpy import ndarray
 
-from lightning_audiorl.models import Qwen2AudioPolicy, Qwen3ASRPolicy, TinyQwen2Audio, TinyQwen3ASR
+from lightning_audiorl.models import (
+    MoonshinePolicy,
+    Qwen2AudioPolicy,
+    Qwen3ASRPolicy,
+    TinyMoonshine,
+    TinyQwen2Audio,
+    TinyQwen3ASR,
+)
 from lightning_audiorl.models.tiny_base import TinySpec
 
 RATE_HZ = 16000
 WORDS = ("zero", "one", "two", "three")
 
 _DECODER_ONLY = ("all", "last", "lora", "lora+projector", "projector")
+_WITHOUT_PROJECTOR = ("all", "last", "lora")
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,12 @@ class Record:
 
 def _request(processor: Any, clip: ndarray) -> dict[str, Any]:
     return dict(processor.apply_transcription_request(clip, language="en"))
+
+
+def _moonshine(processor: Any, clip: ndarray) -> dict[str, Any]:
+    inputs = dict(processor(clip, sampling_rate=RATE_HZ, return_tensors="pt"))
+    start = processor.tokenizer.bos_token_id
+    return {**inputs, "decoder_input_ids": torch.tensor([[start]])}
 
 
 def _qwen2_audio(processor: Any, clip: ndarray) -> dict[str, Any]:
@@ -89,5 +104,20 @@ RECORDS = {
         ),
         _qwen2_audio,
         lively=(0.5, 0),
+    ),
+    "moonshine": Record(
+        MoonshinePolicy,
+        TinyMoonshine(
+            WORDS,
+            width=32,
+            encoder_layers=1,
+            decoder_layers=2,
+            heads=2,
+            max_positions=40,
+        ),
+        _moonshine,
+        lively=(0.3, 0),
+        modes=_WITHOUT_PROJECTOR,
+        ids="decoder_input_ids",
     ),
 }

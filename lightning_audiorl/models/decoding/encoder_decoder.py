@@ -29,7 +29,7 @@ class EncodedContext(PrefixContext):
 
     Args:
         ids, durations_s: of the prompts.
-        features: [B, F, E] encoder output; every frame is attended to.
+        features: [B, F, E] encoder output.
         tokens: [B, P] decoder prompts, all of one length.
     """
 
@@ -39,6 +39,39 @@ class EncodedContext(PrefixContext):
     @property
     def prompt_lengths(self) -> list[int]:
         return [self.tokens.shape[1]] * len(self)
+
+    @property
+    def frames_kept(self) -> Tensor | None:
+        """[B, F] bool, the frames that are attended to; None for all."""
+        return None
+
+
+@dataclass(frozen=True)
+class MaskedContext(EncodedContext):
+    """Encoder output of clips of several lengths.
+
+    Args:
+        features: [B, F, E], zero-padded on the right.
+        keep: [B, F] bool.
+    """
+
+    features: Annotated[Tensor, Shape("B F E", pad="F", lengths="num_frames")]
+    keep: Annotated[Tensor, Shape("B F", pad="F", lengths="num_frames")]
+
+    @property
+    def num_frames(self) -> Tensor:
+        """[B] frames of each clip."""
+        return self.keep.sum(-1)
+
+    @property
+    def frames_kept(self) -> Tensor:
+        return self.keep
+
+
+def _frames_argument(keep: Tensor | None) -> dict[str, Tensor]:
+    """What a decoder's forward takes beside the encoder's output."""
+    # A mask of four dimensions goes to the layers as it is.
+    return {} if keep is None else {"encoder_attention_mask": keep[:, None, None]}
 
 
 def _empty_cache() -> EncoderDecoderCache:
@@ -54,11 +87,13 @@ class _CrossAttending:
             takes keys and values from the cache.
         shares_clips: whether the samples of a group attend to one copy of those; else they are repeated with the
             other rows of the cache.
+        keep: [rows, F] bool, the frames that are attended to, of clips where they are shared; None for all.
     """
 
     decoder: nn.Module
     features: Tensor
     shares_clips: bool
+    keep: Tensor | None = None
     clip_rows: ClipRows | None = None
     hidden: Tensor = field(init=False)
     cache: EncoderDecoderCache = field(default_factory=_empty_cache)
@@ -69,6 +104,8 @@ class _CrossAttending:
         if self.shares_clips:
             clips = torch.arange(len(self.hidden), device=self.hidden.device)
             self.clip_rows = ClipRows.of(clips.repeat_interleave(repeats))
+        elif self.keep is not None:
+            self.keep = self.keep.repeat_interleave(repeats, 0)
         self.hidden = self.hidden.repeat_interleave(repeats, 0)
 
     def _caches(self) -> Cache:
@@ -82,6 +119,7 @@ class _CrossAttending:
             encoder_hidden_states=self.features,
             use_cache=True,
             **({} if self.clip_rows is None else {"clip_rows": self.clip_rows}),
+            **_frames_argument(self.keep),
             **cache_argument(self.decoder, self.cache),
         ).last_hidden_state[:, -1]
 
@@ -96,13 +134,19 @@ class _CrossAttending:
         self._caches().batch_select_indices(rows)
         self.hidden = self.hidden[rows]
         if self.clip_rows is None:
+            self._select_frames(rows)
             return
 
         # A clip none of whose samples goes on need not be held.
         clips, places = self.clip_rows.clips[rows].unique(return_inverse=True)
         if len(clips) <= int(self.clip_rows.clips[-1]):
             self.cache.cross_attention_cache.batch_select_indices(clips)
+            self._select_frames(clips)
         self.clip_rows = ClipRows.of(places)
+
+    def _select_frames(self, rows: Tensor) -> None:
+        if self.keep is not None:
+            self.keep = self.keep[rows]
 
 
 class EncoderDecoderPolicy(CachedPromptPolicy[EncodedContext]):
@@ -122,7 +166,7 @@ class EncoderDecoderPolicy(CachedPromptPolicy[EncodedContext]):
         shares_clips = self.fused_attention
         if shares_clips is None:
             shares_clips = context.features.device.type == "cpu"
-        state = _CrossAttending(self.backbone, context.features, shares_clips)
+        state = _CrossAttending(self.backbone, context.features, shares_clips, context.frames_kept)
         state.extend(context.tokens)
         return state
 
@@ -131,7 +175,8 @@ class EncoderDecoderPolicy(CachedPromptPolicy[EncodedContext]):
     ) -> tuple[Layout, dict[str, Tensor]]:
         layout = Layout(torch.ones_like(context.tokens, dtype=torch.bool), *completions.shape[1:])
         tokens = torch.cat([context.tokens, completions.flatten(1)], dim=1)
-        return layout, {"input_ids": tokens, "encoder_hidden_states": context.features}
+        inputs = {"input_ids": tokens, "encoder_hidden_states": context.features}
+        return layout, inputs | _frames_argument(context.frames_kept)
 
     def targets(self, context: EncodedContext, texts: Sequence[str]) -> Rollout:
         rollout = super().targets(context, texts)
