@@ -75,8 +75,13 @@ class Turns(Callback):
         wait()
 
 
+def is_plain(text: str) -> bool:
+    """Whether a text has letters, spaces, full stops and commas alone."""
+    return all(sign.isalpha() or sign in " .,'" for sign in text)
+
+
 def clips(settings: dict[str, Any], name: str, num: int, folder: Path, longest_s: float) -> Any:
-    """The first ``num`` rows of a manifest that the model takes, or made ones where none is given."""
+    """The first ``num`` rows of a manifest that both builds take, or made ones where none is given."""
     manifest = settings[name]
     if manifest is None:
         seed = sorted(("train", "eval")).index(name)
@@ -84,10 +89,11 @@ def clips(settings: dict[str, Any], name: str, num: int, folder: Path, longest_s
 
     with Path(manifest).open(encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
-    rows = [row for row in rows if row["duration"] <= longest_s][:num]
+    # Signs that Whisper suppresses are no targets of the earlier build.
+    rows = [row for row in rows if row["duration"] <= longest_s and is_plain(row["text"])][:num]
     if len(rows) < num:
         raise SystemExit(
-            f"{manifest}: want {num} rows of at most {longest_s:g} s, it has {len(rows)}"
+            f"{manifest}: want {num} rows of at most {longest_s:g} s in letters, it has {len(rows)}"
         )
     for row in rows:
         row["audio_filepath"] = str(Path(manifest).parent / row["audio_filepath"])
