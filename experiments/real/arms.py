@@ -8,7 +8,7 @@ from pathlib import Path
 from experiments.figure_runs import Spec, spec
 
 NUM_STEPS = 24
-SFT_STEPS = 80
+SFT_STEPS = 130
 """So many that the control takes the CPU seconds of GRPO with the reference, or more."""
 
 #: Part of every batch by subset; a long clip costs several short ones.

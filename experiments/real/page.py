@@ -121,8 +121,8 @@ def main_table(kept: dict[str, Any]) -> str:
             mean_and_spread([measure(run) for run in runs], digits)
             for measure, digits in columns.values()
         ]
-        lines.append([ARMS[arm], *cells])
-    return grid(["", *columns], lines)
+        lines.append([ARMS[arm], "-" if arm == "start" else str(len(runs)), *cells])
+    return grid(["", "seeds", *columns], lines)
 
 
 def seed_table(kept: dict[str, Any]) -> str:
