@@ -39,10 +39,15 @@ NUM_PROMPT_TEST_ROWS = 20
 NUM_EARLY_ROWS = 40
 #: Longer prompts are left out.
 LONGEST_S = 10.0
-#: Of a batch; the rest are prompts.
-DIGIT_SHARE = 0.7
+#: Shares of a batch by step: single digits first, where there is least between a word and its sound.
+SHARES: dict[str, dict[int, float]] = {
+    "single": {0: 0.7, 34: 0.2},
+    "string": {0: 0.3, 34: 0.5},
+    "prompt": {34: 0.3},
+}
+LAST_SHARES = {name: {0: share[34]} for name, share in SHARES.items()}
 
-SFT = {"num_steps": 48, "batch_size": 4, "lr": 5e-4}
+SFT = {"num_steps": 46, "batch_size": 10, "lr": 1e-3}
 GRPO = {"num_steps": 12, "batch_size": 4, "group_size": 6, "lr": 5e-5}
 CAP = {"tokens_per_second": 6.0, "min_cap": 12, "max_new_tokens": 120}
 
@@ -108,15 +113,21 @@ class Grounds:
     def prompts(self, part: str) -> Spec:
         return spec("data.ManifestRows", path=str(self.real / "asterisk" / f"{part}.jsonl"))
 
-    def data(self, batch_size: int) -> Spec:
+    def data(self, batch_size: int, shares: dict[str, dict[int, float]]) -> Spec:
+        single = self.digits("train", NUM_DIGIT_ROWS)
+        single["init_args"] |= {"num_words": [1, 1], "edge_s": [0.0, 0.1]}
+        sources = {
+            "single": single,
+            "string": self.digits("train", NUM_DIGIT_ROWS),
+            "prompt": self.prompts("train"),
+        }
         return spec(
             "data.AsrDataModule",
             batch_size=batch_size,
             max_duration_s=LONGEST_S,
             on_too_long="skip",
             train=[
-                {"source": self.digits("train", NUM_DIGIT_ROWS), "share": DIGIT_SHARE},
-                {"source": self.prompts("train"), "share": 1 - DIGIT_SHARE},
+                {"source": sources[name], "share": dict(share)} for name, share in shares.items()
             ],
             val={"digits": self.digits("dev", 12)},
         )
@@ -154,9 +165,10 @@ class Grounds:
 
     def sft(self, name: str, start: Path, num_steps: int, lr: float, projector: bool) -> Path:
         policy = self.policy(start, projector=projector, lm="lora")
-        optim = {"lr": lr, "schedule": "cosine", "warmup_steps": 5, "min_lr_ratio": 0.05}
+        optim = {"lr": lr, "schedule": "cosine", "warmup_steps": 4, "min_lr_ratio": 0.05}
         model = spec("algorithms.SFT", policy=policy, num_steps=num_steps, optim=optim)
-        return self.fit(name, model, int(SFT["batch_size"]))
+        shares = SHARES if projector else LAST_SHARES
+        return self.fit(name, model, self.data(int(SFT["batch_size"]), shares))
 
     def grpo(self, start: Path) -> Path:
         rewards = [
@@ -173,7 +185,7 @@ class Grounds:
             decoding=CAP,
             rewards=spec("rewards.RewardMix", rewards=rewards),
         )
-        return self.fit("grpo", model, int(GRPO["batch_size"]))
+        return self.fit("grpo", model, self.data(int(GRPO["batch_size"]), LAST_SHARES))
 
     def control_steps(self) -> int:
         """As many as take the CPU seconds of GRPO at least, by what a step of SFT has cost."""
@@ -184,14 +196,14 @@ class Grounds:
             path.write_text(json.dumps(num_steps))
         return int(json.loads(path.read_text()))
 
-    def fit(self, name: str, model: Spec, batch_size: int) -> Path:
+    def fit(self, name: str, model: Spec, data: Spec) -> Path:
         folder = self.out / "runs" / name
         model["init_args"]["eval_decodings"] = {"greedy": {"decoding": CAP | {"temperature": 0.0}}}
         settings = {
             "seed_everything": SEED,
             "trainer": trainer(folder) | {"precision": "bf16-mixed"},
             "model": model,
-            "data": self.data(batch_size),
+            "data": data,
         }
         audiorl("fit", settings, folder)
         return folder / "export"
