@@ -279,6 +279,8 @@ def run(grounds: Grounds) -> dict[str, Any]:
             "grpo": GRPO,
             "control_steps": num_steps,
             "digit_rows": NUM_DIGIT_ROWS,
+            "shares": SHARES,
+            "last_shares": LAST_SHARES,
         },
         "warm": json.loads((grounds.out / "warm.json").read_text()),
         "curves": {name: curve(grounds.out / "runs" / name, "loss") for name in ("sft", "control")},

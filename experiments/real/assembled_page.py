@@ -117,7 +117,8 @@ def differences(results: dict[str, Any]) -> str:
 def costs(results: dict[str, Any]) -> str:
     lines = ["| stage | CPU minutes |", "|---|---|"]
     spent = results["cpu_s"]
-    for name, label in STAGES.items():
+    broken_off = [name for name in spent if "broken off" in name]
+    for name, label in {**STAGES, **{name: name for name in broken_off}}.items():
         lines.append(f"| {label} | {spent[name] / 60:.1f} |")
     tests = sum(seconds for name, seconds in spent.items() if name.startswith("test"))
     lines.append(f"| all evaluations | {tests / 60:.1f} |")
@@ -137,6 +138,15 @@ def examples(results: dict[str, Any], num: int = 4) -> str:
     return "\n".join(lines)
 
 
+def _percent(shares: dict[str, dict[str, float]], step: int) -> str:
+    """The shares of a step in words; JSON has made the steps texts."""
+    found = []
+    for name, by_step in shares.items():
+        if str(step) in by_step:
+            found.append(f"{100 * by_step[str(step)]:.0f} % {name}s")
+    return ", ".join(found)
+
+
 def settings(results: dict[str, Any]) -> str:
     """What the stages were, in a paragraph."""
     chosen = results["settings"]
@@ -147,7 +157,8 @@ def settings(results: dict[str, Any]) -> str:
     return (
         f"Training rows: {chosen['digit_rows']} strings of one to seven digits of the Free Spoken Digit Dataset's "
         "training part (CC BY-SA 4.0), and 324 Asterisk prompts of one voice (asterisk-core-sounds-en-wav, "
-        f"CC-BY-SA-3.0), in shares of 70 and 30 %. Test: {num_digits} strings of the digits' test part, other "
+        f"CC-BY-SA-3.0). SFT begins with {_percent(chosen['shares'], 0)}, and ends, as GRPO and control begin, with "
+        f"{_percent(chosen['last_shares'], 0)}. Test: {num_digits} strings of the digits' test part, other "
         f"recordings of the same speakers, and {num_prompts} prompts. Parts: the encoder of Whisper base (MIT), and "
         f"SmolLM2-135M (Apache-2.0; its 4-bit file). CTC: {len(warm['losses'])} steps of 32 clips on the projector "
         f"alone, against the embeddings of the {warm['num_tokens']} tokens of the training texts, with no pass of the "
