@@ -33,22 +33,22 @@ from lightning_audiorl.models.encoder_cache import EncoderCache
 SEED = 0
 WORDS = (1, 7)
 NUM_DIGIT_ROWS = 700
-NUM_TEST_ROWS = 100
-NUM_PROMPT_TEST_ROWS = 20
+NUM_TEST_ROWS = 200
+NUM_PROMPT_TEST_ROWS = 60
 #: Of models that cannot transcribe yet.
 NUM_EARLY_ROWS = 40
 #: Longer prompts are left out.
 LONGEST_S = 10.0
 #: Shares of a batch by step: single digits first, where there is least between a word and its sound.
 SHARES: dict[str, dict[int, float]] = {
-    "single": {0: 0.7, 34: 0.2},
-    "string": {0: 0.3, 34: 0.5},
-    "prompt": {34: 0.3},
+    "single": {0: 0.7, 120: 0.2},
+    "string": {0: 0.3, 120: 0.5},
+    "prompt": {120: 0.3},
 }
-LAST_SHARES = {name: {0: share[34]} for name, share in SHARES.items()}
+LAST_SHARES = {name: {0: share[120]} for name, share in SHARES.items()}
 
-SFT = {"num_steps": 46, "batch_size": 10, "lr": 1e-3}
-GRPO = {"num_steps": 12, "batch_size": 4, "group_size": 6, "lr": 5e-5}
+SFT = {"num_steps": 260, "batch_size": 10, "lr": 1e-3}
+GRPO = {"num_steps": 60, "batch_size": 4, "group_size": 6, "lr": 5e-5}
 CAP = {"tokens_per_second": 6.0, "min_cap": 12, "max_new_tokens": 120}
 
 
@@ -129,7 +129,7 @@ class Grounds:
             train=[
                 {"source": sources[name], "share": dict(share)} for name, share in shares.items()
             ],
-            val={"digits": self.digits("dev", 12)},
+            val={"digits": self.digits("dev", 24)},
         )
 
     def policy(self, start: Path, **finetune: Any) -> Spec:
@@ -165,7 +165,7 @@ class Grounds:
 
     def sft(self, name: str, start: Path, num_steps: int, lr: float, projector: bool) -> Path:
         policy = self.policy(start, projector=projector, lm="lora")
-        optim = {"lr": lr, "schedule": "cosine", "warmup_steps": 4, "min_lr_ratio": 0.05}
+        optim = {"lr": lr, "schedule": "cosine", "warmup_steps": 10, "min_lr_ratio": 0.05}
         model = spec("algorithms.SFT", policy=policy, num_steps=num_steps, optim=optim)
         shares = SHARES if projector else LAST_SHARES
         return self.fit(name, model, self.data(int(SFT["batch_size"]), shares))
@@ -181,7 +181,7 @@ class Grounds:
             num_steps=GRPO["num_steps"],
             group_size=GRPO["group_size"],
             beta=0.04,
-            optim={"lr": GRPO["lr"], "schedule": "cosine", "warmup_steps": 2, "min_lr_ratio": 0.1},
+            optim={"lr": GRPO["lr"], "schedule": "cosine", "warmup_steps": 5, "min_lr_ratio": 0.1},
             decoding=CAP,
             rewards=spec("rewards.RewardMix", rewards=rewards),
         )
