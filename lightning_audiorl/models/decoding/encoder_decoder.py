@@ -38,6 +38,38 @@ class EncodedContext(PrefixContext):
     def prompt_lengths(self) -> list[int]:
         return [self.tokens.shape[1]] * len(self)
 
+    @property
+    def frames_kept(self) -> Tensor | None:
+        """[B, F] bool, the frames that are attended to; None for all."""
+        return None
+
+
+@dataclass(frozen=True)
+class MaskedContext(EncodedContext):
+    """Encoder output of clips of several lengths.
+
+    Args:
+        features: [B, F, E], zero-padded on the right.
+        keep: [B, F] bool.
+    """
+
+    features: Annotated[Tensor, Shape("B F E", pad="F", lengths="num_frames")]
+    keep: Annotated[Tensor, Shape("B F", pad="F", lengths="num_frames")]
+
+    @property
+    def num_frames(self) -> Tensor:
+        """[B] frames of each clip."""
+        return self.keep.sum(-1)
+
+    @property
+    def frames_kept(self) -> Tensor:
+        return self.keep
+
+
+def _frames_argument(keep: Tensor | None) -> dict[str, Tensor]:
+    """What a decoder's forward takes beside the encoder's output."""
+    return {} if keep is None else {"encoder_attention_mask": keep}
+
 
 def _empty_cache() -> EncoderDecoderCache:
     return EncoderDecoderCache(DynamicCache(), DynamicCache())
@@ -50,10 +82,12 @@ class _CrossAttending:
     Args:
         features: the encoder output of the prompts. Only the first call reads it: from then on the cross-attention
             takes keys and values from the cache, whose rows are expanded and selected with the others.
+        keep: [rows, F] bool, their frames; None for all.
     """
 
     decoder: nn.Module
     features: Tensor
+    keep: Tensor | None = None
     hidden: Tensor = field(init=False)
     cache: EncoderDecoderCache = field(default_factory=_empty_cache)
 
@@ -61,6 +95,8 @@ class _CrossAttending:
         if repeats > 1:
             self.cache.batch_repeat_interleave(repeats)
         self.hidden = self.hidden.repeat_interleave(repeats, 0)
+        if self.keep is not None:
+            self._attend_to(self.keep.repeat_interleave(repeats, 0))
 
     def extend(self, tokens: Tensor) -> None:
         """Append ``tokens`` [rows, n]."""
@@ -68,6 +104,7 @@ class _CrossAttending:
             input_ids=tokens,
             encoder_hidden_states=self.features,
             use_cache=True,
+            **_frames_argument(self.keep),
             **cache_argument(self.decoder, self.cache),
         ).last_hidden_state[:, -1]
 
@@ -81,6 +118,14 @@ class _CrossAttending:
     def select(self, rows: Tensor) -> None:
         self.cache.batch_select_indices(rows)
         self.hidden = self.hidden[rows]
+        if self.keep is not None:
+            self._attend_to(self.keep[rows])
+
+    def _attend_to(self, keep: Tensor) -> None:
+        """Frames of the rows that there are from now on."""
+        self.keep = keep
+        # For its shape alone, which the mask is made by: keys and values are in the cache.
+        self.features = self.features[:1].expand(len(keep), -1, -1)
 
 
 class EncoderDecoderPolicy(CachedPromptPolicy[EncodedContext]):
@@ -96,7 +141,7 @@ class EncoderDecoderPolicy(CachedPromptPolicy[EncodedContext]):
         return [min(room, cap) for cap in super().caps(context, decoding)]
 
     def prefill(self, context: EncodedContext) -> _CrossAttending:
-        state = _CrossAttending(self.backbone, context.features)
+        state = _CrossAttending(self.backbone, context.features, context.frames_kept)
         state.extend(context.tokens)
         return state
 
@@ -105,7 +150,8 @@ class EncoderDecoderPolicy(CachedPromptPolicy[EncodedContext]):
     ) -> tuple[Layout, dict[str, Tensor]]:
         layout = Layout(torch.ones_like(context.tokens, dtype=torch.bool), *completions.shape[1:])
         tokens = torch.cat([context.tokens, completions.flatten(1)], dim=1)
-        return layout, {"input_ids": tokens, "encoder_hidden_states": context.features}
+        inputs = {"input_ids": tokens, "encoder_hidden_states": context.features}
+        return layout, inputs | _frames_argument(context.frames_kept)
 
     def targets(self, context: EncodedContext, texts: Sequence[str]) -> Rollout:
         rollout = super().targets(context, texts)
