@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from grpo_bench.report import write
 from grpo_bench.runner import Worker
 from grpo_step import machine, trl_options
@@ -59,7 +58,10 @@ def measure(case: WhisperCase, systems: list[str], steps: int, threads: int) -> 
         for number in range(steps + 1):
             for system in systems if number % 2 else reversed(systems):
                 answer = workers[system].ask(do="step")
-                print(f"seed {case.seed}, step {number}: {system} {answer['cpu_s']:.2f} CPU s", file=sys.stderr)
+                print(
+                    f"seed {case.seed}, step {number}: {system} {answer['cpu_s']:.2f} CPU s",
+                    file=sys.stderr,
+                )
                 if number:
                     answers[system].append(answer)
     return answers
@@ -105,13 +107,19 @@ def main() -> None:
     case = WhisperCase(
         args.model, args.train, args.prompts, args.group_size, max_new_tokens=args.max_new_tokens
     )
-    sizes = {name: value for name, value in case.as_dict().items() if name not in ("model", "train", "seed")}
+    sizes = {
+        name: value
+        for name, value in case.as_dict().items()
+        if name not in ("model", "train", "seed")
+    }
 
     section: dict[str, Any] = {"rounds": {}}
     if args.out.is_file():
         section = json.loads(args.out.read_text())
         if section["sizes"] != sizes:
-            raise SystemExit(f"{args.out} holds results of other sizes ({section['sizes']}); name another file")
+            raise SystemExit(
+                f"{args.out} holds results of other sizes ({section['sizes']}); name another file"
+            )
 
     args.out.parent.mkdir(parents=True, exist_ok=True)
     for seed in args.seeds:

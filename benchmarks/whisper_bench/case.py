@@ -73,4 +73,6 @@ def batches(case: WhisperCase) -> Iterator[PromptBatch]:
 def reward_mix() -> RewardMix:
     """R1 and R2, numbers read alike in digits and in words."""
     normalisers = {"en": LeaderboardNormaliser()}
-    return RewardMix([Accuracy(floor=-1.0, normalisers=normalisers), Hallucination(normalisers=normalisers)])
+    return RewardMix(
+        [Accuracy(floor=-1.0, normalisers=normalisers), Hallucination(normalisers=normalisers)]
+    )

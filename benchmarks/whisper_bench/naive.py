@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from time import process_time
 
 import torch
+from grpo_bench.driver import Driver
 from torch import Tensor
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-from grpo_bench.driver import Driver
 from lightning_audiorl.types import Hypothesis, PromptBatch
 from whisper_bench.case import WhisperCase, batches, reward_mix
 
@@ -42,9 +42,7 @@ class NaiveStep:
         self.policy.generation_config.begin_suppress_tokens = None
 
         trained = [p for p in self.policy.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            trained, lr=case.lr, betas=(0.9, 0.99), weight_decay=0.0
-        )
+        self.optimizer = torch.optim.AdamW(trained, lr=case.lr, betas=(0.9, 0.99), weight_decay=0.0)
         self.trained = trained
         self.rewards = reward_mix()
 
@@ -143,7 +141,9 @@ def log_probs(
     model: WhisperForConditionalGeneration, features: Tensor, sequences: Tensor, num_prompt: int
 ) -> Tensor:
     """[rows, T] log-probs of the completions behind a prompt, by a pass of the whole model."""
-    logits = model(input_features=features, decoder_input_ids=sequences[:, :-1], use_cache=False).logits
+    logits = model(
+        input_features=features, decoder_input_ids=sequences[:, :-1], use_cache=False
+    ).logits
     logits = logits[:, num_prompt - 1 :]
     picked = logits.log_softmax(-1).gather(-1, sequences[:, num_prompt:, None])
     return picked.squeeze(-1)

@@ -23,6 +23,7 @@ def main() -> None:
 
     sys.path.append(str(Path(__file__).resolve().parents[1]))
     from grpo_bench.driver import Driver
+
     from whisper_bench.case import WhisperCase
 
     driver = Driver(sys.stdin, answers, "cpu")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from lightning_audiorl.codecs.base import Codec
@@ -78,6 +79,10 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
     def encode(self, batch: PromptBatch) -> ContextT:
         """Encode each clip once. Gradients flow only where encoder parameters are trainable."""
 
+    def needs_encoder(self, batch: PromptBatch) -> bool:
+        """Whether `encode` would enter the encoder: not where it has all of a batch's outputs at hand."""
+        return True
+
     @abstractmethod
     def sample(
         self, context: ContextT, group_size: int, decoding: Decoding, key: SampleKey
@@ -95,6 +100,10 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
     def target_head(self, hidden: Tensor) -> Tensor:
         """Logits for the tokens of `targets`, like `head`'s; a text may have tokens that are never sampled."""
         return self.head(hidden)
+
+    def may_sample(self, tokens: Tensor) -> Tensor:
+        """Bool like ``tokens``: which of them `head` allows; a text of `targets` may have others, too."""
+        return torch.ones_like(tokens, dtype=torch.bool)
 
     @abstractmethod
     def decode(self, rollout: Rollout, context: ContextT) -> Sequence[Sequence[str | Speech]]:
@@ -131,12 +140,24 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
         """Write a folder that the transformers class loads with ``from_pretrained``; adapters are merged."""
 
     @property
+    def usage(self) -> str:
+        """Python lines that load an exported folder in transformers; empty for a policy that does not say."""
+        return ""
+
+    @property
     def clip_span_s(self) -> tuple[float, float] | None:
         """Shortest and longest clip that `encode` takes, in seconds; None for a model that takes any, or none.
 
         A data module leaves out, or refuses, what lies outside before the run begins.
         """
         return None
+
+    def padded_s(self, duration_s: float) -> float:
+        """Seconds that a clip of ``duration_s`` is computed as; more where a model pads every clip to one length.
+
+        Batches within a budget of seconds count it.
+        """
+        return duration_s
 
     def vocabulary_hash(self) -> str | None:
         """Hash of which text each token stands for; None for a policy without a tokenizer."""

@@ -30,10 +30,12 @@ from lightning_audiorl.data.datamodules.batching import (
     duration_batches,
     refill_draws,
 )
+from lightning_audiorl.data.datamodules.facts import name_of, set_facts
 from lightning_audiorl.data.datamodules.lengths import (
     LengthLimits,
     check_limits,
     length_limits,
+    padded_durations,
 )
 from lightning_audiorl.data.datamodules.streams import EvalStream, Position, StepStream
 from lightning_audiorl.data.manifest.files import IndexedManifest, ManifestRows
@@ -95,8 +97,9 @@ class AsrDataModule(LightningDataModule):
         predict: prediction sets by name.
         batch_size: prompts per RL step, over all ranks.
         pool: steps whose rows are drawn together and batched by duration (see `StepSampler`); 1 is off.
-        max_batch_s: padded seconds per evaluation batch. Batches go from the longest rows to the shortest; where
-            ``trainer.limit_val_batches`` or the like is set, each is drawn from the whole set.
+        max_batch_s: padded seconds per evaluation batch, each clip at what the policy computes it as: Whisper's take
+            30 s each. Batches go from the longest rows to the shortest; where ``trainer.limit_val_batches`` or the like
+            is set, each is drawn from the whole set.
         max_eval_batch_size: rows per evaluation batch.
         sample_rate_hz: what the model wants.
         seed: keys order and augmentation.
@@ -250,6 +253,24 @@ class AsrDataModule(LightningDataModule):
             return {label: subset.source for label, subset in self._train_sets().items()}
         return {"val": self.val, "test": self.test, "predict": self.predict}.get(kind, {})
 
+    def facts(self) -> list[dict[str, Any]]:
+        """The sets that a fit trains on and watches: name, source, share, rows, and hours of those from a manifest."""
+        facts = []
+        for label, subset in self._train_sets().items():
+            name = f"train/{label}"
+            said = set_facts(
+                name, self._source(label), self.rows(name), subset.source, subset.share
+            )
+            facts.append(said)
+        for label, source in self.val.items():
+            name = f"val/{label}"
+            facts.append(set_facts(name, name_of(source), self.rows(name), source))
+        return facts
+
+    def _source(self, label: str) -> str:
+        """Where a training subset comes from, in words."""
+        return name_of(self._train_sets()[label].source)
+
     def state_dict(self) -> dict[str, Any]:
         """The position in the training order, which is all that a resume needs."""
         return {"next_step": self.next_step}
@@ -337,6 +358,7 @@ class AsrDataModule(LightningDataModule):
             num_ranks,
             rank,
             order=self._eval_order(name, len(rows)),
+            padded_s=padded_durations(durations, self.trainer),
         )
 
         def build(index: list[int]) -> PromptBatch:

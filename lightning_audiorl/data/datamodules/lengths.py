@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -137,7 +138,7 @@ def length_limits(
         trainer: the data module's trainer; None without one.
     """
     limits = LengthLimits(min_duration_s, max_duration_s)
-    policy = getattr(getattr(trainer, "lightning_module", None), "policy", None)
+    policy = _policy_of(trainer)
     span_s = getattr(policy, "clip_span_s", None)
     if span_s is None:
         return limits
@@ -148,3 +149,24 @@ def length_limits(
     if max_duration_s is None:
         limits = replace(limits, max_s=span_s[1], max_of=family)
     return limits
+
+
+def padded_durations(durations_s: Sequence[float], trainer: Any) -> list[float]:
+    """Seconds that clips are computed as, by the policy that the trainer runs; their own where it does not say.
+
+    Args:
+        durations_s: of the clips.
+        trainer: the data module's trainer; None without one.
+
+    Example:
+        >>> padded_durations([1.5, 0.5], trainer=None)
+        [1.5, 0.5]
+    """
+    padded_s = getattr(_policy_of(trainer), "padded_s", None)
+    if padded_s is None:
+        return list(durations_s)
+    return [padded_s(duration_s) for duration_s in durations_s]
+
+
+def _policy_of(trainer: Any) -> Any:
+    return getattr(getattr(trainer, "lightning_module", None), "policy", None)

@@ -13,10 +13,12 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache
+from transformers.cache_utils import Cache
 
 from lightning_audiorl.fields import Shape
 from lightning_audiorl.models.decoding.cache import cache_argument, lengthen, make_room
 from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy, PrefixContext
+from lightning_audiorl.models.decoding.shared_clip import ClipRows
 from lightning_audiorl.models.decoding.shared_prefix import Layout
 from lightning_audiorl.types import Decoding, Rollout
 
@@ -81,22 +83,33 @@ class _CrossAttending:
 
     Args:
         features: the encoder output of the prompts. Only the first call reads it: from then on the cross-attention
-            takes keys and values from the cache, whose rows are expanded and selected with the others.
-        keep: [rows, F] bool, their frames; None for all.
+            takes keys and values from the cache.
+        shares_clips: whether the samples of a group attend to one copy of those; else they are repeated with the
+            other rows of the cache.
+        keep: [rows, F] bool, the frames that each row attends to; None for all. Clips are not shared then.
     """
 
     decoder: nn.Module
     features: Tensor
+    shares_clips: bool
     keep: Tensor | None = None
+    clip_rows: ClipRows | None = None
     hidden: Tensor = field(init=False)
     cache: EncoderDecoderCache = field(default_factory=_empty_cache)
 
     def expand(self, repeats: int) -> None:
         if repeats > 1:
-            self.cache.batch_repeat_interleave(repeats)
+            self._caches().batch_repeat_interleave(repeats)
+        if self.shares_clips:
+            clips = torch.arange(len(self.hidden), device=self.hidden.device)
+            self.clip_rows = ClipRows.of(clips.repeat_interleave(repeats))
         self.hidden = self.hidden.repeat_interleave(repeats, 0)
         if self.keep is not None:
             self._attend_to(self.keep.repeat_interleave(repeats, 0))
+
+    def _caches(self) -> Cache:
+        """Those that have as many rows as there are samples."""
+        return self.cache.self_attention_cache if self.shares_clips else self.cache
 
     def extend(self, tokens: Tensor) -> None:
         """Append ``tokens`` [rows, n]."""
@@ -105,6 +118,7 @@ class _CrossAttending:
             encoder_hidden_states=self.features,
             use_cache=True,
             **_frames_argument(self.keep),
+            **({} if self.clip_rows is None else {"clip_rows": self.clip_rows}),
             **cache_argument(self.decoder, self.cache),
         ).last_hidden_state[:, -1]
 
@@ -116,10 +130,18 @@ class _CrossAttending:
         lengthen(self.cache.self_attention_cache, num)
 
     def select(self, rows: Tensor) -> None:
-        self.cache.batch_select_indices(rows)
+        self._caches().batch_select_indices(rows)
         self.hidden = self.hidden[rows]
         if self.keep is not None:
             self._attend_to(self.keep[rows])
+        if self.clip_rows is None:
+            return
+
+        # A clip none of whose samples goes on need not be held.
+        clips, places = self.clip_rows.clips[rows].unique(return_inverse=True)
+        if len(clips) <= int(self.clip_rows.clips[-1]):
+            self.cache.cross_attention_cache.batch_select_indices(clips)
+        self.clip_rows = ClipRows.of(places)
 
     def _attend_to(self, keep: Tensor) -> None:
         """Frames of the rows that there are from now on."""
@@ -141,7 +163,14 @@ class EncoderDecoderPolicy(CachedPromptPolicy[EncodedContext]):
         return [min(room, cap) for cap in super().caps(context, decoding)]
 
     def prefill(self, context: EncodedContext) -> _CrossAttending:
-        state = _CrossAttending(self.backbone, context.features, context.frames_kept)
+        # Elsewhere another kernel attends, whose numbers may depend on how the rows stand.
+        shares_clips = self.fused_attention
+        if shares_clips is None:
+            shares_clips = context.features.device.type == "cpu"
+        # A mask goes with each row.
+        keep = context.frames_kept
+        shares_clips = shares_clips and keep is None
+        state = _CrossAttending(self.backbone, context.features, shares_clips, keep)
         state.extend(context.tokens)
         return state
 
