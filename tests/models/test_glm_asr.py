@@ -32,6 +32,7 @@ def test_a_clip_of_several_windows_is_what_its_class_makes_of_it() -> None:
     """Beside a clip of one window, and one that ends within the first frames of its second."""
     policy = make("glm_asr")
     batch = batch_of(["a", "b", "c"], [0.7, 5.3, 2.01])
+    assert [policy.padded_s(row.duration_s) for row in batch.rows] == [2, 6, 4]
     context = policy.encode(batch)
     for tokens, name, seconds in zip(context.tokens, "abc", (0.7, 5.3, 2.01), strict=True):
         own = policy.processor.apply_transcription_request(clip(name, seconds).numpy())

@@ -43,17 +43,15 @@ _CODES = {language_of(code): code for code in LANGUAGE_CODE_TO_NAME}
 
 # Of the tiny model.
 _CONTROL = (
-    "<|startofcontext|>",
-    "<|startoftranscript|>",
-    "<|en|>",
-    "<|de|>",
-    "<|pnc|>",
-    "<|nopnc|>",
+    *("<|startofcontext|>", "<|startoftranscript|>", "<|emo:undefined|>", "<|en|>", "<|de|>"),
+    *("<|pnc|>", "<|nopnc|>", "<|noitn|>", "<|notimestamp|>", "<|nodiarize|>"),
 )
 _CHAT_TEMPLATE = (
     "{% for message in messages %}{% for part in message['content'] %}{% if part['type'] == 'text' %}"
-    "<|startofcontext|><|startoftranscript|><|{{ part['source_language'] }}|><|{{ part['target_language'] }}|>"
-    "{% if part['punctuation'] %}<|pnc|>{% else %}<|nopnc|>{% endif %}{% endif %}{% endfor %}{% endfor %}"
+    "<|startofcontext|><|startoftranscript|><|emo:undefined|>"
+    "<|{{ part['source_language'] }}|><|{{ part['target_language'] }}|>"
+    "{% if part['punctuation'] %}<|pnc|>{% else %}<|nopnc|>{% endif %}<|noitn|><|notimestamp|><|nodiarize|>"
+    "{% endif %}{% endfor %}{% endfor %}"
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -194,6 +195,10 @@ class GlmAsrPolicy(AudioPromptPolicy):
         if not isinstance(self.processor, TokenizerOutline):
             longest = min(longest, self.processor.max_audio_len)
         return longest // window_s * window_s
+
+    def padded_s(self, duration_s: float) -> float:
+        window_s = self._window_samples / _RATE_HZ
+        return math.ceil(duration_s / window_s) * window_s
 
     def read(self, clips: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         windows: list[Tensor] = []

@@ -58,7 +58,6 @@ class TinyGraniteSpeech(TinySpec):
         words: the tokenizer's vocabulary, one token each.
         width: hidden size of encoder, projector and language model.
         encoder_layers, lm_layers: numbers of layers; an even number of the encoder's.
-        num_mel_bins: of the features, two of which make a frame.
         max_positions: most tokens that the language model has positions for.
         seed: keys the initial weights.
     """
@@ -68,7 +67,6 @@ class TinyGraniteSpeech(TinySpec):
     encoder_layers: int = 2
     lm_layers: int = 2
     heads: int = 4
-    num_mel_bins: int = 40
     max_positions: int = 1024
     seed: int = 0
 
@@ -87,7 +85,8 @@ class TinyGraniteSpeech(TinySpec):
         model.generation_config.pad_token_id = tokenizer.pad_token_id
 
         processor = GraniteSpeechProcessor(
-            GraniteSpeechFeatureExtractor(n_mels=self.num_mel_bins),
+            # Of 80 mel bins: it saves another number, and does not read it back.
+            GraniteSpeechFeatureExtractor(),
             tokenizer,
             audio_token=AUDIO_TOKEN,
             chat_template=_CHAT_TEMPLATE,
@@ -96,7 +95,7 @@ class TinyGraniteSpeech(TinySpec):
 
     def _encoder_config(self) -> dict[str, Any]:
         return {
-            "input_dim": 2 * self.num_mel_bins,
+            "input_dim": 160,
             "num_layers": self.encoder_layers,
             "hidden_dim": self.width,
             "num_heads": self.heads,
@@ -194,7 +193,7 @@ class GraniteSpeechPolicy(AudioPromptPolicy):
             self.start.source,
             sampling_rate=(extractor.sampling_rate, _RATE_HZ),
             # Two of 10 ms make a frame.
-            feature_size=(2 * extractor.feature_size, config.encoder_config.input_dim),
+            n_mels=(2 * extractor.melspec_kwargs["n_mels"], config.encoder_config.input_dim),
             projector_window_size=(extractor.projector_window_size, config.window_size),
             projector_downsample_rate=(extractor.projector_downsample_rate, config.downsample_rate),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -192,6 +193,10 @@ class VoxtralPolicy(AudioPromptPolicy):
         """Half an hour, or half of the language model's positions: the other half is for prompt and transcript."""
         positions = self.model.config.text_config.max_position_embeddings
         return min(_MAX_SECONDS, positions / 2 / _TOKENS_PER_S)
+
+    def padded_s(self, duration_s: float) -> float:
+        window_s = self._window_frames * _HOP_SAMPLES / _RATE_HZ
+        return math.ceil(duration_s / window_s) * window_s
 
     def read(self, clips: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         rows = []
