@@ -128,3 +128,22 @@ def test_what_was_found_is_logged_and_the_ledger_counts_the_memory(tmp_path: Pat
 
 def test_without_a_cache_nothing_more_is_logged() -> None:
     assert not [name for name in epochs(1, None).step_metrics if "cache" in name]
+
+
+def test_an_encoder_whose_outputs_are_all_at_hand_stays_parked(tmp_path: Path) -> None:
+    write_manifest(tmp_path)
+    config = cached_config(tmp_path, memory_gib=0.1)
+    # Every step takes all six rows; nothing of the first one's evaluation is there yet.
+    config["data"]["init_args"]["batch_size"] = 6
+    config["trainer"] |= {"num_sanity_val_steps": 0}
+    plain = run(tmp_path, config).model
+    assert "seconds/encode" in plain.step_metrics
+
+    config["trainer"] |= {"strategy": "phase_single", "default_root_dir": str(tmp_path / "other")}
+    placed = run(tmp_path, config).model
+    assert placed.policy.num_encoded == plain.policy.num_encoded == 6
+    assert "resident_mib/encode" not in placed.step_metrics
+    assert "resident_mib/rollout" in placed.step_metrics
+    weights = trainable(placed.policy)
+    for name, values in trainable(plain.policy).items():
+        assert torch.equal(values, weights[name]), name

@@ -151,6 +151,6 @@ def test_no_records(tmp_path: Path) -> None:
 
 
 def test_digits_are_counted_one_by_one() -> None:
-    assert counts("four two one", "4, 2, 2", by_character=True)["numbers"] == [1, 0, 0, 3, 3]
-    # In words they are one number, which is right or wrong.
-    assert counts("four two one", "4, 2, 2")["numbers"] == [1, 0, 0, 1, 1]
+    assert counts("four two one", "4, 22", are_digits=True)["numbers"] == [1, 0, 0, 3, 3]
+    # Read as numbers they are one word, which is right or wrong.
+    assert counts("four two one", "4, 22")["numbers"][3] == 1

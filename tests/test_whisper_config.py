@@ -51,6 +51,9 @@ def test_a_tiny_whisper_takes_two_steps(tmp_path: Path) -> None:
     assert len(list(lora_layers(module.policy))) == 10
     assert module.losses[0].reference_sample is not None
 
+    # The clips of the first evaluation are not encoded again in the second.
+    assert module.policy.encoder_cache.hits >= 13
+
     # The same texts are compared in rewards and evaluation.
     parts = [*module.rewards.rewards, module.evaluation]
     assert all(isinstance(part.normalisers["en"], LeaderboardNormaliser) for part in parts)

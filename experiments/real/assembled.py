@@ -32,14 +32,16 @@ from lightning_audiorl.models.encoder_cache import EncoderCache
 
 SEED = 0
 WORDS = (1, 7)
-NUM_DIGIT_ROWS = 1200
-NUM_TEST_ROWS = 200
-NUM_PROMPT_TEST_ROWS = 60
+NUM_DIGIT_ROWS = 700
+NUM_TEST_ROWS = 150
+NUM_PROMPT_TEST_ROWS = 30
+#: Longer prompts are left out.
+LONGEST_S = 10.0
 #: Of a batch; the rest are prompts.
 DIGIT_SHARE = 0.7
 
-SFT = {"num_steps": 170, "batch_size": 8, "lr": 4e-4}
-GRPO = {"num_steps": 60, "batch_size": 4, "group_size": 6, "lr": 5e-5}
+SFT = {"num_steps": 100, "batch_size": 8, "lr": 4e-4}
+GRPO = {"num_steps": 32, "batch_size": 4, "group_size": 6, "lr": 5e-5}
 CAP = {"tokens_per_second": 6.0, "min_cap": 12, "max_new_tokens": 120}
 
 
@@ -72,15 +74,18 @@ class Grounds:
         return json.loads(self.costs.read_text()) if self.costs.is_file() else {}
 
     def stage(self, name: str, work: Callable[[], Any]) -> Any:
-        """Do the work of a stage, which itself knows whether it was done, and keep its CPU seconds."""
+        """Do the work of a stage, which itself knows whether it was done, and keep its CPU seconds.
+
+        Those of an attempt that was interrupted count, too.
+        """
         print(f"{time.strftime('%H:%M:%S')} {name}", flush=True)
         begin = cpu_s()
-        found = work()
-        spent = self.spent()
-        if name not in spent:
-            spent[name] = cpu_s() - begin
+        try:
+            return work()
+        finally:
+            spent = self.spent()
+            spent[name] = spent.get(name, 0.0) + cpu_s() - begin
             self.costs.write_text(json.dumps(spent, indent=2))
-        return found
 
     # --- settings
 
@@ -101,6 +106,8 @@ class Grounds:
         return spec(
             "data.AsrDataModule",
             batch_size=batch_size,
+            max_duration_s=LONGEST_S,
+            on_too_long="skip",
             train=[
                 {"source": self.digits("train", NUM_DIGIT_ROWS), "share": DIGIT_SHARE},
                 {"source": self.prompts("train"), "share": 1 - DIGIT_SHARE},
@@ -134,7 +141,8 @@ class Grounds:
             policy = Qwen2AudioPolicy(str(start), Finetune(lm="none"), encoder_cache=cache)
             digits = FsddDigits(self.fsdd, "train", WORDS, NUM_DIGIT_ROWS, seed=SEED)
             rows = [digits[i] for i in range(len(digits))]
-            rows += read_manifest(self.real / "asterisk" / "train.jsonl")
+            prompts = read_manifest(self.real / "asterisk" / "train.jsonl")
+            rows += [row for row in prompts if row.duration_s <= LONGEST_S]
             record.write_text(json.dumps(warm(policy, rows, folder)))
         return folder
 
@@ -161,12 +169,21 @@ class Grounds:
         )
         return self.fit("grpo", model, int(GRPO["batch_size"]))
 
+    def control_steps(self) -> int:
+        """As many as take the CPU seconds of GRPO at least, by what a step of SFT has cost."""
+        path = self.out / "control_steps.json"
+        if not path.is_file():
+            spent = self.spent()
+            num_steps = math.ceil(1.05 * spent["grpo"] / (spent["sft"] / SFT["num_steps"]))
+            path.write_text(json.dumps(num_steps))
+        return int(json.loads(path.read_text()))
+
     def fit(self, name: str, model: Spec, batch_size: int) -> Path:
         folder = self.out / "runs" / name
         model["init_args"]["eval_decodings"] = {"greedy": {"decoding": CAP | {"temperature": 0.0}}}
         settings = {
             "seed_everything": SEED,
-            "trainer": trainer(folder),
+            "trainer": trainer(folder) | {"precision": "bf16-mixed"},
             "model": model,
             "data": self.data(batch_size),
         }
@@ -230,9 +247,7 @@ def run(grounds: Grounds) -> dict[str, Any]:
     models = {"start": start, "warm": warmed, "sft": trained}
     models["grpo"] = grounds.stage("grpo", lambda: grounds.grpo(trained))
 
-    # At least the CPU seconds of GRPO, by what a step of SFT has cost.
-    spent = grounds.spent()
-    num_steps = math.ceil(1.05 * spent["grpo"] / (spent["sft"] / SFT["num_steps"]))
+    num_steps = grounds.control_steps()
     models["control"] = grounds.stage(
         "control", lambda: grounds.sft("control", trained, num_steps, GRPO["lr"], projector=False)
     )
@@ -244,7 +259,12 @@ def run(grounds: Grounds) -> dict[str, Any]:
         )
     return {
         "cpu_s": grounds.spent(),
-        "settings": {"sft": SFT, "grpo": GRPO, "control_steps": num_steps},
+        "settings": {
+            "sft": SFT,
+            "grpo": GRPO,
+            "control_steps": num_steps,
+            "digit_rows": NUM_DIGIT_ROWS,
+        },
         "warm": json.loads((grounds.out / "warm.json").read_text()),
         "curves": {name: curve(grounds.out / "runs" / name, "loss") for name in ("sft", "control")},
         "rewards": curve(grounds.out / "runs" / "grpo", "reward/mean"),

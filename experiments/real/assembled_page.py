@@ -137,19 +137,23 @@ def examples(results: dict[str, Any], num: int = 4) -> str:
 
 
 def settings(results: dict[str, Any]) -> str:
-    sft = results["settings"]["sft"]
-    grpo = results["settings"]["grpo"]
+    """What the stages were, in a paragraph."""
+    chosen = results["settings"]
+    sft = chosen["sft"]
+    grpo = chosen["grpo"]
+    num_digits, num_prompts = (len(results["sets"]["sft"][name]) for name in ("digits", "prompts"))
+    warm = results["warm"]
     return (
-        f"Training rows: 1,200 strings of one to seven digits of the Free Spoken Digit Dataset's training part "
-        f"(CC BY-SA 4.0), and 324 Asterisk prompts of one voice (asterisk-core-sounds-en-wav, CC-BY-SA-3.0), in shares "
-        f"of 70 and 30 %. Test: 200 strings of the digits' test part, other recordings of the same speakers, and 60 "
-        f"prompts. Parts: the encoder of Whisper base (MIT), and SmolLM2-135M (Apache-2.0; its 4-bit file). CTC: "
-        f"{len(results['warm']['losses'])} steps of 32 clips on the projector alone, against the embeddings of the "
-        f"{results['warm']['num_tokens']} tokens of the training texts, with no pass of the language model. SFT: "
-        f"{sft['num_steps']} steps of {sft['batch_size']}, projector and LoRA of rank 16, learning rate {sft['lr']:g}. "
-        f"GRPO: {grpo['num_steps']} steps of {grpo['batch_size']} prompts and {grpo['group_size']} samples, LoRA, "
-        f"{grpo['lr']:g}, beta .04, Accuracy with floor -1 and Hallucination. Control: "
-        f"{results['settings']['control_steps']} steps of SFT with LoRA at the same rate. One seed."
+        f"Training rows: {chosen['digit_rows']} strings of one to seven digits of the Free Spoken Digit Dataset's "
+        "training part (CC BY-SA 4.0), and 324 Asterisk prompts of one voice (asterisk-core-sounds-en-wav, "
+        f"CC-BY-SA-3.0), in shares of 70 and 30 %. Test: {num_digits} strings of the digits' test part, other "
+        f"recordings of the same speakers, and {num_prompts} prompts. Parts: the encoder of Whisper base (MIT), and "
+        f"SmolLM2-135M (Apache-2.0; its 4-bit file). CTC: {len(warm['losses'])} steps of 32 clips on the projector "
+        f"alone, against the embeddings of the {warm['num_tokens']} tokens of the training texts, with no pass of the "
+        f"language model. SFT: {sft['num_steps']} steps of {sft['batch_size']}, projector and LoRA of rank 16, at "
+        f"{sft['lr']:g}. GRPO: {grpo['num_steps']} steps of {grpo['batch_size']} prompts and {grpo['group_size']} "
+        f"samples, LoRA, {grpo['lr']:g}, beta .04, Accuracy with floor -1 and Hallucination. Control: "
+        f"{chosen['control_steps']} steps of SFT with LoRA at the same rate. All in bf16-mixed; one seed, one thread."
     )
 
 

@@ -19,7 +19,7 @@ from lightning_audiorl.models import Qwen2AudioPolicy
 from lightning_audiorl.ops import keyed_generator
 from lightning_audiorl.types import Utterance
 
-NUM_STEPS = 600
+NUM_STEPS = 400
 BATCH_SIZE = 32
 LEARNING_RATE = 5e-4
 #: Of logits; an embedding with itself is then well above one with another.
@@ -84,6 +84,7 @@ def warm(policy: Qwen2AudioPolicy, rows: Sequence[Utterance], folder: Path) -> d
 def _logits(
     projector: nn.Module, outputs: list[Tensor], embeddings: Tensor, blank: Tensor
 ) -> Tensor:
-    """[B, F, V + 1] of padded clips."""
-    projected = projector(pad_sequence(outputs, batch_first=True))
-    return _SCALE * projected @ torch.cat([embeddings, blank]).T
+    """[B, F, V + 1] of clips; what pads them is not computed."""
+    projected = projector(torch.cat(outputs))
+    logits = _SCALE * projected @ torch.cat([embeddings, blank]).T
+    return pad_sequence(logits.split([len(output) for output in outputs]), batch_first=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from lightning_audiorl.data import AsrDataModule
-from lightning_audiorl.models import WhisperPolicy
+from lightning_audiorl.models import DIGIT_WORDS, WhisperPolicy
 from lightning_audiorl.models.policy import SampleKey
 from lightning_audiorl.ops import full_vocabulary_kl
 from lightning_audiorl.text import LeaderboardNormaliser, compared, count_errors, normaliser_for
@@ -27,13 +28,12 @@ _NUMBERS = LeaderboardNormaliser()
 _PLAIN = normaliser_for("en")
 
 
-def counts(reference: str, text: str, by_character: bool = False) -> dict[str, list[int]]:
-    """Substitutions, deletions, insertions, units of the reference and of the text, by normaliser.
+def counts(reference: str, text: str, are_digits: bool = False) -> dict[str, list[int]]:
+    """Substitutions, deletions, insertions, words of the reference and of the text, by normaliser.
 
     Args:
         reference, text: not normalised.
-        by_character: characters count, without spaces, in place of words: the normaliser that reads numbers makes one
-            word of several digits.
+        are_digits: digits were read out one by one; see `digit_by_digit`.
 
     Example:
         >>> counts("Thirteen apples", "13 apples")
@@ -42,9 +42,10 @@ def counts(reference: str, text: str, by_character: bool = False) -> dict[str, l
     found = {}
     for name, normaliser in (("numbers", _NUMBERS), ("plain", _PLAIN)):
         pair = compared(reference, text, normaliser)
-        if by_character:
-            pair = (pair[0].replace(" ", ""), pair[1].replace(" ", ""))
-        errors = count_errors(*pair, "char" if by_character else normaliser.unit)
+        if are_digits and name == "numbers":
+            pair = (digit_by_digit(reference), digit_by_digit(text))
+
+        errors = count_errors(*pair, normaliser.unit)
         found[name] = [
             errors.substitutions,
             errors.deletions,
@@ -53,6 +54,17 @@ def counts(reference: str, text: str, by_character: bool = False) -> dict[str, l
             errors.hypothesis_length,
         ]
     return found
+
+
+def digit_by_digit(text: str) -> str:
+    """Every digit a word of its own, said or written; the normaliser that reads numbers makes one word of several.
+
+    Example:
+        >>> digit_by_digit("Two, seven: 42-0 to")
+        '2 7 4 2 0 to'
+    """
+    words = re.findall(r"\d|[^\W\d_]+", text.lower())
+    return " ".join(str(DIGIT_WORDS.index(word)) if word in DIGIT_WORDS else word for word in words)
 
 
 def batches(rows: Sequence[Utterance], size: int = 12) -> Iterator[PromptBatch]:
@@ -110,7 +122,7 @@ def transcript(row: Utterance, text: str) -> Row:
     """A row with its text and error counts."""
     kind = str(row.extra.get("kind", ""))
     about = {"id": row.id, "kind": kind, "reference": row.text, "text": text}
-    return about | counts(row.text, text, by_character=kind == "digits")
+    return about | counts(row.text, text, are_digits=kind == "digits")
 
 
 class Distance:

@@ -105,7 +105,7 @@ def _columns(kept: dict[str, Any]) -> dict[str, tuple[Callable[[Record], float],
     if "long" in kept["rows"]:
         columns["long audio, WER %"] = (lambda run: 100 * wer(run, "long"), 2)
         columns["insertions %"] = (lambda run: 100 * ratio(run, insertions("long")), 2)
-    for name, title in {"fsdd_short": "digits, CER %", "fsdd_long": "long digits, CER %"}.items():
+    for name, title in {"fsdd_short": "digits, WER %", "fsdd_long": "long digits, WER %"}.items():
         if name in kept["rows"]:
             columns[title] = (lambda run, name=name: 100 * wer(run, name), 2)  # type: ignore[misc]
     return columns
@@ -200,7 +200,7 @@ def _measures(kept: dict[str, Any]) -> dict[str, Parts]:
     if "long" in kept["rows"]:
         measures["long audio, WER"] = errors("long")
         measures["long audio, insertions"] = insertions("long")
-    for name, title in {"fsdd_short": "digits, CER", "fsdd_long": "long digits, CER"}.items():
+    for name, title in {"fsdd_short": "digits, WER", "fsdd_long": "long digits, WER"}.items():
         if name in kept["rows"]:
             measures[title] = errors(name)
     return measures

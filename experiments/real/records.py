@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from experiments.real.evaluate import counts
+
 Record = dict[str, Any]
 """One run in plain data, see `compact`."""
 
@@ -70,7 +72,7 @@ def compact(record: Record) -> Record:
     kept["steps"] = _steps(record.get("steps", []))
     kept["looks"] = [_look(look) for look in record.get("curve", [])]
 
-    sets = record["sets"]
+    sets = {name: [_recounted(row) for row in rows] for name, rows in record["sets"].items()}
     kept["sets"] = {
         name: {key: [row[key] for row in sets[name]] for key in ("numbers", "plain")}
         for name in SPEECH_SETS
@@ -82,6 +84,11 @@ def compact(record: Record) -> Record:
             name: [row["text"] for row in sets[name]] for name in SPEECH_SETS if name in sets
         }
     return kept
+
+
+def _recounted(row: Record) -> Record:
+    """A row with its counts as they are counted now; texts are what a record is about."""
+    return row | counts(row["reference"], row["text"], are_digits=row["kind"] == "digits")
 
 
 def _steps(steps: Iterable[Record]) -> dict[str, list[float | None]]:

@@ -218,19 +218,20 @@ def _config(whisper: Any, language_model: Any, tokenizer: Any) -> Qwen2AudioConf
     text._name_or_path = ""
 
     audio = {name: getattr(whisper, name) for name in _ENCODER_SIZES}
-    return Qwen2AudioConfig(
+    config = Qwen2AudioConfig(
         audio_config={"model_type": "qwen2_audio_encoder", **audio},
         text_config=text,
         audio_token_index=tokenizer.convert_tokens_to_ids(_AUDIO),
-        tie_word_embeddings=False,
     )
+    config.tie_word_embeddings = False
+    return config
 
 
 # --- weights
 
 
 def _weights(
-    whisper: Any, language_model: Any, config: Qwen2AudioConfig, num_known: int, seed: int
+    whisper: Any, language_model: Any, config: Any, num_known: int, seed: int
 ) -> dict[str, Tensor]:
     """The state dict of the whole.
 

@@ -11,8 +11,10 @@ from lightning import Trainer
 from lightning_audiorl.engine.coverage import count_left_out, say_limits
 from lightning_audiorl.engine.evaluator import Evaluator, flat_metrics
 from lightning_audiorl.engine.resuming import begin_or_go_on, say_if_cut_short
+from lightning_audiorl.engine.run_parts import encode_phase
 from lightning_audiorl.metrics.specs import is_monitored
 from lightning_audiorl.models.policy import Policy
+from lightning_audiorl.strategies import rl_strategy
 from lightning_audiorl.strategies.phases import Phase, PhaseClock
 from lightning_audiorl.types import Hypothesis, PromptBatch
 
@@ -64,7 +66,9 @@ class EvaluationHooks:
 
     def _evaluate(self: EvaluatedModule, batch: PromptBatch, set_index: int) -> None:
         with self.policy.evaluating():
-            self.evaluator.update(self.policy, batch, set_index, self.seed, self.phase)
+            strategy = rl_strategy(self.trainer.strategy)
+            encode_in = encode_phase(self.policy, batch, strategy)
+            self.evaluator.update(self.policy, batch, set_index, self.seed, self.phase, encode_in)
 
     def _finish_evaluation(self: EvaluatedModule, kind: str) -> None:
         results = self.evaluator.compute()

@@ -12,10 +12,12 @@ from itertools import chain, product
 from torchmetrics import Metric
 
 from lightning_audiorl.checks import check_count
+from lightning_audiorl.engine.reference_texts import is_empty, reference_log_probs
 from lightning_audiorl.engine.rollout import hypotheses
 from lightning_audiorl.finite import NotFiniteError
 from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.metrics import SetEvaluation
+from lightning_audiorl.metrics.reference import ReferenceProbability
 from lightning_audiorl.models.policy import Policy, SampleKey
 from lightning_audiorl.strategies.phases import Phase
 from lightning_audiorl.types import Decoding, Hypothesis, PromptBatch, Rollout
@@ -66,6 +68,7 @@ class Evaluator:
         self.said: dict[str, str] = {}
         self.last_hypotheses: dict[str, list[list[Hypothesis]]] = {}
         self._metrics: dict[tuple[str, str], Metric] = {}
+        self._references: dict[str, ReferenceProbability] = {}
 
     def begin(self, set_names: Sequence[str]) -> None:
         """Begin the metrics of every set anew."""
@@ -75,6 +78,9 @@ class Evaluator:
         self._metrics = {}
         for name, decoding in product(set_names, self.decodings):
             self._metrics[name, decoding] = self.evaluation.new()
+        self._references = {}
+        if self.evaluation.reference_logprob:
+            self._references = {name: ReferenceProbability() for name in set_names}
 
         keys = [self._key(name, decoding) for name, decoding in self._metrics]
         for (name, decoding), key in zip(self._metrics, keys, strict=True):
@@ -91,12 +97,13 @@ class Evaluator:
         set_index: int,
         seed: int,
         phase: Callable[[Phase], AbstractContextManager[None]],
+        encode_in: Phase = "encode",
     ) -> None:
         """Encode one batch of the set number ``set_index`` once, and decode and measure it under every decoding."""
         name = self.set_names[set_index]
         self.num_rows[name] += len(batch)
         start = time.perf_counter()
-        with phase("encode"):
+        with phase(encode_in):
             context = policy.encode(batch)
         encode_s = time.perf_counter() - start
 
@@ -115,6 +122,11 @@ class Evaluator:
                 self._metrics[name, label].update(list(chain.from_iterable(groups)), seconds)
             first = first or groups
 
+        if name in self._references:
+            with phase("rollout"):
+                log_probs = reference_log_probs(policy, context, batch.texts)
+            self._references[name].update(log_probs, [is_empty(row) for row in batch.rows])
+
         kept = self.last_hypotheses[name]
         room = max(0, MAX_KEPT_ROWS - len(kept))
         kept.extend(self.panel.with_transcripts((first or [])[:room]))
@@ -125,6 +137,10 @@ class Evaluator:
         results: dict[str, dict[str, float]] = {}
         for (name, label), metric in self._metrics.items():
             values = {key: float(value) for key, value in metric.compute().items()}
+            # What the references are is the same under every decoding.
+            if name in self._references and label == next(iter(self.decodings)):
+                measured = self._references[name].compute()
+                values |= {key: float(value) for key, value in measured.items()}
             results[self._key(name, label)] = values
         return results
 

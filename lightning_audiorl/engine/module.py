@@ -27,7 +27,7 @@ from lightning_audiorl.engine.optim import Optim
 from lightning_audiorl.engine.rarely_right import RarelyRight
 from lightning_audiorl.engine.resuming import FollowSettings, reopen_epoch
 from lightning_audiorl.engine.rollout import RewardScorer, Sampler, sampled_metrics, unrewarded
-from lightning_audiorl.engine.run_parts import run_parts
+from lightning_audiorl.engine.run_parts import encode_phase, run_parts
 from lightning_audiorl.engine.scoring import StepScorer
 from lightning_audiorl.engine.step_costs import step_costs
 from lightning_audiorl.engine.trainer_checks import check_trainer
@@ -218,7 +218,7 @@ class RLModule(EvaluationHooks, LightningModule):
         for loss in self.losses:
             loss.check_rows(batch.rows)
 
-        with self.phase("encode"), torch.no_grad():
+        with self.phase(encode_phase(self.policy, batch, self.strategy)), torch.no_grad():
             context = self.policy.encode(batch)
         self.context = context
 

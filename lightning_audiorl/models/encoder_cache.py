@@ -49,10 +49,9 @@ class EncoderCache:
         memory_gib: of each process, on the CPU; what was used longest ago leaves. 0 keeps nothing in memory.
         folder: a file for each clip, for other runs over the same clips; several processes may share it. A damaged file
             is encoded again, with a warning.
-        disk_gib: of the folder; files that were used longest ago are removed. Half of ``memory_gib`` and ``disk_gib``
-            is enough for bfloat16.
-        dtype: that outputs are kept in, "float32" or "bfloat16". An encoder that gives less than float32 loses
-            nothing to either.
+        disk_gib: of the folder; files that were used longest ago are removed.
+        dtype: that outputs are kept in, "float32", or "bfloat16" in half the room. Less is not made more: what an
+            encoder gives in bfloat16 is kept in it.
 
     Attributes:
         hits, misses: clips that were found, and clips that had to be encoded, since `reset`; without those of rows that
@@ -148,8 +147,7 @@ class EncoderCache:
         for number, clip in enumerate(clips):
             if number in out:
                 continue
-            # A run that keeps float32 takes nothing from one that keeps bfloat16.
-            key = (f"{encoder}-{self.dtype}", _clip_hash(clip))
+            key = self._key(encoder, clip)
             kept = self._find(key)
             if kept is None:
                 self.misses += 1
@@ -160,6 +158,14 @@ class EncoderCache:
                 self.hits += 1
             out[number] = kept.values.to(kept.dtype)
         return [out[number] for number in range(len(clips))]
+
+    def holds(self, clips: Sequence[Tensor], encoder: str) -> bool:
+        """Whether the outputs of all these clips are in memory; the arguments are those of `outputs`."""
+        return all(self._key(encoder, clip) in self._held for clip in clips)
+
+    def _key(self, encoder: str, clip: Tensor) -> tuple[str, str]:
+        # A run that keeps float32 takes nothing from one that keeps bfloat16.
+        return f"{encoder}-{self.dtype}", _clip_hash(clip)
 
     def _find(self, key: tuple[str, str]) -> _Kept | None:
         if key in self._held:

@@ -79,6 +79,10 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
     def encode(self, batch: PromptBatch) -> ContextT:
         """Encode each clip once. Gradients flow only where encoder parameters are trainable."""
 
+    def needs_encoder(self, batch: PromptBatch) -> bool:
+        """Whether `encode` would enter the encoder: not where it has all of a batch's outputs at hand."""
+        return True
+
     @abstractmethod
     def sample(
         self, context: ContextT, group_size: int, decoding: Decoding, key: SampleKey

@@ -24,6 +24,10 @@ _TAKERS = {
     "fun_asr_nano": "FunAsrNanoPolicy",
     "qwen2_audio": "Qwen2AudioPolicy",
     "qwen3_asr": "Qwen3ASRPolicy",
+    "granite_speech": "GraniteSpeechPolicy",
+    "glmasr": "GlmAsrPolicy",
+    "canary": "CanaryPolicy, and TransformersJudge with kind: seq2seq",
+    "voxtral": "VoxtralPolicy",
     "moonshine": "MoonshinePolicy, and TransformersJudge with kind: seq2seq",
     "whisper": "WhisperPolicy, and TransformersJudge with kind: seq2seq",
     "xcodec2": "Xcodec2Codec",
@@ -57,7 +61,12 @@ def what_it_is(config: dict[str, Any]) -> str:
 
     taker = _OWN_TAKERS.get(name) if own else _taker(name, config)
     if taker is None:
-        return f"a {name!r}, which no class of this library takes"
+        where = (
+            ""
+            if own
+            else " (docs/families.md says which families have a policy, and how to add one)"
+        )
+        return f"a {name!r}, which no class of this library takes{where}"
     verb = "take" if "," in taker else "takes"
     return f"a {name!r}, which {taker} {verb}"
 

@@ -140,6 +140,24 @@ def test_a_row_whose_text_cannot_be_written_goes_without(monkeypatch: pytest.Mon
     assert module.step_metrics["reference/texts"] == 2
 
 
+def test_a_row_whose_text_is_never_sampled_goes_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whisper's checkpoints suppress signs that texts have; a text of probability 0 made the loss infinite."""
+    module = make_grpo(None, Judge(), reference_sample=ReferenceSample())
+    policy = module.policy
+    written = policy.allowed.clone()
+    monkeypatch.setattr(type(policy), "writable", property(lambda self: written))
+    policy.allowed[policy.tokenizer.get_vocab()["three"]] = False
+
+    fit(module)
+    assert module.last_step is not None
+    texts = [row.text for row in module.last_step.batch.rows]
+    advantages = module.last_step.advantages.reference
+    assert advantages is not None
+    assert advantages.isnan().tolist() == ["three" in text for text in texts]
+    assert 0 < module.step_metrics["reference/texts"] < len(texts)
+    assert module.step_metrics["skipped_updates"] == 0
+
+
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="MWER weighs the samples of a group"):
         make_grpo(objective=MWER(), beta=0.0, reference_sample=ReferenceSample())

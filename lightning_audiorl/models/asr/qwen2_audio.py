@@ -112,8 +112,9 @@ class TinyQwen2Audio(TinySpec):
             audio_config=self._audio_config(),
             text_config=self._text_config(tokenizer),
             audio_token_index=tokenizer.get_vocab()[AUDIO_TOKEN],
-            tie_word_embeddings=False,
         )
+        # The head is a matrix of its own, whatever a configuration says.
+        config.tie_word_embeddings = False
         with keyed_weights(self):
             model = Qwen2AudioForConditionalGeneration(config)
 

@@ -222,17 +222,30 @@ class CachedPromptPolicy(Policy[PrefixT]):
 
     def _encoder_hash(self, device: torch.device) -> str:
         """Of the encoder as it now runs; computed again where its values were written to since."""
+        state = self._encoder_state(device)
+        if self._hashed is None or self._hashed[0] != state:
+            [encoder] = self.roles.encoder
+            self._hashed = (state, encoder_hash(encoder, self.encoder_settings(), device))
+        return self._hashed[1]
+
+    def _encoder_state(self, device: torch.device) -> tuple[Any, ...]:
+        """How the encoder runs, and how often its values were written to; placing a part counts as no writing."""
         [encoder] = self.roles.encoder
         autocast = torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type)
-        # Placing a part counts as no writing to it.
         written = [
             (id(tensor), 0 if tensor.is_inference() else tensor._version)
             for tensor in encoder.parameters()
         ]
-        state = (device.type, autocast, written)
-        if self._hashed is None or self._hashed[0] != state:
-            self._hashed = (state, encoder_hash(encoder, self.encoder_settings(), device))
-        return self._hashed[1]
+        return device.type, autocast, written
+
+    def needs_encoder(self, batch: PromptBatch) -> bool:
+        if self.encoder_cache is None or self._hashed is None or batch.once:
+            return True
+        state, encoder = self._hashed
+        # Another hash wants the encoder's values.
+        if state != self._encoder_state(batch.waveform.device):
+            return True
+        return not self.encoder_cache.holds(clips_of(batch), encoder)
 
     def encoder_settings(self) -> dict[str, Any]:
         """All but the weights that the encoder's output of a clip depends on, in plain data; a cache wants it."""
