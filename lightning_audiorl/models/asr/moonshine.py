@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from lightning_audiorl.checks import check_number
-from lightning_audiorl.models.decoding.audio_prompt import by_length, padded_rows
+from lightning_audiorl.models.decoding.clips import by_length, padded_rows
 from lightning_audiorl.models.decoding.uneven_clips import UnevenClipsPolicy
 from lightning_audiorl.models.encoder_cache import EncoderCache, plain_settings
 from lightning_audiorl.models.finetune import Finetune

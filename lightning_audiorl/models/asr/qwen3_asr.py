@@ -19,11 +19,8 @@ from transformers import (
 from transformers.models.qwen3_asr.processing_qwen3_asr import LANGUAGE_CODE_TO_NAME
 
 from lightning_audiorl.languages import language_of
-from lightning_audiorl.models.decoding.audio_prompt import (
-    AudioContext,
-    AudioPromptPolicy,
-    padded_rows,
-)
+from lightning_audiorl.models.decoding.audio_prompt import AudioContext, AudioPromptPolicy
+from lightning_audiorl.models.decoding.clips import padded_rows
 from lightning_audiorl.models.encoder_cache import EncoderCache
 from lightning_audiorl.models.finetune import Finetune
 from lightning_audiorl.models.loading import Family, TokenizerOutline, require_features
