@@ -173,6 +173,7 @@ class CanaryPolicy(UnevenClipsPolicy):
             sampling_rate=(extractor.sampling_rate, _RATE_HZ),
             feature_size=(extractor.feature_size, self.model.config.encoder_config.num_mel_bins),
         )
+
         advice = "copy chat_template.jinja from the model that this one was made of"
         try:
             tokens = self._request("en")
@@ -180,6 +181,7 @@ class CanaryPolicy(UnevenClipsPolicy):
             raise WeightsError(
                 f"{source}: its chat template is missing or broken ({first_line(error)}); {advice}"
             ) from error
+
         if tokens[:1] != [self.model.generation_config.decoder_start_token_id]:
             raise WeightsError(
                 f"{source}: what its chat template asks does not begin as its generation_config.json says "
