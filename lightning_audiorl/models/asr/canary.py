@@ -82,6 +82,7 @@ class TinyCanary(TinySpec):
             "pad_token_id": tokenizer.pad_token_id,
         }
         start = tokenizer.convert_tokens_to_ids(_CONTROL[0])
+
         config = CanaryConfig(
             encoder_config=self._encoder_config(),
             decoder_config=self._decoder_config(len(tokenizer)) | ends,

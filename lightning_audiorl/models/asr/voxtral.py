@@ -165,6 +165,7 @@ class VoxtralPolicy(AudioPromptPolicy):
             # Two windows of 10 ms for each position of the encoder.
             nb_max_frames=(self.extractor.nb_max_frames, 2 * config.max_source_positions),
         )
+
         known = self.tokenizer.get_vocab()
         missing = [
             token
