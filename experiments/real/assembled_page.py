@@ -61,8 +61,8 @@ WARM = """## Seen, on real parts: the projector alone
 Whisper base's encoder (MIT) and SmolLM2-135M (Apache-2.0; its 4-bit file). Before the language model is asked, the
 projector can be taught by CTC against the LM's own embeddings: at each frame its output is to be the embedding of a
 token, or a blank, one direction more. No pass of the language model is needed."""
-NOT_YET = """SFT, GRPO and the control stand in the same script, and have not been run to their end yet: error rates of the
-whole are not known.
+NOT_YET = """SFT, GRPO and the control stand in the same script, and have not been run to their end yet: error rates of
+the whole are not known.
 
 Made by `python -m experiments.real.assembled --real REAL --fsdd FSDD_ROOT --out runs/assembled --warm-alone` and
 `python -m experiments.real.assembled_page --results runs/assembled/results.json`."""
