@@ -48,7 +48,7 @@ audiorl fit --config configs/qwen2_audio.yaml --model.init_args.policy.init_args
 - The encoder is any Whisper, the language model any that is built like Llama (Llama, Qwen2, Qwen3, Mistral, ...);
   others are refused by name. Folders and hub ids both do.
 - The prompt is that of the language model's own chat template, with the instruction (`--instruction`) behind the audio;
-  `--chat false` asks without: fewer tokens, which a small model does not miss.
+  `--chat false` asks without it, in fewer tokens.
 - Three tokens for audio are added. Their rows, in embedding and head, are the mean of the others.
 - The projector is random, keyed by `--seed`, and of a size that its output is about as large as an embedding.
 - 25 audio tokens stand for a second. A clip ends where the family ends it, at 30 s: longer ones are refused. Frames
@@ -213,7 +213,7 @@ def warm_page(results: dict[str, Any]) -> str:
     made = "; ".join(f"{key} {value}" for key, value in results["made_with"].items())
     seen = (
         f"{len(warm['losses'])} steps of 32 clips out of {warm['rows']} (digits and Asterisk prompts, "
-        f"{warm['num_tokens']} kinds of tokens): loss {first:.1f} in the first 20 steps, {last:.2f} in the last 20. "
+        f"{warm['num_tokens']} kinds of tokens): loss a token {first:.1f} in the first 20 steps, {last:.2f} in the last.\n"
         f"{minutes:.1f} CPU minutes, in which each clip is encoded once. One seed, one thread."
     )
     return "\n\n".join([HEAD, WARM, seen, NOT_YET, f"*{made}*"]) + "\n"
