@@ -213,7 +213,7 @@ def warm_page(results: dict[str, Any]) -> str:
     made = "; ".join(f"{key} {value}" for key, value in results["made_with"].items())
     seen = (
         f"{len(warm['losses'])} steps of 32 clips out of {warm['rows']} (digits and Asterisk prompts, "
-        f"{warm['num_tokens']} kinds of tokens): loss a token {first:.1f} in the first 20 steps, {last:.2f} in the last.\n"
+        f"{warm['num_tokens']} kinds of tokens): loss a token {first:.1f} at first, {last:.2f} in the last 20 steps.\n"
         f"{minutes:.1f} CPU minutes, in which each clip is encoded once. One seed, one thread."
     )
     return "\n\n".join([HEAD, WARM, seen, NOT_YET, f"*{made}*"]) + "\n"
