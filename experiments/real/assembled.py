@@ -7,6 +7,8 @@ experiments/real/data.py says. The parts are assembled, the projector is warmed 
 projector and LoRA are trained by SFT, then GRPO goes on from there beside an SFT control of at least the same CPU
 seconds. What is done is not done again, so a killed command goes on. Encoder outputs stay in ``<out>/encoded``.
 
+It takes about an hour of a CPU core that nothing else runs on.
+
 Then ``python -m experiments.real.assembled_page --results <out>/results.json`` makes docs/assembled.md.
 """
 
@@ -254,10 +256,18 @@ def curve(folder: Path, name: str) -> list[float]:
     return [scalar.value for scalar in events.Scalars(name)]
 
 
-def run(grounds: Grounds) -> dict[str, Any]:
-    """All stages; everything that the page says."""
+def run(grounds: Grounds, warm_alone: bool = False) -> dict[str, Any]:
+    """All stages, or the first two; everything that the page says."""
     start = grounds.stage("assemble", grounds.assembled)
     warmed = grounds.stage("warm", lambda: grounds.warmed(start))
+    seen = {
+        "cpu_s": grounds.spent(),
+        "warm": json.loads((grounds.out / "warm.json").read_text()),
+        "made_with": made_with(),
+    }
+    if warm_alone:
+        return seen
+
     trained = grounds.stage(
         "sft", lambda: grounds.sft("sft", warmed, int(SFT["num_steps"]), SFT["lr"], projector=True)
     )
@@ -272,7 +282,7 @@ def run(grounds: Grounds) -> dict[str, Any]:
     )
     num_rows = NUM_TEST_ROWS + NUM_PROMPT_TEST_ROWS
     sets |= grounds.stage("test", lambda: grounds.predicted("late", models, num_rows))
-    return {
+    return seen | {
         "cpu_s": grounds.spent(),
         "settings": {
             "sft": SFT,
@@ -282,11 +292,9 @@ def run(grounds: Grounds) -> dict[str, Any]:
             "shares": SHARES,
             "last_shares": LAST_SHARES,
         },
-        "warm": json.loads((grounds.out / "warm.json").read_text()),
         "curves": {name: curve(grounds.out / "runs" / name, "loss") for name in ("sft", "control")},
         "rewards": curve(grounds.out / "runs" / "grpo", "reward/mean"),
         "sets": sets,
-        "made_with": made_with(),
     }
 
 
@@ -297,11 +305,12 @@ def main() -> None:
     parser.add_argument("--real", type=Path, required=True)
     parser.add_argument("--fsdd", type=Path, default=os.environ.get("FSDD_ROOT"))
     parser.add_argument("--out", type=Path, default=Path("runs/assembled"))
+    parser.add_argument("--warm-alone", action="store_true", help="stop before the first SFT")
     args = parser.parse_args()
     if args.fsdd is None:
         parser.error("give --fsdd, or set FSDD_ROOT to the folder that holds recordings/")
 
-    results = run(Grounds(args.real, Path(args.fsdd), args.out))
+    results = run(Grounds(args.real, Path(args.fsdd), args.out), args.warm_alone)
     (args.out / "results.json").write_text(json.dumps(results) + "\n")
 
 
