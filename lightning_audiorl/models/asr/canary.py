@@ -81,7 +81,7 @@ class TinyCanary(TinySpec):
             "eos_token_id": tokenizer.eos_token_id,
             "pad_token_id": tokenizer.pad_token_id,
         }
-        start = tokenizer.convert_tokens_to_ids(_CONTROL[0])
+        start = tokenizer.get_vocab()[_CONTROL[0]]
 
         config = CanaryConfig(
             encoder_config=self._encoder_config(),

@@ -79,7 +79,7 @@ class TinyGlmAsr(TinySpec):
         config = GlmAsrConfig(
             audio_config=self._audio_config(),
             text_config=self._text_config(tokenizer),
-            audio_token_id=tokenizer.convert_tokens_to_ids(AUDIO_TOKEN),
+            audio_token_id=tokenizer.get_vocab()[AUDIO_TOKEN],
         )
         with keyed_weights(self):
             model = GlmAsrForConditionalGeneration(config)

@@ -76,7 +76,7 @@ class TinyGraniteSpeech(TinySpec):
             encoder_config=self._encoder_config(),
             projector_config=self._projector_config(),
             text_config=self._text_config(tokenizer),
-            audio_token_index=tokenizer.convert_tokens_to_ids(AUDIO_TOKEN),
+            audio_token_index=tokenizer.get_vocab()[AUDIO_TOKEN],
             has_lora_adapter=False,
         )
         with keyed_weights(self):
