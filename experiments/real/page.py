@@ -179,7 +179,11 @@ def bar_table(kept: dict[str, Any]) -> str:
     """What GRPO with the reference in the group was to reach, in each seed."""
     [start] = of(kept, "start")
     plain = {run["seed"]: run for run in of(kept, "grpo")}
-    by_seed = {run["seed"]: bar(run, start, plain.get(run["seed"])) for run in of(kept, JUDGED)}
+    # Where a seed was not run plainly, another one's costs stand for it.
+    another = next(iter(plain.values()), None)
+    by_seed = {
+        run["seed"]: bar(run, start, plain.get(run["seed"], another)) for run in of(kept, JUDGED)
+    }
     titles = ["", "wanted", *(f"seed {seed}" for seed in by_seed), "met"]
     lines = []
     for checks in zip(*by_seed.values(), strict=True):
@@ -194,6 +198,7 @@ def _measures(kept: dict[str, Any]) -> dict[str, Parts]:
     """What intervals are given for."""
     measures: dict[str, Parts] = {
         "prompts, WER": errors("prompts"),
+        "plain normaliser": errors("prompts", "plain"),
         "text on non-speech": with_text,
         "sampled": sampled_text,
     }

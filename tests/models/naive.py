@@ -66,7 +66,8 @@ def _of_record(record: Record, policy: Any, clip: PromptBatch, tokens: Tensor) -
     ids = torch.cat([inputs.pop(record.ids), tokens[None]], dim=1)
     masked = {} if record.ids != "input_ids" else {"attention_mask": torch.ones_like(ids)}
     floats = {k: v.to(policy.model.dtype) for k, v in inputs.items() if v.is_floating_point()}
-    return policy.model(**{record.ids: ids}, use_cache=False, **(inputs | floats | masked)).logits
+    out = policy.model(**{record.ids: ids}, use_cache=False, **(inputs | floats | masked))
+    return out.logits / record.logits_scaling
 
 
 _FORWARDS = {"fun_asr_nano": _fun_asr_nano, "whisper": _whisper, "text_lm": _text_lm}

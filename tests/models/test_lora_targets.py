@@ -17,7 +17,11 @@ LORA = Finetune(projector=False, lm="lora", lora_rank=2)
 LLAMA = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 WHISPER = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
 ENCODER_DECODER = ["q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2"]
-TARGETS = dict.fromkeys(POLICIES, LLAMA) | {"whisper": WHISPER, "moonshine": ENCODER_DECODER}
+TARGETS = {
+    **dict.fromkeys(POLICIES, LLAMA),
+    "whisper": WHISPER,
+    **dict.fromkeys(("canary", "moonshine"), ENCODER_DECODER),
+}
 
 
 @pytest.mark.parametrize("family", list(POLICIES))

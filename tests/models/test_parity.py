@@ -121,7 +121,7 @@ def test_the_reference_is_the_start_in_each_mode(family: str, mode: str) -> None
 
 
 @pytest.mark.cell("LoRA")
-@pytest.mark.parametrize("family", list(RECORDS))
+@pytest.mark.parametrize("family", FAMILIES)
 def test_adapters_train_and_are_merged_into_the_export(family: str, tmp_path: Path) -> None:
     policy = make(family, "lora")
     assert all("lora_" in name for name in policy.trainable())
@@ -185,7 +185,7 @@ def test_a_plan_is_made_of_the_configuration_alone(family: str, tmp_path: Path) 
 
 
 @pytest.mark.cell("loads")
-@pytest.mark.parametrize("family", list(RECORDS))
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_folder_loads_whole_or_not_at_all(family: str, tmp_path: Path) -> None:
     folder = tmp_path / "start"
     model, processor = SPECS[family].build()

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from lightning_audiorl.checks import check_number
-from lightning_audiorl.models.decoding.audio_prompt import by_length, padded_rows
+from lightning_audiorl.models.decoding.clips import by_length, padded_rows
 from lightning_audiorl.models.decoding.uneven_clips import UnevenClipsPolicy
 from lightning_audiorl.models.encoder_cache import EncoderCache, plain_settings
 from lightning_audiorl.models.finetune import Finetune
@@ -69,6 +69,7 @@ class TinyMoonshine(TinySpec):
             "pad_token_id": tokenizer.pad_token_id,
             "decoder_start_token_id": tokenizer.bos_token_id,
         }
+
         config = MoonshineConfig(
             vocab_size=len(tokenizer),
             hidden_size=self.width,
@@ -81,6 +82,7 @@ class TinyMoonshine(TinySpec):
             max_position_embeddings=self.max_positions,
             **ends,
         )
+
         with keyed_weights(self):
             model = MoonshineForConditionalGeneration(config)
         for name, token in ends.items():

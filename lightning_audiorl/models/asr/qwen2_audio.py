@@ -352,7 +352,7 @@ class Qwen2AudioPolicy(DecoderOnlyPolicy[Qwen2AudioContext]):
         encoded = encoder(input_features=features, attention_mask=mask).last_hidden_state
 
         # Pooling joins two positions; one that is left over belongs to no frame.
-        keep = is_own[:, 1::2]
+        keep = is_own[:, 1::2].contiguous()
         return torch.where(keep[..., None], encoded, 0), keep
 
     def _clip_outputs(self, clips: Sequence[Tensor], device: torch.device) -> list[Tensor]:

@@ -19,11 +19,8 @@ from transformers import (
 from transformers.models.qwen3_asr.processing_qwen3_asr import LANGUAGE_CODE_TO_NAME
 
 from lightning_audiorl.languages import language_of
-from lightning_audiorl.models.decoding.audio_prompt import (
-    AudioContext,
-    AudioPromptPolicy,
-    padded_rows,
-)
+from lightning_audiorl.models.decoding.audio_prompt import AudioContext, AudioPromptPolicy
+from lightning_audiorl.models.decoding.clips import padded_rows
 from lightning_audiorl.models.encoder_cache import EncoderCache
 from lightning_audiorl.models.finetune import Finetune
 from lightning_audiorl.models.loading import Family, TokenizerOutline, require_features
@@ -85,13 +82,17 @@ class TinyQwen3ASR(TinySpec):
         # Not special, as in the published tokenizer: it is written where the language is not in the prompt.
         tokenizer.add_tokens([AddedToken(_MARKER, special=False)])
         start, pad, end = _AUDIO
-        named = {"audio_bos_token": start, "audio_token": pad, "audio_eos_token": end}
+        named: dict[str, str | AddedToken] = {
+            "audio_bos_token": start,
+            "audio_token": pad,
+            "audio_eos_token": end,
+        }
         tokenizer._set_model_specific_special_tokens(named)
 
         config = Qwen3ASRConfig(
             audio_config=self._audio_config(),
             text_config=self._text_config(tokenizer),
-            audio_token_id=tokenizer.convert_tokens_to_ids(pad),
+            audio_token_id=tokenizer.get_vocab()[pad],
             pad_token_id=tokenizer.eos_token_id,
             eos_token_id=[tokenizer.pad_token_id, tokenizer.eos_token_id],
         )

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from lightning_audiorl.fields import PerPrompt, Shape
 from lightning_audiorl.languages import language_of
 from lightning_audiorl.models.decoding.cached_prompt import PrefixContext
-from lightning_audiorl.models.decoding.clips import check_clips, clips_of, durations_of
+from lightning_audiorl.models.decoding.clips import (
+    check_clips,
+    clips_of,
+    durations_of,
+    padded_rows,
+)
 from lightning_audiorl.models.decoding.decoder_only import DecoderOnlyPolicy, Side
 from lightning_audiorl.models.decoding.tokens import padded
 from lightning_audiorl.models.encoder_cache import plain_settings
@@ -63,12 +67,12 @@ class AudioPromptPolicy(DecoderOnlyPolicy[AudioContext]):
     # --- its modules
 
     @property
-    def audio_tower(self) -> nn.Module:
+    def audio_tower(self) -> Any:
         """The encoder."""
         return self.model.model.audio_tower
 
     @property
-    def projector(self) -> nn.Module:
+    def projector(self) -> Any:
         """Maps what the encoder makes to the language model's embeddings."""
         return self.model.model.multi_modal_projector
 
@@ -191,13 +195,17 @@ class AudioPromptPolicy(DecoderOnlyPolicy[AudioContext]):
 
     # --- prompts
 
-    @abstractmethod
     def request(self, lang: str) -> str:
         """The text of the family's own request for a transcript, with one placeholder.
 
         Args:
             lang: code of the language; the family may have no name for it, or no place.
         """
+        raise NotImplementedError(f"{type(self).__name__}.request")
+
+    def request_tokens(self, lang: str) -> list[int]:
+        """`request` as tokens; a family whose request is no text has this alone."""
+        return self.tokenizer.encode(self.request(lang), add_special_tokens=False)
 
     def check_request(self) -> None:
         """See that the chat template asks for a transcript of one clip.
@@ -210,7 +218,7 @@ class AudioPromptPolicy(DecoderOnlyPolicy[AudioContext]):
         source = self.start.source
         advice = "copy chat_template.jinja from the model that this one was made of"
         try:
-            tokens = self._request_tokens("en")
+            tokens = self.request_tokens("en")
         except Exception as error:
             raise WeightsError(
                 f"{source}: its chat template is missing or broken ({first_line(error)}); {advice}"
@@ -220,9 +228,6 @@ class AudioPromptPolicy(DecoderOnlyPolicy[AudioContext]):
                 f"{source}: its chat template has not one place for the audio; {advice}"
             )
 
-    def _request_tokens(self, lang: str) -> list[int]:
-        return self.tokenizer.encode(self.request(lang), add_special_tokens=False)
-
     def _prompts(self, batch: PromptBatch, num_places: Sequence[int]) -> list[list[int]]:
         """The request of each row as tokens, its placeholder repeated once for each place."""
         by_lang: dict[str, list[int]] = {}
@@ -230,7 +235,7 @@ class AudioPromptPolicy(DecoderOnlyPolicy[AudioContext]):
         for row, num in zip(batch.rows, num_places, strict=True):
             lang = language_of(row.lang)
             if lang not in by_lang:
-                by_lang[lang] = self._request_tokens(lang)
+                by_lang[lang] = self.request_tokens(lang)
 
             around = by_lang[lang]
             at = around.index(self.audio_token_id)
@@ -247,43 +252,3 @@ class AudioPromptPolicy(DecoderOnlyPolicy[AudioContext]):
         embeds = self.embed(ids.masked_fill(is_audio, self.stop_ids[0]))
         places = is_audio[..., None].expand_as(embeds)
         return embeds.masked_scatter(places, audio.to(embeds.dtype)), mask
-
-
-def padded_rows(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """[T, ...] of each clip -> [B, T, ...], zero-padded on the right, and the keep mask [B, T].
-
-    Example:
-        >>> padded, keep = padded_rows([torch.ones(1, 2), torch.ones(2, 2)])
-        >>> padded.shape, keep.tolist()
-        (torch.Size([2, 2, 2]), [[True, False], [True, True]])
-    """
-    padded = pad_sequence(list(rows), batch_first=True)
-    lengths = torch.tensor([len(row) for row in rows], device=padded.device)
-    places = torch.arange(padded.shape[1], device=padded.device)
-    return padded, places < lengths[:, None]
-
-
-def by_length(
-    encoder: Callable[[Tensor], Tensor], inputs: Tensor, lengths: list[int]
-) -> list[Tensor]:
-    """What an encoder that knows no padding makes of inputs [B, T, ...]: each row's own, as if it were alone.
-
-    Rows of one length go through it together.
-
-    Args:
-        encoder: [n, T, ...] -> [n, F, E].
-        inputs: padded on the right.
-        lengths: B, of each row in T.
-
-    Returns:
-        B tensors [F, E].
-    """
-    places: dict[int, list[int]] = {}
-    for b, length in enumerate(lengths):
-        places.setdefault(length, []).append(b)
-
-    out: dict[int, Tensor] = {}
-    for length, rows in places.items():
-        encoded = encoder(inputs[rows, :length])
-        out.update(zip(rows, encoded, strict=True))
-    return [out[b] for b in range(len(lengths))]

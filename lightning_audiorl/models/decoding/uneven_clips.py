@@ -9,8 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_audiorl.models.decoding.audio_prompt import padded_rows
-from lightning_audiorl.models.decoding.clips import check_clips, clips_of, durations_of
+from lightning_audiorl.models.decoding.clips import (
+    check_clips,
+    clips_of,
+    durations_of,
+    padded_rows,
+)
 from lightning_audiorl.models.decoding.encoder_decoder import EncoderDecoderPolicy, MaskedContext
 from lightning_audiorl.models.decoding.shared_clip import hand_on_clip_rows
 from lightning_audiorl.models.encoder_cache import EncoderCache
