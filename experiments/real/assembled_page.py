@@ -144,7 +144,7 @@ def examples(results: dict[str, Any], num: int = 4) -> str:
     lines = ["| set | reference | SFT | GRPO | control |", "|---|---|---|---|---|"]
     sets = results["sets"]
     for name in ("digits", "prompts"):
-        for number in range(num):
+        for number in range(min(num, len(sets["sft"][name]))):
             texts = [sets[model][name][number][5] for model in ("sft", "grpo", "control")]
             cells = [name, sets["sft"][name][number][4], *texts]
             lines.append(f"| {' | '.join(' '.join(str(cell).split()) for cell in cells)} |")
