@@ -119,11 +119,13 @@ def card_text(card: ModelCard) -> str:
         _made_by(card, base),
         base.licence_text(),
     ]
+
     if card.policy.usage:
         parts += ["## Use", f"```python\n{card.policy.usage}\n```"]
     parts += _metrics(card)
     parts += _data(card.run.get("data", []))
     parts += _rewards(card.run.get("rewards", []))
+
     if card.run.get("settings"):
         settings = yaml.safe_dump(card.run["settings"], sort_keys=False, allow_unicode=True)
         parts += ["## Settings", f"```yaml\n{settings}```"]

@@ -80,6 +80,7 @@ class PredictionData(LightningDataModule):
         loader = self.loader
         durations_s = self.survey.durations_s
         self._check_lengths()
+
         num_ranks = self.trainer.world_size
         padded_s = padded_durations(durations_s, self.trainer)
         batches_by_rank = [

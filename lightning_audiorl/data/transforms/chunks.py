@@ -91,6 +91,7 @@ def timed_words(row: Utterance) -> list[TimedWord]:
             raise ValueError(
                 f'row {row.id!r}: words[{number}] is {one!r}; want {{"word": ..., "start": ..., "end": ...}}'
             ) from error
+
         if not before_s - _ROUNDED_S <= word.start <= word.end <= row.duration_s + _ROUNDED_S:
             raise ValueError(
                 f"row {row.id!r}: words[{number}], {word.word!r}, is at {word.start} to {word.end} s, before the word "

@@ -322,12 +322,14 @@ class WhisperPolicy(EncoderDecoderPolicy):
         config = self.generation_config()
         config.do_sample = False
         config.num_beams = 1
+
         asks: dict[str, Any] = {}
         languages = getattr(config, "lang_to_id", None)
         if languages:
             by_token = {token: name for name, token in languages.items()}
             asks["language"] = [by_token[self._prompt(row)[1]] for row in batch.rows]
             asks["task"] = "transcribe"
+
         device = batch.waveform.device
         with self.evaluating():
             tokens = self.model.generate(
