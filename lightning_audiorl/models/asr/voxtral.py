@@ -177,6 +177,7 @@ class VoxtralPolicy(AudioPromptPolicy):
                 f"{source}: its tokenizer has no token {', '.join(missing)}, of which the request for a transcript "
                 "is made; copy the tokenizer of the model that this one was made of"
             )
+
         if known[_AUDIO] != self.audio_token_id:
             raise WeightsError(
                 f"{source}: the audio token of its tokenizer is {known[_AUDIO]}, and its model wants "

@@ -82,9 +82,11 @@ def attend_to_clips(
     # Heads of clips stand where rows do, samples where heads do: a stride of 0 then repeats keys and values.
     one_each = grid.transpose(1, 2).reshape(num_clips * heads, rows.num_slots, 1, width)
     shared = (num_clips * heads, 1, num_frames, width)
+
     mask = None
     if frames is not None:
         mask = frames.repeat_interleave(heads, 0).expand(-1, rows.num_slots, -1, -1)
+
     out = scaled_dot_product_attention(
         one_each,
         key.reshape(shared).expand(-1, rows.num_slots, -1, -1),
