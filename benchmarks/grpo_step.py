@@ -56,7 +56,7 @@ def machine(device: str) -> dict[str, Any]:
     }
 
 
-def _trl_options() -> str:
+def trl_options() -> str:
     """The list at the head of grpo_bench/trl_side.py, read without importing TRL."""
     source = (_ROOT / "benchmarks" / "grpo_bench" / "trl_side.py").read_text()
     described = ast.get_docstring(ast.parse(source)) or ""
@@ -127,7 +127,7 @@ def main() -> None:
         remarks = _ROOT / "benchmarks" / "remarks.md"
         write(
             stored,
-            _trl_options(),
+            trl_options(),
             args.write_docs,
             remarks.read_text() if remarks.is_file() else "",
         )

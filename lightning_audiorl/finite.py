@@ -35,7 +35,12 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
     held = [local(tensor) for tensor in tensors if tensor.is_floating_point()]
     filled = [tensor for tensor in held if tensor.numel()]
 
-    # The largest absolute entry is NaN where any is; a sum could overflow though all are finite.
+    # An entry that is not finite leaves no sum of squares that is: where this one is, all of them are.
+    if nn.utils.get_total_norm(filled).isfinite():
+        return True
+
+    # Squares overflow though all entries are finite; the largest entry does not, and is NaN where any is. On a CPU it
+    # takes many times as long to find.
     largest = nn.utils.get_total_norm(filled, norm_type=math.inf)
     return bool(largest.isfinite())
 

@@ -20,6 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from lightning_audiorl.callbacks.outputs import writing
 from lightning_audiorl.engine.resuming import follow_schedule, reopen_epoch
 from lightning_audiorl.locks import FileLock
+from lightning_audiorl.weights.cards import CARD, is_written
 
 #: Tells the processes that a run starts which folder it has.
 _VARIABLE = "AUDIORL_RUN_FOLDER"
@@ -140,7 +141,11 @@ class RunFolder:
         exported = [
             f"{folder}/{name}" for folder in ("export", "export_best") for name in _EXPORTED
         ]
-        found = set()
+        found = {
+            folder / CARD
+            for folder in (self.path / "export", self.path / "export_best")
+            if is_written(folder)
+        }
         for pattern in (*_OURS, *exported):
             for path in self.path.glob(pattern):
                 is_users = path.name in _SETTINGS.values() and not _is_saved(path)

@@ -61,9 +61,11 @@ def test_augmented_rows_are_not_kept_and_evaluation_rows_are() -> None:
     cache = EncoderCache()
     module = epochs(2, cache, augment=Augment())
     assert module.policy.num_encoded == 2 * 64 + 32
-    assert cache.misses == 32
+    # 50 positions of 16 numbers each.
+    assert cache.num_bytes == 32 * 50 * 16 * 4
 
 
+@pytest.mark.slow
 def test_what_has_to_be_encoded_again_changes_no_bit(tmp_path: Path) -> None:
     size = 16 * 50 * 4 / 2**30
     caches = [
@@ -109,3 +111,39 @@ def test_fit_and_validate_share_a_folder(tmp_path: Path) -> None:
     config.pop("checkpoint")
     validated = run(tmp_path, config, command="validate")
     assert validated.model.policy.num_encoded == 0
+
+
+def test_what_was_found_is_logged_and_the_ledger_counts_the_memory(tmp_path: Path) -> None:
+    write_manifest(tmp_path)
+    config = cached_config(tmp_path, memory_gib=0.1)
+    config["trainer"] |= {"strategy": "phase_single", "val_check_interval": 2}
+    module = run(tmp_path, config).model
+    # Two of six rows in each of four steps: the last one meets what it has met, in training or in an evaluation.
+    assert module.step_metrics["encoder_cache/hit_share"] == 1.0
+    gib = module.step_metrics["encoder_cache/gib"]
+    assert gib == module.policy.encoder_cache.num_bytes / 2**30 > 0
+    assert module.step_metrics["host_mib/encoder_cache"] == pytest.approx(1024 * gib)
+    assert "| encoder cache, on the host | " in module.ledger_table
+
+
+def test_without_a_cache_nothing_more_is_logged() -> None:
+    assert not [name for name in epochs(1, None).step_metrics if "cache" in name]
+
+
+def test_an_encoder_whose_outputs_are_all_at_hand_stays_parked(tmp_path: Path) -> None:
+    write_manifest(tmp_path)
+    config = cached_config(tmp_path, memory_gib=0.1)
+    # Every step takes all six rows; nothing of the first one's evaluation is there yet.
+    config["data"]["init_args"]["batch_size"] = 6
+    config["trainer"] |= {"num_sanity_val_steps": 0}
+    plain = run(tmp_path, config).model
+    assert "seconds/encode" in plain.step_metrics
+
+    config["trainer"] |= {"strategy": "phase_single", "default_root_dir": str(tmp_path / "other")}
+    placed = run(tmp_path, config).model
+    assert placed.policy.num_encoded == plain.policy.num_encoded == 6
+    assert "resident_mib/encode" not in placed.step_metrics
+    assert "resident_mib/rollout" in placed.step_metrics
+    weights = trainable(placed.policy)
+    for name, values in trainable(plain.policy).items():
+        assert torch.equal(values, weights[name]), name

@@ -51,6 +51,10 @@ def test_a_tiny_whisper_takes_two_steps(tmp_path: Path) -> None:
     assert len(list(lora_layers(module.policy))) == 10
     assert module.losses[0].reference_sample is not None
 
+    # What the encoder made is kept; the counts are of a step and begin anew.
+    assert module.policy.encoder_cache is not None
+    assert module.policy.encoder_cache.num_bytes > 0
+
     # The same texts are compared in rewards and evaluation.
     parts = [*module.rewards.rewards, module.evaluation]
     assert all(isinstance(part.normalisers["en"], LeaderboardNormaliser) for part in parts)

@@ -54,7 +54,7 @@ ROOMS = {
     "weights": Room(
         "reading models and checkpoints: what is damaged, incomplete or another model is refused by name",
         "",
-        "torch transformers safetensors peft",
+        "torch transformers safetensors peft yaml",
     ),
     "ops": Room(
         "advantages, objectives, log-probs, KL, relaxation, masks, randomness",
@@ -108,8 +108,8 @@ ROOMS = {
     ),
     "models.decoding": Room(
         "loading, sampling, caches, the shared prefix: what families of models have in common",
-        "fields types ops models.policy models.finetune models.encoder_cache models.export models.loading "
-        "models.tiny_base",
+        "fields types ops languages weights models.policy models.finetune models.encoder_cache models.export "
+        "models.loading models.tiny_base",
         "torch transformers",
     ),
     "models.asr": Room(
@@ -139,7 +139,7 @@ ROOMS = {
         "torch torchaudio soxr",
     ),
     "data.transforms": Room(
-        "rows joined, repeated and padded",
+        "rows joined, cut, repeated and padded",
         "checks types ops text data.draws data.manifest data.audio",
         "torch",
     ),
@@ -186,7 +186,7 @@ ROOMS = {
     "engine": Room(
         "the loop: stages, micro-batches, ranks, optimizer, evaluation, checkpoints; once",
         "checks finite types ops losses metrics rewards judges.base judges.panel strategies weights "
-        "models.policy models.reference models.finetune",
+        "models.policy models.reference models.finetune models.encoder_cache",
         "torch torchmetrics transformers lightning",
     ),
     "algorithms": Room(
@@ -196,8 +196,8 @@ ROOMS = {
     ),
     "callbacks": Room(
         "progress, samples, checkpoints, hacking watch, early stopping, report, export",
-        "checks text types metrics models.policy strategies __version__",
-        "torch torchaudio torchmetrics lightning numpy matplotlib soundfile",
+        "checks text types metrics models.policy strategies weights __version__",
+        "torch torchaudio torchmetrics lightning numpy matplotlib soundfile yaml",
     ),
     "commands.plan": Room(
         "`audiorl plan`: peak memory and moving cost of a run, traced on tensors without values",
@@ -215,7 +215,7 @@ ROOMS |= {
     "locks": Room("a file that one living process holds"),
     "run_folder": Room(
         "the folder of a run: its own, held, in its settings",
-        "callbacks engine locks",
+        "callbacks engine locks weights",
         "lightning jsonargparse",
     ),
     "run_end": Room("how a command ends for the shell", "callbacks", "lightning"),

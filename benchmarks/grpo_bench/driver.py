@@ -53,4 +53,9 @@ class Driver:
     def report(self, **figures: Any) -> None:
         """Answer a step."""
         cpu_s = time.process_time() - self._cpu_s
-        self.answer(**figures, added_bytes=self.memory.added_bytes(), cpu_s=cpu_s)
+        self.answer(
+            **figures,
+            added_bytes=self.memory.added_bytes(),
+            peak_bytes=self.memory.peak_bytes(),
+            cpu_s=cpu_s,
+        )

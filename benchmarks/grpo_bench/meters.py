@@ -34,10 +34,13 @@ class Memory:
         Path("/proc/self/clear_refs").write_text("5")
         self.baseline_bytes = _status("VmRSS")
 
+    def peak_bytes(self) -> int:
+        """Peak since `start`, all that the process holds."""
+        return torch.cuda.max_memory_allocated() if self.device == "cuda" else _status("VmHWM")
+
     def added_bytes(self) -> int:
         """Peak since `start` beyond the baseline."""
-        peak = torch.cuda.max_memory_allocated() if self.device == "cuda" else _status("VmHWM")
-        return peak - self.baseline_bytes
+        return self.peak_bytes() - self.baseline_bytes
 
 
 def _status(field: str) -> int:

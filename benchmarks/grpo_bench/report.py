@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from whisper_bench.report import whisper_part
+
 from grpo_bench.bars import bars, efficiency, flops, growth_over_flops
 from grpo_bench.case import Case, layer_weights
 from grpo_bench.plots import AXES, LABELS, PHASES, growth_curves, phase_bars
@@ -19,7 +21,7 @@ _HEAD = """# Benchmarks
 
 How long one GRPO step takes, how much memory it adds and where the time goes: our way (a prompt is computed once for
 its group), the naive way (every sample carries its own prompt; the same code otherwise) and TRL's `GRPOTrainer`. All
-of this page is written by `{command} --sections all --write-docs`
+of this page but the part on a real Whisper is written by `{command} --sections all --write-docs`
 from what it measured ([benchmarks.json](benchmarks.json)).
 
 Systems step in turn within one run, one process each, the order reversed in every second round. Times are medians
@@ -214,6 +216,9 @@ def write(sections: dict[str, Any], options: str, docs: Path, remarks: str = "")
     for name, (title, part) in _PARTS.items():
         if name in sections:
             out += [f"## {title}\n", *part(sections[name]), _run(sections[name])]
+    # Of another command: a checkpoint and recordings of one's own.
+    if "whisper" in sections:
+        out += ["## A real Whisper\n", *whisper_part(sections["whisper"])]
     out += ["## TRL's options\n", options]
     docs.mkdir(parents=True, exist_ok=True)
     (docs / "benchmarks.md").write_text("\n".join(out))

@@ -14,6 +14,8 @@ hallucinating     rows of the pool in which a hallucination rule fires in the st
 anything: what the choice of data is worth beside taking data as it comes. ``random_matched``: the same draw, but
 non-speech has the share that it has in ``paper``; then only the choice among rows with speech differs.
 
+Hypotheses are compared as the builders compare them, by the plain normaliser: "4" and "four" disagree.
+
     python -m experiments.real.mix DATA HYPOTHESES     # says what each rule finds
 """
 

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lightning_audiorl import ops
 from lightning_audiorl.engine import EvalDecoding, Optim, RLModule, Sampler
 from lightning_audiorl.judges.base import Judge
-from lightning_audiorl.losses import PolicyGradient, ReferenceSample, SampleFilter
+from lightning_audiorl.losses import (
+    CrossEntropy,
+    Loss,
+    PolicyGradient,
+    ReferenceSample,
+    SampleFilter,
+    WeightedGradients,
+)
 from lightning_audiorl.losses.policy_gradient import KLEstimator
 from lightning_audiorl.metrics import SetEvaluation
 from lightning_audiorl.models.policy import Policy
@@ -37,6 +46,8 @@ class GRPO(RLModule):
         kl: its estimator.
         filters: which samples enter the loss.
         reference_sample: the reference text is one more sample of its group; None is not at all.
+        sft_weight: w of a second loss, ``w * CrossEntropy`` of the reference texts, fixed or over the RL steps; None is
+            no such loss.
         sampler_cap: truncate importance weights of a sampler that is another engine at this value; None is off.
         group_size: G.
         decoding: of the rollout; temperature above 0.
@@ -56,6 +67,7 @@ class GRPO(RLModule):
         kl: KLEstimator = "k3",
         filters: list[SampleFilter] | None = None,
         reference_sample: ReferenceSample | None = None,
+        sft_weight: float | ops.Schedule | None = None,
         sampler_cap: float | None = None,
         group_size: int = 8,
         decoding: Decoding | None = None,
@@ -75,13 +87,20 @@ class GRPO(RLModule):
         reference_logprob_every_n_steps: int = 10,
         keep_context: bool = False,
     ) -> None:
-        loss = PolicyGradient(objective, beta, kl, sampler_cap, filters, reference_sample)
+        losses: list[Loss[Any]] = [
+            PolicyGradient(objective, beta, kl, sampler_cap, filters, reference_sample)
+        ]
+        combiner = None
+        if sft_weight is not None:
+            losses.append(CrossEntropy())
+            combiner = WeightedGradients(sft_weight)
         sampler = Sampler(group_size, decoding or Decoding(), rollout_batch_size)
 
         super().__init__(
             policy,
             num_steps,
-            losses=[loss],
+            losses=losses,
+            combiner=combiner,
             rewards=rewards,
             sampler=sampler,
             # How a step is sampled, cut into passes and optimised.

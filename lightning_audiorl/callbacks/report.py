@@ -30,6 +30,7 @@ from lightning_audiorl.callbacks.view import (
     RunView,
     nothing_learnt,
     run_view,
+    said_once,
     validations,
 )
 
@@ -240,6 +241,7 @@ class RunReport(Callback):
             "before": evaluations[0] if evaluations else None,
             "after": evaluations[-1] if len(evaluations) > 1 else None,
             "alerts": _alerts(trainer),
+            "warnings": said_once(run),
             "judges": judges_of(run.evaluation),
             "recordings": recordings,
             "time": time_spent,
@@ -327,12 +329,15 @@ def report_text(report: dict[str, Any], images: dict[str, str]) -> str:
         parts.append("## Memory by phase")
         parts.append("On the device, in the last RL step.")
         parts.append(report["memory_table"])
-    if report["alerts"]:
-        alerts = []
-        for alert in report["alerts"]:
-            alerts.append(f"- RL step {alert['rl_step']}: {plain_markdown(alert['text'])}")
-        parts.append("## Hacking watch")
-        parts.append("\n".join(alerts))
+    for title, key in (("Warnings", "warnings"), ("Hacking watch", "alerts")):
+        said = report.get(key, [])
+        if said:
+            parts.append(f"## {title}")
+            parts.append(
+                "\n".join(
+                    f"- RL step {one['rl_step']}: {plain_markdown(one['text'])}" for one in said
+                )
+            )
 
     # What someone needs to repeat the run.
     for title in ("model", "seeds", "machine", "versions"):

@@ -136,6 +136,12 @@ def nothing_learnt(pl_module: object) -> str | None:
     return verdict
 
 
+def said_once(pl_module: object) -> list[dict[str, Any]]:
+    """``{"rl_step", "text"}`` of what a run has warned of about its rows, see `engine.rarely_right`."""
+    watch = getattr(pl_module, "rarely_right", None)
+    return [] if watch is None else list(watch.alerts)
+
+
 def validations(run: RunView) -> list[dict[str, Any]]:
     """The evaluations of a run, oldest first, those before a resume among them; tests left out."""
     return [one for one in run.evaluations if one["kind"] == "val"]

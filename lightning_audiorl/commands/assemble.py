@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,16 @@ _END = "<|audio_eos|>"
 
 # Stands for the message in the language model's own template.
 _MESSAGE = "THE MESSAGE"
+
+# For one message of the user; the names in braces are filled in, ASKED by the instruction.
+_TEMPLATE = (
+    "{% if messages | length != 1 or messages[0]['role'] != 'user' %}"
+    "{{ raise_exception('this template takes one message of the user') }}{% endif %}"
+    "{% set asked = namespace(text={ASKED}) %}{{ {BEFORE} }}"
+    "{% for part in messages[0]['content'] %}"
+    "{% if part['type'] == 'audio' %}{{ {AUDIO} }}{% else %}{% set asked.text = part['text'] %}{% endif %}"
+    "{% endfor %}{{ asked.text }}{{ {AFTER} }}"
+)
 
 # What the two encoders call alike.
 _ENCODER_SIZES = (
@@ -164,7 +175,9 @@ def _check_language_model(model: Any, lm: str) -> None:
             f"assemble: {lm} rescales its logits ({', '.join(rescaled)}), which Qwen2-Audio does not"
         )
     if getattr(model.get_output_embeddings(), "bias", None) is not None:
-        raise WeightsError(f"assemble: the head of {lm} has a bias, which that of Qwen2-Audio lacks")
+        raise WeightsError(
+            f"assemble: the head of {lm} has a bias, which that of Qwen2-Audio lacks"
+        )
 
     missing = [name for name in ("layers", "norm") if not hasattr(model.base_model, name)]
     if missing:
@@ -202,21 +215,24 @@ def _config(whisper: Any, language_model: Any, tokenizer: Any) -> Qwen2AudioConf
     text.vocab_size = max(text.vocab_size, len(tokenizer))
     # The head is a matrix of its own in this family.
     text.tie_word_embeddings = False
+    # Where it was read is nobody's business.
+    text._name_or_path = ""
 
     audio = {name: getattr(whisper, name) for name in _ENCODER_SIZES}
-    return Qwen2AudioConfig(
+    config = Qwen2AudioConfig(
         audio_config={"model_type": "qwen2_audio_encoder", **audio},
         text_config=text,
         audio_token_index=tokenizer.convert_tokens_to_ids(_AUDIO),
-        tie_word_embeddings=False,
     )
+    config.tie_word_embeddings = False
+    return config
 
 
 # --- weights
 
 
 def _weights(
-    whisper: Any, language_model: Any, config: Qwen2AudioConfig, num_known: int, seed: int
+    whisper: Any, language_model: Any, config: Any, num_known: int, seed: int
 ) -> dict[str, Tensor]:
     """The state dict of the whole.
 
@@ -286,24 +302,18 @@ def _around(tokenizer: Any, chat: bool, lm: str) -> tuple[str, str]:
 
 def _chat_template(before: str, after: str, instruction: str) -> str:
     """A template for one message of the user: audio, and a text where another instruction is asked."""
-    written = {
-        "before": json.dumps(before, ensure_ascii=False),
-        "after": json.dumps(after, ensure_ascii=False),
-        "instruction": json.dumps(instruction, ensure_ascii=False),
-        "audio": json.dumps(f"{_BEGIN}{_AUDIO}{_END}"),
+    texts = {
+        "BEFORE": before,
+        "AFTER": after,
+        "ASKED": instruction,
+        "AUDIO": f"{_BEGIN}{_AUDIO}{_END}",
     }
-    return (
-        "{%% if messages | length != 1 or messages[0]['role'] != 'user' %%}"
-        "{{ raise_exception('this template takes one message of the user') }}"
-        "{%% endif %%}"
-        "{%% set asked = namespace(text=%(instruction)s) %%}"
-        "{{ %(before)s }}"
-        "{%% for part in messages[0]['content'] %%}"
-        "{%% if part['type'] == 'audio' %%}{{ %(audio)s }}"
-        "{%% else %%}{%% set asked.text = part['text'] %%}{%% endif %%}"
-        "{%% endfor %%}"
-        "{{ asked.text }}{{ %(after)s }}"
-    ) % written
+    # In one pass: an instruction may have braces of its own.
+    return re.sub(
+        r"\{([A-Z]+)\}",
+        lambda found: json.dumps(texts[found[1]], ensure_ascii=False),
+        _TEMPLATE,
+    )
 
 
 # --- what is said of it

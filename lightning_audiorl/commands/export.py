@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from lightning_audiorl.callbacks.model_card import ModelCard, export_card
 from lightning_audiorl.models.finetune import merge_lora
 from lightning_audiorl.models.policy import Policy
+from lightning_audiorl.weights.checkpoints import read_checkpoint
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def export(policy: Policy, folder: str, dtype: str | None = None) -> None:
-    """Write a policy as a folder that the transformers class loads with ``from_pretrained``.
+    """Write a policy as a folder that the transformers class loads with ``from_pretrained``, with a model card.
 
     Args:
         policy: class path and arguments; its ``init_from`` may be a Lightning checkpoint.
@@ -32,4 +35,24 @@ def export(policy: Policy, folder: str, dtype: str | None = None) -> None:
         policy.to(_DTYPES[dtype])
     Path(folder).mkdir(parents=True, exist_ok=True)
     policy.export(folder)
+    export_card(folder, _card(policy))
     print(f"exported to {folder}")
+
+
+def _card(policy: Policy) -> ModelCard:
+    """What the checkpoint that the policy came from says of its run; of a folder or hub id, nothing."""
+    checkpoints = policy.start.record()["checkpoints"]
+    if not checkpoints:
+        return ModelCard(policy)
+
+    checkpoint: dict[str, Any] = read_checkpoint(checkpoints[-1])
+    record = checkpoint["audiorl"]
+    run = checkpoint.get("callbacks", {}).get("Export", {}).get("run", {})
+    evaluations = [one for one in record.get("evaluations", []) if one["kind"] == "val"]
+    return ModelCard(
+        policy,
+        run or {"algorithm": record.get("algorithm", "training")},
+        int(record["rl_step"]),
+        evaluations[0] if evaluations else None,
+        evaluations[-1] if len(evaluations) > 1 else None,
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from lightning_audiorl.data.audio.bad_rows import OnBadRow
 from lightning_audiorl.data.datamodules.asr import AsrDataModule
 from lightning_audiorl.data.datamodules.predict import PredictionData
 from lightning_audiorl.data.datamodules.tts import TtsDataModule, speech_source
+from lightning_audiorl.data.hypotheses.rarely_right import rarely_right
 from lightning_audiorl.data.hypotheses.reader import (
     Predicted,
     Sample,
@@ -109,6 +112,7 @@ def predict(
     trainer: dict[str, Any] | None = None,
     speech: SpeechPrediction | None = None,
     on_bad_row: Literal["error", "skip"] = "error",
+    reference_logprob: bool | None = None,
 ) -> None:
     """Decode rows with one or more models and write their hypotheses, one JSON line per row and model.
 
@@ -121,7 +125,7 @@ def predict(
         out: JSONL file; a row's lines stand together, in the order of rows and models.
         decodings: by name; by default "greedy", and "sampled" with 4 samples at temperature 1.
         keywords: counted in every row, beside the row's own.
-        max_batch_s: padded seconds of audio per batch.
+        max_batch_s: padded seconds of audio per batch; of Whisper every clip is 30 s.
         max_batch_size: rows per batch.
         seed: keys every draw, with decoding, row and sample.
         num_workers: processes that read audio; 0 reads in this one.
@@ -132,6 +136,8 @@ def predict(
         speech: the judges of models that speak; None for models that write.
         on_bad_row: error stops at a row that cannot be used, or whose audio cannot; skip leaves such rows out and
             counts them. All audio is then read once before the first row is decoded.
+        reference_logprob: also measure how probable each model that writes finds the row's text: one pass more. None
+            does, but where `out` was begun without.
     """
     if not models:
         raise ValueError(
@@ -168,6 +174,10 @@ def predict(
     }
     if speech is not None:
         settings["speech"] = speech.record()
+
+    measures = _measures(reference_logprob, out, overwrite, speech is not None)
+    if measures:
+        settings["reference_logprob"] = True
     parts = HypothesisParts(out, settings, list(models), survey.num_rows)
     if not overwrite:
         parts.check()
@@ -186,7 +196,8 @@ def predict(
                 continue
             data = PredictionData(source, survey, parts, number, afresh, loader, folder)
             writer = HypothesisWriter(name, keywords, speech)
-            _run(Prediction(policy, decodings, seed, judges), data, writer, dict(trainer or {}))
+            module = Prediction(policy, decodings, seed, judges, measures)
+            _run(module, data, writer, dict(trainer or {}))
     _finish(parts, survey)
 
 
@@ -196,8 +207,28 @@ def _finish(parts: HypothesisParts, survey: RowsSurvey) -> None:
     if not parts.is_complete:
         parts.join()
     models = ", ".join(parts.models)
+    said = rarely_right(parts.out)
+    if said:
+        print(f"{said}\n")
     print(f"{parts.out}: {survey.num_rows} rows, models: {models}\n")
     print(summary(parts.out, survey.units))
+
+
+def _measures(wanted: bool | None, out: str, overwrite: bool, speaks: bool) -> bool:
+    """Whether reference texts are measured; where nobody says, as the file was begun."""
+    if speaks:
+        if wanted:
+            raise ValueError(
+                "predict: reference_logprob is of models that write; leave it out, or leave out `speech`"
+            )
+        return False
+    if wanted is not None:
+        return wanted
+
+    begun = Path(f"{Path(out).expanduser()}.settings.json")
+    if overwrite or not begun.is_file():
+        return True
+    return bool(json.loads(begun.read_text(encoding="utf-8")).get("reference_logprob", False))
 
 
 def _source(
@@ -303,11 +334,13 @@ def predicted(
     """One record per row of a batch: hypotheses with their counts, log-probs and seconds to four decimals."""
     # The time of a batch is shared out by the seconds of its rows.
     second_s = decoded.seconds / max(sum(row.duration_s for row in rows), 1e-9)
-    for row, group in zip(rows, decoded.groups, strict=True):
+    references = decoded.reference_log_probs or [math.nan] * len(rows)
+    for row, group, log_prob in zip(rows, decoded.groups, references, strict=True):
         wanted = [*keywords, *row.keywords]
         samples = tuple(_sample(row, one, wanted, speech, decoded.panel) for one in group)
         seconds = round(second_s * row.duration_s, 4)
-        yield Predicted(row.id, model, row.text, row_fingerprint(row), samples, seconds)
+        known = None if math.isnan(log_prob) else round(log_prob, 4)
+        yield Predicted(row.id, model, row.text, row_fingerprint(row), samples, seconds, known)
 
 
 def _sample(

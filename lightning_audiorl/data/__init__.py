@@ -50,6 +50,7 @@ from lightning_audiorl.data.mix.selection import (
     Learnable,
     Length,
     RandomControl,
+    RarelyRight,
     RepeatedPhrases,
     SubsetBuilder,
     Verdict,
@@ -69,6 +70,7 @@ from lightning_audiorl.data.mix.selection.by_prompt_quality import (
 from lightning_audiorl.data.mix.selection.by_tts_samples import PassRate, Similar, Stops, TokenRate
 from lightning_audiorl.data.mix.selection.by_tts_text import Filters, TextCharset, TextLength
 from lightning_audiorl.data.mix.spec import RLSubset
+from lightning_audiorl.data.transforms.chunks import Chunks
 from lightning_audiorl.data.transforms.concatenate import JoinedNeighbours, PhraseRepeated
 from lightning_audiorl.data.transforms.noise_padding import NoisePadded
 
@@ -81,6 +83,7 @@ __all__ = [
     "Candidate",
     "Choice",
     "Chosen",
+    "Chunks",
     "Degraded",
     "Draw",
     "EmptyReference",
@@ -118,6 +121,7 @@ __all__ = [
     "PromptedSpeech",
     "RLSubset",
     "RandomControl",
+    "RarelyRight",
     "RepeatedPhrases",
     "RowSource",
     "Sample",

@@ -11,8 +11,10 @@ from lightning import Trainer
 from lightning_audiorl.engine.coverage import count_left_out, say_limits
 from lightning_audiorl.engine.evaluator import Evaluator, flat_metrics
 from lightning_audiorl.engine.resuming import begin_or_go_on, say_if_cut_short
+from lightning_audiorl.engine.run_parts import encode_phase
 from lightning_audiorl.metrics.specs import is_monitored
 from lightning_audiorl.models.policy import Policy
+from lightning_audiorl.strategies import rl_strategy
 from lightning_audiorl.strategies.phases import Phase, PhaseClock
 from lightning_audiorl.types import Hypothesis, PromptBatch
 
@@ -64,7 +66,9 @@ class EvaluationHooks:
 
     def _evaluate(self: EvaluatedModule, batch: PromptBatch, set_index: int) -> None:
         with self.policy.evaluating():
-            self.evaluator.update(self.policy, batch, set_index, self.seed, self.phase)
+            strategy = rl_strategy(self.trainer.strategy)
+            encode_in = encode_phase(self.policy, batch, strategy)
+            self.evaluator.update(self.policy, batch, set_index, self.seed, self.phase, encode_in)
 
     def _finish_evaluation(self: EvaluatedModule, kind: str) -> None:
         results = self.evaluator.compute()
@@ -72,6 +76,9 @@ class EvaluationHooks:
         count_left_out(results, kind, getattr(datamodule, "num_bad_rows", {}))
         say_limits(self.trainer, kind, self.evaluator.num_rows, self.evaluator.said)
         self.clock.reset()
+        if self.policy.encoder_cache is not None:
+            # What a step found is counted apart.
+            self.policy.encoder_cache.reset()
         self.evaluations.append({"rl_step": self.rl_step, "kind": kind, "results": results})
 
         flat = flat_metrics(kind, results)

@@ -12,10 +12,12 @@ from itertools import chain, product
 from torchmetrics import Metric
 
 from lightning_audiorl.checks import check_count
+from lightning_audiorl.engine.reference_texts import is_empty, reference_log_probs
 from lightning_audiorl.engine.rollout import hypotheses
 from lightning_audiorl.finite import NotFiniteError
 from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.metrics import SetEvaluation
+from lightning_audiorl.metrics.reference import ReferenceProbability
 from lightning_audiorl.models.policy import Policy, SampleKey
 from lightning_audiorl.strategies.phases import Phase
 from lightning_audiorl.types import Decoding, Hypothesis, PromptBatch, Rollout
@@ -66,6 +68,7 @@ class Evaluator:
         self.said: dict[str, str] = {}
         self.last_hypotheses: dict[str, list[list[Hypothesis]]] = {}
         self._metrics: dict[tuple[str, str], Metric] = {}
+        self._references: dict[str, ReferenceProbability] = {}
 
     def begin(self, set_names: Sequence[str]) -> None:
         """Begin the metrics of every set anew."""
@@ -75,6 +78,9 @@ class Evaluator:
         self._metrics = {}
         for name, decoding in product(set_names, self.decodings):
             self._metrics[name, decoding] = self.evaluation.new()
+        self._references = {}
+        if self.evaluation.reference_logprob:
+            self._references = {name: ReferenceProbability() for name in set_names}
 
         keys = [self._key(name, decoding) for name, decoding in self._metrics]
         for (name, decoding), key in zip(self._metrics, keys, strict=True):
@@ -91,12 +97,20 @@ class Evaluator:
         set_index: int,
         seed: int,
         phase: Callable[[Phase], AbstractContextManager[None]],
+        encode_in: Phase = "encode",
     ) -> None:
         """Encode one batch of the set number ``set_index`` once, and decode and measure it under every decoding."""
         name = self.set_names[set_index]
         self.num_rows[name] += len(batch)
+        long, short = _long_and_short(policy, batch)
+        if long:
+            self._update_long(policy, batch.select(long), name, phase)
+            batch = batch.select(short)
+        if long and not short:
+            return
+
         start = time.perf_counter()
-        with phase("encode"):
+        with phase(encode_in):
             context = policy.encode(batch)
         encode_s = time.perf_counter() - start
 
@@ -115,9 +129,45 @@ class Evaluator:
                 self._metrics[name, label].update(list(chain.from_iterable(groups)), seconds)
             first = first or groups
 
+        if name in self._references:
+            with phase("rollout"):
+                log_probs = reference_log_probs(policy, context, batch.texts)
+            self._references[name].update(log_probs, [is_empty(row) for row in batch.rows])
+
+        self._keep(name, first or [])
+
+    def _update_long(
+        self,
+        policy: Policy,
+        batch: PromptBatch,
+        name: str,
+        phase: Callable[[Phase], AbstractContextManager[None]],
+    ) -> None:
+        """Decode and measure clips beyond the policy's window, which its family reads in one way alone: greedily."""
+        for label, how in self.decodings.items():
+            if how.decoding.temperature > 0 or how.num_samples > 1:
+                raise ValueError(
+                    f"evaluation set {name!r}, row {batch.rows[0].id!r}: clips beyond the window of "
+                    f"{type(policy).__name__} are decoded greedily, once, and the decoding {label!r} samples; leave it "
+                    "out, or set max_duration_s and on_too_long: skip in the data module"
+                )
+
+        start = time.perf_counter()
+        with phase("rollout"):
+            said = policy.transcribe_long(batch)
+        with phase("reward"):
+            pairs = zip(batch.rows, said, strict=True)
+            groups = [[Hypothesis(row, text, num_tokens)] for row, (text, num_tokens) in pairs]
+            seconds = time.perf_counter() - start
+            for label in self.decodings:
+                self._metrics[name, label].update(list(chain.from_iterable(groups)), seconds)
+        self._keep(name, groups)
+
+    def _keep(self, name: str, groups: Sequence[list[Hypothesis]]) -> None:
+        """The first rows of a set, with what the judges have heard."""
         kept = self.last_hypotheses[name]
         room = max(0, MAX_KEPT_ROWS - len(kept))
-        kept.extend(self.panel.with_transcripts((first or [])[:room]))
+        kept.extend(self.panel.with_transcripts(list(groups[:room])))
         self.panel.clear()
 
     def compute(self) -> dict[str, dict[str, float]]:
@@ -125,6 +175,10 @@ class Evaluator:
         results: dict[str, dict[str, float]] = {}
         for (name, label), metric in self._metrics.items():
             values = {key: float(value) for key, value in metric.compute().items()}
+            # What the references are is the same under every decoding.
+            if name in self._references and label == next(iter(self.decodings)):
+                measured = self._references[name].compute()
+                values |= {key: float(value) for key, value in measured.items()}
             results[self._key(name, label)] = values
         return results
 
@@ -132,6 +186,17 @@ class Evaluator:
         """What the metrics of a set under a decoding are called."""
         main = next(iter(self.decodings))
         return set_name if decoding == main else f"{set_name}/{decoding}"
+
+
+def _long_and_short(policy: Policy, batch: PromptBatch) -> tuple[list[int], list[int]]:
+    """The numbers of the clips that the policy reads in its long form, and of the others."""
+    span_s = policy.clip_span_s
+    if not policy.long_form or span_s is None:
+        return [], list(range(len(batch)))
+    longest = round(span_s[1] * batch.sample_rate_hz)
+    is_long = (batch.num_samples > longest).tolist()
+    numbers = range(len(batch))
+    return [i for i in numbers if is_long[i]], [i for i in numbers if not is_long[i]]
 
 
 def _check_sampled(rollout: Rollout, batch: PromptBatch, name: str) -> None:

@@ -27,8 +27,9 @@ from lightning_audiorl.engine.optim import Optim
 from lightning_audiorl.engine.rarely_right import RarelyRight
 from lightning_audiorl.engine.resuming import FollowSettings, reopen_epoch
 from lightning_audiorl.engine.rollout import RewardScorer, Sampler, sampled_metrics, unrewarded
-from lightning_audiorl.engine.run_parts import run_parts
+from lightning_audiorl.engine.run_parts import encode_phase, run_parts
 from lightning_audiorl.engine.scoring import StepScorer
+from lightning_audiorl.engine.step_costs import step_costs
 from lightning_audiorl.engine.trainer_checks import check_trainer
 from lightning_audiorl.engine.update import Updater
 from lightning_audiorl.engine.update_watch import UpdateWatch
@@ -217,7 +218,7 @@ class RLModule(EvaluationHooks, LightningModule):
         for loss in self.losses:
             loss.check_rows(batch.rows)
 
-        with self.phase("encode"), torch.no_grad():
+        with self.phase(encode_phase(self.policy, batch, self.strategy)), torch.no_grad():
             context = self.policy.encode(batch)
         self.context = context
 
@@ -331,13 +332,9 @@ class RLModule(EvaluationHooks, LightningModule):
         logged = {"lr": schedule.get_last_lr()[0], **metrics}
         schedule.step()
 
-        logged |= {f"seconds/{name}": seconds for name, seconds in self.clock.seconds.items()}
-        self.clock.reset()
-        ledger = self.strategy.ledger
-        if ledger is not None:
-            logged |= ledger.metrics()
-            self.ledger_table = ledger.table()
-            ledger.reset()
+        costs, table = step_costs(self.clock, self.strategy.ledger, self.policy.encoder_cache)
+        logged |= costs
+        self.ledger_table = table or self.ledger_table
 
         self.context = None
         self.panel.clear()

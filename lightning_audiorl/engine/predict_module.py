@@ -12,8 +12,9 @@ from itertools import chain
 from lightning import LightningModule
 
 from lightning_audiorl.engine.evaluator import EvalDecoding
+from lightning_audiorl.engine.reference_texts import reference_log_probs
 from lightning_audiorl.engine.rollout import hypotheses
-from lightning_audiorl.engine.run_parts import policy_parts
+from lightning_audiorl.engine.run_parts import encode_phase, policy_parts
 from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.metrics.speech import Judges
 from lightning_audiorl.models.policy import Policy, SampleKey
@@ -47,11 +48,13 @@ class DecodedBatch:
         groups: B lists of hypotheses, decoding by decoding.
         seconds: wall clock of the batch.
         panel: what the judges answered about the hypotheses.
+        reference_log_probs: B, of the rows' texts, NaN of one that the policy cannot write; None where not measured.
     """
 
     groups: list[list[Decoded]]
     seconds: float
     panel: JudgePanel
+    reference_log_probs: list[float] | None = None
 
 
 class Prediction(LightningModule):
@@ -65,6 +68,7 @@ class Prediction(LightningModule):
         decodings: by name.
         seed: keys every draw.
         judges: of a policy that speaks; they are asked in the reward phase.
+        reference_logprob: whether the rows' texts are measured, too.
     """
 
     def __init__(
@@ -73,12 +77,14 @@ class Prediction(LightningModule):
         decodings: Mapping[str, EvalDecoding],
         seed: int = 0,
         judges: Judges | None = None,
+        reference_logprob: bool = False,
     ) -> None:
         super().__init__()
         self.policy = policy
         self.decodings = dict(decodings)
         self.seed = seed
         self.judges = judges or Judges()
+        self.reference_logprob = reference_logprob
         self.clock = PhaseClock()
 
     def phase(self, name: Phase) -> AbstractContextManager[None]:
@@ -107,7 +113,8 @@ class Prediction(LightningModule):
         panel = JudgePanel()
 
         with self.policy.evaluating():
-            with self.phase("encode"):
+            strategy = rl_strategy(self.trainer.strategy)
+            with self.phase(encode_phase(self.policy, batch, strategy)):
                 context = self.policy.encode(batch)
 
             # All decodings first, then the reward phase once: a strategy that parks models moves each of them once.
@@ -116,6 +123,9 @@ class Prediction(LightningModule):
                 for name, how in self.decodings.items():
                     key = SampleKey(self.seed, 0, f"predict/{name}")
                     rollouts[name] = self.policy.sample(context, how.num_samples, how.decoding, key)
+                references = None
+                if self.reference_logprob:
+                    references = reference_log_probs(self.policy, context, batch.texts)
 
             with self.phase("reward"):
                 for name, rollout in rollouts.items():
@@ -126,7 +136,7 @@ class Prediction(LightningModule):
                     ):
                         group += [_decoded(h, name, i, log_probs[i]) for i, h in enumerate(samples)]
 
-        return DecodedBatch(groups, time.perf_counter() - start, panel)
+        return DecodedBatch(groups, time.perf_counter() - start, panel, references)
 
     def _ask(self, samples: list[Hypothesis], panel: JudgePanel) -> None:
         """Have the panel hold every judge's answer about every sample."""

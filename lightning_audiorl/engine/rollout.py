@@ -131,7 +131,7 @@ class RewardScorer:
         return ScoredRollout(batch, context, rollout, scores, groups, references)
 
     def reference_rewards(self, batch: PromptBatch, context: Context) -> Tensor:
-        """[B] as if the reference texts had been sampled; NaN for one that the policy cannot write."""
+        """[B] as if the reference texts had been sampled; NaN for one that the policy never samples."""
         lengths = [self._target_length(context, i, row.text) for i, row in enumerate(batch.rows)]
         pairs = zip(batch.rows, lengths, strict=True)
         groups = [[Hypothesis(row, row.text, length or 0, finished=True)] for row, length in pairs]
@@ -141,13 +141,15 @@ class RewardScorer:
         return scores.total[:, 0].masked_fill(~(scores.valid[:, 0] & is_text), float("nan"))
 
     def _target_length(self, context: Context, number: int, text: str) -> int | None:
-        """Tokens of a text with its stop token; None for one that the policy has no tokens for, or never samples."""
+        """Tokens of a text with its stop token; None for one that the policy never samples."""
         try:
-            target = self.policy.targets(context.select([number]), [text])
+            targets = self.policy.targets(context.select([number]), [text])
         except ValueError:
             return None
-        # Its log-probability would be -inf, and so would be the loss.
-        return int(target.lengths) if bool(self.policy.samples_all(target)) else None
+        # Supervised training learns such tokens; here their log-probability is -inf.
+        if not self.policy.may_sample(targets.tokens[targets.keep]).all():
+            return None
+        return int(targets.lengths)
 
 
 def unrewarded(rollout: Rollout) -> Scores:

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from lightning_audiorl.losses import Loss
 from lightning_audiorl.models.policy import Policy
 from lightning_audiorl.models.reference import Reference
-from lightning_audiorl.strategies import NEEDED, Part, module_parts
+from lightning_audiorl.strategies import NEEDED, Part, RLStrategy, module_parts
+from lightning_audiorl.strategies.phases import Phase
+from lightning_audiorl.types import PromptBatch
 
 
 def policy_parts(policy: Policy) -> list[Part]:
@@ -19,6 +21,16 @@ def policy_parts(policy: Policy) -> list[Part]:
     for name, modules in policy.parts().items():
         parts += module_parts(name, modules)
     return parts
+
+
+def encode_phase(policy: Policy, batch: PromptBatch, strategy: RLStrategy) -> Phase:
+    """The phase in which a batch is encoded.
+
+    Where the policy has all of its encoder's outputs at hand that is "rollout": the encoder stays parked. Where ranks
+    compute together all of them take the phase "encode".
+    """
+    is_placed = strategy.places_parts and not strategy.lockstep
+    return "rollout" if is_placed and not policy.needs_encoder(batch) else "encode"
 
 
 def run_parts(

@@ -20,7 +20,8 @@ class ReferenceSample:
     has no ratio, no clip and no KL penalty. Logged metrics of rewards and lengths stay those of the policy's samples.
 
     Where a model answers silence with text at nearly every draw, groups of its own samples are all wrong and all
-    alike: nothing is learnt from them. A row whose text cannot be written in the policy's tokens goes without.
+    alike: nothing is learnt from them. A row whose text the policy never samples goes without: it has no tokens for it,
+    or they are among those that a Whisper checkpoint suppresses.
 
     Args:
         only_below: take it only where no sample of the group has a reward of at least this; None is everywhere.

@@ -22,6 +22,8 @@ class SetEvaluation(RegistersSpecs, ABC):
     Attributes:
         specs: of the metrics that are this evaluation's own; see `metrics.specs`.
 
+        reference_logprob: whether the evaluator also measures how probable the reference texts are.
+
     Example:
         >>> class Keywords(SetEvaluation):
         ...     def new(self):
@@ -29,6 +31,8 @@ class SetEvaluation(RegistersSpecs, ABC):
         >>> sorted(Keywords().new().compute())[:3]
         ['cer', 'correct_rate', 'deletion_rate']
     """
+
+    reference_logprob: bool = False
 
     @abstractmethod
     def new(self) -> Metric:
@@ -49,6 +53,8 @@ class AsrEvaluation(SetEvaluation):
     Args:
         keywords: looked for in every row, beside ``row.keywords``.
         normalisers: by language code, in place of the built-in table.
+        reference_logprob: also measures how probable the reference texts are, see `ReferenceProbability`: one pass
+            more over each set, under its first decoding's metrics.
 
     Example:
         >>> AsrEvaluation(keywords=["york"]).new().keywords
@@ -59,8 +65,10 @@ class AsrEvaluation(SetEvaluation):
         self,
         keywords: list[str] | None = None,
         normalisers: dict[str, Normaliser] | None = None,
+        reference_logprob: bool = False,
     ) -> None:
         self.keywords = keywords
+        self.reference_logprob = reference_logprob
         self.normalisers = checked_normalisers(normalisers)
         # One for all evaluations of a run: what it says, it says once.
         self._watch = TextWatch("AsrEvaluation")

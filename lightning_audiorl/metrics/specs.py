@@ -338,6 +338,8 @@ TRAINING = (
     MetricSpec("peak_mib/*", reduce="max"),
     MetricSpec("resident_mib/*", reduce="max"),
     MetricSpec("moving/*", reduce="max"),
+    MetricSpec("host_mib/*", reduce="max"),
+    MetricSpec("encoder_cache/gib", reduce="max"),
 )
 
 #: Rows of a set that are in no metric of it, because their audio is bad.

@@ -89,6 +89,7 @@ class EncodedFiles:
             _DTYPE: str(dtype).removeprefix("torch."),
         }
         path = self._path(encoder, clip)
+
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._make_room(values.nbytes)

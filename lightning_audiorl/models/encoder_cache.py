@@ -49,10 +49,9 @@ class EncoderCache:
         memory_gib: of each process, on the CPU; what was used longest ago leaves. 0 keeps nothing in memory.
         folder: a file for each clip, for other runs over the same clips; several processes may share it. A damaged file
             is encoded again, with a warning.
-        disk_gib: of the folder; files that were used longest ago are removed. Half of ``memory_gib`` and ``disk_gib``
-            is enough for bfloat16.
-        dtype: that outputs are kept in, "float32" or "bfloat16". An encoder that gives less than float32 loses
-            nothing to either.
+        disk_gib: of the folder; files that were used longest ago are removed.
+        dtype: that outputs are kept in, "float32", or "bfloat16" in half the room. Less is not made more: what an
+            encoder gives in bfloat16 is kept in it.
 
     Attributes:
         hits, misses: clips that were found, and clips that had to be encoded, since `reset`; without those of rows that
@@ -94,7 +93,17 @@ class EncoderCache:
         self._held: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
         self._files: EncodedFiles | None = None
         if self.folder is not None:
-            self._files = EncodedFiles(Path(self.folder), int(self.disk_gib * _GIB))
+            self._files = EncodedFiles(Path(self.folder), self.disk_bytes)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Most bytes in memory."""
+        return int(self.memory_gib * _GIB)
+
+    @property
+    def disk_bytes(self) -> int:
+        """Most bytes on disk; 0 without a folder."""
+        return 0 if self.folder is None else int(self.disk_gib * _GIB)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy, such as that of another process, begins empty.
@@ -138,8 +147,7 @@ class EncoderCache:
         for number, clip in enumerate(clips):
             if number in out:
                 continue
-            # A run that keeps float32 takes nothing from one that keeps bfloat16.
-            key = (f"{encoder}-{self.dtype}", _clip_hash(clip))
+            key = self._key(encoder, clip)
             kept = self._find(key)
             if kept is None:
                 self.misses += 1
@@ -150,6 +158,14 @@ class EncoderCache:
                 self.hits += 1
             out[number] = kept.values.to(kept.dtype)
         return [out[number] for number in range(len(clips))]
+
+    def holds(self, clips: Sequence[Tensor], encoder: str) -> bool:
+        """Whether the outputs of all these clips are in memory; the arguments are those of `outputs`."""
+        return all(self._key(encoder, clip) in self._held for clip in clips)
+
+    def _key(self, encoder: str, clip: Tensor) -> tuple[str, str]:
+        # A run that keeps float32 takes nothing from one that keeps bfloat16.
+        return f"{encoder}-{self.dtype}", _clip_hash(clip)
 
     def _find(self, key: tuple[str, str]) -> _Kept | None:
         if key in self._held:
@@ -179,16 +195,22 @@ class EncoderCache:
 
     def _as_kept(self, output: Tensor) -> Tensor:
         """The values in the dtype that they are kept in, with no more memory than they take."""
-        dtype = getattr(torch, self.dtype)
-        if dtype.itemsize > output.dtype.itemsize:
-            dtype = output.dtype
+        dtype = self._dtype_of(output)
         values = output.detach().to("cpu", dtype).contiguous()
         if values.untyped_storage().nbytes() > values.nbytes:
             values = values.clone()
         return values
 
+    def _dtype_of(self, output: Tensor) -> torch.dtype:
+        wanted: torch.dtype = getattr(torch, self.dtype)
+        return output.dtype if wanted.itemsize > output.dtype.itemsize else wanted
+
+    def bytes_of(self, output: Tensor) -> int:
+        """Bytes that an encoder's output of a clip is kept in; its values are not looked at."""
+        return output.numel() * self._dtype_of(output).itemsize
+
     def _hold(self, key: tuple[str, str], kept: _Kept) -> None:
-        room = int(self.memory_gib * _GIB)
+        room = self.memory_bytes
         if kept.values.nbytes > room:
             return
         self._held[key] = kept

@@ -11,6 +11,7 @@ from typing import Any
 from transformers import GenerationConfig, PreTrainedModel
 
 from lightning_audiorl.models.finetune import heads_parted, merged_state_dict, unties
+from lightning_audiorl.weights.cards import CARD, is_written
 from lightning_audiorl.weights.tensors import WeightsError, not_finite, some_of
 
 _CONFIG = "config.json"
@@ -75,6 +76,9 @@ def write_model(
     # `do_sample: false`.
     generation.to_json_file(unfinished / "generation_config.json")
 
+    # The card of an earlier model; whoever knows what this one is writes another.
+    if is_written(target):
+        (target / CARD).unlink()
     for pattern in _MODEL_FILES:
         for earlier in target.glob(pattern):
             shutil.rmtree(earlier) if earlier.is_dir() else earlier.unlink()

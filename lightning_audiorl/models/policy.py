@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from lightning_audiorl.codecs.base import Codec
@@ -65,6 +66,9 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
     #: none where its output was kept.
     num_encoded: int = 0
 
+    #: Whether evaluations may hold clips beyond `clip_span_s`, which `transcribe_long` reads.
+    long_form: bool = False
+
     #: What the weights were before training; a subclass sets it. Checkpoints hold its record instead of frozen weights.
     start: StartingPoint
 
@@ -77,6 +81,10 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
     @abstractmethod
     def encode(self, batch: PromptBatch) -> ContextT:
         """Encode each clip once. Gradients flow only where encoder parameters are trainable."""
+
+    def needs_encoder(self, batch: PromptBatch) -> bool:
+        """Whether `encode` would enter the encoder: not where it has all of a batch's outputs at hand."""
+        return True
 
     @abstractmethod
     def sample(
@@ -96,9 +104,9 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
         """Logits for the tokens of `targets`, like `head`'s; a text may have tokens that are never sampled."""
         return self.head(hidden)
 
-    def samples_all(self, rollout: Rollout) -> Tensor:
-        """[B, G] bool: whether every token of a completion may be sampled; all may, where a family says no other."""
-        return rollout.keep.any(-1)
+    def may_sample(self, tokens: Tensor) -> Tensor:
+        """Bool like ``tokens``: which of them `head` allows; a text of `targets` may have others, too."""
+        return torch.ones_like(tokens, dtype=torch.bool)
 
     @abstractmethod
     def decode(self, rollout: Rollout, context: ContextT) -> Sequence[Sequence[str | Speech]]:
@@ -113,6 +121,14 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
         Raises:
             ValueError: for a text outside the tokenizer's vocabulary, naming the prompt's id.
         """
+
+    def transcribe_long(self, batch: PromptBatch) -> list[tuple[str, int]]:
+        """Greedy transcripts of clips of any length by the family's own way, and how many tokens each has.
+
+        Raises:
+            NotImplementedError: for a family that has none.
+        """
+        raise NotImplementedError(f"{type(self).__name__} reads no clips beyond its window")
 
     def check_export(self, folder: str | Path) -> None:
         """See that an export into ``folder`` replaces no model that is needed.
@@ -135,12 +151,24 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
         """Write a folder that the transformers class loads with ``from_pretrained``; adapters are merged."""
 
     @property
+    def usage(self) -> str:
+        """Python lines that load an exported folder in transformers; empty for a policy that does not say."""
+        return ""
+
+    @property
     def clip_span_s(self) -> tuple[float, float] | None:
         """Shortest and longest clip that `encode` takes, in seconds; None for a model that takes any, or none.
 
         A data module leaves out, or refuses, what lies outside before the run begins.
         """
         return None
+
+    def padded_s(self, duration_s: float) -> float:
+        """Seconds that a clip of ``duration_s`` is computed as; more where a model pads every clip to one length.
+
+        Batches within a budget of seconds count it.
+        """
+        return duration_s
 
     def vocabulary_hash(self) -> str | None:
         """Hash of which text each token stands for; None for a policy without a tokenizer."""

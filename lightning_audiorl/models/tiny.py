@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from lightning_audiorl.models.asr.canary import TinyCanary
 from lightning_audiorl.models.asr.fun_asr_nano import TinyFunAsrNano
+from lightning_audiorl.models.asr.glm_asr import TinyGlmAsr
+from lightning_audiorl.models.asr.granite_speech import TinyGraniteSpeech
+from lightning_audiorl.models.asr.moonshine import TinyMoonshine
 from lightning_audiorl.models.asr.qwen2_audio import TinyQwen2Audio
+from lightning_audiorl.models.asr.qwen3_asr import TinyQwen3ASR
+from lightning_audiorl.models.asr.voxtral import TinyVoxtral
 from lightning_audiorl.models.asr.whisper import TinyWhisper
 from lightning_audiorl.models.tiny_base import (
     AUDIO_TOKEN,
@@ -32,11 +38,17 @@ __all__ = [
     "START_TOKEN",
     "STOP_TOKEN",
     "TINY_SPECS",
+    "TinyCanary",
     "TinyCausalLM",
     "TinyFunAsrNano",
+    "TinyGlmAsr",
+    "TinyGraniteSpeech",
+    "TinyMoonshine",
     "TinyQwen2Audio",
+    "TinyQwen3ASR",
     "TinySpec",
     "TinySpeechLM",
+    "TinyVoxtral",
     "TinyWhisper",
     "build_causal_lm",
     "build_fun_asr_nano",

@@ -59,6 +59,7 @@ class Ledger:
     Attributes:
         resident_bytes: by phase and part, when the phase began; the largest of the step.
         peak_bytes: by phase: most memory in use; on a CPU that of the whole process.
+        host_bytes: in host memory and never on the device, by what it is; set by who holds it.
 
     Example:
         >>> from lightning_audiorl.strategies import Part
@@ -77,6 +78,7 @@ class Ledger:
         self._peak = PeakMemory(device)
         self.resident_bytes: dict[Phase, dict[str, int]] = {}
         self.peak_bytes: dict[Phase, int] = {}
+        self.host_bytes: dict[str, int] = {}
 
     @contextmanager
     def phase(self, name: Phase) -> Iterator[None]:
@@ -103,13 +105,16 @@ class Ledger:
         for phase, peak in self.peak_bytes.items():
             out[f"peak_mib/{phase}"] = peak / _MIB
 
+        for name, size in self.host_bytes.items():
+            out[f"host_mib/{name.replace(' ', '_')}"] = size / _MIB
+
         out["moving/mib"] = placement.moved_bytes / _MIB
         out["moving/seconds"] = placement.moved_s
         out["moving/hidden_seconds"] = max(0.0, placement.moved_s - placement.waited_s)
         return out
 
     def table(self) -> str:
-        """MiB of each part in each phase, as Markdown; the last row is the peak."""
+        """MiB of each part in each phase, as Markdown; the last row is the peak, but for what stays in host memory."""
         phases = list(self.resident_bytes)
         rows = [["MiB resident", *phases], ["---"] * (len(phases) + 1)]
 
@@ -123,10 +128,13 @@ class Ledger:
         peaks = [self.peak_bytes.get(phase) for phase in phases]
         cells = ["-" if peak is None else f"{peak / _MIB:.1f}" for peak in peaks]
         rows.append(["peak in use", *cells])
+        for name, size in self.host_bytes.items():
+            rows.append([f"{name}, on the host", *([f"{size / _MIB:.1f}"] * len(phases))])
         return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
     def reset(self) -> None:
         """Begin the next step."""
         self.resident_bytes = {}
         self.peak_bytes = {}
+        self.host_bytes = {}
         self.placement.reset()

@@ -56,7 +56,7 @@ class PhaseClock:
         finally:
             # The phase ends when the device is done. Only the stream that computes is waited for, not the one that
             # fetches for the next phase.
-            if torch.cuda.is_available() and torch.cuda.is_initialized():
+            if torch.cuda.is_initialized():
                 torch.cuda.current_stream().synchronize()
 
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start

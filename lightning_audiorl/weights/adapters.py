@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.utils.peft_utils import find_adapter_config_file
 
@@ -85,7 +89,8 @@ def merge_adapter(model: Any, adapter: str, source: str) -> Any:
         # peft draws values before it reads those of the file, and warns of tied weights, which are looked after below.
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"):
             with_adapter = PeftModel(model, config)
-            found = with_adapter.load_adapter(adapter, "default")
+            with _in_todays_names(adapter, with_adapter) as renamed:
+                found = with_adapter.load_adapter(renamed, "default")
     except Exception as error:
         raise WeightsError(
             f"{source}: its adapter does not fit its base, a {type(model).__name__} ({first_line(error)}); "
@@ -120,6 +125,39 @@ def merge_adapter(model: Any, adapter: str, source: str) -> Any:
         vars(module).pop("peft_config", None)
     _say_what_is_tied(merged)
     return merged
+
+
+@contextmanager
+def _in_todays_names(adapter: str, with_adapter: Any) -> Iterator[str]:
+    """A folder with an adapter's tensors under the names of the model's modules; its own folder where these are they.
+
+    transformers has moved language models within models that hear, such as from ``language_model.model`` to
+    ``model.language_model``. It renames weights when it loads them, and peft does not rename adapters.
+    """
+    from peft import get_peft_model_state_dict
+
+    tensors = load_file(Path(adapter) / _ADAPTER_WEIGHTS)
+    own = {_shortened(name): name for name in get_peft_model_state_dict(with_adapter)}
+    names = {name: own.get(_shortened(name), name) for name in tensors}
+    if all(name == other for name, other in names.items()):
+        yield adapter
+        return
+
+    with TemporaryDirectory() as folder:
+        shutil.copyfile(Path(adapter) / ADAPTER_CONFIG, Path(folder) / ADAPTER_CONFIG)
+        renamed = {names[name]: value for name, value in tensors.items()}
+        save_file(renamed, Path(folder) / _ADAPTER_WEIGHTS, metadata={"format": "pt"})
+        yield folder
+
+
+def _shortened(name: str) -> str:
+    """A tensor's name without what says nothing of where it stands.
+
+    Example:
+        >>> _shortened("base_model.model.language_model.model.layers.0.q_proj.lora_A.weight")
+        'base_model.language_model.layers.0.q_proj.lora_A.weight'
+    """
+    return ".".join(part for part in name.split(".") if part != "model")
 
 
 def _separate_tied(model: nn.Module) -> None:

@@ -23,6 +23,12 @@ from lightning_audiorl.weights.tensors import WeightsError
 _TAKERS = {
     "fun_asr_nano": "FunAsrNanoPolicy",
     "qwen2_audio": "Qwen2AudioPolicy",
+    "qwen3_asr": "Qwen3ASRPolicy",
+    "granite_speech": "GraniteSpeechPolicy",
+    "glmasr": "GlmAsrPolicy",
+    "canary": "CanaryPolicy, and TransformersJudge with kind: seq2seq",
+    "voxtral": "VoxtralPolicy",
+    "moonshine": "MoonshinePolicy, and TransformersJudge with kind: seq2seq",
     "whisper": "WhisperPolicy, and TransformersJudge with kind: seq2seq",
     "xcodec2": "Xcodec2Codec",
     "neucodec": "NeuCodecCodec",
@@ -55,7 +61,12 @@ def what_it_is(config: dict[str, Any]) -> str:
 
     taker = _OWN_TAKERS.get(name) if own else _taker(name, config)
     if taker is None:
-        return f"a {name!r}, which no class of this library takes"
+        where = (
+            ""
+            if own
+            else " (docs/families.md says which families have a policy, and how to add one)"
+        )
+        return f"a {name!r}, which no class of this library takes{where}"
     verb = "take" if "," in taker else "takes"
     return f"a {name!r}, which {taker} {verb}"
 
@@ -68,6 +79,8 @@ def _taker(model_type: str, config: dict[str, Any]) -> str | None:
     takers = []
     if model_type in MODEL_FOR_CTC_MAPPING_NAMES:
         takers.append("TransformersJudge with kind: ctc")
+    if is_transducer(config):
+        takers.append("TransformersJudge with kind: transducer")
     if model_type in MODEL_FOR_AUDIO_XVECTOR_MAPPING_NAMES:
         takers.append("TransformersSpeakerEncoder")
     if is_encoder_decoder(config) and model_type in MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES:
@@ -86,8 +99,12 @@ def is_encoder_decoder(config: dict[str, Any]) -> bool:
 
 def is_transducer(config: dict[str, Any]) -> bool:
     """Whether a recogniser is a transducer (RNN-T, TDT)."""
-    model_type = config.get("model_type")
-    return model_type in MODEL_FOR_RNNT_MAPPING_NAMES or model_type in MODEL_FOR_TDT_MAPPING_NAMES
+    return config.get("model_type") in MODEL_FOR_RNNT_MAPPING_NAMES or is_tdt(config)
+
+
+def is_tdt(config: dict[str, Any]) -> bool:
+    """Whether a recogniser is a transducer that says how long each token lasts."""
+    return config.get("model_type") in MODEL_FOR_TDT_MAPPING_NAMES
 
 
 def read_config(source: str, revision: str | None = None) -> Any:

@@ -99,7 +99,7 @@ def test_each_clip_is_encoded_once_per_step(
     family: str, group_size: int, settings: dict[str, Any]
 ) -> None:
     policy: Any = make(family)
-    encoder = policy.model.model.encoder if family == "whisper" else policy.model.model.audio_tower
+    (encoder,) = policy.roles.encoder
     with counted_rows(encoder) as rows:
         fit(grpo(policy, group_size=group_size, **settings), batches())
     assert sum(rows) == 3 * NUM_STEPS

@@ -11,12 +11,19 @@ import pytest
 import torch
 
 from lightning_audiorl.algorithms import GRPO, Optim
+from lightning_audiorl.engine import RLModule, Sampler
 from lightning_audiorl.engine.rarely_right import RarelyRight, nothing_right
-from lightning_audiorl.losses import ReferenceSample
-from lightning_audiorl.rewards import Accuracy
+from lightning_audiorl.losses import (
+    CrossEntropy,
+    PolicyGradient,
+    ReferenceSample,
+    WeightedGradients,
+)
+from lightning_audiorl.ops import Schedule
+from lightning_audiorl.rewards import Accuracy, RewardMix
 from lightning_audiorl.rewards.base import TextReward
 from lightning_audiorl.types import PromptBatch, Scores
-from tests.algorithms.tiny import Judge, fit, make_batch, make_grpo, trainable
+from tests.algorithms.tiny import SHORT, Judge, fit, make_batch, make_grpo, make_policy, trainable
 
 
 def with_texts(*texts: str) -> PromptBatch:
@@ -193,3 +200,24 @@ def test_a_resumed_run_knows_its_last_steps(caplog: pytest.LogCaptureFixture) ->
     assert again.state_dict() == state
     assert again.rarely_right() == module.rarely_right.rarely_right()
     assert again.rarely_right() is not None
+
+
+def test_the_preset_is_the_two_losses_written_out() -> None:
+    schedule = Schedule(0.5, 0.0, "linear", steps=4)
+    preset = make_grpo(None, Judge(), num_steps=2, sft_weight=schedule)
+    found = fit(preset)
+
+    written_out = RLModule(
+        make_policy(),
+        2,
+        losses=[PolicyGradient(beta=0.1), CrossEntropy()],
+        combiner=WeightedGradients(schedule),
+        rewards=RewardMix([Judge()]),
+        sampler=Sampler(4, SHORT),
+        optim=Optim(lr=1e-3, max_grad_norm=0.0),
+    )
+    fit(written_out)
+    for name, weight in trainable(written_out.policy).items():
+        assert torch.equal(weight, trainable(preset.policy)[name]), name
+    assert [one["sft/weight"] for one in found.metrics] == [0.5, 0.375]
+    assert preset.rarely_right.is_remedied

@@ -121,7 +121,7 @@ def test_ctc_of_transformers(tmp_path: Path) -> None:
     assert None not in transcripts
     assert set("".join(text or "" for text in transcripts)) <= set("ab ")
     assert one.name == tmp_path.name
-    with pytest.raises(ValueError, match="expected 'ctc' or 'seq2seq', got 'rnnt'"):
+    with pytest.raises(ValueError, match="expected 'ctc', 'seq2seq' or 'transducer', got 'rnnt'"):
         TransformersJudge(source, "rnnt")  # type: ignore[arg-type]
 
 

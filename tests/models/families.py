@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -13,12 +14,10 @@ from lightning_audiorl.models import (
     Finetune,
     FunAsrNanoPolicy,
     PlainTemplate,
-    Qwen2AudioPolicy,
     SpeechLMPolicy,
     TextLMPolicy,
     TinyCausalLM,
     TinyFunAsrNano,
-    TinyQwen2Audio,
     TinySpeechLM,
     TinyWhisper,
     WhisperPolicy,
@@ -27,9 +26,8 @@ from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy, 
 from lightning_audiorl.ops import token_log_probs
 from lightning_audiorl.ops.randomness import keyed_generator
 from lightning_audiorl.types import Decoding, PromptBatch, Rollout, Segment, Utterance
+from tests.models.records import RATE_HZ, RECORDS, WORDS
 
-RATE_HZ = 16000
-WORDS = ("zero", "one", "two", "three")
 SPECS = {
     "fun_asr_nano": TinyFunAsrNano(
         WORDS, width=32, encoder_layers=1, lm_layers=2, heads=2, max_frames=32
@@ -44,11 +42,9 @@ SPECS = {
         num_mel_bins=16,
         max_target_positions=40,
     ),
-    "qwen2_audio": TinyQwen2Audio(
-        WORDS, width=32, encoder_layers=1, lm_layers=2, heads=2, chunk_length_s=2, num_mel_bins=16
-    ),
     "text_lm": TinyCausalLM(WORDS, width=32, layers=2, heads=2, max_positions=64),
     "speech_lm": TinySpeechLM(WORDS, width=32, layers=2, heads=2, max_positions=128, num_codes=16),
+    **{name: record.spec for name, record in RECORDS.items()},
 }
 
 
@@ -95,13 +91,17 @@ def speech_policy(
 POLICIES: dict[str, Any] = {
     "fun_asr_nano": FunAsrNanoPolicy,
     "whisper": WhisperPolicy,
-    "qwen2_audio": Qwen2AudioPolicy,
     "text_lm": TextLMPolicy,
     "speech_lm": speech_policy,
+    **{name: record.policy for name, record in RECORDS.items()},
 }
+
+# test_parity.py runs the heart of it on them, and fast.
+_OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in RECORDS]
+
 #: Those that answer in text; what speaks runs the same checks in test_speech_lm.py.
-FAMILIES = ["fun_asr_nano", "whisper", "qwen2_audio", "text_lm"]
-AUDIO_FAMILIES = ["fun_asr_nano", "whisper", "qwen2_audio"]
+FAMILIES: list[Any] = ["fun_asr_nano", "whisper", "text_lm", *_OTHERS]
+AUDIO_FAMILIES: list[Any] = ["fun_asr_nano", "whisper", *_OTHERS]
 
 _WHISPER_LORA = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
 MODES = {
@@ -112,8 +112,10 @@ MODES = {
     "projector": Finetune(lm="none"),
 }
 #: Every finetuning mode that a family has.
-CASES = [(family, mode) for family in ("fun_asr_nano", "qwen2_audio") for mode in MODES]
+CASES: list[Any] = [("fun_asr_nano", mode) for mode in MODES]
 CASES += [(family, mode) for family in ("whisper", "text_lm") for mode in ("all", "last", "lora")]
+for _name, _record in RECORDS.items():
+    CASES += [pytest.param(_name, mode, marks=pytest.mark.slow) for mode in _record.modes]
 
 #: Short enough for every tiny model, long enough that hypotheses differ.
 DECODING = Decoding(tokens_per_second=8.0, min_cap=6, max_new_tokens=20)
@@ -122,9 +124,9 @@ DECODING = Decoding(tokens_per_second=8.0, min_cap=6, max_new_tokens=20)
 _LIVELY = {
     "fun_asr_nano": (0.3, 2),
     "whisper": (0.5, 1),
-    "qwen2_audio": (0.5, 0),
     "text_lm": (0.5, 0),
     "speech_lm": (0.5, 0),
+    **{name: record.lively for name, record in RECORDS.items()},
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy
 from lightning_audiorl.types import PromptBatch, Rollout
+from tests.models.records import RECORDS, Record
 
 
 def naive_log_probs(
@@ -23,7 +25,8 @@ def naive_log_probs(
     for b in range(len(batch)):
         for g in range(rollout.tokens.shape[1]):
             tokens = rollout.tokens[b, g, rollout.keep[b, g]]
-            logits = _FORWARDS[family](policy, batch.select([b]), tokens)[0, -len(tokens) - 1 : -1]
+            forward = _FORWARDS.get(family) or partial(_of_record, RECORDS[family])
+            logits = forward(policy, batch.select([b]), tokens)[0, -len(tokens) - 1 : -1]
             logits = logits.masked_fill(~policy.allowed, -torch.inf) / temperature
             scored = torch.log_softmax(logits, -1).gather(-1, tokens[:, None]).squeeze(-1)
             rows.append(
@@ -52,37 +55,19 @@ def _whisper(policy: Any, clip: PromptBatch, tokens: Tensor) -> Tensor:
     return policy.model(inputs, decoder_input_ids=ids, use_cache=False).logits
 
 
-def _qwen2_audio(policy: Any, clip: PromptBatch, tokens: Tensor) -> Tensor:
-    """The family's own merge of audio and text; its encoder reads the whole window."""
-    content = [{"type": "audio"}, {"type": "text", "text": "Transcribe the speech."}]
-    text = policy.processor.apply_chat_template(
-        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-    )
-    inputs = policy.processor(
-        text=text,
-        audio=clip.waveform[0].numpy(),
-        sampling_rate=clip.sample_rate_hz,
-        return_tensors="pt",
-    )
-    ids = torch.cat([inputs["input_ids"], tokens[None]], dim=1)
-    return policy.model(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        input_features=inputs["input_features"].to(policy.model.dtype),
-        feature_attention_mask=inputs["feature_attention_mask"],
-        use_cache=False,
-    ).logits
-
-
 def _text_lm(policy: Any, clip: PromptBatch, tokens: Tensor) -> Tensor:
     words = policy.tokenizer.encode(clip.rows[0].extra["prompt"], add_special_tokens=False)
     ids = torch.cat([torch.tensor([[policy.tokenizer.bos_token_id, *words]]), tokens[None]], dim=1)
     return policy.model(input_ids=ids, use_cache=False).logits
 
 
-_FORWARDS = {
-    "fun_asr_nano": _fun_asr_nano,
-    "whisper": _whisper,
-    "qwen2_audio": _qwen2_audio,
-    "text_lm": _text_lm,
-}
+def _of_record(record: Record, policy: Any, clip: PromptBatch, tokens: Tensor) -> Tensor:
+    inputs = record.ask(policy.processor, clip.waveform[0].numpy())
+    ids = torch.cat([inputs.pop(record.ids), tokens[None]], dim=1)
+    masked = {} if record.ids != "input_ids" else {"attention_mask": torch.ones_like(ids)}
+    floats = {k: v.to(policy.model.dtype) for k, v in inputs.items() if v.is_floating_point()}
+    out = policy.model(**{record.ids: ids}, use_cache=False, **(inputs | floats | masked))
+    return out.logits / record.logits_scaling
+
+
+_FORWARDS = {"fun_asr_nano": _fun_asr_nano, "whisper": _whisper, "text_lm": _text_lm}

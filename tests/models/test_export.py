@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,6 @@ from transformers import (
     AutoTokenizer,
     FunAsrNanoForConditionalGeneration,
     FunAsrNanoProcessor,
-    Qwen2AudioForConditionalGeneration,
-    Qwen2AudioProcessor,
     WhisperForConditionalGeneration,
     WhisperProcessor,
 )
@@ -23,6 +22,7 @@ from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy
 from lightning_audiorl.types import Decoding, PromptBatch
 from tests.helpers import assert_close
 from tests.models.families import CASES, FAMILIES, POLICIES, batch_of, disturb, log_probs, make
+from tests.models.records import RECORDS
 
 NAMES = list("abcdef")
 MAX_NEW_TOKENS = 20
@@ -61,26 +61,6 @@ def decode_whisper(folder: str, batch: PromptBatch, **how: Any) -> list[str]:
     return processor.batch_decode(tokens, skip_special_tokens=True)
 
 
-def decode_qwen2_audio(folder: str, batch: PromptBatch, **how: Any) -> list[str]:
-    model = Qwen2AudioForConditionalGeneration.from_pretrained(folder, **how).eval()
-    processor = Qwen2AudioProcessor.from_pretrained(folder)
-    content = [{"type": "audio"}, {"type": "text", "text": "Transcribe the speech."}]
-    text = processor.apply_chat_template(
-        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-    )
-    inputs = processor(
-        text=[text] * len(batch),
-        audio=clips_of(batch),
-        sampling_rate=batch.sample_rate_hz,
-        padding=True,
-        return_tensors="pt",
-    )
-    tokens = model.generate(**inputs, do_sample=False, max_new_tokens=MAX_NEW_TOKENS)
-    return processor.batch_decode(
-        tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
-    )
-
-
 def decode_text_lm(folder: str, batch: PromptBatch, **how: Any) -> list[str]:
     model = AutoModelForCausalLM.from_pretrained(folder, **how).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -92,12 +72,29 @@ def decode_text_lm(folder: str, batch: PromptBatch, **how: Any) -> list[str]:
     )
 
 
-DECODERS = {
+DECODERS: dict[str, Any] = {
     "fun_asr_nano": decode_fun_asr_nano,
     "whisper": decode_whisper,
-    "qwen2_audio": decode_qwen2_audio,
     "text_lm": decode_text_lm,
 }
+
+
+def decode_of_record(family: str, folder: str, batch: PromptBatch, **how: Any) -> list[str]:
+    """Clip by clip: what these classes do in a batch is not always what they do alone."""
+    record = RECORDS[family]
+    model = record.policy.family.model.from_pretrained(folder, **how).eval()
+    processor = record.policy.family.processor.from_pretrained(folder)
+    texts = []
+    for clip in clips_of(batch):
+        inputs = record.ask(processor, clip)
+        tokens = model.generate(**inputs, do_sample=False, max_new_tokens=MAX_NEW_TOKENS)
+        completion = tokens[0, inputs[record.ids].shape[1] :]
+        decoded = processor.tokenizer.decode(completion, skip_special_tokens=True)
+        texts.append(record.read(str(decoded)))
+    return texts
+
+
+DECODERS |= {family: partial(decode_of_record, family) for family in RECORDS}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -173,7 +173,10 @@ def test_an_export_of_an_export_is_the_same_bytes(family: str, tmp_path: Path) -
         assert file.metadata() == {"format": "pt"}
     # The processor of the start, with its template; transformers notes where it read the tokenizer.
     start = {path.name: path.read_bytes() for path in (tmp_path / "start").iterdir()}
-    assert start.keys() == one.keys()
+    # Whisper's extractor has a file of its own beside, for faster-whisper.
+    extractor = {"preprocessor_config.json"} if family == "whisper" else set()
+    assert one.keys() - start.keys() == extractor
+    assert not start.keys() - one.keys()
     rewritten = {
         "config.json",
         "generation_config.json",

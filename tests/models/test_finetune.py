@@ -35,6 +35,7 @@ from tests.models.families import (
 )
 
 KEY = SampleKey(0, 0)
+LORA_CASES = [case for case in CASES if "lora" in getattr(case, "values", case)[1]]
 NAMES = ["a", "b", "c"]
 
 
@@ -84,7 +85,7 @@ def test_modes_train_the_parts_that_they_name(family: str, mode: str, parts: set
         assert all("multi_modal_projector" in name for name in names)
 
 
-@pytest.mark.parametrize(("family", "mode"), [case for case in CASES if "lora" in case[1]])
+@pytest.mark.parametrize(("family", "mode"), LORA_CASES)
 def test_lora_trains_fresh_adapters_alone(family: str, mode: str) -> None:
     policy = make(family, mode)
     adapters = {name: p for name, p in policy.trainable().items() if "lora_" in name}

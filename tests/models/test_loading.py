@@ -267,6 +267,8 @@ def test_another_sample_rate_is_refused(family: str) -> None:
 @pytest.mark.parametrize("text", ["one eleven", "one <|im_start|>", "one <|endoftext|>"])
 def test_texts_outside_the_vocabulary_are_named(family: str, text: str) -> None:
     policy = make(family)
+    if policy.tokenizer.convert_tokens_to_ids(text.split()[1]) in policy.stop_ids:
+        pytest.skip("ends a text of this family")
     with pytest.raises(
         ValueError, match=r"row 'b': text ' ?one .*is outside the tokenizer's vocabulary"
     ):

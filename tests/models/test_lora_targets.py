@@ -16,7 +16,12 @@ from tests.models.test_loading import save_checkpoint
 LORA = Finetune(projector=False, lm="lora", lora_rank=2)
 LLAMA = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 WHISPER = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
-TARGETS = {family: WHISPER if family == "whisper" else LLAMA for family in POLICIES}
+ENCODER_DECODER = ["q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2"]
+TARGETS = {
+    **dict.fromkeys(POLICIES, LLAMA),
+    "whisper": WHISPER,
+    **dict.fromkeys(("canary", "moonshine"), ENCODER_DECODER),
+}
 
 
 @pytest.mark.parametrize("family", list(POLICIES))
@@ -25,8 +30,8 @@ def test_each_family_has_targets_of_its_own(family: str) -> None:
     named = POLICIES[family](SPECS[family], replace(LORA, lora_targets=TARGETS[family]))
     assert policy.finetune == named.finetune
     assert content_hash(policy) == content_hash(named)
-    # Every linear layer of the two decoder layers, both attentions of Whisper's among them.
-    assert len(list(lora_layers(policy))) == 2 * (10 if family == "whisper" else 7)
+    # Every linear layer of the two decoder layers, those of their cross-attentions among them.
+    assert len(list(lora_layers(policy))) == 2 * (7 if TARGETS[family] == LLAMA else 10)
 
 
 def test_a_checkpoint_says_which_layers_have_adapters(tmp_path: Path) -> None:

@@ -162,7 +162,6 @@ def test_cross_attention_is_full() -> None:
         ({"position_bias": torch.zeros(1)}, r"asks its attention for \['position_bias'\]"),
         ({"dropout": 0.1}, "set the model's attention dropout to 0"),
         ({"sliding_window": 8}, "attends to the last 8 tokens only; prompt and completion have 9"),
-        ({"is_causal": False}, "expected causal self-attention"),
     ],
 )
 def test_what_packed_rows_do_not_have_is_refused(asked: dict[str, object], message: str) -> None:
@@ -178,6 +177,17 @@ def test_what_packed_rows_do_not_have_is_refused(asked: dict[str, object], messa
         "position_ids": layout.positions(),
     }
     assert attention(SELF_ATTENTION, *states, mask, layout, **harmless)[0].isfinite().all()
+
+
+def test_a_layer_may_leave_it_to_its_mask_to_be_causal() -> None:
+    layout = Layout(KEEP, group_size=3, length=4)
+    *states, _ = states_of(4, 4, 5 + 3 * 4, torch.float32)
+    mask = packed_arguments(layout)["attention_mask"]
+    expected, _ = attention(SELF_ATTENTION, *states, mask, layout)
+    out, _ = attention(SELF_ATTENTION, *states, mask, layout, is_causal=False)
+    assert_close(out, expected, "exact")
+    with pytest.raises(ValueError, match="expected causal self-attention"):
+        attention(CROSS_ATTENTION, *states, mask, layout)
 
 
 def test_an_attention_that_ignores_the_layout_fails() -> None:

@@ -51,6 +51,26 @@ def parts_table(placed: Sequence[Piece]) -> str:
     return _table(rows)
 
 
+def cache_line(working: Working, audio_s: float) -> str | None:
+    """What the encoder cache takes beside the device, and how many clips it holds; None where there is none."""
+    cache = working.policy.encoder_cache
+    if cache is None or not working.cached_clip_bytes:
+        return None
+
+    size = working.cached_clip_bytes
+    places = []
+    if cache.memory_bytes:
+        num_clips = cache.memory_bytes // size
+        places.append(
+            f"{_gib(cache.memory_bytes)} GiB of host memory per process ({num_clips} clips)"
+        )
+    if cache.disk_bytes:
+        num_clips = cache.disk_bytes // size
+        places.append(f"{_gib(cache.disk_bytes)} GiB in {cache.folder} ({num_clips} clips)")
+    clip = f"{size / 2**20:.2f} MiB for a clip of {audio_s:g} s"
+    return f"Encoder cache, {clip}: up to {' and '.join(places)}"
+
+
 def plans_table(plans: Sequence[Plan], bus_gb_per_s: float, limit_bytes: float | None) -> str:
     """Peak GiB of each phase under each plan, whether it fits, and the seconds per step that moving costs."""
     phases = list(plans[0].peak_bytes)
@@ -106,11 +126,19 @@ def as_data(
     plans: Sequence[Plan], placed: Sequence[Piece], working: Working, bus_gb_per_s: float
 ) -> dict[str, Any]:
     """Everything that the tables show, in bytes and seconds."""
-    return {
+    data = {
         "parts": {piece.name: piece.num_bytes for piece in placed},
         "working_bytes": dict(working.phases),
         "plans": [_plan_data(plan, bus_gb_per_s) for plan in plans],
     }
+    cache = working.policy.encoder_cache
+    if cache is not None:
+        data["encoder_cache"] = {
+            "clip_bytes": working.cached_clip_bytes,
+            "memory_bytes": cache.memory_bytes,
+            "disk_bytes": cache.disk_bytes,
+        }
+    return data
 
 
 def _plan_data(plan: Plan, bus_gb_per_s: float) -> dict[str, Any]:

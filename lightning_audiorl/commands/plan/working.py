@@ -33,6 +33,7 @@ class Working:
         context_bytes: of the encoded prompts of a step.
         optimizer_bytes: of the optimizer's state.
         needs_reference: whether a copy of the trainable tensors stands aside.
+        cached_clip_bytes: of one clip in the policy's encoder cache; 0 without one.
     """
 
     policy: CachedPromptPolicy
@@ -41,6 +42,7 @@ class Working:
     context_bytes: int
     optimizer_bytes: int
     needs_reference: bool
+    cached_clip_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,7 @@ class Trace:
             context_bytes=context_bytes,
             optimizer_bytes=update.optimizer_bytes,
             needs_reference=settings.beta > 0 and not only_adapters,
+            cached_clip_bytes=self._cached_clip_bytes(context),
         )
 
     # --- the phases
@@ -149,6 +152,13 @@ class Trace:
                 size, self.audio_s, self.text_tokens
             )
             return context
+
+    def _cached_clip_bytes(self, context: PrefixContext) -> int:
+        cache = self.policy.encoder_cache
+        features: Tensor | None = getattr(context, "features", None)
+        if cache is None or features is None:
+            return 0
+        return cache.bytes_of(features[0])
 
     def _rollout(self, context: PrefixContext, cap: int) -> None:
         """The first token after the prompts, and the last one before the cap: in between memory only grows."""

@@ -30,10 +30,12 @@ from lightning_audiorl.data.datamodules.batching import (
     duration_batches,
     refill_draws,
 )
+from lightning_audiorl.data.datamodules.facts import name_of, set_facts
 from lightning_audiorl.data.datamodules.lengths import (
     LengthLimits,
     check_limits,
     length_limits,
+    padded_durations,
 )
 from lightning_audiorl.data.datamodules.streams import EvalStream, Position, StepStream
 from lightning_audiorl.data.manifest.files import IndexedManifest, ManifestRows
@@ -95,8 +97,9 @@ class AsrDataModule(LightningDataModule):
         predict: prediction sets by name.
         batch_size: prompts per RL step, over all ranks.
         pool: steps whose rows are drawn together and batched by duration (see `StepSampler`); 1 is off.
-        max_batch_s: padded seconds per evaluation batch. Batches go from the longest rows to the shortest; where
-            ``trainer.limit_val_batches`` or the like is set, each is drawn from the whole set.
+        max_batch_s: padded seconds per evaluation batch, each clip at what the policy computes it as: Whisper's take
+            30 s each. Batches go from the longest rows to the shortest; where ``trainer.limit_val_batches`` or the like
+            is set, each is drawn from the whole set.
         max_eval_batch_size: rows per evaluation batch.
         sample_rate_hz: what the model wants.
         seed: keys order and augmentation.
@@ -250,6 +253,24 @@ class AsrDataModule(LightningDataModule):
             return {label: subset.source for label, subset in self._train_sets().items()}
         return {"val": self.val, "test": self.test, "predict": self.predict}.get(kind, {})
 
+    def facts(self) -> list[dict[str, Any]]:
+        """The sets that a fit trains on and watches: name, source, share, rows, and hours of those from a manifest."""
+        facts = []
+        for label, subset in self._train_sets().items():
+            name = f"train/{label}"
+            said = set_facts(
+                name, self._source(label), self.rows(name), subset.source, subset.share
+            )
+            facts.append(said)
+        for label, source in self.val.items():
+            name = f"val/{label}"
+            facts.append(set_facts(name, name_of(source), self.rows(name), source))
+        return facts
+
+    def _source(self, label: str) -> str:
+        """Where a training subset comes from, in words."""
+        return name_of(self._train_sets()[label].source)
+
     def state_dict(self) -> dict[str, Any]:
         """The position in the training order, which is all that a resume needs."""
         return {"next_step": self.next_step}
@@ -337,6 +358,7 @@ class AsrDataModule(LightningDataModule):
             num_ranks,
             rank,
             order=self._eval_order(name, len(rows)),
+            padded_s=padded_durations(durations, self.trainer),
         )
 
         def build(index: list[int]) -> PromptBatch:
@@ -421,21 +443,21 @@ class AsrDataModule(LightningDataModule):
         """The row of a draw, as its source has it, and the id that it has in the batch."""
         name = self._set_of(draw)
         row = self.rows(name)[draw.row]
-        self._limits.check(row, name)
+        self._limits_of(name).check(row, name)
         return row, f"{row.id}@{name.removeprefix('train/')}.{draw.epoch}"
 
     def _set_of(self, draw: Draw) -> str:
         label = list(self._train_sets())[draw.source]
         return f"train/{label}"
 
-    @property
-    def _limits(self) -> LengthLimits:
-        """How long clips may be, in this trainer."""
-        return length_limits(self.min_duration_s, self.max_duration_s, self.trainer)
+    def _limits_of(self, name: str) -> LengthLimits:
+        """How long the clips of a set may be, in this trainer."""
+        evaluates = name.partition("/")[0] in ("val", "test")
+        return length_limits(self.min_duration_s, self.max_duration_s, self.trainer, evaluates)
 
     def _limit(self, rows: RowSource, name: str, lazily: bool) -> RowSource:
         """Rows within the length limits. A lazily built training source is checked when its rows are drawn."""
-        limits = self._limits
+        limits = self._limits_of(name)
         if limits.min_s is None and limits.max_s is None:
             return rows
 

@@ -10,6 +10,7 @@ from typing import Any
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_audiorl.data.datamodules.asr import AsrDataModule, Subset
+from lightning_audiorl.data.datamodules.facts import name_of_subset
 from lightning_audiorl.data.manifest.files import IndexedManifest
 from lightning_audiorl.data.manifest.source import RowSource
 from lightning_audiorl.data.mix.build import MixPlan, read_summary
@@ -124,6 +125,9 @@ class AsrRLDataModule(AsrDataModule):
                 rows = open_built(self.folder, name)
                 self._built[name] = Subset(rows, share_of[name])
         return self._built
+
+    def _source(self, label: str) -> str:
+        return name_of_subset(self.subsets[label])
 
     def _plan(self) -> MixPlan:
         kept_out: dict[str, Sequence[Utterance]] = {}

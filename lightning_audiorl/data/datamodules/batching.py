@@ -364,12 +364,14 @@ def duration_batches(
     num_ranks: int = 1,
     rank: int = 0,
     order: Sequence[int] | None = None,
+    padded_s: Sequence[float] | None = None,
 ) -> list[list[int]]:
     """Evaluation batches: rows sorted by duration, longest first, within a budget of padded seconds.
 
     With an ``order`` of the rows, batches are cut from that. A row longer than the budget gets a batch of its own. With
     several ranks, each gets its part of the rows, and all get the same number of batches (the few rows left over by the
-    division join the last batches).
+    division join the last batches). Of a model that pads every clip to one length, ``padded_s`` says the seconds that
+    each row is computed as; the order stays that of their durations.
 
     Raises:
         ValueError: for limits of 0 or less, or fewer rows than ranks.
@@ -379,6 +381,8 @@ def duration_batches(
         [[1], [2, 3], [0]]
         >>> duration_batches([1, 5, 2, 2], max_batch_s=6, max_batch_size=2, order=[2, 0, 3, 1])
         [[2, 0], [3], [1]]
+        >>> duration_batches([1, 5, 2, 2], max_batch_s=60, max_batch_size=4, padded_s=[30, 30, 30, 30])
+        [[1, 2], [3, 0]]
     """
     if max_batch_s <= 0 or max_batch_size < 1:
         raise ValueError(
@@ -391,6 +395,7 @@ def duration_batches(
 
     if order is None:
         order = _longest_first(durations)
+    costs = durations if padded_s is None else padded_s
     divisible = len(order) - len(order) % num_ranks
 
     # Of every `num_ranks` rows in order, each rank gets one; the longest of them decides, so that all ranks begin a
@@ -399,7 +404,7 @@ def duration_batches(
     longest = 0.0
     for first in range(0, divisible, num_ranks):
         size = len(batches[-1]) if batches else 0
-        longest_of_ranks = max(durations[i] for i in order[first : first + num_ranks])
+        longest_of_ranks = max(costs[i] for i in order[first : first + num_ranks])
         longest = max(longest, longest_of_ranks)
 
         is_full = size == max_batch_size or (size + 1) * longest > max_batch_s

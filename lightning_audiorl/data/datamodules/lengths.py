@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -127,7 +128,10 @@ def check_limits(min_duration_s: float | None, max_duration_s: float | None) -> 
 
 
 def length_limits(
-    min_duration_s: float | None, max_duration_s: float | None, trainer: Any
+    min_duration_s: float | None,
+    max_duration_s: float | None,
+    trainer: Any,
+    evaluates: bool = False,
 ) -> LengthLimits:
     """The limits that are set; where one is not set that of the policy which the trainer runs, if it has one.
 
@@ -135,9 +139,10 @@ def length_limits(
         min_duration_s: the data module's setting.
         max_duration_s: the data module's setting.
         trainer: the data module's trainer; None without one.
+        evaluates: of sets that are evaluated, in which a policy may read clips beyond its window.
     """
     limits = LengthLimits(min_duration_s, max_duration_s)
-    policy = getattr(getattr(trainer, "lightning_module", None), "policy", None)
+    policy = _policy_of(trainer)
     span_s = getattr(policy, "clip_span_s", None)
     if span_s is None:
         return limits
@@ -145,6 +150,28 @@ def length_limits(
     family = type(policy).__name__
     if min_duration_s is None:
         limits = replace(limits, min_s=span_s[0], min_of=family)
-    if max_duration_s is None:
+    reads_any = evaluates and getattr(policy, "long_form", False)
+    if max_duration_s is None and not reads_any:
         limits = replace(limits, max_s=span_s[1], max_of=family)
     return limits
+
+
+def padded_durations(durations_s: Sequence[float], trainer: Any) -> list[float]:
+    """Seconds that clips are computed as, by the policy that the trainer runs; their own where it does not say.
+
+    Args:
+        durations_s: of the clips.
+        trainer: the data module's trainer; None without one.
+
+    Example:
+        >>> padded_durations([1.5, 0.5], trainer=None)
+        [1.5, 0.5]
+    """
+    padded_s = getattr(_policy_of(trainer), "padded_s", None)
+    if padded_s is None:
+        return list(durations_s)
+    return [padded_s(duration_s) for duration_s in durations_s]
+
+
+def _policy_of(trainer: Any) -> Any:
+    return getattr(getattr(trainer, "lightning_module", None), "policy", None)

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from lightning_audiorl.data.datamodules.asr import AsrDataModule
 from lightning_audiorl.data.datamodules.batching import duration_batches
-from lightning_audiorl.data.datamodules.lengths import length_limits
+from lightning_audiorl.data.datamodules.lengths import length_limits, padded_durations
 from lightning_audiorl.data.datamodules.streams import EvalStream
 from lightning_audiorl.data.hypotheses.writer import HypothesisParts, RowsSurvey
 from lightning_audiorl.data.manifest.source import RowSource
@@ -80,10 +80,17 @@ class PredictionData(LightningDataModule):
         loader = self.loader
         durations_s = self.survey.durations_s
         self._check_lengths()
+
         num_ranks = self.trainer.world_size
+        padded_s = padded_durations(durations_s, self.trainer)
         batches_by_rank = [
             duration_batches(
-                durations_s, loader.max_batch_s, loader.max_eval_batch_size, num_ranks, rank
+                durations_s,
+                loader.max_batch_s,
+                loader.max_eval_batch_size,
+                num_ranks,
+                rank,
+                padded_s=padded_s,
             )
             for rank in range(num_ranks)
         ]

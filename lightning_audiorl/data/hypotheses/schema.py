@@ -98,6 +98,8 @@ class Predicted:
         fingerprint: `row_fingerprint` of the row when it was decoded.
         samples: decoding by decoding, in the order of their numbers.
         seconds: of wall clock; a batch's seconds are shared out to its rows by their duration.
+        reference_logprob: log-probability of the reference with its stop token, in nats, at temperature 1; None where
+            it was not measured, or the model has no tokens for it.
 
     Example of a line; ``errors`` are hits, substitutions, deletions, insertions, ``keywords`` are matched, in the
     reference, in the hypothesis::
@@ -107,7 +109,7 @@ class Predicted:
                       "finished": true, "errors": [2, 0, 0, 1], "rules": [], "keywords": [0, 0, 0]}]}
 
     A sample of a model that speaks has also ``"speech": {"cer": 0.25, "similarity": 0.81, "duration_s": 1.24}``, with
-    null where a judge failed.
+    null where a judge failed. A line has ``"reference_logprob": -1.25`` where that was measured.
     """
 
     id: str
@@ -116,6 +118,7 @@ class Predicted:
     fingerprint: str
     samples: tuple[Sample, ...]
     seconds: float
+    reference_logprob: float | None = None
 
 
 def to_line(predicted: Predicted) -> str:
@@ -127,14 +130,16 @@ def to_line(predicted: Predicted) -> str:
         'one two'
     """
     # The id stands first: readers that only look for a row's line need not parse the rest.
-    fields = {
+    fields: dict[str, Any] = {
         "id": predicted.id,
         "model": predicted.model,
         "reference": predicted.reference,
         "fingerprint": predicted.fingerprint,
         "seconds": predicted.seconds,
-        "samples": [_sample_to_json(sample) for sample in predicted.samples],
     }
+    if predicted.reference_logprob is not None:
+        fields["reference_logprob"] = predicted.reference_logprob
+    fields["samples"] = [_sample_to_json(sample) for sample in predicted.samples]
     return json.dumps(fields, ensure_ascii=False)
 
 
@@ -169,6 +174,7 @@ _LINE = {
     "seconds": float,
     "samples": list,
 }
+_REFERENCE: dict[str, type] = {"reference_logprob": float}
 _SAMPLE = {
     "decoding": str,
     "sample": int,
@@ -268,6 +274,11 @@ def parse_line(line: bytes | str) -> Predicted:
         raise LineError(error.field, error.problem) from error
 
     fields = _checked(values, _LINE, "")
+    log_prob = fields.get("reference_logprob")
+    if log_prob is not None:
+        log_prob = _number(
+            _checked(fields, _REFERENCE, "")["reference_logprob"], "reference_logprob"
+        )
     return Predicted(
         id=fields["id"],
         model=fields["model"],
@@ -275,6 +286,7 @@ def parse_line(line: bytes | str) -> Predicted:
         fingerprint=fields["fingerprint"],
         samples=tuple(_sample(sample, number) for number, sample in enumerate(fields["samples"])),
         seconds=_number(fields["seconds"], "seconds"),
+        reference_logprob=log_prob,
     )
 
 

@@ -15,7 +15,9 @@ from transformers import (
     AutoFeatureExtractor,
     AutoModelForAudioXVector,
     AutoModelForCTC,
+    AutoModelForRNNT,
     AutoModelForSpeechSeq2Seq,
+    AutoModelForTDT,
     AutoProcessor,
     LogitsProcessor,
     LogitsProcessorList,
@@ -27,6 +29,7 @@ from lightning_audiorl.models.policy import Policy, SampleKey, SpeechPolicy
 from lightning_audiorl.types import Decoding, PromptBatch, Utterance
 from lightning_audiorl.weights.families import (
     is_encoder_decoder,
+    is_tdt,
     is_transducer,
     what_it_is,
 )
@@ -109,29 +112,32 @@ class _Numbers(LogitsProcessor):
 
 
 class TransformersJudge(AsrJudge):
-    """Any recogniser of transformers: CTC (Wav2Vec2, HuBERT, ...) or encoder-decoder (Whisper, ...).
+    """Any recogniser of transformers: CTC (Wav2Vec2, Parakeet, ...), encoder-decoder (Whisper, ...) or transducer.
+
+    CTC models and transducers judge, and take no GRPO: what they say of a clip is a sum over all alignments of a text
+    with its frames, and not a product over tokens that were drawn one by one.
 
     It hears the whole of every sample. One that is longer than Whisper's window is transcribed window by window, as
     transformers' long-form generation does it, where the model knows timestamps; else it counts as a failure.
 
     Args:
         source: folder or hub id; safetensors only.
-        kind: "ctc" or "seq2seq".
+        kind: "ctc", "seq2seq" or "transducer".
         name: see Judge; by default the last part of ``source``.
         revision: of a hub id.
         dtype: of the weights, "float32" or "bfloat16".
-        generate: for seq2seq, arguments of ``generate`` such as ``{"task": "transcribe"}``. A multilingual Whisper
-            hears each row in the row's own ``lang``, unless ``language`` is set here; a row in another language is
-            then said once.
+        generate: for seq2seq and transducers, arguments of ``generate`` such as ``{"task": "transcribe"}``. A
+            multilingual Whisper hears each row in the row's own ``lang``, unless ``language`` is set here; a row in
+            another language is then said once.
         batch_size: clips per pass of a seq2seq model; Whisper pads every clip to 30 s, of others 1 keeps a transcript
-            from depending on the batch. A CTC model always takes one clip per pass.
+            from depending on the batch. CTC models and transducers always take one clip per pass.
         min_duration_s: shorter speech is lengthened by silence.
     """
 
     def __init__(
         self,
         source: str,
-        kind: Literal["ctc", "seq2seq"],
+        kind: Literal["ctc", "seq2seq", "transducer"],
         name: str | None = None,
         revision: str | None = None,
         dtype: str = "float32",
@@ -139,12 +145,13 @@ class TransformersJudge(AsrJudge):
         batch_size: int = 1,
         min_duration_s: float = 0.1,
     ) -> None:
-        if kind not in ("ctc", "seq2seq"):
-            raise ValueError(f"TransformersJudge.kind: expected 'ctc' or 'seq2seq', got {kind!r}")
+        if kind not in ("ctc", "seq2seq", "transducer"):
+            raise ValueError(
+                f"TransformersJudge.kind: expected 'ctc', 'seq2seq' or 'transducer', got {kind!r}"
+            )
 
-        _require_kind(kind, source, revision)
         model, processor = load_pretrained(
-            AutoModelForCTC if kind == "ctc" else AutoModelForSpeechSeq2Seq,
+            _model_class(kind, source, revision),
             AutoProcessor,
             source,
             f"TransformersJudge with kind: {kind}",
@@ -162,20 +169,11 @@ class TransformersJudge(AsrJudge):
         self.freeze()
 
     def listen(self, waveforms: list[Tensor], rows: list[Utterance]) -> list[str | None]:
-        extractor = self.processor.feature_extractor
-        tokenizer = self.processor.tokenizer
-
-        texts: list[str | None] = []
-
         # One clip per pass: padding reaches into the features of some CTC models.
         if self.kind == "ctc":
-            for wave in waveforms:
-                inputs = _features(extractor, [wave], self.sample_rate_hz, self.model)
-                logits = self.model(**inputs).logits[0]
-                require_numbers(logits)
-                best = logits.argmax(-1)
-                texts.append(tokenizer.decode(best, skip_special_tokens=True))
-            return texts
+            return [self._most_likely_frames(wave) for wave in waveforms]
+        if self.kind == "transducer":
+            return [self._greedy_path(wave) for wave in waveforms]
 
         # Alone: long-form generation writes timestamps, which changes what it hears in the clips beside it.
         is_long = any(self._is_long(wave) for wave in waveforms)
@@ -183,7 +181,8 @@ class TransformersJudge(AsrJudge):
             pairs = zip(waveforms, rows, strict=True)
             return [self.listen([wave], [row])[0] for wave, row in pairs]
 
-        texts = [None] * len(waveforms)
+        extractor = self.processor.feature_extractor
+        texts: list[str | None] = [None] * len(waveforms)
         for language, members in self._by_language(rows).items():
             clips = [waveforms[i] for i in members]
             inputs = _features(extractor, clips, self.sample_rate_hz, self.model, is_long)
@@ -192,10 +191,47 @@ class TransformersJudge(AsrJudge):
                 how["language"] = language
             how["logits_processor"] = LogitsProcessorList([_Numbers()])
             ids = self.model.generate(**inputs, do_sample=False, **how | self.generate)
-            decoded = tokenizer.batch_decode(ids, skip_special_tokens=True)
+            decoded = self.processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
             for i, text in zip(members, decoded, strict=True):
                 texts[i] = text
         return texts
+
+    def _inputs(self, wave: Tensor) -> dict[str, Tensor]:
+        extractor = self.processor.feature_extractor
+        return _features(extractor, [wave], self.sample_rate_hz, self.model)
+
+    def _most_likely_frames(self, wave: Tensor) -> str:
+        """What a CTC model hears in a clip [num_samples]."""
+        inputs = self._inputs(wave)
+        # A model that decodes by itself knows where its frames end; behind that it writes what no clip said.
+        if self.model.can_generate():
+            made = self.model.generate(**inputs, return_dict_in_generate=True)
+            logits = made.logits[0]
+            best = made.sequences[0]
+        else:
+            logits = self.model(**inputs).logits[0]
+            best = logits.argmax(-1)
+        require_numbers(logits)
+        return str(self.processor.tokenizer.decode(best, skip_special_tokens=True))
+
+    def _greedy_path(self, wave: Tensor) -> str:
+        """What a transducer hears in a clip [num_samples]."""
+        config = self.model.config
+        how: dict[str, Any] = {"logits_processor": LogitsProcessorList([_Numbers()])}
+        # Scores of durations stand behind those of tokens, and are none.
+        num_durations = len(getattr(config, "durations", ()))
+        if num_durations:
+            suppressed = self.model.generation_config.suppress_tokens or []
+            durations = range(config.vocab_size, config.vocab_size + num_durations)
+            how["suppress_tokens"] = sorted({*suppressed, *durations})
+
+        made = self.model.generate(**self._inputs(wave), do_sample=False, **how | self.generate)
+        tokens = made.sequences[0]
+        said = tokens[tokens != config.blank_token_id]
+        # A token that is there twice was said twice, other than in CTC.
+        return str(
+            self.processor.tokenizer.decode(said, skip_special_tokens=True, group_tokens=False)
+        )
 
     def _by_language(self, rows: list[Utterance]) -> dict[str, list[int]]:
         """Numbers of the rows by the language to hear them in; "" leaves it to ``generate``."""
@@ -306,21 +342,25 @@ class TransformersSpeakerEncoder(SpeakerEncoder):
         return nn.functional.normalize(torch.cat(found).float(), dim=-1)
 
 
-def _require_kind(kind: str, source: str, revision: str | None) -> None:
-    """See that a recogniser is of the kind that the judge was told; the auto classes take more than that.
+def _model_class(kind: str, source: str, revision: str | None) -> Any:
+    """What loads a recogniser, seen to be of the kind that the judge was told; auto classes take more than that.
 
     Raises:
         WeightsError: saying what it is, and what takes it.
     """
     values = config_of(source, revision).to_dict()
     found = f"TransformersJudge.kind {kind}: {source} holds {what_it_is(values)}"
-    if is_transducer(values):
-        raise WeightsError(f"{found}: it is a transducer, and there is no kind for transducers")
+    if is_transducer(values) != (kind == "transducer"):
+        what = "no transducer" if kind == "transducer" else "a transducer; set kind: transducer"
+        raise WeightsError(f"{found}: it is {what}")
+    if kind == "transducer":
+        return AutoModelForTDT if is_tdt(values) else AutoModelForRNNT
     if kind == "seq2seq" and not is_encoder_decoder(values):
         raise WeightsError(
             f"{found}: it is no encoder-decoder. A language model that reads audio judges as a PolicyJudge around a "
             "policy of its family, such as FunAsrNanoPolicy; a recogniser with a CTC head with kind: ctc"
         )
+    return AutoModelForCTC if kind == "ctc" else AutoModelForSpeechSeq2Seq
 
 
 def _features(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -171,6 +171,8 @@ class FunAsrNanoPolicy(DecoderOnlyPolicy[FunAsrContext]):
     """
 
     family = Family(TinyFunAsrNano, FunAsrNanoForConditionalGeneration, FunAsrNanoProcessor)
+    # Without it the adaptor's layers ignore padding, in the export as here.
+    load_arguments: ClassVar[Mapping[str, str]] = {"attn_implementation": "sdpa"}
 
     def __init__(
         self,

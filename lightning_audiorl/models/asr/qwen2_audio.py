@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     PreTrainedTokenizerFast,
     Qwen2AudioConfig,
@@ -24,6 +25,7 @@ from lightning_audiorl.models.decoding.cached_prompt import PrefixContext
 from lightning_audiorl.models.decoding.clips import check_clips, clips_of, durations_of
 from lightning_audiorl.models.decoding.decoder_only import DecoderOnlyPolicy, Side
 from lightning_audiorl.models.decoding.tokens import padded
+from lightning_audiorl.models.encoder_cache import EncoderCache, plain_settings
 from lightning_audiorl.models.finetune import Finetune, Parts
 from lightning_audiorl.models.loading import Family, TokenizerOutline, require_features
 from lightning_audiorl.models.tiny_base import (
@@ -110,8 +112,9 @@ class TinyQwen2Audio(TinySpec):
             audio_config=self._audio_config(),
             text_config=self._text_config(tokenizer),
             audio_token_index=tokenizer.get_vocab()[AUDIO_TOKEN],
-            tie_word_embeddings=False,
         )
+        # The head is a matrix of its own, whatever a configuration says.
+        config.tie_word_embeddings = False
         with keyed_weights(self):
             model = Qwen2AudioForConditionalGeneration(config)
 
@@ -204,6 +207,7 @@ class Qwen2AudioPolicy(DecoderOnlyPolicy[Qwen2AudioContext]):
         instruction: what is asked of each clip; ``{language}`` in it stands for the English name of the row's language.
             None is the chat template's own where it has one, as that of an assembled folder, and else "Transcribe the
             speech."
+        encoder_cache: keeps the encoder's outputs of clips that come again; wants a frozen encoder.
     """
 
     family = Family(TinyQwen2Audio, Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor)
@@ -215,6 +219,7 @@ class Qwen2AudioPolicy(DecoderOnlyPolicy[Qwen2AudioContext]):
         dtype: str = "float32",
         revision: str | None = None,
         instruction: str | None = None,
+        encoder_cache: EncoderCache | None = None,
     ) -> None:
         super().__init__()
         self._load(init_from, dtype, revision)
@@ -223,7 +228,7 @@ class Qwen2AudioPolicy(DecoderOnlyPolicy[Qwen2AudioContext]):
 
         encoder = self.model.model.audio_tower
         encoder.forward = _TrueFrames(encoder, encoder.forward)
-        self._make_ready(finetune)
+        self._make_ready(finetune, encoder_cache)
         # Sinusoids: they stay as they are, also where the encoder trains.
         encoder.embed_positions.requires_grad_(False)
 
@@ -297,32 +302,43 @@ class Qwen2AudioPolicy(DecoderOnlyPolicy[Qwen2AudioContext]):
             batch, "Qwen2AudioPolicy", extractor.sampling_rate, _MIN_SAMPLES, extractor.n_samples
         )
 
-        # The extractor pads every clip to one length, on the CPU, in numpy, which has no bfloat16.
-        audio = [clip.numpy() for clip in clips_of(batch)]
-        with torch.autocast("cpu", enabled=False):
-            features = extractor(
-                audio,
-                sampling_rate=batch.sample_rate_hz,
-                padding="max_length",
-                return_attention_mask=True,
-                return_tensors="pt",
-            )
-        num_windows = features["attention_mask"].sum(-1)
-
-        with torch.set_grad_enabled(self.finetune.encoder and torch.is_grad_enabled()):
-            encoded, keep = self._encoded(
-                features["input_features"].to(batch.waveform.device),
-                num_windows.to(batch.waveform.device),
-            )
-        self.num_encoded += len(batch)
+        device = batch.waveform.device
+        if self.encoder_cache is None:
+            encoded, keep = self._encoder_output(clips_of(batch), device)
+        else:
+            kept = self._kept_outputs(batch, lambda clips: self._clip_outputs(clips, device))
+            encoded = pad_sequence(kept, batch_first=True)
+            num_frames = torch.tensor([len(output) for output in kept], device=device)
+            keep = torch.arange(encoded.shape[1], device=device) < num_frames[:, None]
 
         prompts = self._prompts(batch, keep.sum(-1).tolist())
         return Qwen2AudioContext(batch.ids, durations_of(batch), encoded, keep, prompts)
 
-    def _encoded(self, features: Tensor, num_windows: Tensor) -> tuple[Tensor, Tensor]:
+    def _encoder_output(
+        self, clips: Sequence[Tensor], device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """[B, F, E] of B clips, computed together, and their keep mask [B, F]."""
+        extractor = self.processor.feature_extractor
+        # The extractor pads every clip to one length, on the CPU, in numpy, which has no bfloat16.
+        with torch.autocast("cpu", enabled=False):
+            features = extractor(
+                [clip.numpy() for clip in clips],
+                sampling_rate=extractor.sampling_rate,
+                padding="max_length",
+                return_attention_mask=True,
+                return_tensors="pt",
+            )
+
+        # Two windows of 10 ms for each position of the encoder.
+        num_positions = (features["attention_mask"].sum(-1).to(device) - 1) // 2 + 1
+        with torch.set_grad_enabled(self.finetune.encoder and torch.is_grad_enabled()):
+            encoded, keep = self._encoded(features["input_features"].to(device), num_positions)
+        self.num_encoded += len(clips)
+        return encoded, keep
+
+    def _encoded(self, features: Tensor, num_positions: Tensor) -> tuple[Tensor, Tensor]:
         """Encoder output [B, F, E] of mel features [B, M, W], and which of its frames are a clip's own."""
         encoder = self.model.model.audio_tower
-        num_positions = (num_windows - 1) // 2 + 1
         longest = int(num_positions.max())
 
         # Those that the last position reads; a whole window goes as it is.
@@ -336,8 +352,19 @@ class Qwen2AudioPolicy(DecoderOnlyPolicy[Qwen2AudioContext]):
         encoded = encoder(input_features=features, attention_mask=mask).last_hidden_state
 
         # Pooling joins two positions; one that is left over belongs to no frame.
-        keep = is_own[:, 1::2]
+        keep = is_own[:, 1::2].contiguous()
         return torch.where(keep[..., None], encoded, 0), keep
+
+    def _clip_outputs(self, clips: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+        """[F, E] of each of some clips, computed together, without padding."""
+        encoded, keep = self._encoder_output(clips, device)
+        return [output[kept] for output, kept in zip(encoded, keep, strict=True)]
+
+    def encoder_settings(self) -> dict[str, Any]:
+        return {
+            "encoder": plain_settings(self.model.config.audio_config.to_dict()),
+            "features": plain_settings(self.processor.feature_extractor.to_dict()),
+        }
 
     def example_context(
         self, num_prompts: int, seconds: float, text_tokens: int | None = None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import (
     GenerationConfig,
     WhisperConfig,
@@ -138,6 +140,8 @@ class WhisperPolicy(EncoderDecoderPolicy):
             other trained weights in less.
         revision: hub revision.
         encoder_cache: keeps the encoder's outputs of clips that come again; wants a frozen encoder.
+        long_form: evaluation sets may hold clips beyond the window (30 s): they are decoded greedily by transformers'
+            own way, window by window with timestamps, as an export does it. Training takes no such clips.
     """
 
     family = Family(TinyWhisper, WhisperForConditionalGeneration, WhisperProcessor)
@@ -151,8 +155,10 @@ class WhisperPolicy(EncoderDecoderPolicy):
         dtype: str = "float32",
         revision: str | None = None,
         encoder_cache: EncoderCache | None = None,
+        long_form: bool = False,
     ) -> None:
         super().__init__()
+        self.long_form = long_form
         self._load(init_from, dtype, revision)
         self._check_processor()
         self._make_ready(finetune, encoder_cache)
@@ -177,6 +183,30 @@ class WhisperPolicy(EncoderDecoderPolicy):
                 f"{self.start.source}: its generation_config.json does not say where a prompt begins "
                 "(decoder_start_token_id); copy it from the model that this one was made of"
             )
+        self._check_languages()
+        if self.long_form and not self._has_timestamps:
+            raise ValueError(
+                f"WhisperPolicy.long_form: the vocabulary of {self.start.source} has no timestamps, by which long "
+                "audio is cut; leave long_form out, and long clips with on_too_long: skip"
+            )
+
+    @property
+    def _has_timestamps(self) -> bool:
+        """Whether tokens stand behind "no timestamps"."""
+        no_timestamps = getattr(self.model.generation_config, "no_timestamps_token_id", None)
+        return no_timestamps is not None and no_timestamps + 1 < self.model.config.vocab_size
+
+    def _check_languages(self) -> None:
+        """See that a model of several languages says which tokens ask for them."""
+        config = self.model.generation_config
+        if getattr(config, "is_multilingual", False):
+            for name in ("lang_to_id", "task_to_id"):
+                if not getattr(config, name, None):
+                    raise WeightsError(
+                        f"{self.start.source}: its generation_config.json is of several languages (is_multilingual) "
+                        f"and has no {name}, as early ones have none; copy generation_config.json from the checkpoint "
+                        "that it was made of, as it is today"
+                    )
 
     def _vocabulary(self) -> tuple[list[int], Tensor]:
         stop_ids, allowed = super()._vocabulary()
@@ -229,6 +259,11 @@ class WhisperPolicy(EncoderDecoderPolicy):
         extractor = self.processor.feature_extractor
         return 1 / extractor.sampling_rate, extractor.n_samples / extractor.sampling_rate
 
+    def padded_s(self, duration_s: float) -> float:
+        """Whole windows of the feature extractor."""
+        window_s = self.clip_span_s[1]
+        return max(1, math.ceil(duration_s / window_s)) * window_s
+
     def encode(self, batch: PromptBatch) -> EncodedContext:
         extractor = self.processor.feature_extractor
         check_clips(batch, "WhisperPolicy", extractor.sampling_rate, 1, extractor.n_samples)
@@ -261,6 +296,58 @@ class WhisperPolicy(EncoderDecoderPolicy):
             ).last_hidden_state
         self.num_encoded += len(clips)
         return encoded
+
+    @torch.no_grad()
+    def transcribe_long(self, batch: PromptBatch) -> list[tuple[str, int]]:
+        encoder = self.model.model.encoder
+        if encoder.conv1.weight.numel() == 0 or isinstance(encoder.conv1.weight, DTensor):
+            raise ValueError(
+                "WhisperPolicy.long_form: clips beyond one window need encoder and decoder whole and at the same time; "
+                "take a strategy that neither parks nor shards them, or leave such clips out with max_duration_s and "
+                "on_too_long: skip"
+            )
+
+        extractor = self.processor.feature_extractor
+        audio = [clip.numpy() for clip in clips_of(batch)]
+        with torch.autocast("cpu", enabled=False):
+            features = extractor(
+                audio,
+                sampling_rate=batch.sample_rate_hz,
+                return_tensors="pt",
+                return_attention_mask=True,
+                padding="longest",
+                truncation=False,
+            )
+
+        config = self.generation_config()
+        config.do_sample = False
+        config.num_beams = 1
+
+        asks: dict[str, Any] = {}
+        languages = getattr(config, "lang_to_id", None)
+        if languages:
+            by_token = {token: name for name, token in languages.items()}
+            asks["language"] = [by_token[self._prompt(row)[1]] for row in batch.rows]
+            asks["task"] = "transcribe"
+
+        device = batch.waveform.device
+        with self.evaluating():
+            tokens = self.model.generate(
+                features["input_features"].to(device, encoder.conv1.weight.dtype),
+                attention_mask=features["attention_mask"].to(device),
+                generation_config=config,
+                return_timestamps=True,
+                **asks,
+            )
+        self.num_encoded += len(batch)
+
+        # Of the tokens those of the text: no timestamps, and no padding.
+        texts = []
+        for row in tokens.tolist():
+            kept = [token for token in row if self._writable[token] and token not in self.stop_ids]
+            text = str(self.tokenizer.decode(kept, skip_special_tokens=True)).strip()
+            texts.append((text, len(kept)))
+        return texts
 
     def encoder_settings(self) -> dict[str, Any]:
         config = self.model.config.to_dict()
@@ -320,6 +407,12 @@ class WhisperPolicy(EncoderDecoderPolicy):
             return ["en"] * len(context)
         by_token = {token: name.strip("<|>") for name, token in languages.items()}
         return [by_token[token] for token in context.tokens[:, 1].tolist()]
+
+    def export(self, folder: str) -> None:
+        super().export(folder)
+        # transformers reads the same in processor_config.json. The converter of CTranslate2 copies this file, and
+        # faster-whisper takes 80 mel bins where it is missing.
+        self.processor.feature_extractor.save_pretrained(folder)
 
     def generation_config(self) -> GenerationConfig:
         # Its own: timestamps and audio beyond one window need tokens that training did not draw from. But for the stop

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -75,6 +75,7 @@ class CachedPromptPolicy(Policy[PrefixT]):
 
     Attributes:
         family: classes of model and processor.
+        load_arguments: that ``from_pretrained`` wants for an export to decode as the policy does.
         default_lora_targets: layers that adapters go to where a `Finetune` names none.
         model: of transformers.
         processor: of audio and text; without audio, the tokenizer.
@@ -86,6 +87,7 @@ class CachedPromptPolicy(Policy[PrefixT]):
     """
 
     family: ClassVar[Family]
+    load_arguments: ClassVar[Mapping[str, str]] = {}
     default_lora_targets: ClassVar[tuple[str, ...]] = USUAL_LORA_TARGETS
     start: Start
     model: Any
@@ -145,6 +147,25 @@ class CachedPromptPolicy(Policy[PrefixT]):
     def export(self, folder: str) -> None:
         write_model(folder, self.model, self.processor, self.generation_config())
 
+    @property
+    def _loaded_with(self) -> str:
+        """The class of transformers that loads an export."""
+        return str(self.family.model.__name__)
+
+    @property
+    def usage(self) -> str:
+        model = self._loaded_with
+        reader = "AutoTokenizer"
+        if issubclass(self.family.processor, ProcessorMixin):
+            reader = "AutoProcessor"
+        folder = '"path/to/this/folder"'
+        given = [folder, *(f'{name}="{value}"' for name, value in self.load_arguments.items())]
+        return (
+            f"from transformers import {', '.join(sorted([model, reader]))}\n\n"
+            f"model = {model}.from_pretrained({', '.join(given)})\n"
+            f"{reader.removeprefix('Auto').lower()} = {reader}.from_pretrained({folder})"
+        )
+
     def generation_config(self) -> GenerationConfig:
         """What an exported folder generates by: it draws from the same tokens as training did."""
         config = copy.deepcopy(self.model.generation_config)
@@ -201,17 +222,30 @@ class CachedPromptPolicy(Policy[PrefixT]):
 
     def _encoder_hash(self, device: torch.device) -> str:
         """Of the encoder as it now runs; computed again where its values were written to since."""
+        state = self._encoder_state(device)
+        if self._hashed is None or self._hashed[0] != state:
+            [encoder] = self.roles.encoder
+            self._hashed = (state, encoder_hash(encoder, self.encoder_settings(), device))
+        return self._hashed[1]
+
+    def _encoder_state(self, device: torch.device) -> tuple[Any, ...]:
+        """How the encoder runs, and how often its values were written to; placing a part counts as no writing."""
         [encoder] = self.roles.encoder
         autocast = torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type)
-        # Placing a part counts as no writing to it.
         written = [
             (id(tensor), 0 if tensor.is_inference() else tensor._version)
             for tensor in encoder.parameters()
         ]
-        state = (device.type, autocast, written)
-        if self._hashed is None or self._hashed[0] != state:
-            self._hashed = (state, encoder_hash(encoder, self.encoder_settings(), device))
-        return self._hashed[1]
+        return device.type, autocast, written
+
+    def needs_encoder(self, batch: PromptBatch) -> bool:
+        if self.encoder_cache is None or self._hashed is None or batch.once:
+            return True
+        state, encoder = self._hashed
+        # Another hash wants the encoder's values.
+        if state != self._encoder_state(batch.waveform.device):
+            return True
+        return not self.encoder_cache.holds(clips_of(batch), encoder)
 
     def encoder_settings(self) -> dict[str, Any]:
         """All but the weights that the encoder's output of a clip depends on, in plain data; a cache wants it."""
@@ -265,6 +299,9 @@ class CachedPromptPolicy(Policy[PrefixT]):
     def target_head(self, hidden: Tensor) -> Tensor:
         return self._logits(hidden, self.writable)
 
+    def may_sample(self, tokens: Tensor) -> Tensor:
+        return self.allowed[tokens]
+
     def _logits(self, hidden: Tensor, allowed: Tensor) -> Tensor:
         logits = self.output(hidden)
         forbidden = torch.zeros_like(allowed, dtype=logits.dtype)
@@ -276,9 +313,6 @@ class CachedPromptPolicy(Policy[PrefixT]):
     def writable(self) -> Tensor:
         """[V] bool, the tokens that a text to learn from may have; those that may be sampled, or more."""
         return self.allowed
-
-    def samples_all(self, rollout: Rollout) -> Tensor:
-        return (self.allowed[rollout.tokens] | ~rollout.keep).all(-1)
 
     def decode(self, rollout: Rollout, context: PrefixT) -> list[list[str]]:
         return decode_groups(self.tokenizer, rollout)

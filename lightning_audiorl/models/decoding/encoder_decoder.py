@@ -13,10 +13,12 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache
+from transformers.cache_utils import Cache
 
 from lightning_audiorl.fields import Shape
 from lightning_audiorl.models.decoding.cache import cache_argument, lengthen, make_room
 from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy, PrefixContext
+from lightning_audiorl.models.decoding.shared_clip import ClipRows
 from lightning_audiorl.models.decoding.shared_prefix import Layout
 from lightning_audiorl.types import Decoding, Rollout
 
@@ -27,7 +29,7 @@ class EncodedContext(PrefixContext):
 
     Args:
         ids, durations_s: of the prompts.
-        features: [B, F, E] encoder output; every frame is attended to.
+        features: [B, F, E] encoder output.
         tokens: [B, P] decoder prompts, all of one length.
     """
 
@@ -37,6 +39,39 @@ class EncodedContext(PrefixContext):
     @property
     def prompt_lengths(self) -> list[int]:
         return [self.tokens.shape[1]] * len(self)
+
+    @property
+    def frames_kept(self) -> Tensor | None:
+        """[B, F] bool, the frames that are attended to; None for all."""
+        return None
+
+
+@dataclass(frozen=True)
+class MaskedContext(EncodedContext):
+    """Encoder output of clips of several lengths.
+
+    Args:
+        features: [B, F, E], zero-padded on the right.
+        keep: [B, F] bool.
+    """
+
+    features: Annotated[Tensor, Shape("B F E", pad="F", lengths="num_frames")]
+    keep: Annotated[Tensor, Shape("B F", pad="F", lengths="num_frames")]
+
+    @property
+    def num_frames(self) -> Tensor:
+        """[B] frames of each clip."""
+        return self.keep.sum(-1)
+
+    @property
+    def frames_kept(self) -> Tensor:
+        return self.keep
+
+
+def _frames_argument(keep: Tensor | None) -> dict[str, Tensor]:
+    """What a decoder's forward takes beside the encoder's output."""
+    # A mask of four dimensions goes to the layers as it is.
+    return {} if keep is None else {"encoder_attention_mask": keep[:, None, None]}
 
 
 def _empty_cache() -> EncoderDecoderCache:
@@ -49,18 +84,33 @@ class _CrossAttending:
 
     Args:
         features: the encoder output of the prompts. Only the first call reads it: from then on the cross-attention
-            takes keys and values from the cache, whose rows are expanded and selected with the others.
+            takes keys and values from the cache.
+        shares_clips: whether the samples of a group attend to one copy of those; else they are repeated with the
+            other rows of the cache.
+        keep: [rows, F] bool, the frames that are attended to, of clips where they are shared; None for all.
     """
 
     decoder: nn.Module
     features: Tensor
+    shares_clips: bool
+    keep: Tensor | None = None
+    clip_rows: ClipRows | None = None
     hidden: Tensor = field(init=False)
     cache: EncoderDecoderCache = field(default_factory=_empty_cache)
 
     def expand(self, repeats: int) -> None:
         if repeats > 1:
-            self.cache.batch_repeat_interleave(repeats)
+            self._caches().batch_repeat_interleave(repeats)
+        if self.shares_clips:
+            clips = torch.arange(len(self.hidden), device=self.hidden.device)
+            self.clip_rows = ClipRows.of(clips.repeat_interleave(repeats))
+        elif self.keep is not None:
+            self.keep = self.keep.repeat_interleave(repeats, 0)
         self.hidden = self.hidden.repeat_interleave(repeats, 0)
+
+    def _caches(self) -> Cache:
+        """Those that have as many rows as there are samples."""
+        return self.cache.self_attention_cache if self.shares_clips else self.cache
 
     def extend(self, tokens: Tensor) -> None:
         """Append ``tokens`` [rows, n]."""
@@ -68,6 +118,8 @@ class _CrossAttending:
             input_ids=tokens,
             encoder_hidden_states=self.features,
             use_cache=True,
+            **({} if self.clip_rows is None else {"clip_rows": self.clip_rows}),
+            **_frames_argument(self.keep),
             **cache_argument(self.decoder, self.cache),
         ).last_hidden_state[:, -1]
 
@@ -79,8 +131,22 @@ class _CrossAttending:
         lengthen(self.cache.self_attention_cache, num)
 
     def select(self, rows: Tensor) -> None:
-        self.cache.batch_select_indices(rows)
+        self._caches().batch_select_indices(rows)
         self.hidden = self.hidden[rows]
+        if self.clip_rows is None:
+            self._select_frames(rows)
+            return
+
+        # A clip none of whose samples goes on need not be held.
+        clips, places = self.clip_rows.clips[rows].unique(return_inverse=True)
+        if len(clips) <= int(self.clip_rows.clips[-1]):
+            self.cache.cross_attention_cache.batch_select_indices(clips)
+            self._select_frames(clips)
+        self.clip_rows = ClipRows.of(places)
+
+    def _select_frames(self, rows: Tensor) -> None:
+        if self.keep is not None:
+            self.keep = self.keep[rows]
 
 
 class EncoderDecoderPolicy(CachedPromptPolicy[EncodedContext]):
@@ -96,7 +162,11 @@ class EncoderDecoderPolicy(CachedPromptPolicy[EncodedContext]):
         return [min(room, cap) for cap in super().caps(context, decoding)]
 
     def prefill(self, context: EncodedContext) -> _CrossAttending:
-        state = _CrossAttending(self.backbone, context.features)
+        # Elsewhere another kernel attends, whose numbers may depend on how the rows stand.
+        shares_clips = self.fused_attention
+        if shares_clips is None:
+            shares_clips = context.features.device.type == "cpu"
+        state = _CrossAttending(self.backbone, context.features, shares_clips, context.frames_kept)
         state.extend(context.tokens)
         return state
 
@@ -105,7 +175,8 @@ class EncoderDecoderPolicy(CachedPromptPolicy[EncodedContext]):
     ) -> tuple[Layout, dict[str, Tensor]]:
         layout = Layout(torch.ones_like(context.tokens, dtype=torch.bool), *completions.shape[1:])
         tokens = torch.cat([context.tokens, completions.flatten(1)], dim=1)
-        return layout, {"input_ids": tokens, "encoder_hidden_states": context.features}
+        inputs = {"input_ids": tokens, "encoder_hidden_states": context.features}
+        return layout, inputs | _frames_argument(context.frames_kept)
 
     def targets(self, context: EncodedContext, texts: Sequence[str]) -> Rollout:
         rollout = super().targets(context, texts)

@@ -20,6 +20,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from lightning_audiorl.fields import Checked, Shape
+from lightning_audiorl.models.decoding.shared_clip import HANDED_ON, ClipRows, attend_to_clips
 
 #: Name of `attention` among transformers' attention implementations.
 IMPLEMENTATION = "shared_prefix"
@@ -124,23 +125,33 @@ def attention(
     value: Tensor,
     attention_mask: Tensor | None,
     shared_prefix: Layout | None = None,
+    clip_rows: ClipRows | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """An attention function for transformers: "sdpa", and packed rows where there is a layout.
+    """An attention function for transformers: "sdpa", packed rows where there is a layout, clips that rows share.
 
     Args:
         query: [B, heads, S, D].
         key, value: [B, key heads, S, D]; of the encoder's length for cross-attention.
+        attention_mask: as transformers makes it; over clips that rows share, [B, 1, 1, F] of the clips' frames.
+        clip_rows: of a rollout's rows, where cross-attention has keys and values once for each clip.
 
     Raises:
         ValueError: for what a layer asks for and packed rows do not have (dropout, soft caps, sinks, biases, a window).
     """
     if shared_prefix is None:
+        if clip_rows is None:
+            clip_rows = getattr(module, HANDED_ON, None)
+        # Self-attention has keys and values of every row, and a clip with one row each is no other case.
+        if clip_rows is not None and len(key) != len(query):
+            frames = attention_mask
+            return attend_to_clips(query, key, value, clip_rows, kwargs["scaling"], frames), None
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
     causal = kwargs.get("is_causal")
-    if causal is None:
-        causal = getattr(module, "is_causal", True)
+    # A causal layer may leave it to its mask to say so, for which the layout stands here (Moonshine does).
+    if not causal:
+        causal = getattr(module, "is_causal", causal is None)
     _refuse(module, attention_mask, causal, shared_prefix, kwargs)
 
     scaling = kwargs.get("scaling")

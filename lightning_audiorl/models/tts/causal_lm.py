@@ -36,6 +36,20 @@ class CausalLMPolicy(DecoderOnlyPolicy[TextT]):
             )
 
     @property
+    def _loaded_with(self) -> str:
+        return "AutoModelForCausalLM"
+
+    @property
+    def usage(self) -> str:
+        if getattr(self.output, "bias", None) is None:
+            return super().usage
+        return (
+            "from lightning_audiorl.models.tts.biased_head import AnyCausalLM\n\n"
+            "# Its head has a bias, which transformers' own classes would drop.\n"
+            'model = AnyCausalLM.from_pretrained("path/to/this/folder")'
+        )
+
+    @property
     def roles(self) -> Parts:
         # Most models call them so; where not, the last layers alone cannot train, nor be checkpointed.
         backbone = self.model.base_model

@@ -13,7 +13,12 @@ from lightning_audiorl.data.mix.selection.base import (
     fill,
     kind_of,
 )
-from lightning_audiorl.data.mix.selection.by_hypotheses import Hallucinating, Hard, Learnable
+from lightning_audiorl.data.mix.selection.by_hypotheses import (
+    Hallucinating,
+    Hard,
+    Learnable,
+    RarelyRight,
+)
 from lightning_audiorl.data.mix.selection.by_metadata import (
     EmptyReference,
     Everything,
@@ -34,6 +39,7 @@ __all__ = [
     "Learnable",
     "Length",
     "RandomControl",
+    "RarelyRight",
     "RepeatedPhrases",
     "SubsetBuilder",
     "Verdict",

@@ -1,4 +1,4 @@
-"""Subsets by what models made of a row: disagreement, hallucinations, a pass rate between bounds."""
+"""Subsets by what models made of a row: disagreement, hallucinations, a pass rate between bounds, nothing right."""
 
 from __future__ import annotations
 
@@ -208,3 +208,75 @@ class Learnable(SubsetBuilder):
         samples = self._choice.of_one_model(candidate)
         num_passed = sum(sample.errors.rate <= self.max_error_rate for sample in samples)
         return pass_rate_verdict(num_passed, len(samples), self.low, self.high)
+
+
+class RarelyRight(SubsetBuilder):
+    """Rows whose right answer the policy hardly ever samples: `losses.ReferenceSample` and SFT are for them.
+
+    A row stays where its reference is less probable than ``max_reference_logprob``, and, with ``nothing_right``, where
+    none of its hypotheses is right. The least probable references come first. A log-probability is that of the whole
+    text: it falls with the text's length, so a bound suits rows of like length, such as those without text.
+
+    Example: nothing is said in a row, and the model finds the empty answer as probable as exp(-6.3) = .0018:
+    ``RarelyRight(max_reference_logprob=-2.3)`` keeps it, as it keeps all whose right answer comes less than one time in
+    ten.
+
+    Args:
+        num_rows: most rows kept; none keeps all.
+        max_reference_logprob: a reference below it is rarely sampled, in nats; none: its probability does not matter.
+        nothing_right: whether a row of which no hypothesis is right stays as well.
+        max_error_rate: most errors per reference word (or character) in a hypothesis that is right.
+        decodings: look at these decodings only, by name; none: at all.
+        model: whose hypotheses, where files of several models are given.
+        min_samples: fewest samples a row must have, with ``nothing_right``.
+    """
+
+    needs_hypotheses: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        num_rows: int | None = None,
+        max_reference_logprob: float | None = None,
+        nothing_right: bool = False,
+        max_error_rate: float = 0.0,
+        decodings: Sequence[str] | None = None,
+        model: str | None = None,
+        min_samples: int = 2,
+    ) -> None:
+        super().__init__(num_rows)
+
+        if max_reference_logprob is None and not nothing_right:
+            raise ValueError(
+                "RarelyRight: give max_reference_logprob (such as -2.3, one time in ten), nothing_right, or both"
+            )
+        if max_reference_logprob is not None:
+            check_number("RarelyRight.max_reference_logprob", max_reference_logprob, at_most=0)
+        check_number("RarelyRight.max_error_rate", max_error_rate, at_least=0)
+        if min_samples < 1:
+            raise ValueError(f"RarelyRight: want min_samples >= 1, got {min_samples}")
+
+        self.max_reference_logprob = max_reference_logprob
+        self.nothing_right = nothing_right
+        self.max_error_rate = max_error_rate
+        self._choice = HypothesisChoice("RarelyRight", decodings, model, min_samples)
+
+    def judge(self, candidate: Candidate) -> Verdict:
+        log_prob = self._choice.line_of(candidate).reference_logprob
+        known = 0.0 if log_prob is None else log_prob
+
+        if self.max_reference_logprob is not None:
+            if log_prob is None and not self.nothing_right:
+                raise self._choice.error(
+                    candidate,
+                    "has no reference_logprob: it was not measured, or the model has no tokens for the text; run "
+                    "`audiorl predict` with `--reference_logprob true`, or leave the row out",
+                )
+            if known < self.max_reference_logprob:
+                return Verdict(True, f"log-probability of the reference {known:.2f}", -known)
+
+        if not self.nothing_right:
+            return Verdict(False, f"reference at {self.max_reference_logprob:g} or above")
+        samples = self._choice.of_one_model(candidate)
+        if any(sample.errors.rate <= self.max_error_rate for sample in samples):
+            return Verdict(False, "some hypothesis is right")
+        return Verdict(True, f"none of {len(samples)} hypotheses is right", -known)

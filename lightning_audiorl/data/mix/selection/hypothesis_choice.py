@@ -37,6 +37,18 @@ class HypothesisChoice:
         Raises:
             ValueError: naming the row, when the model or samples are missing, or several models leave a choice.
         """
+        predicted = self.line_of(candidate)
+        samples = self._asked_for(predicted)
+        if len(samples) < self.min_samples:
+            raise self.error(candidate, self._too_few(predicted, len(samples), self.min_samples))
+        return samples
+
+    def line_of(self, candidate: Candidate) -> Predicted:
+        """All that the one model asked for made of a row.
+
+        Raises:
+            ValueError: naming the row, when the model is missing, or several leave a choice.
+        """
         predicted = self._predicted(candidate)
         # Without a name there must be one model only: another would silently change the subset.
         if self.model is not None:
@@ -48,14 +60,8 @@ class HypothesisChoice:
                 if self.model is None
                 else f"none of them is {self.model!r}"
             )
-            raise self._error(candidate, f"has hypotheses of {models}; {wanted}")
-
-        samples = self._asked_for(predicted[0])
-        if len(samples) < self.min_samples:
-            raise self._error(
-                candidate, self._too_few(predicted[0], len(samples), self.min_samples)
-            )
-        return samples
+            raise self.error(candidate, f"has hypotheses of {models}; {wanted}")
+        return predicted[0]
 
     def of_models(self, candidate: Candidate) -> list[Sample]:
         """The first sample of each of two or more models.
@@ -65,7 +71,7 @@ class HypothesisChoice:
         """
         predicted = self._predicted(candidate)
         if len(predicted) < 2:
-            raise self._error(
+            raise self.error(
                 candidate,
                 f"has hypotheses of {predicted[0].model!r} only; run `audiorl predict` with a second model",
             )
@@ -74,13 +80,13 @@ class HypothesisChoice:
         for one in predicted:
             samples = self._asked_for(one)
             if not samples:
-                raise self._error(candidate, self._too_few(one, 0, 1))
+                raise self.error(candidate, self._too_few(one, 0, 1))
             firsts.append(samples[0])
         return firsts
 
     def _predicted(self, candidate: Candidate) -> tuple[Predicted, ...]:
         if not candidate.predicted:
-            raise self._error(
+            raise self.error(
                 candidate,
                 "has no hypotheses; run `audiorl predict` on its manifest and name the file",
             )
@@ -101,7 +107,8 @@ class HypothesisChoice:
             f"(decodings there: {names}); run `audiorl predict` with that decoding and number of samples"
         )
 
-    def _error(self, candidate: Candidate, problem: str) -> ValueError:
+    def error(self, candidate: Candidate, problem: str) -> ValueError:
+        """An error that names builder and row."""
         return ValueError(f"{self.who}: row {candidate.row.id!r} {problem}")
 
 

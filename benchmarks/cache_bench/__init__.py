@@ -1,0 +1,1 @@
+"""What `encoder_cache.py` runs in processes of their own."""

@@ -1,0 +1,258 @@
+"""Write docs/families.md: which families of models load, train and go back, as the tests end.
+
+A test says which column it shows, and is parametrised by the family:
+
+    @pytest.mark.cell("export")
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_an_export_is_the_classes_own_folder(family): ...
+
+python -m tools.families            # are the page's cells those of the tests?
+python -m tools.families --write    # run the tests, and write how they ended
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+TESTS = ROOT / "tests"
+PAGE = ROOT / "docs" / "families.md"
+
+#: The page's columns, in its order. A test's mark names one of them.
+COLUMNS = ("loads", "GRPO", "LoRA", "shared prefix", "plan", "export")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A family that has a policy.
+
+    Args:
+        name: as its makers write it.
+        policy: class of the policy.
+        config: its YAML file in configs/.
+        notes: what its own classes do otherwise in a batch, and what is done about it.
+    """
+
+    name: str
+    policy: str
+    config: str
+    notes: str
+
+
+ROWS = {
+    "fun_asr_nano": Row(
+        "Fun-ASR-Nano",
+        "FunAsrNanoPolicy",
+        "fun_asr_nano.yaml",
+        "Its adaptor ignores the padding unless sdpa is set, which the policy does.",
+    ),
+    "whisper": Row(
+        "Whisper",
+        "WhisperPolicy",
+        "whisper.yaml",
+        "Each clip is padded to 30 s. The stop token may come first: the answer to a clip without speech is the empty "
+        "text.",
+    ),
+    "qwen3_asr": Row(
+        "Qwen3-ASR",
+        "Qwen3ASRPolicy",
+        "qwen3_asr.yaml",
+        "Its processor counts one frame more for some clips beside a longer one, and its parsing takes a loop for one "
+        "word: clips are read one by one, and decoded as they are. The text of a row whose language the model does not "
+        "know begins with `language None`, as in its makers' recipe.",
+    ),
+    "granite_speech": Row(
+        "Granite-Speech",
+        "GraniteSpeechPolicy",
+        "granite_speech.yaml",
+        "Its encoder knows no padding: clips of one length go through it together, others apart, in eval mode always. "
+        "Its own adapter is merged at the start, and so is in the reference and in the export; the text-only mode of "
+        "the base wants the base's folder. Logits are divided by `logits_scaling`, which its class leaves out.",
+    ),
+    "qwen2_audio": Row(
+        "Qwen2-Audio",
+        "Qwen2AudioPolicy",
+        "qwen2_audio.yaml",
+        "Clips beyond 30 s are refused: its processor cuts them without a word.",
+    ),
+    "glm_asr": Row(
+        "GLM-ASR",
+        "GlmAsrPolicy",
+        "glm_asr.yaml",
+        "Windows of 30 s, as its processor cuts them; clips beyond 630 s are refused, where it cuts and speaks of 655.",
+    ),
+    "voxtral": Row(
+        "Voxtral",
+        "VoxtralPolicy",
+        "voxtral.yaml",
+        "A clip is padded to whole windows of 30 s, 375 tokens each. The request for a transcript is made of the "
+        "tokenizer's control tokens, as mistral-common makes it; the tests have a tokenizer of transformers, and "
+        "that of mistral-common has not been tried.",
+    ),
+    "canary": Row(
+        "Canary",
+        "CanaryPolicy",
+        "canary.yaml",
+        "The decoder attends to each clip's own frames; the encoder stays in eval mode. A language that it does not "
+        "know is refused by the row's name.",
+    ),
+    "moonshine": Row(
+        "Moonshine",
+        "MoonshinePolicy",
+        "moonshine.yaml",
+        "Its group norm reads the padding, and its mask is two frames too long: each clip is encoded as if it were "
+        "alone, together with those of its very length. It knows one language and is not told which.",
+    ),
+}
+
+#: Families of transformers that have no policy, and why.
+REASONS = {
+    "Parakeet": "A CTC or a transducer says a text along the frames, not token by token after a prompt: GRPO as it is "
+    "has no log-probability of a hypothesis to raise. `TransformersJudge` takes both as judges.",
+}
+
+_HEAD = """\
+# Families of models
+
+Which families load, train and go back. Each cell is shown by a test on a tiny model of the family's own class with its
+own processor; no published checkpoint was trained for it. `python -m tools.families --write` runs the tests, which are
+named below, and writes this page. `make test-slow` runs the whole matrix of tests/models on each family.
+"""
+
+
+_NEW = """\
+## A new family
+
+One file in models/asr, over what families share: a `TinySpec` of its real configuration and processor classes, and a
+policy. Where the language model reads the clip in its prompt, `AudioPromptPolicy` of
+[audio_prompt.py](../lightning_audiorl/models/decoding/audio_prompt.py) asks for six things: how a clip becomes features
+(`read`), what the encoder makes of them (`hear`), how that is projected (`project`, `num_places`), what is asked
+(`request`), and the longest clip (`max_seconds`). Where a decoder attends to the clip, it is `UnevenClipsPolicy` of
+[uneven_clips.py](../lightning_audiorl/models/decoding/uneven_clips.py), as in
+[moonshine.py](../lightning_audiorl/models/asr/moonshine.py).
+
+Then a `Record` in tests/models/records.py, which runs the whole matrix on it; a configuration in configs/; a row in
+tools/families.py. Read first what its own classes do to a clip beside a longer one, in train mode, and to a folder that
+they loaded and save.
+"""
+
+
+@dataclass
+class Outcomes:
+    """A plugin of pytest's that keeps how the tests of each cell ended.
+
+    Attributes:
+        failed: by family and column, whether any test did.
+    """
+
+    failed: dict[tuple[str, str], bool] = field(default_factory=dict)
+    _cells: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        for item in items:
+            mark = item.get_closest_marker("cell")
+            if mark is not None:
+                self._cells[item.nodeid] = (item.callspec.params["family"], *mark.args)
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        cell = self._cells.get(report.nodeid)
+        if cell is not None and (report.when == "call" or report.failed):
+            self.failed[cell] = self.failed.get(cell, False) or not report.passed
+
+
+def marked() -> dict[tuple[str, str], list[str]]:
+    """The tests of each cell, by family and column.
+
+    Raises:
+        ValueError: for a mark that names no column, or a test that is not parametrised by the family.
+    """
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for path in sorted(TESTS.rglob("test_*.py")):
+        if "mark.cell(" not in path.read_text(encoding="utf-8"):
+            continue
+        where = path.relative_to(ROOT)
+        module = importlib.import_module(".".join(where.with_suffix("").parts))
+        for name, function in vars(module).items():
+            marks = {mark.name: mark.args for mark in getattr(function, "pytestmark", ())}
+            if name.startswith("test") and "cell" in marks:
+                for cell in _cells_of(marks, f"{where}::{name}"):
+                    found[cell].append(f"{where}::{name}")
+    return dict(found)
+
+
+def _cells_of(marks: dict[str, Any], test: str) -> list[tuple[str, str]]:
+    (column,) = marks["cell"]
+    if column not in COLUMNS:
+        raise ValueError(f"{test}: no column {column!r}; there are {', '.join(COLUMNS)}")
+    name, values = marks.get("parametrize", ("", ()))
+    if name != "family":
+        raise ValueError(f"{test}: a test of a cell is parametrised by the family alone")
+    # Of a slow one, what pytest.param holds.
+    families = [getattr(value, "values", (value,))[0] for value in values]
+    return [(family, column) for family in families]
+
+
+def page(tests: dict[tuple[str, str], list[str]], failed: dict[tuple[str, str], bool]) -> str:
+    """The page's text.
+
+    Args:
+        tests: of each cell.
+        failed: whether one of them did; a cell without an entry was not run.
+    """
+    words = {None: "not run", True: "fails", False: "yes"}
+    lines = [_HEAD, f"| Family | {' | '.join(COLUMNS)} | Configuration |", "|---" * 8 + "|"]
+    for family, row in ROWS.items():
+        cells = []
+        for column in COLUMNS:
+            is_shown = (family, column) in tests
+            cells.append(words[failed.get((family, column))] if is_shown else "no test")
+        config = f"[{row.config}](../configs/{row.config})"
+        lines.append(f"| {row.name} (`{row.policy}`) | {' | '.join(cells)} | {config} |")
+
+    lines += ["", "## What their own classes do otherwise, and what is done about it", ""]
+    lines += [f"- **{row.name}**: {row.notes}" for row in ROWS.values()]
+    lines += ["", "## Families without a policy", ""]
+    lines += [f"- **{name}**: {reason}" for name, reason in REASONS.items()]
+    lines += ["", _NEW, "## The tests", "", "| Column | Tests |", "|---|---|"]
+    for column in COLUMNS:
+        names = sorted(
+            {name for (_, other), own in tests.items() for name in own if other == column}
+        )
+        lines.append(f"| {column} | {', '.join(f'`{name}`' for name in names)} |")
+    return "\n".join(lines) + "\n"
+
+
+def run() -> dict[tuple[str, str], bool]:
+    """How the tests of the cells end now."""
+    import pytest
+
+    outcomes = Outcomes()
+    files = sorted({name.partition("::")[0] for names in marked().values() for name in names})
+    pytest.main(["-q", "-p", "no:cacheprovider", "-m", "cell", *files], plugins=[outcomes])
+    return outcomes.failed
+
+
+def main(arguments: list[str]) -> int:
+    tests = marked()
+    if "--write" in arguments:
+        PAGE.write_text(page(tests, run()), encoding="utf-8")
+    # Every cell has a test, and each of them passed when the page was written.
+    expected = page(tests, dict.fromkeys(tests, False))
+    is_whole = all((family, column) in tests for family in ROWS for column in COLUMNS)
+    if not is_whole or not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != expected:
+        print(
+            "docs/families.md is not what the tests show: python -m tools.families --write",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    sys.exit(main(sys.argv[1:]))
