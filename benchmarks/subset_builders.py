@@ -146,6 +146,7 @@ def builders(num_rows: int) -> dict[str, SubsetBuilder]:
         "hard": selection.Hard(most),
         "hallucinating": selection.Hallucinating(most),
         "learnable": selection.Learnable(most),
+        "rarely_right": selection.RarelyRight(most, nothing_right=True),
         "control": selection.RandomControl(like="hallucinating"),
     }
 

@@ -153,7 +153,16 @@ def test_every_command_is_listed(
     code, printed = screen_of([], monkeypatch, capsys)
     assert code == 2
     listed = {line.split()[0] for line in printed.splitlines() if line.startswith("  ")}
-    assert listed == {"fit", "validate", "test", "predict", "plan", "export", "calibrate"}
+    assert listed == {
+        "fit",
+        "validate",
+        "test",
+        "predict",
+        "plan",
+        "export",
+        "calibrate",
+        "assemble",
+    }
 
 
 @pytest.mark.fault(

@@ -135,6 +135,8 @@ def make_policy(case: Case, model: str, naive: bool) -> TextLMPolicy | FunAsrNan
 
 def make_module(case: Case, policy: Any, **settings: Any) -> GRPO:
     """GRPO as the case wants it."""
+    # No other side measures the reference texts in one step of ten.
+    settings = {"reference_logprob_every_n_steps": 0} | settings
     return GRPO(
         policy,
         num_steps=100_000,

@@ -93,6 +93,8 @@ def make_module(case: WhisperCase, policy: WhisperPolicy) -> GRPO:
             max_new_tokens=case.max_new_tokens, min_cap=case.max_new_tokens, tokens_per_second=0.0
         ),
         beta=case.beta,
+        # The other side does not measure the reference texts.
+        reference_logprob_every_n_steps=0,
         seed=case.seed,
     )
 

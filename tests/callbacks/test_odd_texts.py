@@ -89,7 +89,7 @@ def test_sets_share_no_files(tmp_path: Path) -> None:
 def test_metrics_of_two_sets_have_two_names() -> None:
     from lightning_audiorl.engine.evaluator import EvalDecoding, Evaluator
 
-    evaluation: Any = SimpleNamespace(new=lambda: None)
+    evaluation: Any = SimpleNamespace(new=lambda: None, reference_logprob=False)
     decodings = {"greedy": EvalDecoding(), "b": EvalDecoding()}
     evaluator = Evaluator(decodings, evaluation, panel=None)  # type: ignore[arg-type]
     evaluator.begin(["a", "b"])

@@ -253,6 +253,7 @@ def test_yaml_makes_every_builder() -> None:
     g: {class_path: lightning_audiorl.data.Hallucinating, init_args: {rules: [loop]}}
     h: {class_path: lightning_audiorl.data.Learnable, init_args: {low: 0.1, high: 0.9}}
     i: lightning_audiorl.data.Everything
+    j: {class_path: lightning_audiorl.data.RarelyRight, init_args: {max_reference_logprob: -2.3}}
     """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--builders", type=dict[str, SubsetBuilder])

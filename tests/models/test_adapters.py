@@ -27,6 +27,9 @@ from tests.models.test_loading import save_checkpoint
 LORA = Finetune(projector=False, lm="lora", lora_rank=4, lora_targets=["q_proj", "embed_tokens"])
 FAMILIES = list(POLICIES)
 
+# What stays in float32 in any model of a family, as its class wants it.
+_ALWAYS_FLOAT32 = {"voxtral": "embed_positions.weight"}
+
 
 @pytest.mark.fault(
     "What is exported",
@@ -90,7 +93,9 @@ def test_adapters_are_float32_on_any_model(family: str, tmp_path: Path) -> None:
     start_hash = content_hash(policy)
     dtypes = Counter(p.dtype for p in policy.trainable().values())
     assert set(dtypes) == {torch.float32}
-    assert {p.dtype for p in policy.model.parameters() if not p.requires_grad} == {torch.bfloat16}
+    apart = _ALWAYS_FLOAT32.get(family, ())
+    frozen = {n: p.dtype for n, p in policy.model.named_parameters() if not p.requires_grad}
+    assert {kind for n, kind in frozen.items() if not n.endswith(apart)} == {torch.bfloat16}
 
     disturb(policy, 0.1)
     context = policy.encode(batch_of(["a", "b"]))
@@ -106,7 +111,8 @@ def test_adapters_are_float32_on_any_model(family: str, tmp_path: Path) -> None:
     # Stored in the dtype of the model, and read back as the model that was trained.
     policy.export(str(tmp_path / "export"))
     weights = load_file(tmp_path / "export" / "model.safetensors")
-    assert {value.dtype for value in weights.values()} == {torch.bfloat16}
+    floats = {n: value.dtype for n, value in weights.items() if value.is_floating_point()}
+    assert {kind for n, kind in floats.items() if not n.endswith(apart)} == {torch.bfloat16}
     assert json.loads((tmp_path / "export" / "config.json").read_text())["dtype"] == "bfloat16"
     again = POLICIES[family](str(tmp_path / "export"), dtype="bfloat16").eval()
     path = save_checkpoint(policy, tmp_path / "last.ckpt", start_hash)
