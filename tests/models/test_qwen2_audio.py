@@ -55,7 +55,7 @@ def test_clips_beyond_the_window_are_refused() -> None:
 
 
 def asked(policy: Qwen2AudioPolicy, lang: str = "en") -> str:
-    return policy.tokenizer.decode(policy._request(lang))
+    return policy.tokenizer.decode(policy.request_tokens(lang))
 
 
 def test_the_instruction_is_asked() -> None:

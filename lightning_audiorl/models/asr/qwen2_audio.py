@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     PreTrainedTokenizerFast,
     Qwen2AudioConfig,
@@ -19,14 +18,10 @@ from transformers import (
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import BaseModelOutput
 
-from lightning_audiorl.fields import PerPrompt, Shape
-from lightning_audiorl.languages import english_name, language_of
-from lightning_audiorl.models.decoding.cached_prompt import PrefixContext
-from lightning_audiorl.models.decoding.clips import check_clips, clips_of, durations_of
-from lightning_audiorl.models.decoding.decoder_only import DecoderOnlyPolicy, Side
-from lightning_audiorl.models.decoding.tokens import padded
-from lightning_audiorl.models.encoder_cache import EncoderCache, plain_settings
-from lightning_audiorl.models.finetune import Finetune, Parts
+from lightning_audiorl.languages import english_name
+from lightning_audiorl.models.decoding.audio_prompt import AudioContext, AudioPromptPolicy
+from lightning_audiorl.models.encoder_cache import EncoderCache
+from lightning_audiorl.models.finetune import Finetune
 from lightning_audiorl.models.loading import Family, TokenizerOutline, require_features
 from lightning_audiorl.models.tiny_base import (
     AUDIO_TOKEN,
@@ -35,7 +30,6 @@ from lightning_audiorl.models.tiny_base import (
     keyed_weights,
     word_tokenizer,
 )
-from lightning_audiorl.types import PromptBatch
 from lightning_audiorl.weights.families import first_line
 from lightning_audiorl.weights.tensors import WeightsError
 
@@ -57,31 +51,6 @@ _CHAT_TEMPLATE = (
     "{% if part['type'] == 'audio' %}<|object_ref_start|>{% else %}{{ part['text'] }}{% endif %}"
     "{% endfor %}<|im_start|>{% endfor %}"
 )
-
-
-@dataclass(frozen=True)
-class Qwen2AudioContext(PrefixContext):
-    """Encoder output of B clips and the tokens around them.
-
-    Args:
-        ids, durations_s: of the prompts.
-        features: [B, F, E] encoder output (40 ms frames), zero-padded on the right.
-        keep: [B, F] bool.
-        tokens: B prompts as token ids, one placeholder per audio frame.
-    """
-
-    features: Annotated[Tensor, Shape("B F E", pad="F", lengths="num_frames")]
-    keep: Annotated[Tensor, Shape("B F", pad="F", lengths="num_frames")]
-    tokens: PerPrompt[list[list[int]]]
-
-    @property
-    def num_frames(self) -> Tensor:
-        """[B] audio frames of each clip."""
-        return self.keep.sum(-1)
-
-    @property
-    def prompt_lengths(self) -> list[int]:
-        return [len(row) for row in self.tokens]
 
 
 @dataclass(frozen=True)
@@ -191,7 +160,7 @@ class _TrueFrames:
         return BaseModelOutput(last_hidden_state=encoder.layer_norm(pooled))
 
 
-class Qwen2AudioPolicy(DecoderOnlyPolicy[Qwen2AudioContext]):
+class Qwen2AudioPolicy(AudioPromptPolicy):
     """`Qwen2AudioForConditionalGeneration` behind the policy interface; ``audiorl assemble`` makes one of parts.
 
     A prompt is what the checkpoint's chat template makes of one clip and an instruction. Clips beyond the window of the
@@ -255,86 +224,40 @@ class Qwen2AudioPolicy(DecoderOnlyPolicy[Qwen2AudioContext]):
         try:
             if self.instruction is None and not self._has_own_instruction():
                 self.instruction = INSTRUCTION
-            request = self._request("en")
         except Exception as error:
             raise WeightsError(
                 f"{source}: its chat template is missing or broken ({first_line(error)}); copy chat_template.jinja "
                 "from the model that this one was made of"
             ) from error
-        if request.count(self.processor.audio_token_id) != 1:
-            raise WeightsError(
-                f"{source}: its chat template has not one place for the audio; copy chat_template.jinja from the model "
-                "that this one was made of"
-            )
+        self.check_request()
 
     def _has_own_instruction(self) -> bool:
         """Whether the template says something by itself where a message has no text."""
         return self._rendered(None) != self._rendered("")
 
     @property
-    def roles(self) -> Parts:
-        inner = self.model.model
-        return Parts(
-            encoder=[inner.audio_tower],
-            projector=[inner.multi_modal_projector],
-            backbone=inner.language_model,
-            layers=inner.language_model.layers,
-            final=[inner.language_model.norm, self.model.lm_head],
+    def max_seconds(self) -> float:
+        """One window of the feature extractor, 30 s."""
+        num_windows = 2 * self.model.config.audio_config.max_source_positions
+        return num_windows * _HOP_SAMPLES / _RATE_HZ
+
+    @property
+    def min_samples(self) -> int:
+        return _MIN_SAMPLES
+
+    def read(self, clips: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        made = self.extractor(
+            [clip.numpy() for clip in clips],
+            sampling_rate=self.extractor.sampling_rate,
+            padding="max_length",
+            return_attention_mask=True,
+            return_tensors="pt",
         )
+        return made["input_features"], made["attention_mask"]
 
-    @property
-    def embed(self) -> nn.Module:
-        return self.model.model.language_model.get_input_embeddings()
-
-    @property
-    def output(self) -> nn.Module:
-        return self.model.lm_head
-
-    @property
-    def clip_span_s(self) -> tuple[float, float]:
-        """Two audio tokens to one window of the feature extractor, 30 s."""
-        extractor = self.processor.feature_extractor
-        return _MIN_SAMPLES / extractor.sampling_rate, extractor.n_samples / extractor.sampling_rate
-
-    def encode(self, batch: PromptBatch) -> Qwen2AudioContext:
-        extractor = self.processor.feature_extractor
-        check_clips(
-            batch, "Qwen2AudioPolicy", extractor.sampling_rate, _MIN_SAMPLES, extractor.n_samples
-        )
-
-        device = batch.waveform.device
-        if self.encoder_cache is None:
-            encoded, keep = self._encoder_output(clips_of(batch), device)
-        else:
-            kept = self._kept_outputs(batch, lambda clips: self._clip_outputs(clips, device))
-            encoded = pad_sequence(kept, batch_first=True)
-            num_frames = torch.tensor([len(output) for output in kept], device=device)
-            keep = torch.arange(encoded.shape[1], device=device) < num_frames[:, None]
-
-        prompts = self._prompts(batch, keep.sum(-1).tolist())
-        return Qwen2AudioContext(batch.ids, durations_of(batch), encoded, keep, prompts)
-
-    def _encoder_output(
-        self, clips: Sequence[Tensor], device: torch.device
-    ) -> tuple[Tensor, Tensor]:
-        """[B, F, E] of B clips, computed together, and their keep mask [B, F]."""
-        extractor = self.processor.feature_extractor
-        # The extractor pads every clip to one length, on the CPU, in numpy, which has no bfloat16.
-        with torch.autocast("cpu", enabled=False):
-            features = extractor(
-                [clip.numpy() for clip in clips],
-                sampling_rate=extractor.sampling_rate,
-                padding="max_length",
-                return_attention_mask=True,
-                return_tensors="pt",
-            )
-
+    def hear(self, inputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         # Two windows of 10 ms for each position of the encoder.
-        num_positions = (features["attention_mask"].sum(-1).to(device) - 1) // 2 + 1
-        with torch.set_grad_enabled(self.finetune.encoder and torch.is_grad_enabled()):
-            encoded, keep = self._encoded(features["input_features"].to(device), num_positions)
-        self.num_encoded += len(clips)
-        return encoded, keep
+        return self._encoded(inputs, (mask.sum(-1) - 1) // 2 + 1)
 
     def _encoded(self, features: Tensor, num_positions: Tensor) -> tuple[Tensor, Tensor]:
         """Encoder output [B, F, E] of mel features [B, M, W], and which of its frames are a clip's own."""
@@ -355,69 +278,43 @@ class Qwen2AudioPolicy(DecoderOnlyPolicy[Qwen2AudioContext]):
         keep = is_own[:, 1::2].contiguous()
         return torch.where(keep[..., None], encoded, 0), keep
 
-    def _clip_outputs(self, clips: Sequence[Tensor], device: torch.device) -> list[Tensor]:
-        """[F, E] of each of some clips, computed together, without padding."""
-        encoded, keep = self._encoder_output(clips, device)
-        return [output[kept] for output, kept in zip(encoded, keep, strict=True)]
+    def project(self, features: Tensor, keep: Tensor) -> Tensor:
+        return self.projector(features)[keep]
 
-    def encoder_settings(self) -> dict[str, Any]:
-        return {
-            "encoder": plain_settings(self.model.config.audio_config.to_dict()),
-            "features": plain_settings(self.processor.feature_extractor.to_dict()),
-        }
+    def example_inputs(self, num_prompts: int, seconds: float) -> tuple[Tensor, Tensor]:
+        config = self.model.config.audio_config
+        num_windows = -(-int(seconds * _RATE_HZ) // _HOP_SAMPLES)
+        inputs = torch.empty(num_prompts, config.num_mel_bins, 2 * config.max_source_positions)
+        return inputs, torch.ones(num_prompts, num_windows, dtype=torch.long)
 
     def example_context(
         self, num_prompts: int, seconds: float, text_tokens: int | None = None
-    ) -> Qwen2AudioContext:
-        config = self.model.config.audio_config
+    ) -> AudioContext:
         num_samples = int(seconds * _RATE_HZ)
         num_windows = -(-num_samples // _HOP_SAMPLES)
-        longest = 2 * config.max_source_positions
+        longest = 2 * self.model.config.audio_config.max_source_positions
         if num_samples < _MIN_SAMPLES or num_windows > longest:
             raise ValueError(
                 f"{seconds} s of audio are {num_windows} windows of 10 ms; the encoder takes 7 to {longest}"
             )
 
-        inputs = torch.empty(num_prompts, config.num_mel_bins, longest)
-        encoder = self.model.model.audio_tower
-        # Nothing is masked: all clips have one length.
-        num_positions = (num_windows - 1) // 2 + 1
-        inputs = inputs[..., : 2 * num_positions + 1].to(encoder.conv1.weight.dtype)
-        encoded = encoder(input_features=inputs, attention_mask=None).last_hidden_state
-        num_frames = num_positions // 2
-        keep = torch.ones(num_prompts, num_frames, dtype=torch.bool)
+        # Nothing is masked: all clips have one length. So a plan needs no values.
+        inputs, mask = self.example_inputs(num_prompts, seconds)
+        num_positions = (mask.shape[1] - 1) // 2 + 1
+        inputs = inputs[..., : 2 * num_positions + 1].to(self.audio_tower.conv1.weight.dtype)
+        encoded = self.audio_tower(input_features=inputs, attention_mask=None).last_hidden_state
+        keep = torch.ones(num_prompts, num_positions // 2, dtype=torch.bool)
 
         text = [self.stop_ids[0]] * (_USUAL_TEXT_TOKENS if text_tokens is None else text_tokens)
-        tokens = [self.processor.audio_token_id] * num_frames + text
+        tokens = [self.audio_token_id] * keep.shape[1] + text
         ids = [str(number) for number in range(num_prompts)]
-        return Qwen2AudioContext(
-            ids, [seconds] * num_prompts, encoded, keep, [tokens] * num_prompts
-        )
+        return AudioContext(ids, [seconds] * num_prompts, encoded, keep, [tokens] * num_prompts)
 
-    def _prompts(self, batch: PromptBatch, frames: Sequence[int]) -> list[list[int]]:
-        """The template's prompt per row, its audio placeholder repeated once per frame."""
-        audio_id = self.processor.audio_token_id
-        by_lang: dict[str, list[int]] = {}
-        out = []
-        for row, num_frames in zip(batch.rows, frames, strict=True):
-            lang = language_of(row.lang)
-            if lang not in by_lang:
-                by_lang[lang] = self._request(lang)
-
-            around = by_lang[lang]
-            at = around.index(audio_id)
-            frames_of_row = [audio_id] * num_frames
-            before = around[:at]
-            after = around[at + 1 :]
-            out.append([*before, *frames_of_row, *after])
-        return out
-
-    def _request(self, lang: str) -> list[int]:
-        """The prompt for a language by its code, with one audio placeholder."""
+    def request(self, lang: str) -> str:
         asked = self.instruction
         if asked is not None:
             asked = asked.replace("{language}", english_name(lang))
-        return self.tokenizer.encode(self._rendered(asked), add_special_tokens=False)
+        return self._rendered(asked)
 
     def _rendered(self, instruction: str | None) -> str:
         """The chat template around one clip and an instruction; None is a message of audio alone."""
@@ -429,12 +326,3 @@ class Qwen2AudioPolicy(DecoderOnlyPolicy[Qwen2AudioContext]):
             [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
         )
         return str(text)
-
-    def prompt(self, context: Qwen2AudioContext, side: Side) -> tuple[Tensor, Tensor]:
-        # The projector may train: it runs here, behind the encoder's output that all passes share.
-        audio = self.model.model.multi_modal_projector(context.features)[context.keep]
-
-        ids, mask = padded(context.tokens, self.stop_ids[0], audio.device, side)
-        embeds = self.embed(ids)
-        places = (ids == self.processor.audio_token_id)[..., None].expand_as(embeds)
-        return embeds.masked_scatter(places, audio.to(embeds.dtype)), mask
