@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -40,3 +41,11 @@ def assert_gradients_close(
     assert (actual - expected).norm() <= relative_norm * norm, (
         f"{(actual - expected).norm() / norm:.3g} apart"
     )
+
+
+def gradient_rounding(gradients: Iterable[Tensor]) -> float:
+    """A norm below which a gradient of one step is 0 but for rounding, such as that of what adds one number to every
+    score of an attention."""
+    norms = [(float(gradient.norm()), torch.finfo(gradient.dtype).eps) for gradient in gradients]
+    largest, eps = max(norms)
+    return 10 * eps * largest

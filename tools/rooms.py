@@ -114,8 +114,8 @@ ROOMS = {
     ),
     "models.asr": Room(
         "families that transcribe, one file each, its tiny model in it",
-        "checks fields types languages weights "
-        "models.policy models.finetune models.encoder_cache models.loading models.tiny_base models.decoding",
+        "checks fields types languages weights models.policy models.finetune models.encoder_cache "
+        "models.export models.loading models.tiny_base models.decoding",
         "torch transformers",
     ),
     "models.tts": Room(

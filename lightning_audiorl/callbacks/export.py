@@ -29,6 +29,8 @@ class Export(Callback):
     Args:
         enabled: False writes nothing.
         dirpath: default ``<default_root_dir>/export``.
+        adapter: leaves the adapters of ``finetune.lm: lora`` beside the weights that they were trained on, in the files
+            of peft, instead of merging them.
         best: also writes ``<dirpath>_best`` from `RLCheckpoint`'s best checkpoint (its ``monitor`` must be set); not
             where every evaluation was worse than that before the first step.
     """
@@ -38,10 +40,12 @@ class Export(Callback):
         enabled: bool = True,
         dirpath: str | None = None,
         best: bool = False,
+        adapter: bool = False,
     ) -> None:
         self.enabled = enabled
         self.dirpath = dirpath
         self.best = best
+        self.adapter = adapter
         self._facts: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -56,7 +60,8 @@ class Export(Callback):
         """See at once that there will be a best checkpoint, and that the folders can be written.
 
         Raises:
-            ValueError: where none will be kept; where the policy was loaded from one of the folders.
+            ValueError: where none will be kept; where the policy was loaded from one of the folders; for an adapter
+                where none trains.
             FileExistsError: where a file stands in a folder's place.
         """
         if not self.enabled or stage != "fit":
@@ -65,6 +70,8 @@ class Export(Callback):
             raise ValueError(
                 "Export.best needs an RLCheckpoint with a monitor, such as monitor: val/long/wer"
             )
+        if self.adapter:
+            run_view(pl_module).policy.check_adapter()
         folder = run_folder(trainer, self.dirpath, "export")
         for path in (Path(folder), Path(f"{folder}_best")):
             if path.is_file():
@@ -96,7 +103,7 @@ class Export(Callback):
         folder = run_folder(trainer, self.dirpath, "export")
         best_folder = Path(f"{folder}_best")
         with writing("the trained model", folder):
-            run.policy.export(str(folder))
+            self._write(run, folder)
             export_card(folder, self._card(run, run.rl_step))
         rank_zero_info(f"exported to {folder}")
 
@@ -114,12 +121,18 @@ class Export(Callback):
         reason = f"{path} is of another step" if has_best else checkpoint.why_no_best(run)
         _log.warning("no best checkpoint to export: %s; %s is not written", reason, best_folder)
 
+    def _write(self, run: RunView, folder: str | Path) -> None:
+        if self.adapter:
+            run.policy.export_adapter(str(folder))
+        else:
+            run.policy.export(str(folder))
+
     def _card(self, run: RunView, rl_step: int) -> ModelCard:
         """Of the weights after an RL step; what was evaluated later is of others."""
         until = [one for one in validations(run) if one["rl_step"] <= rl_step]
         before = until[0] if until else None
         after = until[-1] if len(until) > 1 else None
-        return ModelCard(run.policy, self._facts, rl_step, before, after)
+        return ModelCard(run.policy, self._facts, rl_step, before, after, self.adapter)
 
     def _export_best(self, run: RunView, path: Path, folder: Path) -> None:
         # The module goes on with its last weights, whatever comes of the best ones.
@@ -130,6 +143,6 @@ class Export(Callback):
             best = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
             # Not strict: a checkpoint holds what trains, and nothing else.
             run.load_state_dict(best, strict=False)
-            run.policy.export(str(folder))
+            self._write(run, folder)
         finally:
             run.load_state_dict(last, strict=False)

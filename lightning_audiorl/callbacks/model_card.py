@@ -27,6 +27,12 @@ _LEFT_OUT = ("policy", "rewards", "judges", "evaluation", "eval_decodings", "log
 #: Of an evaluation, the metrics that a hub knows by name.
 _HUB_METRICS = ("wer", "cer")
 
+#: Of a folder with adapters.
+_BESIDE = (
+    "What was trained is a LoRA adapter, which stands beside the weights that it was trained on. `from_pretrained` "
+    "puts it in where peft is there (`pip install peft`); without peft the folder is the base as it was."
+)
+
 
 @dataclass(frozen=True)
 class ModelCard:
@@ -38,6 +44,7 @@ class ModelCard:
         rl_step: after which the weights were taken.
         before: the run's first evaluation, ``rl_step`` and ``results``; None without one.
         after: that of the weights.
+        adapter: whether adapters stand beside the base, and not in it.
     """
 
     policy: Policy
@@ -45,6 +52,7 @@ class ModelCard:
     rl_step: int = 0
     before: Mapping[str, Any] | None = None
     after: Mapping[str, Any] | None = None
+    adapter: bool = False
 
 
 def run_facts(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
@@ -122,6 +130,8 @@ def card_text(card: ModelCard) -> str:
 
     if card.policy.usage:
         parts += ["## Use", f"```python\n{card.policy.usage}\n```"]
+    if card.adapter:
+        parts.append(_BESIDE)
     parts += _metrics(card)
     parts += _data(card.run.get("data", []))
     parts += _rewards(card.run.get("rewards", []))

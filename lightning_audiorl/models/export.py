@@ -5,12 +5,22 @@ from __future__ import annotations
 import copy
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import save_file
+from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
-from lightning_audiorl.models.finetune import heads_parted, merged_state_dict, unties
+from lightning_audiorl.models.finetune import (
+    Finetune,
+    adapter_state_dict,
+    base_state_dict,
+    heads_parted,
+    merged_state_dict,
+    unties,
+)
 from lightning_audiorl.weights.cards import CARD, is_written
 from lightning_audiorl.weights.tensors import WeightsError, not_finite, some_of
 
@@ -47,10 +57,27 @@ _MODEL_FILES = (
 _UNFINISHED = ".unfinished"
 
 
+@dataclass(frozen=True)
+class Adapter:
+    """How adapters were made, for a folder in which they stand beside their base.
+
+    Args:
+        finetune: with ``lm: lora``.
+        base: folder or hub id whose weights are the base's; None where the folder alone has them.
+    """
+
+    finetune: Finetune
+    base: str | None = None
+
+
 def write_model(
-    folder: str | Path, model: PreTrainedModel, processor: Any, generation: GenerationConfig
+    folder: str | Path,
+    model: PreTrainedModel,
+    processor: Any,
+    generation: GenerationConfig,
+    adapter: Adapter | None = None,
 ) -> None:
-    """Write a model, adapters merged, and its processor; the model itself stays as it is.
+    """Write a model and its processor; the model itself stays as it is.
 
     Weights keep the dtype that they have in the model. Model files of an earlier export in the folder are replaced or
     removed, once the new ones are complete; other files stay.
@@ -60,6 +87,7 @@ def write_model(
         model: of transformers, with or without adapters.
         processor: or tokenizer.
         generation: what the folder generates by.
+        adapter: leaves adapters beside the weights that they sit on, in the files of peft; None merges them.
 
     Raises:
         FileExistsError: where ``folder`` is a file.
@@ -70,7 +98,11 @@ def write_model(
     unfinished = target / _UNFINISHED
     shutil.rmtree(unfinished, ignore_errors=True)
 
-    _save(unfinished, model)
+    if adapter is None:
+        _save(unfinished, model, merged_state_dict(model))
+    else:
+        _save(unfinished, model, base_state_dict(model))
+        _save_adapter(unfinished, model, adapter)
     processor.save_pretrained(unfinished)
     # Past the check of `save_pretrained`, which refuses what published checkpoints hold, such as a temperature beside
     # `do_sample: false`.
@@ -87,15 +119,9 @@ def write_model(
     unfinished.rmdir()
 
 
-def _save(folder: Path, model: PreTrainedModel) -> None:
+def _save(folder: Path, model: PreTrainedModel, weights: dict[str, Tensor]) -> None:
     """Configuration and weights."""
-    weights = merged_state_dict(model)
-    bad = not_finite(weights)
-    if bad:
-        raise WeightsError(
-            f"export: NaN or infinite values in {some_of(bad)} as {weights[bad[0]].dtype}; take an earlier "
-            "checkpoint, or where it was large numbers in float16, export in bfloat16"
-        )
+    _require_finite(weights)
 
     # The model goes on with what it has.
     own = model.config, model.generation_config
@@ -107,3 +133,34 @@ def _save(folder: Path, model: PreTrainedModel) -> None:
         model.save_pretrained(folder, state_dict=weights)
     finally:
         model.config, model.generation_config = own
+
+
+def _save_adapter(folder: Path, model: PreTrainedModel, adapter: Adapter) -> None:
+    """Adapters alone, as peft writes them."""
+    from peft import LoraConfig
+
+    tensors = adapter_state_dict(model)
+    _require_finite(tensors)
+    named = {f"base_model.model.{name}": value.contiguous() for name, value in tensors.items()}
+    save_file(named, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+    # By their full names: the ends of them may be those of layers in an encoder, too.
+    layers = sorted({name.partition(".lora_")[0] for name in tensors})
+    config = LoraConfig(
+        base_model_name_or_path=adapter.base,
+        r=adapter.finetune.lora_rank,
+        lora_alpha=adapter.finetune.lora_alpha,
+        lora_dropout=adapter.finetune.lora_dropout,
+        target_modules=layers,
+        inference_mode=True,
+    )
+    config.save_pretrained(str(folder))
+
+
+def _require_finite(weights: dict[str, Tensor]) -> None:
+    bad = not_finite(weights)
+    if bad:
+        raise WeightsError(
+            f"export: NaN or infinite values in {some_of(bad)} as {weights[bad[0]].dtype}; take an earlier "
+            "checkpoint, or where it was large numbers in float16, export in bfloat16"
+        )

@@ -374,3 +374,19 @@ def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
         if "lora_" not in key and clean not in merged:
             merged[clean] = value
     return merged
+
+
+def base_state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """The model's state dict without its adapters, which are not in it either."""
+    state = model.state_dict()
+    return {
+        key.replace(".base_layer.", "."): value
+        for key, value in state.items()
+        if "lora_" not in key
+    }
+
+
+def adapter_state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """The adapters' tensors alone, by the names that peft saves behind its own prefix."""
+    state = model.state_dict()
+    return {key.replace(".default", ""): value for key, value in state.items() if "lora_" in key}

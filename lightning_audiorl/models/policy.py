@@ -150,6 +150,27 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
     def export(self, folder: str) -> None:
         """Write a folder that the transformers class loads with ``from_pretrained``; adapters are merged."""
 
+    def export_adapter(self, folder: str) -> None:
+        """`export` with the adapters of ``finetune.lm: lora`` beside their base, in the files of peft.
+
+        Raises:
+            ValueError: where there are none.
+            NotImplementedError: for a family that only merges them.
+        """
+        raise NotImplementedError(f"{type(self).__name__} exports its adapters merged alone")
+
+    def check_adapter(self) -> None:
+        """See that there are adapters to be exported.
+
+        Raises:
+            ValueError: where the finetuning mode has none.
+        """
+        if self.finetune.lm != "lora":
+            raise ValueError(
+                f"export: an adapter is asked for, and finetune.lm of {type(self).__name__} is "
+                f"{self.finetune.lm!r}, which has none; set finetune.lm: lora, or leave the adapter out"
+            )
+
     @property
     def usage(self) -> str:
         """Python lines that load an exported folder in transformers; empty for a policy that does not say."""

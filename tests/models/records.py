@@ -188,7 +188,7 @@ RECORDS = {
             max_positions=40,
         ),
         _canary,
-        lively=(0.8, 0),
+        lively=(0.6, 2),
         modes=_ENCODER_DECODER,
         ids="decoder_input_ids",
     ),

@@ -81,9 +81,14 @@ DECODERS: dict[str, Any] = {
 
 def decode_of_record(family: str, folder: str, batch: PromptBatch, **how: Any) -> list[str]:
     """Clip by clip: what these classes do in a batch is not always what they do alone."""
+    classes = RECORDS[family].policy.family
+    model = classes.model.from_pretrained(folder, **how).eval()
+    return decode_with(family, model, classes.processor.from_pretrained(folder), batch)
+
+
+def decode_with(family: str, model: Any, processor: Any, batch: PromptBatch) -> list[str]:
+    """What ``generate`` of a family's own class makes of each clip."""
     record = RECORDS[family]
-    model = record.policy.family.model.from_pretrained(folder, **how).eval()
-    processor = record.policy.family.processor.from_pretrained(folder)
     texts = []
     for clip in clips_of(batch):
         inputs = record.ask(processor, clip)

@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy
 from lightning_audiorl.models.policy import SampleKey
 from lightning_audiorl.types import PromptBatch, Rollout
+from tests.helpers import gradient_rounding
 from tests.models.families import DECODING, FAMILIES, batch_of, log_probs, make
 from tests.models.naive import naive_log_probs
 
@@ -25,9 +26,19 @@ def trained(family: str, rollout: Rollout, batch: PromptBatch, score: LogProbs) 
     for _ in range(5):
         terms = torch.where(rollout.keep, score(policy, batch, rollout) * advantages, 0.0)
         (-terms.sum() / rollout.keep.sum()).backward()
+        forget_rounding(policy)
         optimizer.step()
         optimizer.zero_grad()
     return flat(policy)
+
+
+def forget_rounding(policy: CachedPromptPolicy) -> None:
+    """AdamW takes a whole step by a gradient that is 0 but for rounding, each way its own."""
+    parameters = [p for p in policy.trainable().values() if p.grad is not None]
+    rounding = gradient_rounding(p.grad for p in parameters if p.grad is not None)
+    for parameter in parameters:
+        if parameter.grad is not None and parameter.grad.norm() < rounding:
+            parameter.grad = None
 
 
 def flat(policy: CachedPromptPolicy) -> Tensor:

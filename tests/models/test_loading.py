@@ -115,7 +115,10 @@ def test_an_exported_folder_is_the_same_policy(family: str, tmp_path: Path) -> N
 def test_folders_load_in_half_precision(family: str, tmp_path: Path) -> None:
     make(family).export(str(tmp_path))
     policy = POLICIES[family](str(tmp_path), dtype="bfloat16").eval()
-    assert {p.dtype for p in policy.parameters()} == {torch.bfloat16}
+    # Voxtral's class keeps its positions in float32.
+    kept = tuple(policy.model._keep_in_fp32_modules_strict or ())
+    rest = [p for name, p in policy.named_parameters() if not any(one in name for one in kept)]
+    assert {p.dtype for p in rest} == {torch.bfloat16}
     context = policy.encode(batch_of(["a", "b"]))
     rollout = policy.sample(context, 2, DECODING, SampleKey(0, 0))
     scored = log_probs(policy, context, rollout)

@@ -21,6 +21,7 @@ from lightning_audiorl.languages import english_name
 from lightning_audiorl.models.decoding.audio_prompt import AudioPromptPolicy
 from lightning_audiorl.models.decoding.clips import by_length, padded_rows
 from lightning_audiorl.models.encoder_cache import EncoderCache
+from lightning_audiorl.models.export import Adapter
 from lightning_audiorl.models.finetune import Finetune
 from lightning_audiorl.models.loading import Family, TokenizerOutline, require_features
 from lightning_audiorl.models.tiny_base import (
@@ -114,6 +115,8 @@ class TinyGraniteSpeech(TinySpec):
             "num_attention_heads": self.heads,
             "intermediate_size": 2 * self.width,
             "cross_attention_frequency": 1,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
         }
 
     def _text_config(self, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
@@ -204,6 +207,14 @@ class GraniteSpeechPolicy(AudioPromptPolicy):
                 "message; set the policy's system to the message of the model card"
             )
         self.check_request()
+
+    def _write(self, folder: str, adapter: Adapter | None = None) -> None:
+        config = self.model.config
+        config.has_lora_adapter = adapter is not None
+        try:
+            super()._write(folder, adapter)
+        finally:
+            config.has_lora_adapter = False
 
     # --- its modules
 

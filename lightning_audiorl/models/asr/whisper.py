@@ -23,6 +23,7 @@ from lightning_audiorl.languages import language_of
 from lightning_audiorl.models.decoding.clips import check_clips, clips_of, durations_of
 from lightning_audiorl.models.decoding.encoder_decoder import EncodedContext, EncoderDecoderPolicy
 from lightning_audiorl.models.encoder_cache import EncoderCache, plain_settings
+from lightning_audiorl.models.export import Adapter
 from lightning_audiorl.models.finetune import Finetune, Parts
 from lightning_audiorl.models.loading import Family, TokenizerOutline, require_features
 from lightning_audiorl.models.tiny_base import DIGIT_WORDS, TinySpec, keyed_weights, word_tokenizer
@@ -408,8 +409,8 @@ class WhisperPolicy(EncoderDecoderPolicy):
         by_token = {token: name.strip("<|>") for name, token in languages.items()}
         return [by_token[token] for token in context.tokens[:, 1].tolist()]
 
-    def export(self, folder: str) -> None:
-        super().export(folder)
+    def _write(self, folder: str, adapter: Adapter | None = None) -> None:
+        super()._write(folder, adapter)
         # transformers reads the same in processor_config.json. The converter of CTranslate2 copies this file, and
         # faster-whisper takes 80 mel bins where it is missing.
         self.processor.feature_extractor.save_pretrained(folder)

@@ -24,7 +24,7 @@ from lightning_audiorl.models.decoding.clips import clips_of
 from lightning_audiorl.models.decoding.shared_prefix import Layout, packed_arguments, share_prefix
 from lightning_audiorl.models.decoding.tokens import allowed_tokens, decode_groups, target_rollout
 from lightning_audiorl.models.encoder_cache import EncoderCache, encoder_hash
-from lightning_audiorl.models.export import write_model
+from lightning_audiorl.models.export import Adapter, write_model
 from lightning_audiorl.models.finetune import (
     USUAL_LORA_TARGETS,
     Finetune,
@@ -35,6 +35,7 @@ from lightning_audiorl.models.loading import Family, Start, build, read_start, s
 from lightning_audiorl.models.policy import Context, Policy, SampleKey
 from lightning_audiorl.models.tiny_base import TinySpec
 from lightning_audiorl.types import Decoding, PromptBatch, Rollout
+from lightning_audiorl.weights.adapters import find_adapter
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,19 @@ class CachedPromptPolicy(Policy[PrefixT]):
         return hashlib.blake2b(repr(entries).encode(), digest_size=16).hexdigest()
 
     def export(self, folder: str) -> None:
-        write_model(folder, self.model, self.processor, self.generation_config())
+        self._write(folder)
+
+    def export_adapter(self, folder: str) -> None:
+        self.check_adapter()
+        source = self.start.source
+        # The weights of a start that was put together, or whose projector trained, are in this folder alone.
+        is_source = isinstance(source, str) and not self.start.checkpoints
+        is_whole = is_source and not self.finetune.projector and find_adapter(str(source)) is None
+        self._write(folder, Adapter(self.finetune, str(source) if is_whole else None))
+
+    def _write(self, folder: str, adapter: Adapter | None = None) -> None:
+        """All files of an export, adapters merged or beside their base."""
+        write_model(folder, self.model, self.processor, self.generation_config(), adapter)
 
     @property
     def _loaded_with(self) -> str:
