@@ -16,7 +16,7 @@ from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from lightning_audiorl import __version__, screen
+from lightning_audiorl import screen
 from lightning_audiorl.algorithms import AudioRLModule
 from lightning_audiorl.callbacks import (
     EarlyStop,
@@ -28,6 +28,7 @@ from lightning_audiorl.callbacks import (
     SampleLogger,
 )
 from lightning_audiorl.callbacks.view import nothing_learnt
+from lightning_audiorl.command_line import answer
 from lightning_audiorl.commands import COMMANDS
 from lightning_audiorl.engine.resuming import FollowSettings
 from lightning_audiorl.engine.trainer_checks import check_trainer
@@ -58,13 +59,6 @@ _NOT_SO = (
 _NOT_FOR_USERS = {
     "lightning.pytorch.utilities.rank_zero": ("litlogger", "LitLogger", "litmodels", "LitModels"),
     "transformers.modeling_utils": ("without finding the associated sub-model",),
-}
-
-# Lightning's own commands that are ours too.
-_LIGHTNING_COMMANDS = {
-    "fit": "Train by a YAML file of settings: RL, SFT, or a part such as a codec or a judge.",
-    "validate": "Evaluate on the validation sets.",
-    "test": "Evaluate on the test sets.",
 }
 
 # Always there where a policy trains; each has a section of its own in a YAML file: ``checkpoint: {every_n_steps: 20}``.
@@ -335,11 +329,6 @@ def run_command(name: str, args: list[str]) -> None:
         command(**given)
 
 
-def all_commands() -> dict[str, Any]:
-    """Every command by name: a function or a text that says what it does."""
-    return {**_LIGHTNING_COMMANDS, **COMMANDS}
-
-
 def dispatch(args: list[str], lightning_args: ArgsType) -> None:
     """Run what a command line asks for; errors are raised.
 
@@ -350,25 +339,16 @@ def dispatch(args: list[str], lightning_args: ArgsType) -> None:
     Raises:
         SystemExit: 2 where the command or a setting does not exist.
     """
-    overview = screen.overview(all_commands())
-    if not args:
-        print(overview, file=sys.stderr)
-        sys.exit(2)
+    code = answer(args)
+    if code:
+        sys.exit(code)
+    if code == 0:
+        return
 
-    first = args[0]
-    if first in ("-h", "--help"):
-        print(overview)
-    elif first == "--version":
-        print(f"audiorl {__version__}")
-    elif first in COMMANDS:
-        run_command(first, args[1:])
-    elif first in _LIGHTNING_COMMANDS or first.startswith("-"):
-        run(lightning_args)
+    if args[0] in COMMANDS:
+        run_command(args[0], args[1:])
     else:
-        print(overview, file=sys.stderr)
-        known = screen.nearest(first, all_commands())
-        print(f"\nerror: there is no command '{first}'{known}", file=sys.stderr)
-        sys.exit(2)
+        run(lightning_args)
 
 
 def main(args: list[str] | None = None) -> None:

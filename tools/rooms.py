@@ -219,17 +219,20 @@ ROOMS |= {
         "lightning jsonargparse",
     ),
     "run_end": Room("how a command ends for the shell", "callbacks", "lightning"),
+    "command_line": Room("what `audiorl` answers before torch is imported", "", "yaml"),
     "screen": Room(
-        "what the command line prints where something went wrong", "", "lightning jsonargparse"
+        "what the command line prints where something went wrong",
+        "command_line",
+        "lightning jsonargparse",
     ),
     "cli": Room(
         "`audiorl`; nobody imports it",
-        f"{_FOLDERS} commands run_end run_folder screen __version__",
+        f"{_FOLDERS} command_line commands run_end run_folder screen",
         "torch lightning jsonargparse",
     ),
     "moved": Room("old names of modules, which go on working"),
     "": Room("the package itself", "moved"),
-    "__main__": Room("`python -m lightning_audiorl`", "cli"),
+    "__main__": Room("`audiorl` and `python -m lightning_audiorl`", "cli command_line"),
 }
 
 
