@@ -232,6 +232,8 @@ class Rollout(Batched):
         log_probs: [B, G, T] float32 under the sampling distribution (temperature and support included).
         finished: [B, G] bool; False where the length cap cut the completion.
         support: [B, G, T, K] int64, -1 padded: the tokens that truncation kept at each step; None without truncation.
+        following: [B, G, T, C - 1] int64: of a model that speaks C codes at once, those behind the first one, which is
+            what ``tokens`` holds and ``log_probs`` are of; 0 where ``keep`` is False. None for one code at a time.
     """
 
     tokens: Annotated[Tensor, _PER_TOKEN]
@@ -240,6 +242,9 @@ class Rollout(Batched):
     finished: Annotated[Tensor, Shape("B G")]
     support: Annotated[
         Tensor | None, Shape("B G T K", pad="T K", lengths="lengths", least=1, fill=-1)
+    ] = None
+    following: Annotated[
+        Tensor | None, Shape("B G T C_following", pad="T", lengths="lengths", least=1)
     ] = None
 
     @property

@@ -17,7 +17,7 @@ from lightning_audiorl.callbacks.metric_table import metric_note, metric_table
 from lightning_audiorl.callbacks.outputs import markdown_table
 from lightning_audiorl.callbacks.report import plain
 from lightning_audiorl.callbacks.view import run_view
-from lightning_audiorl.models.policy import Policy, SpeechPolicy
+from lightning_audiorl.models.policy import Policy
 from lightning_audiorl.weights.cards import MARK, card_metadata, write_card
 
 _log = logging.getLogger(__name__)
@@ -185,7 +185,7 @@ class _Base:
 
 def _metadata(card: ModelCard, base: _Base) -> dict[str, Any]:
     """The YAML of the card; what is not known is left out."""
-    is_speaking = isinstance(card.policy, SpeechPolicy)
+    is_speaking = card.policy.speaks
     task = "text-generation" if card.policy.clip_span_s is None else "automatic-speech-recognition"
     if is_speaking:
         task = "text-to-speech"

@@ -17,7 +17,7 @@ from lightning_audiorl.engine.rollout import hypotheses
 from lightning_audiorl.engine.run_parts import encode_phase, policy_parts
 from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.metrics.speech import Judges
-from lightning_audiorl.models.policy import Policy, SampleKey, SpeechPolicy
+from lightning_audiorl.models.policy import Policy, SampleKey
 from lightning_audiorl.strategies import Part, module_parts, rl_strategy
 from lightning_audiorl.strategies.phases import Phase, PhaseClock
 from lightning_audiorl.types import Hypothesis, PromptBatch, Rollout
@@ -124,7 +124,7 @@ class Prediction(LightningModule):
                     key = SampleKey(self.seed, 0, f"predict/{name}")
                     rollouts[name] = self.policy.sample(context, how.num_samples, how.decoding, key)
                 references = None
-                if self.reference_logprob and not isinstance(self.policy, SpeechPolicy):
+                if self.reference_logprob and not self.policy.speaks:
                     references = reference_log_probs(self.policy, context, batch.texts)
 
             with self.phase("reward"):

@@ -17,7 +17,7 @@ from lightning_audiorl.engine.distributed import all_reduce
 from lightning_audiorl.engine.reference_texts import is_empty, reference_log_probs
 from lightning_audiorl.engine.rollout import Sampler
 from lightning_audiorl.losses import CrossEntropy, Loss, LossSettings, RLStep
-from lightning_audiorl.models.policy import Context, Policy, SpeechPolicy
+from lightning_audiorl.models.policy import Context, Policy
 from lightning_audiorl.rewards import Reward, RewardMix
 from lightning_audiorl.rewards.base import TextReward
 from lightning_audiorl.strategies import RLStrategy
@@ -161,7 +161,7 @@ class RarelyRight(Callback):
         # Only steps that are logged are worth the pass.
         self.period = math.ceil(every / run.log_every) * run.log_every
 
-        speaks = isinstance(run.policy, SpeechPolicy)
+        speaks = run.policy.speaks
         self.rewards = None if run.rewards is None or speaks else run.rewards.rewards
         self.is_remedied = any(map(_uses_references, run.losses))
 

@@ -17,7 +17,7 @@ from lightning_audiorl.losses.base import Loss, LossSettings, Prepared, Scorer
 from lightning_audiorl.losses.reference_sample import ReferenceSample
 from lightning_audiorl.losses.sample_filters import SampleFilter
 from lightning_audiorl.losses.step import MicroBatch, RLStep, group_part
-from lightning_audiorl.models.policy import Context, SpeechPolicy
+from lightning_audiorl.models.policy import Context
 from lightning_audiorl.types import Rollout, Utterance
 
 # Sums over the reference texts, where these are samples: log-probability of a whole text, advantage, their number.
@@ -105,7 +105,7 @@ class PolicyGradient(Loss[PreparedPolicyGradient]):
 
     def bind(self, settings: LossSettings) -> None:
         super().bind(settings)
-        if self.reference_sample is not None and isinstance(settings.policy, SpeechPolicy):
+        if self.reference_sample is not None and settings.policy.speaks:
             raise ValueError(
                 "PolicyGradient.reference_sample: is for policies that transcribe; "
                 f"{type(settings.policy).__name__} speaks"

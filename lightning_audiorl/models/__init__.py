@@ -19,6 +19,7 @@ from lightning_audiorl.models.tiny import (
     DIGIT_WORDS,
     TinyCanary,
     TinyCausalLM,
+    TinyCsm,
     TinyFunAsrNano,
     TinyGlmAsr,
     TinyGraniteSpeech,
@@ -29,6 +30,7 @@ from lightning_audiorl.models.tiny import (
     TinyVoxtral,
     TinyWhisper,
 )
+from lightning_audiorl.models.tts.csm import CsmPolicy
 from lightning_audiorl.models.tts.limits import SpeechLimits
 from lightning_audiorl.models.tts.speech_lm import SpeakerPrompt, SpeechLMPolicy
 from lightning_audiorl.models.tts.templates import (
@@ -45,6 +47,7 @@ __all__ = [
     "CanaryPolicy",
     "Context",
     "CosyVoice2Template",
+    "CsmPolicy",
     "EncoderCache",
     "Finetune",
     "FunAsrNanoPolicy",
@@ -67,6 +70,7 @@ __all__ = [
     "TextLMPolicy",
     "TinyCanary",
     "TinyCausalLM",
+    "TinyCsm",
     "TinyFunAsrNano",
     "TinyGlmAsr",
     "TinyGraniteSpeech",

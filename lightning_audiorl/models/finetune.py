@@ -340,7 +340,11 @@ def heads_parted(model: PreTrainedModel, weights: Mapping[str, Tensor]) -> bool:
     names = {id(module): name for name, module in model.named_modules()}
     if id(embedding) not in names or id(head) not in names:
         return False
-    matrices = [weights[f"{names[id(module)]}.weight"] for module in (embedding, head)]
+    keys = [f"{names[id(module)]}.weight" for module in (embedding, head)]
+    # What embeds whole frames of codes is no one matrix, nor one with the head.
+    if not all(key in weights for key in keys):
+        return False
+    matrices = [weights[key] for key in keys]
     return not _is_one(*matrices) and not torch.equal(*matrices)
 
 

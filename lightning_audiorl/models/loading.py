@@ -280,6 +280,8 @@ def _require_tokenizer(processor: Any, model: Any, source: str) -> None:
 
     # Tokens that were added later may have no row; a text does not hold them.
     num_rows = model.config.get_text_config().vocab_size
+    # What speaks may have a vocabulary of codes beside that of texts.
+    num_rows = getattr(model.config, "text_vocab_size", num_rows)
     if tokenizer.vocab_size > num_rows:
         raise WeightsError(
             f"{source}: its tokenizer has {tokenizer.vocab_size} tokens, and its model {num_rows}; copy the "

@@ -66,6 +66,14 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
     #: none where its output was kept.
     num_encoded: int = 0
 
+    #: Whether its answers are speech, and not text.
+    speaks: bool = False
+
+    #: Codes that a completion has at each of its positions, and which of them are drawn by what trains: `head` and
+    #: log-probabilities are of these. The others follow (`Rollout.following`), drawn by parts that stay as they are.
+    num_codebooks: int = 1
+    learning_codebooks: tuple[int, ...] = (0,)
+
     #: Whether evaluations may hold clips beyond `clip_span_s`, which `transcribe_long` reads.
     long_form: bool = False
 
@@ -255,6 +263,7 @@ class SpeechPolicy(Policy[ContextT]):
         stop_ids: tokens that end speech; the first one ends training targets.
     """
 
+    speaks = True
     codec: Codec
     code_to_token: Tensor
     token_to_code: Tensor
@@ -296,5 +305,11 @@ def require_speech_policy(policy: Policy[Any], who: str) -> SpeechPolicy[Any]:
         return policy
     raise ValueError(
         f"{who} wants a policy that speaks in the codes of a codec, such as SpeechLMPolicy; "
-        f"{type(policy).__name__} is no SpeechPolicy"
+        f"{type(policy).__name__} is no SpeechPolicy{_why_none(policy)}"
     )
+
+
+def _why_none(policy: Policy[Any]) -> str:
+    if policy.num_codebooks == 1:
+        return ""
+    return f": it speaks {policy.num_codebooks} codes at once, and a point between tokens would be of the first alone"

@@ -22,6 +22,7 @@ from lightning_audiorl.models.tiny_base import (
     character_tokenizer,
     word_tokenizer,
 )
+from lightning_audiorl.models.tts.csm import TinyCsm
 from lightning_audiorl.models.tts.speech_lm import TinySpeechLM
 from lightning_audiorl.models.tts.text_lm import TinyCausalLM
 
@@ -40,6 +41,7 @@ __all__ = [
     "TINY_SPECS",
     "TinyCanary",
     "TinyCausalLM",
+    "TinyCsm",
     "TinyFunAsrNano",
     "TinyGlmAsr",
     "TinyGraniteSpeech",

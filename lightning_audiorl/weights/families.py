@@ -30,6 +30,7 @@ _TAKERS = {
     "voxtral": "VoxtralPolicy",
     "moonshine": "MoonshinePolicy, and TransformersJudge with kind: seq2seq",
     "whisper": "WhisperPolicy, and TransformersJudge with kind: seq2seq",
+    "csm": "CsmPolicy",
     "xcodec2": "Xcodec2Codec",
     "neucodec": "NeuCodecCodec",
 }

@@ -274,11 +274,15 @@ class Trace:
         """The largest micro-batch."""
         size = max(len(index) for index in self._micro_batches(context, cap))
         shape = (size, self.settings.group_size, cap)
+        following = None
+        if self.policy.num_codebooks > 1:
+            following = torch.zeros(*shape, self.policy.num_codebooks - 1, dtype=torch.long)
         rollout = Rollout(
             tokens=torch.zeros(shape, dtype=torch.long),
             keep=torch.ones(shape, dtype=torch.bool),
             log_probs=torch.zeros(shape),
             finished=torch.ones(shape[:2], dtype=torch.bool),
+            following=following,
         )
         return self._first(context, size), rollout
 

@@ -25,7 +25,7 @@ from transformers import (
 
 from lightning_audiorl.judges.base import AsrJudge, JudgeError, SpeakerEncoder, require_numbers
 from lightning_audiorl.languages import MIXED, language_of
-from lightning_audiorl.models.policy import Policy, SampleKey, SpeechPolicy
+from lightning_audiorl.models.policy import Policy, SampleKey
 from lightning_audiorl.types import Decoding, PromptBatch, Utterance
 from lightning_audiorl.weights.families import (
     is_encoder_decoder,
@@ -60,7 +60,7 @@ class PolicyJudge(AsrJudge):
         batch_size: int = 16,
         min_duration_s: float = 0.1,
     ) -> None:
-        if isinstance(policy, SpeechPolicy):
+        if policy.speaks:
             raise ValueError(
                 f"PolicyJudge.policy: a {type(policy).__name__} speaks; give a policy that turns audio into text"
             )

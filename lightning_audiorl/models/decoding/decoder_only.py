@@ -106,7 +106,7 @@ class DecoderOnlyPolicy(CachedPromptPolicy[PrefixT]):
         # The prompt before the completions: gradients add up in that order.
         embeds, mask = self.prompt(context, "right")
         group_size = completions.shape[1]
-        return _joined(embeds, mask, self.embed(completions.flatten(1)), group_size)
+        return _joined(embeds, mask, self.embed(completions.flatten(1, 2)), group_size)
 
     # --- completions that are points between tokens
 

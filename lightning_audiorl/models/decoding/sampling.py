@@ -196,6 +196,7 @@ def sample(
     caps: Sequence[int],
     decoding: Decoding,
     key: SampleKey,
+    ended: Callable[[Tensor], Tensor] | None = None,
 ) -> Rollout:
     """Continue each row until a stop token or its cap.
 
@@ -210,6 +211,8 @@ def sample(
         caps: B length caps in tokens, stop token included.
         decoding: temperature and truncation.
         key: names the rollout.
+        ended: tokens [rows] just drawn for ``state`` -> [rows] bool, which of them end their completion; by default
+            those of ``stop_ids``.
     """
     device = state.hidden.device
     num_rows = len(ids) * group_size
@@ -225,7 +228,8 @@ def sample(
         drawn = draw(head(state.hidden), uniforms[rows, t], decoding)
         completions.append(t, rows, alive, drawn)
 
-        stopped = torch.isin(drawn.tokens, stops) & alive
+        stopped = torch.isin(drawn.tokens, stops) if ended is None else ended(drawn.tokens)
+        stopped = stopped & alive
         completions.finished[rows[stopped]] = True
         alive = alive & ~stopped & (cap[rows] > t + 1)
         num_alive = int(alive.sum())

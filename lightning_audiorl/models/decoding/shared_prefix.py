@@ -99,7 +99,8 @@ def share_prefix(model: PreTrainedModel) -> None:
             f"{name} runs along its tokens by more than attention ({', '.join(others) or 'it keeps a state'}): "
             "completions that share a prompt would hear each other"
         )
-    model.set_attn_implementation(IMPLEMENTATION)
+    # Not those of parts that its configuration knows and that stand elsewhere, such as a codec.
+    model.set_attn_implementation({"": IMPLEMENTATION})
     if model.config._attn_implementation != IMPLEMENTATION:
         raise ValueError(
             f"{name} does not go through transformers' attention interface, which prompts shared by a group need"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -57,6 +58,31 @@ class SpeechLimits:
         if not self.tokens_per_char:
             return None
         return self.min_cap + int(self.tokens_per_char * num_characters)
+
+    def capped(
+        self,
+        caps: Sequence[int],
+        text_lengths: Sequence[int],
+        prompt_lengths: Sequence[int],
+        max_positions: int,
+    ) -> list[int]:
+        """Caps of B completions, lowered by what their texts and the model's context allow.
+
+        Example:
+            >>> SpeechLimits(tokens_per_char=2, min_cap=1).capped([20, 20], [4, 50], [5, 90], max_positions=100)
+            [9, 10]
+
+        Args:
+            caps: of each prompt, in tokens.
+            text_lengths: characters of each text.
+            prompt_lengths: tokens of each prompt.
+            max_positions: most tokens of prompt and completion.
+        """
+        lowest = []
+        for cap, text, prompt in zip(caps, text_lengths, prompt_lengths, strict=True):
+            by_text = self.cap(text) or cap
+            lowest.append(min(cap, by_text, max_positions - prompt))
+        return lowest
 
     def check_prompts(self, batch: PromptBatch, sample_rate_hz: int) -> None:
         """See that the batch's speaker prompts can be encoded.

@@ -219,13 +219,9 @@ class SpeechLMPolicy(CausalLMPolicy[SpeechContext], SpeechPolicy[SpeechContext])
         return 2 * self.codec.frame_rate_hz
 
     def caps(self, context: SpeechContext, decoding: Decoding) -> list[int]:
-        room = [self.max_positions - length for length in context.prompt_lengths]
-        by_text = [
-            self.limits.cap(length) or decoding.max_new_tokens for length in context.text_lengths
-        ]
-        return [
-            min(caps) for caps in zip(super().caps(context, decoding), by_text, room, strict=True)
-        ]
+        caps = super().caps(context, decoding)
+        lengths = context.prompt_lengths
+        return self.limits.capped(caps, context.text_lengths, lengths, self.max_positions)
 
     # --- from tokens to speech
 
