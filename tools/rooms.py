@@ -141,7 +141,7 @@ ROOMS = {
     "data.layouts": Room(
         "data sets of other layouts, one file each: read as rows, written as manifests, used in place",
         "checks types languages data.sound data.manifest",
-        "datasets pyarrow lhotse",
+        "datasets pyarrow",
     ),
     "data.transforms": Room(
         "rows joined, cut, repeated and padded",
@@ -213,7 +213,7 @@ ROOMS = {
 _FOLDERS = " ".join(name for name in ROOMS if "." not in name)
 ROOMS |= {
     "commands": Room(
-        "commands beside Lightning's own: `assemble`, `calibrate`, `export`, `plan`, `predict`",
+        "commands beside Lightning's own: `assemble`, `calibrate`, `export`, `manifest`, `plan`, `predict`",
         _FOLDERS,
         "torch transformers lightning",
     ),
