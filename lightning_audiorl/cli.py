@@ -59,7 +59,10 @@ def _as_int(seed: Any) -> int:
 
 
 # Of a command, the argument that is given by itself, without its name.
-_PLACES = {"assemble": "out"}
+_PLACES = {
+    "assemble": ("out", "folder to write, new or empty"),
+    "manifest": ("source", "folder or file of the data set"),
+}
 
 
 class AudioRLCLI(LightningCLI):
@@ -219,9 +222,9 @@ def command_parser(name: str) -> ArgumentParser:
     if "config" not in inspect.signature(command).parameters:
         parser.add_argument("--config", action="config")
     place = _PLACES.get(name)
-    parser.add_function_arguments(command, skip={place} if place else None)
+    parser.add_function_arguments(command, skip={place[0]} if place else None)
     if place:
-        parser.add_argument(place, type=str, help="folder to write, new or empty")
+        parser.add_argument(place[0], type=str, help=place[1])
     return parser
 
 

@@ -138,6 +138,11 @@ ROOMS = {
         "checks types languages ops data.sound data.manifest data.draws",
         "torch torchaudio soxr",
     ),
+    "data.layouts": Room(
+        "data sets of other layouts, one file each: read as rows, written as manifests, used in place",
+        "checks types languages data.sound data.manifest",
+        "datasets pyarrow",
+    ),
     "data.transforms": Room(
         "rows joined, cut, repeated and padded",
         "checks types ops text data.draws data.manifest data.audio",
@@ -160,7 +165,7 @@ ROOMS = {
     ),
     "data.mix": Room(
         "RL sets: subsets and their shares, built once",
-        "checks types data.manifest data.audio data.hypotheses data.mix.selection",
+        "checks types data.sound.places data.manifest data.audio data.hypotheses data.mix.selection",
         "numpy lightning",
     ),
     "data.datamodules": Room(
@@ -208,7 +213,7 @@ ROOMS = {
 _FOLDERS = " ".join(name for name in ROOMS if "." not in name)
 ROOMS |= {
     "commands": Room(
-        "commands beside Lightning's own: `assemble`, `calibrate`, `export`, `plan`, `predict`",
+        "commands beside Lightning's own: `assemble`, `calibrate`, `export`, `manifest`, `plan`, `predict`",
         _FOLDERS,
         "torch transformers lightning",
     ),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from lightning_audiorl.commands.assemble import assemble
 from lightning_audiorl.commands.calibrate import calibrate
 from lightning_audiorl.commands.export import export
+from lightning_audiorl.commands.manifest import manifest
 from lightning_audiorl.commands.plan.command import plan
 from lightning_audiorl.commands.predict import predict
 
@@ -14,6 +15,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "assemble": assemble,
     "calibrate": calibrate,
     "export": export,
+    "manifest": manifest,
     "plan": plan,
     "predict": predict,
 }

@@ -29,6 +29,7 @@ from lightning_audiorl.data.hypotheses.reader import (
     Sample,
     SpeechSample,
 )
+from lightning_audiorl.data.layouts.sources import HfDataset, LhotseCuts, TarShards
 from lightning_audiorl.data.manifest.files import (
     IndexedManifest,
     ManifestError,
@@ -97,6 +98,7 @@ __all__ = [
     "Hallucinating",
     "Hard",
     "HardTexts",
+    "HfDataset",
     "HypothesisError",
     "HypothesisFiles",
     "IndexedManifest",
@@ -105,6 +107,7 @@ __all__ = [
     "KeywordHeavy",
     "Learnable",
     "Length",
+    "LhotseCuts",
     "ManifestError",
     "ManifestRows",
     "MixEntry",
@@ -132,6 +135,7 @@ __all__ = [
     "Stops",
     "Subset",
     "SubsetBuilder",
+    "TarShards",
     "TextCharset",
     "TextLength",
     "TextSpeech",

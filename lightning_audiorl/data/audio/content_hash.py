@@ -15,6 +15,7 @@ from typing import NamedTuple, Self
 from lightning_audiorl.data.manifest.schema import PREFIX
 from lightning_audiorl.data.manifest.targets import all_segments
 from lightning_audiorl.data.sound import AudioError, SoundReader
+from lightning_audiorl.data.sound.places import absolute, stamp
 from lightning_audiorl.types import Segment, Utterance
 
 #: Stretches of one file that share no more than this (or half of the shorter one) only touch: rounded cutting points.
@@ -130,7 +131,7 @@ class ContentHashes:
         Raises:
             AudioError: missing or unreadable file.
         """
-        full_path = str(Path(path).absolute())
+        full_path = absolute(path)
         return self._known(full_path, 0, -1)
 
     def stretch(self, segment: Segment) -> Stretch | None:
@@ -151,7 +152,7 @@ class ContentHashes:
         if start == 0 and count == whole.num_frames:
             cut = whole.hash
         else:
-            full_path = str(Path(path).absolute())
+            full_path = absolute(path)
             cut = self._known(full_path, start, count).hash
         # A pause within a recording is digital silence in many files: it identifies nothing.
         if cut.startswith(_SILENT):
@@ -181,22 +182,22 @@ class ContentHashes:
     def _look_up(self, path: str, start: int, count: int) -> FileContent:
         """The content from the sqlite file, or by decoding ``count`` frames (-1: all) from ``start`` on."""
         try:
-            stat = os.stat(path)
-        except OSError as error:
+            size, mtime_ns = stamp(path)
+        except (OSError, ValueError) as error:
             raise AudioError(f"{path}: no such file; correct the path or remove the row") from error
 
         # A file of another size or time is another file: its old line is passed over, and replaced below.
         found = self._database.execute(
             f"SELECT hash, rate_hz, num_frames FROM {_TABLE} "
             "WHERE path = ? AND start = ? AND count = ? AND size = ? AND mtime_ns = ?",
-            (path, start, count, stat.st_size, stat.st_mtime_ns),
+            (path, start, count, size, mtime_ns),
         ).fetchone()
         if found is not None:
             return FileContent(*found)
 
         content = _decode(path, start, count)
         self.num_decoded += 1
-        self._new.append((path, start, count, stat.st_size, stat.st_mtime_ns, *content))
+        self._new.append((path, start, count, size, mtime_ns, *content))
         if len(self._new) >= _WRITE_EVERY:
             self._write()
         return content

@@ -13,6 +13,7 @@ from lightning_audiorl.data.manifest.json_lines import JsonLineError, read_objec
 from lightning_audiorl.data.manifest.spelling import meant_as, misspelt
 from lightning_audiorl.data.manifest.words import DEFAULT_LANG, no_language, wordless
 from lightning_audiorl.data.sound import AudioError, length_s
+from lightning_audiorl.data.sound.places import INSIDE, file_of
 from lightning_audiorl.types import Origin, Segment, Utterance
 
 _log = logging.getLogger(__name__)
@@ -337,10 +338,11 @@ def _segment(line: _Line, check_files: bool) -> Segment:
 
     path = _path(line, name)
     # The header is needed for the duration, so a missing file is reported here even if files are not checked.
-    if (check_files or duration_s is None) and not os.path.isfile(path):
-        problem = f"no such file: {path}; relative paths are taken from the manifest's folder"
-        if os.path.isdir(path):
-            problem = f"{path} is a folder; name a file in it"
+    file = file_of(path)
+    if (check_files or duration_s is None) and not os.path.isfile(file):
+        problem = f"no such file: {file}; relative paths are taken from the manifest's folder"
+        if os.path.isdir(file):
+            problem = f"{file} is a folder; name a file in it"
         raise line.error("audio_filepath", problem, "missing file")
 
     if duration_s is None:
@@ -359,7 +361,12 @@ def _path(line: _Line, name: str) -> str:
     if not name.strip():
         raise line.error("audio_filepath", "is empty; name a file", "missing file")
     try:
-        return full_path(line.folder, name)
+        if not name.startswith(INSIDE):
+            return full_path(line.folder, name)
+        file = file_of(name)
+        return name.replace(file, full_path(line.folder, file), 1)
+    except ValueError as error:
+        raise line.error("audio_filepath", str(error), "bad address") from error
     except RuntimeError as error:
         problem = f"{name}: there is no such user ({error}); write the path out"
         raise line.error("audio_filepath", problem, "missing file") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 import uuid
@@ -20,6 +19,7 @@ from lightning_audiorl.data.audio.reading import AudioError
 from lightning_audiorl.data.mix.spec import RLSubset, check_subsets, mix_key
 from lightning_audiorl.data.mix.summary import short_text
 from lightning_audiorl.data.mix.writer import AUDIO_FILES, MixWriter
+from lightning_audiorl.data.sound.places import stamp
 from lightning_audiorl.types import Utterance
 
 __all__ = ["MixPlan", "RLSubset", "changed_audio", "read_summary"]
@@ -110,9 +110,8 @@ def changed_audio(folder: Path, hashes: ContentHashes) -> str | None:
         for line in file:
             path, size, mtime_ns, content = json.loads(line)
             try:
-                stat = os.stat(path)
                 # Only a file that was touched is read.
-                untouched = (stat.st_size, stat.st_mtime_ns) == (size, mtime_ns)
+                untouched = stamp(path) == (size, mtime_ns)
                 same = untouched or hashes.file(path).hash == content
             except (OSError, AudioError) as error:
                 return f"{path} cannot be read any more ({error})"

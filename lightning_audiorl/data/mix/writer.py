@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -41,6 +40,7 @@ from lightning_audiorl.data.mix.summary import (
     sources_of,
     summarise,
 )
+from lightning_audiorl.data.sound.places import absolute, stamp
 from lightning_audiorl.types import Segment, Utterance
 
 _log = logging.getLogger(__name__)
@@ -282,9 +282,9 @@ class MixWriter:
                 continue
 
             self._listed.add(path)
-            stat = os.stat(path)
+            size, mtime_ns = stamp(path)
             content = self.content.hashes.file(path).hash
-            self._list.write(json.dumps([path, stat.st_size, stat.st_mtime_ns, content]) + "\n")
+            self._list.write(json.dumps([path, size, mtime_ns, content]) + "\n")
         return stretches
 
     def _write_subset(
@@ -362,4 +362,4 @@ def _absolute(segment: Segment) -> Segment:
     path = segment.audio_filepath
     if path.startswith(PREFIX):
         return segment
-    return replace(segment, audio_filepath=str(Path(path).absolute()))
+    return replace(segment, audio_filepath=absolute(path))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lightning_audiorl.data.sound.places import first_bytes, name_of
+
 #: By how it begins: what the file is.
 _BEGINNINGS = {
     b"version https://git-lfs": "a Git LFS pointer; fetch the file itself with `git lfs pull`",
@@ -40,8 +42,7 @@ def kind_of(path: str) -> str | None:
         ...     kind_of(str(path))
         'it is empty; restore the file or remove the row'
     """
-    with Path(path).open("rb") as file:
-        head = file.read(512)
+    head = first_bytes(path, 512)
     if not head:
         return "it is empty; restore the file or remove the row"
 
@@ -71,7 +72,7 @@ def convert_to_flac(path: str) -> str:
         >>> convert_to_flac("clips/a.m4a")
         'convert it: ffmpeg -i a.m4a a.flac'
     """
-    name = Path(path)
+    name = Path(name_of(path))
     new = f"{name.stem}.flac"
     # A file cannot be converted onto itself.
     if new == name.name:

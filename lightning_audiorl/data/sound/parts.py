@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 #: More samples per channel than one byte of MPEG audio can hold, rounded up: the shortest frame has 24 bytes.
 _FRAMES_PER_BYTE = 64
@@ -30,6 +30,10 @@ class Part:
     rate_hz: int = 0
     channels: int = 0
     bare: bool = False
+
+    def moved(self, num_bytes: int) -> Part:
+        """The same part of a clip that begins so many bytes behind the start of its file."""
+        return replace(self, first=self.first + num_bytes, end=self.end + num_bytes)
 
 
 class PartFile(io.RawIOBase):

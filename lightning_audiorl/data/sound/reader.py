@@ -16,6 +16,16 @@ import soundfile
 from lightning_audiorl.data.sound import mpeg, ogg
 from lightning_audiorl.data.sound.foreign import convert_to_flac, kind_of
 from lightning_audiorl.data.sound.parts import Part, PartFile
+from lightning_audiorl.data.sound.places import (
+    file_of,
+    first_bytes,
+    has_changed,
+    name_of,
+    part_file,
+    place_of,
+    size_of,
+    stamp,
+)
 
 #: Frames are decoded in blocks of so many: what a header promises is never allocated before it has come.
 BLOCK_FRAMES = 2**18
@@ -84,7 +94,7 @@ class SoundReader:
     file once per process, without decoding it.
 
     Args:
-        path: the file.
+        path: the file, or the address of a stretch of one (see `places`).
 
     Attributes:
         rate_hz: its sampling rate.
@@ -136,8 +146,8 @@ class SoundReader:
         if parts is not None:
             return sum(_frames_of(self.path, part) for part in parts)
         if self.header_frames >= _UNKNOWN_FRAMES:
-            return _counted(self.path, *_stamp(self.path))
-        if self.header_frames > _FRAMES_PER_BYTE * os.path.getsize(self.path):
+            return _counted(self.path, *stamp(self.path))
+        if self.header_frames > _FRAMES_PER_BYTE * size_of(self.path):
             self._refuse_empty_promise()
         return self.header_frames
 
@@ -157,7 +167,7 @@ class SoundReader:
                 yield from self._blocks_of_parts(parts, start, count)
                 return
             left = max(0, self.header_frames - start) if count is None else count
-            may_seek = self._file.kind != "ogg" or _seeks_right(self.path, *_stamp(self.path))
+            may_seek = self._file.kind != "ogg" or _seeks_right(self.path, *stamp(self.path))
             yield from self._file.stretch(start, left, may_seek)
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise _damaged(self.path, error) from error
@@ -173,7 +183,7 @@ class SoundReader:
         """What the file is made of; None where its header speaks for all of it."""
         if not self._file.kind:
             return None
-        parts = _parts_of(self.path, self._file.kind, *_stamp(self.path))
+        parts = _parts_of(self.path, self._file.kind, *stamp(self.path))
         for part in parts or ():
             found = f"{part.rate_hz} Hz, {part.channels} channels"
             wanted = f"{self.rate_hz} Hz, {self.channels} channels"
@@ -192,7 +202,7 @@ class SoundReader:
             if start >= num_frames:
                 start -= num_frames
                 continue
-            with _Decoder(PartFile(self.path, part)) as file:
+            with _Decoder(part_file(self.path, part)) as file:
                 wanted = min(left, num_frames - start)
                 for block in file.stretch(part.skip + start, wanted):
                     left -= len(block)
@@ -203,7 +213,7 @@ class SoundReader:
 
     def _refuse_empty_promise(self) -> None:
         """Raise AudioError where the last frame that the header promises does not exist."""
-        with _Decoder(self.path) as file:
+        with _Decoder(_whole(self.path)) as file:
             try:
                 file.seek(self.header_frames - 1)
                 is_there = len(file.read(1)) == 1
@@ -211,7 +221,7 @@ class SoundReader:
                 is_there = False
         if not is_there:
             header_s = self.header_frames / self.rate_hz
-            size = os.path.getsize(self.path)
+            size = size_of(self.path)
             raise AudioError(
                 f"{self.path}: its header promises {header_s:.0f} s, which its {size} bytes do not hold; "
                 f"{convert_to_flac(self.path)}"
@@ -230,18 +240,16 @@ def length_s(path: str) -> float:
 
 def _open(path: str) -> tuple[_Decoder, bool]:
     """The file's decoder, and whether it knows the file's header; else the decoder is that of the first part."""
-    if not os.path.isfile(path):
-        problem = "is a folder" if os.path.isdir(path) else "no such file"
-        raise AudioError(f"{path}: {problem}; correct the path or remove the row")
+    _check_there(path)
 
     try:
         parts = _parts_before_opening(path)
         if parts:
-            return _Decoder(PartFile(path, parts[0])), False
+            return _Decoder(part_file(path, parts[0])), False
         # By this ending soundfile would take any file for samples without a header, and ask for their rate.
-        if path.lower().endswith(".raw"):
+        if path.lower().endswith(".raw") and place_of(path) is None:
             return _Decoder(os.open(path, os.O_RDONLY)), True
-        file = _Decoder(path)
+        file = _Decoder(_whole(path))
     except OSError as error:
         raise AudioError(
             f"{path}: cannot be opened ({error.strerror}); mend its permissions or remove the row"
@@ -254,6 +262,27 @@ def _open(path: str) -> tuple[_Decoder, bool]:
         file.close()
         raise _refused(path)
     return file, True
+
+
+def _check_there(path: str) -> None:
+    """Raise AudioError where there is no such file, or an address was written of another one."""
+    try:
+        file = file_of(path)
+    except ValueError as error:
+        raise AudioError(str(error)) from error
+    if not os.path.isfile(file):
+        problem = "is a folder" if os.path.isdir(file) else "no such file"
+        raise AudioError(f"{path}: {problem}; correct the path or remove the row")
+    if has_changed(path):
+        raise AudioError(
+            f"{path}: the file has {os.path.getsize(file)} bytes now, so the clip may lie elsewhere in it; make the "
+            "manifest again"
+        )
+
+
+def _whole(path: str) -> str | PartFile:
+    """What soundfile opens to read the whole clip."""
+    return path if place_of(path) is None else part_file(path)
 
 
 def _refused(path: str) -> AudioError:
@@ -274,19 +303,12 @@ def _damaged(path: str, error: Exception) -> AudioError:
     return AudioError(f"{path}: damaged ({reason}); restore the file or remove the row")
 
 
-def _stamp(path: str) -> tuple[int, int]:
-    """Size in bytes and modification time: what tells that a file has changed."""
-    stat = os.stat(path)
-    return stat.st_size, stat.st_mtime_ns
-
-
 def _parts_before_opening(path: str) -> tuple[Part, ...] | None:
     """Parts of an mp3 file that libsndfile would guess the length of, or not know; None of any other file."""
-    with Path(path).open("rb") as file:
-        head = file.read(4)
-    is_named_so = path.lower().endswith((".mp3", ".mp2", ".mpga"))
+    head = first_bytes(path, 4)
+    is_named_so = name_of(path).lower().endswith((".mp3", ".mp2", ".mpga"))
     if mpeg.begins(head) or (is_named_so and head not in _CONTAINERS and kind_of(path) is None):
-        return _parts_of(path, "mpeg", *_stamp(path))
+        return _parts_of(path, "mpeg", *stamp(path))
     return None
 
 
@@ -294,6 +316,8 @@ def _parts_before_opening(path: str) -> tuple[Part, ...] | None:
 def _parts_of(path: str, kind: str, size: int, mtime_ns: int) -> tuple[Part, ...] | None:
     """What a file is made of; None where its header speaks for all of it. Size and time tell files from later ones."""
     parts_of = mpeg.parts_of if kind == "mpeg" else ogg.parts_of
+    if place_of(path) is not None:
+        return parts_of(first_bytes(path, size_of(path)))
     # Mapped, so that only what is looked at is read.
     with (
         Path(path).open("rb") as file,
@@ -306,7 +330,7 @@ def _parts_of(path: str, kind: str, size: int, mtime_ns: int) -> tuple[Part, ...
 def _counted(path: str, size: int, mtime_ns: int) -> int:
     """Frames of a file, by decoding it. Size and time tell files from later ones."""
     num_frames = 0
-    with _Decoder(path) as file:
+    with _Decoder(_whole(path)) as file:
         for block in file.stretch(0, _UNKNOWN_FRAMES):
             num_frames += len(block)
     return num_frames
@@ -315,12 +339,12 @@ def _counted(path: str, size: int, mtime_ns: int) -> int:
 @lru_cache(maxsize=_REMEMBERED)
 def _seeks_right(path: str, size: int, mtime_ns: int) -> bool:
     """Whether an Ogg file can be sought: not where its pages count from elsewhere, as in files that were cut."""
-    with _Decoder(path) as file:
+    with _Decoder(_whole(path)) as file:
         start = file.samplerate
         whole = file.read(4 * start, dtype="float32", always_2d=True)[2 * start :]
     if len(whole) == 0:
         return True
-    with _Decoder(path) as file:
+    with _Decoder(_whole(path)) as file:
         file.seek(start)
         sought = file.read(3 * start, dtype="float32", always_2d=True)[start:]
 
@@ -335,5 +359,5 @@ def _frames_of(path: str, part: Part) -> int:
     """Frames that a part plays."""
     if part.num_frames is not None:
         return part.num_frames
-    with _Decoder(PartFile(path, part)) as file:
+    with _Decoder(part_file(path, part)) as file:
         return int(file.frames)

@@ -1,0 +1,135 @@
+"""``audiorl manifest``: a manifest of a data set that was written for another tool."""
+
+from __future__ import annotations
+
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from lightning_audiorl.data.audio.reading import read_segment
+from lightning_audiorl.data.layouts import LAYOUTS
+from lightning_audiorl.data.layouts.base import Checked, Layout, options_of, sound_of
+from lightning_audiorl.data.layouts.summary import RowSummary
+from lightning_audiorl.data.manifest.files import write_manifest
+from lightning_audiorl.data.manifest.schema import ManifestError
+from lightning_audiorl.data.sound import AudioError
+from lightning_audiorl.types import Utterance
+
+_PROGRESS_EVERY_S = 5.0
+
+
+def manifest(
+    source: str,
+    kind: str,
+    out: str,
+    split: str | None = None,
+    text: str | None = None,
+    audio: str | None = None,
+    name: str | None = None,
+    shard_manifest: str | None = None,
+    lang: str | None = None,
+    allow_empty_text: bool = False,
+    on_bad_row: Literal["error", "skip"] = "error",
+    check: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Write a manifest of a data set in another layout, and say what it holds. The audio stays where it is.
+
+    Args:
+        source: the folder or file of the data set; of hf also a hub id, of tar also a pattern or range of shards.
+        kind: folder, ljspeech, commonvoice, librispeech, aishell, kaldi, lhotse, hf or tar.
+        out: the manifest to write.
+        split: the part of the data set: commonvoice, librispeech, aishell, hf.
+        text: where the text stands: a column (folder, hf), normalised or raw (ljspeech), a field (tar).
+        audio: the column of audio (hf).
+        name: the configuration (hf).
+        shard_manifest: NeMo's manifest of the shards (tar).
+        lang: language of rows that name none; none is "en".
+        allow_empty_text: take rows in which nothing is said.
+        on_bad_row: error stops at the first row that cannot be used; skip leaves it out and counts it.
+        check: read the audio of every row once.
+        overwrite: write over a manifest that is there.
+
+    Raises:
+        FileExistsError: ``out`` is there.
+        ManifestError: a row that cannot be used, naming file, line or member, and field.
+        ValueError: an option that the kind does not have.
+    """
+    options = {
+        "split": split,
+        "text": text,
+        "audio": audio,
+        "name": name,
+        "manifest": shard_manifest,
+    }
+    layout = _layout(
+        kind, source, {key: value for key, value in options.items() if value is not None}
+    )
+    path = Path(out).expanduser()
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{out} is there already; give --overwrite true, or another name")
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    checked = Checked(layout, lang, allow_empty_text, on_bad_row)
+    summary = RowSummary()
+    # Whole or not at all.
+    own = path.with_name(f".writing-{uuid.uuid4().hex}")
+    try:
+        write_manifest(_watched(checked, summary, check), own)
+        own.replace(path)
+    finally:
+        own.unlink(missing_ok=True)
+    print(f"wrote {out}\n{summary.text(checked.skipped)}")
+
+
+def _layout(kind: str, source: str, options: dict[str, str]) -> Layout:
+    """The layout of a kind.
+
+    Raises:
+        ValueError: no such kind, or an option that it does not have.
+    """
+    if kind not in LAYOUTS:
+        raise ValueError(f"manifest: --kind {kind}: expected one of {', '.join(LAYOUTS)}")
+    known = options_of(LAYOUTS[kind])
+    for name in options:
+        if name not in known:
+            given = "shard_manifest" if name == "manifest" else name
+            others = ", ".join(known) or "none"
+            raise ValueError(f"manifest: {kind} takes no --{given}; options of its own: {others}")
+    return LAYOUTS[kind](source, **options)  # type: ignore[call-arg]
+
+
+def _watched(checked: Checked, summary: RowSummary, check: bool) -> Iterator[Utterance]:
+    """The rows on their way into the manifest: read where that is asked for, counted, and a word now and then."""
+    next_word_s = time.monotonic() + _PROGRESS_EVERY_S
+    for number, row in enumerate(checked.rows(), start=1):
+        if time.monotonic() >= next_word_s:
+            next_word_s = time.monotonic() + _PROGRESS_EVERY_S
+            print(f"{number:,} rows, {summary.hours:.1f} hours", file=sys.stderr, flush=True)
+        if check:
+            problem = _problem(row)
+            if problem is not None:
+                if checked.on_bad_row == "error":
+                    raise problem
+                checked.skipped[problem.reason] += 1
+                continue
+        summary.add(row)
+        yield row
+
+
+def _problem(row: Utterance) -> ManifestError | None:
+    """What is wrong with the audio of a row, once it is read."""
+    where = row.origin.where if row.origin else row.id
+    for segment in row.segments:
+        try:
+            sound = sound_of(segment.audio_filepath, where)
+            # At its own rate: nothing is resampled for a look.
+            read_segment(segment, sound.rate_hz)
+        except ManifestError as error:
+            return error
+        except AudioError as error:
+            return ManifestError(where, "audio_filepath", str(error), "bad audio")
+    return None
