@@ -81,7 +81,16 @@ _CALLBACKS: dict[str, type[Callback]] = {
 
 
 # What YAML may name by the class alone (``class_path: EspeakCorpus``); jsonargparse finds what is imported.
-_NAMED_ALONE = ("codecs", "data", "judges", "metrics", "models", "rewards", "token2text")
+_NAMED_ALONE = (
+    "codecs",
+    "data",
+    "judges",
+    "metrics",
+    "models",
+    "rewards",
+    "serving",
+    "token2text",
+)
 
 
 def import_named_classes() -> None:

@@ -45,6 +45,7 @@ _CLASSES = (
             "models",
             "ops",
             "rewards",
+            "serving",
             "strategies",
             "token2text",
         )
