@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lightning_audiorl.models.policy import Context, Policy, SampleKey
 from lightning_audiorl.types import Decoding, Rollout
+
+
+@dataclass(frozen=True)
+class EngineMemory:
+    """Bytes that an engine takes beside the training process.
+
+    Args:
+        weights: of the language model that it serves.
+        cache: of keys and values.
+        shares_device: whether it computes where the training does.
+        where: the device it has, in words.
+    """
+
+    weights: int
+    cache: int
+    shares_device: bool
+    where: str
 
 
 class Engine(ABC):
@@ -39,6 +57,10 @@ class Engine(ABC):
     def costs(self) -> dict[str, float]:
         """Metrics of what was done since the last call, by log key; seconds among them are part of the rollout."""
         return {}
+
+    def memory(self, policy: Policy[Any]) -> EngineMemory | None:
+        """What it would take for ``policy``, whose weights need no values; None for one that is no other process."""
+        return None
 
     @property
     def host_bytes(self) -> int:

@@ -37,17 +37,20 @@ class Started(Protocol):
 Launch = Callable[[socket.socket, IO[bytes]], Started]
 
 
-def launch_python(python: str, environment: Mapping[str, str]) -> Launch:
+def launch_python(
+    python: str, environment: Mapping[str, str], script: str = process.__file__
+) -> Launch:
     """A launch of the engine's process by the Python of any environment.
 
     Args:
         python: its path.
         environment: variables beside those of this process.
+        script: what it runs.
     """
 
     def launch(end: socket.socket, log: IO[bytes]) -> Started:
         # By its path: what this package wants is not there. A group of its own, so that it ends as a whole.
-        command = [python, process.__file__, "--socket", str(end.fileno())]
+        command = [python, script, "--socket", str(end.fileno())]
         variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         try:
             return subprocess.Popen(

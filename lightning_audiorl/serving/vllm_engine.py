@@ -17,12 +17,13 @@ from lightning_audiorl import ops
 from lightning_audiorl.checks import check_count, check_number
 from lightning_audiorl.models.decoding.decoder_only import DecoderOnlyPolicy
 from lightning_audiorl.models.decoding.served import (
+    num_served,
     require_servable,
     served_config,
     served_weights,
 )
 from lightning_audiorl.models.policy import Context, Policy, SampleKey
-from lightning_audiorl.serving.base import Engine
+from lightning_audiorl.serving.base import Engine, EngineMemory
 from lightning_audiorl.serving.connection import (
     Address,
     ChildProcess,
@@ -196,6 +197,21 @@ class VllmEngine(Engine):
         self._seconds = {}
         self._mismatch = None
         return costs
+
+    def memory(self, policy: Policy[Any]) -> EngineMemory:
+        own = require_servable(policy)
+        size: int = getattr(torch, self._precision(own)).itemsize
+        where = "on the training's own device"
+        if self.address is not None:
+            where = f"at {self.address}"
+        elif "CUDA_VISIBLE_DEVICES" in self.environment:
+            where = f"on device {self.environment['CUDA_VISIBLE_DEVICES']}"
+        return EngineMemory(
+            num_served(own) * size,
+            int(self.cache_gib * 2**30),
+            shares_device=where.startswith("on the training"),
+            where=where,
+        )
 
     @property
     def host_bytes(self) -> int:

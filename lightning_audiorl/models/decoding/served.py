@@ -82,6 +82,16 @@ def served_weights(policy: DecoderOnlyPolicy[Any]) -> dict[str, Tensor]:
     return weights
 
 
+def num_served(policy: DecoderOnlyPolicy[Any]) -> int:
+    """How many numbers `served_weights` has; the model may be without values."""
+    modules = [policy.backbone] if _is_tied(policy) else [policy.backbone, policy.output]
+    numbers = 0
+    for module in modules:
+        for name, parameter in module.named_parameters(remove_duplicate=False):
+            numbers += 0 if "lora_" in name else parameter.numel()
+    return numbers
+
+
 def _is_tied(policy: DecoderOnlyPolicy[Any]) -> bool:
     """Whether the head is the embedding; with an adapter on it the embedding is another matrix."""
     embedding = policy.embed
