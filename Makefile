@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 IS_SUITABLE := import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart quickstart-tts test test-slow test-portable lint style format bench compare build-ratio gpu-bench figures ablation little-data tts-figures real docs notebook clean
+.PHONY: help install quickstart quickstart-tts test test-slow test-vllm test-portable lint style format bench compare build-ratio gpu-bench figures ablation little-data tts-figures real docs notebook clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.* ## ' Makefile | sed -E 's/:.* ## /\t/' | expand -t 14
@@ -69,6 +69,10 @@ compare: $(INSTALLED) ## this build against an earlier one on tiny runs: the sam
 
 build-ratio: $(INSTALLED) ## seconds of a step and of a start, this build beside an earlier one; twenty minutes; needs the git history
 	$(BIN)/python benchmarks/build_ratio.py
+
+test-vllm: $(INSTALLED) ## the engine against a real vLLM: set VLLM_PYTHON to the Python of its environment, see docs/engine.md; minutes
+	@[ -n "$(VLLM_PYTHON)" ] || { echo "Set VLLM_PYTHON to the Python of an environment with vLLM, see docs/engine.md: make test-vllm VLLM_PYTHON=envs/vllm/bin/python" >&2; exit 1; }
+	HF_HUB_OFFLINE=1 AUDIORL_VLLM_PYTHON=$(VLLM_PYTHON) $(BIN)/python -m pytest tests/vllm -m vllm -v --timeout=1800 --durations=10
 
 gpu-bench: ## GPU tests and benchmarks in one command; without a registry bring build/wheels along
 	@[ -d build/wheels ] || benchmarks/gpu/prepare.sh

@@ -31,7 +31,16 @@ from lightning_audiorl.screen import CommandParser, LightningCommandParser
 from lightning_audiorl.training import CALLBACKS, fit, left_out, silence, trainer_defaults
 
 # What YAML may name by the class alone (``class_path: EspeakCorpus``); jsonargparse finds what is imported.
-_NAMED_ALONE = ("codecs", "data", "judges", "metrics", "models", "rewards", "token2text")
+_NAMED_ALONE = (
+    "codecs",
+    "data",
+    "judges",
+    "metrics",
+    "models",
+    "rewards",
+    "serving",
+    "token2text",
+)
 
 
 def import_named_classes() -> None:

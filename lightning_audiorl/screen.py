@@ -46,6 +46,7 @@ _CLASSES = (
             "models",
             "ops",
             "rewards",
+            "serving",
             "strategies",
             "token2text",
         )

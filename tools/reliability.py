@@ -26,6 +26,7 @@ AREAS = (
     "Numbers that are none",
     "What is exported",
     "Runs that stop and go on",
+    "Another engine",
     "Text",
     "Audio",
     "Manifests",

@@ -178,6 +178,11 @@ ROOMS = {
         "checks types",
         "torch lightning",
     ),
+    "serving": Room(
+        "where completions come from: our own sampler, or vLLM in a process of its own",
+        "checks types ops weights models.policy models.decoding",
+        "torch transformers safetensors vllm",
+    ),
     "losses": Room(
         "what an algorithm is: a loss knows neither rank nor phase nor strategy",
         "checks fields types ops rewards models.policy models.reference",
@@ -190,13 +195,13 @@ ROOMS = {
     ),
     "engine": Room(
         "the loop: stages, micro-batches, ranks, optimizer, evaluation, checkpoints; once",
-        "checks finite types ops losses metrics rewards judges.base judges.panel strategies weights "
+        "checks finite types ops losses metrics rewards judges.base judges.panel strategies weights serving "
         "models.policy models.reference models.finetune models.encoder_cache",
         "torch torchmetrics transformers lightning",
     ),
     "algorithms": Room(
         "SFT, GRPO, DiffRO, both together: the loop with the losses that make it one of these",
-        "checks types ops metrics rewards judges.base losses engine models.policy",
+        "checks types ops metrics rewards judges.base losses engine serving models.policy",
         "torch",
     ),
     "callbacks": Room(
@@ -206,7 +211,7 @@ ROOMS = {
     ),
     "commands.plan": Room(
         "`audiorl plan`: peak memory and moving cost of a run, traced on tensors without values",
-        "checks types ops outline models strategies engine algorithms",
+        "checks types ops outline models strategies serving engine algorithms",
         "torch lightning jsonargparse yaml",
     ),
 }

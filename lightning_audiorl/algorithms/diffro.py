@@ -8,6 +8,7 @@ from lightning_audiorl.losses.diffro import DiffroFilter, DiffROLoss, Relaxation
 from lightning_audiorl.metrics import SetEvaluation
 from lightning_audiorl.models.policy import Policy
 from lightning_audiorl.rewards import DifferentiableMix, RewardMix
+from lightning_audiorl.serving import Engine
 from lightning_audiorl.types import Decoding
 
 
@@ -25,6 +26,7 @@ class DiffRO(RLModule):
         beta: weight of the full-vocabulary KL; 0 runs no reference phase, and the gradient reaches the policy through
             the relaxed codes alone.
         rewards: of the waveforms; None for none.
+        engine: where completions come from; None is our own sampler. See `VllmEngine`.
         group_size: G.
         decoding: of the rollout; temperature above 0, no truncation.
         rollout_batch_size: prompts (whole groups) per sampling pass; 0 takes all at once.
@@ -42,6 +44,7 @@ class DiffRO(RLModule):
         diffro_filters: list[DiffroFilter] | None = None,
         beta: float = 0.1,
         rewards: RewardMix | None = None,
+        engine: Engine | None = None,
         group_size: int = 8,
         decoding: Decoding | None = None,
         rollout_batch_size: int = 0,
@@ -60,7 +63,7 @@ class DiffRO(RLModule):
         keep_context: bool = False,
     ) -> None:
         loss = DiffROLoss(differentiable, relaxation, diffro_filters, beta)
-        sampler = Sampler(group_size, decoding or Decoding(), rollout_batch_size)
+        sampler = Sampler(group_size, decoding or Decoding(), rollout_batch_size, engine)
 
         super().__init__(
             policy,

@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning_audiorl import ops
 from lightning_audiorl.engine import EvalDecoding, Optim, RLModule, Sampler
+from lightning_audiorl.engine.loss_checks import usual_sampler_cap
 from lightning_audiorl.judges.base import Judge
 from lightning_audiorl.losses import (
     CrossEntropy,
@@ -19,6 +20,7 @@ from lightning_audiorl.losses.policy_gradient import KLEstimator
 from lightning_audiorl.metrics import SetEvaluation
 from lightning_audiorl.models.policy import Policy
 from lightning_audiorl.rewards import RewardMix
+from lightning_audiorl.serving import Engine
 from lightning_audiorl.types import Decoding
 
 
@@ -48,7 +50,9 @@ class GRPO(RLModule):
         reference_sample: the reference text is one more sample of its group; None is not at all.
         sft_weight: w of a second loss, ``w * CrossEntropy`` of the reference texts, fixed or over the RL steps; None is
             no such loss.
-        sampler_cap: truncate importance weights of a sampler that is another engine at this value; None is off.
+        sampler_cap: truncate importance weights of a sampler that is another engine at this value; None is 2 for an
+            ``engine``, and off without one.
+        engine: where completions come from; None is our own sampler. See `VllmEngine`.
         group_size: G.
         decoding: of the rollout; temperature above 0.
         rollout_batch_size: prompts (whole groups) per sampling pass; 0 takes all at once.
@@ -69,6 +73,7 @@ class GRPO(RLModule):
         reference_sample: ReferenceSample | None = None,
         sft_weight: float | ops.Schedule | None = None,
         sampler_cap: float | None = None,
+        engine: Engine | None = None,
         group_size: int = 8,
         decoding: Decoding | None = None,
         rollout_batch_size: int = 0,
@@ -87,14 +92,15 @@ class GRPO(RLModule):
         reference_logprob_every_n_steps: int = 10,
         keep_context: bool = False,
     ) -> None:
+        cap = usual_sampler_cap(engine, sampler_cap)
         losses: list[Loss[Any]] = [
-            PolicyGradient(objective, beta, kl, sampler_cap, filters, reference_sample)
+            PolicyGradient(objective, beta, kl, cap, filters, reference_sample)
         ]
         combiner = None
         if sft_weight is not None:
             losses.append(CrossEntropy())
             combiner = WeightedGradients(sft_weight)
-        sampler = Sampler(group_size, decoding or Decoding(), rollout_batch_size)
+        sampler = Sampler(group_size, decoding or Decoding(), rollout_batch_size, engine)
 
         super().__init__(
             policy,

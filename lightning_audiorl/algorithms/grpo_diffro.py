@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lightning_audiorl import ops
 from lightning_audiorl.engine import EvalDecoding, Optim, RLModule, Sampler
+from lightning_audiorl.engine.loss_checks import usual_sampler_cap
 from lightning_audiorl.judges.base import Judge
 from lightning_audiorl.losses import PolicyGradient, SampleFilter, WeightedGradients
 from lightning_audiorl.losses.diffro import DiffroFilter, DiffROLoss, PositiveAdvantage, Relaxation
@@ -11,6 +12,7 @@ from lightning_audiorl.losses.policy_gradient import KLEstimator
 from lightning_audiorl.metrics import SetEvaluation
 from lightning_audiorl.models.policy import Policy
 from lightning_audiorl.rewards import DifferentiableMix, RewardMix
+from lightning_audiorl.serving import Engine
 from lightning_audiorl.types import Decoding
 
 
@@ -31,6 +33,7 @@ class GRPODiffRO(RLModule):
         diffro_filters: which samples DiffRO learns from; default `PositiveAdvantage`, the paper's.
         relaxation: of the samples; default straight-through at tau 1 with posterior noise.
         objective, beta, kl, filters, sampler_cap: see `GRPO`.
+        engine: where completions come from; None is our own sampler. See `VllmEngine`.
         group_size: G.
         decoding: of the rollout; temperature above 0, no truncation.
         rollout_batch_size: prompts (whole groups) per sampling pass; 0 takes all at once.
@@ -55,6 +58,7 @@ class GRPODiffRO(RLModule):
         kl: KLEstimator = "k3",
         filters: list[SampleFilter] | None = None,
         sampler_cap: float | None = None,
+        engine: Engine | None = None,
         group_size: int = 8,
         decoding: Decoding | None = None,
         rollout_batch_size: int = 0,
@@ -75,10 +79,11 @@ class GRPODiffRO(RLModule):
         if diffro_beta < 0:
             raise ValueError(f"GRPODiffRO: want diffro_beta >= 0, got {diffro_beta}")
 
-        grpo = PolicyGradient(objective, beta, kl, sampler_cap, filters)
+        cap = usual_sampler_cap(engine, sampler_cap)
+        grpo = PolicyGradient(objective, beta, kl, cap, filters)
         kept = [PositiveAdvantage()] if diffro_filters is None else diffro_filters
         diffro = DiffROLoss(differentiable, relaxation, kept, diffro_beta)
-        sampler = Sampler(group_size, decoding or Decoding(), rollout_batch_size)
+        sampler = Sampler(group_size, decoding or Decoding(), rollout_batch_size, engine)
 
         super().__init__(
             policy,

@@ -9,15 +9,41 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_audiorl.losses import Loss, Prepared
+from lightning_audiorl.engine.rollout import Sampler
+from lightning_audiorl.losses import Loss, PolicyGradient, Prepared
+from lightning_audiorl.models.policy import Policy
+from lightning_audiorl.serving import Engine
+
+#: Where importance weights of another engine's samples are truncated, unless a setting says otherwise.
+SAMPLER_CAP = 2.0
 
 
-def check_losses(losses: Sequence[Loss[Any]]) -> None:
+def usual_sampler_cap(engine: Engine | None, sampler_cap: float | None) -> float | None:
+    """The cap that a setting says; where it says none, that of samples of another engine.
+
+    Example:
+        >>> usual_sampler_cap(None, None) is None, usual_sampler_cap(None, 3.0)
+        (True, 3.0)
+    """
+    if sampler_cap is not None or engine is None or engine.is_local:
+        return sampler_cap
+    return SAMPLER_CAP
+
+
+def check_losses(
+    losses: Sequence[Loss[Any]],
+    sampler: Sampler | None = None,
+    policy: Policy[Any] | None = None,
+) -> None:
     """The losses of a run: at least one, each an instance, each with a name that no other has.
+
+    Args:
+        losses: of the run.
+        sampler, policy: that their samples are drawn with; see `check_engine`.
 
     Raises:
         TypeError: for what is no list, or holds something else than losses.
-        ValueError: for an empty list, a loss without a name, or a name twice.
+        ValueError: for an empty list, a loss without a name, or a name twice; for an engine that does not fit.
 
     Example:
         >>> from lightning_audiorl.losses import CrossEntropy
@@ -48,6 +74,28 @@ def check_losses(losses: Sequence[Loss[Any]]) -> None:
                 "give one a `name` of its own"
             )
         names.add(name)
+
+    if sampler is not None and policy is not None:
+        check_engine(sampler, policy, losses)
+
+
+def check_engine(sampler: Sampler, policy: Policy[Any], losses: Sequence[Loss[Any]]) -> None:
+    """See that the engine of a run can sample from its policy, and that losses know that it is another one.
+
+    Raises:
+        ValueError: saying why not.
+    """
+    if sampler.engine is None:
+        return
+    sampler.engine.check(policy, sampler.decoding)
+    if sampler.engine.is_local:
+        return
+    for loss in losses:
+        if isinstance(loss, PolicyGradient) and loss.sampler_cap is None:
+            raise ValueError(
+                f"{type(loss).__name__}: samples of a {type(sampler.engine).__name__} want importance weights; set "
+                f"sampler_cap, {SAMPLER_CAP:g} is usual"
+            )
 
 
 def check_prepared(loss: Loss[Any], prepared: object, shape: torch.Size) -> None:

@@ -29,7 +29,7 @@ from lightning_audiorl.engine.resuming import FollowSettings, reopen_epoch
 from lightning_audiorl.engine.rollout import RewardScorer, Sampler, sampled_metrics, unrewarded
 from lightning_audiorl.engine.run_parts import encode_phase, run_parts
 from lightning_audiorl.engine.scoring import StepScorer
-from lightning_audiorl.engine.step_costs import step_costs
+from lightning_audiorl.engine.step_costs import run_costs
 from lightning_audiorl.engine.trainer_checks import check_trainer
 from lightning_audiorl.engine.update import Updater
 from lightning_audiorl.engine.update_watch import UpdateWatch
@@ -126,7 +126,7 @@ class RLModule(EvaluationHooks, LightningModule):
             raise ValueError(f"num_steps must be at least 1, got {num_steps}")
         if log_every_n_steps < 1 or min(micro_batch_size, max_tokens, max_refills) < 0:
             raise ValueError("want log_every_n_steps >= 1, batch sizes >= 0 and max_refills >= 0")
-        check_losses(losses)
+        check_losses(losses, sampler, policy)
 
         # A step has many backward passes, and a checkpoint only the tensors that train.
         self.automatic_optimization = False
@@ -332,7 +332,7 @@ class RLModule(EvaluationHooks, LightningModule):
         logged = {"lr": schedule.get_last_lr()[0], **metrics}
         schedule.step()
 
-        costs, table = step_costs(self.clock, self.strategy.ledger, self.policy.encoder_cache)
+        costs, table = run_costs(self)
         logged |= costs
         self.ledger_table = table or self.ledger_table
 
@@ -456,7 +456,7 @@ class RLModule(EvaluationHooks, LightningModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """What ends a run whose weights are lost, and what has one that goes on follow its settings."""
-        return [self.update_watch, self.rarely_right, FollowSettings()]
+        return [self.update_watch, self.rarely_right, FollowSettings(), *self.sampler.callbacks()]
 
     def configure_optimizers(self) -> Any:
         """The optimizer over what trains, with its schedule."""

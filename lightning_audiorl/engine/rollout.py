@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import torch
+from lightning import Callback
 from torch import Tensor
 
 from lightning_audiorl.checks import check_count
+from lightning_audiorl.engine.engine_life import EngineLife
 from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.losses.step import RLStep, ScoredRollout
 from lightning_audiorl.models.policy import Context, Policy, SampleKey
 from lightning_audiorl.ops.join import join_rollouts
 from lightning_audiorl.rewards import RewardMix
+from lightning_audiorl.serving import Engine, LocalEngine
 from lightning_audiorl.types import Decoding, Hypothesis, PromptBatch, Rollout, Scores
 
 
@@ -24,6 +27,7 @@ class Sampler:
         group_size: G, at least 2: an advantage compares samples.
         decoding: temperature above 0.
         batch_size: prompts (whole groups) per sampling pass; 0 takes all at once.
+        engine: where completions come from; None is our own sampler, `LocalEngine`.
 
     Example:
         >>> Sampler(group_size=1)
@@ -35,6 +39,7 @@ class Sampler:
     group_size: int = 8
     decoding: Decoding = field(default_factory=Decoding)
     batch_size: int = 0
+    engine: Engine | None = None
 
     def __post_init__(self) -> None:
         check_count("group_size", self.group_size)
@@ -45,6 +50,15 @@ class Sampler:
         if self.decoding.temperature == 0:
             raise ValueError("decoding.temperature is 0: a greedy group has no variance; use 1.0")
         check_count("rollout_batch_size", self.batch_size)
+
+    @property
+    def source(self) -> Engine:
+        """Where completions come from."""
+        return self.engine or LocalEngine()
+
+    def callbacks(self) -> list[Callback]:
+        """What a run needs of an engine that is another process."""
+        return [] if self.engine is None else [EngineLife(self.engine)]
 
     def sample(
         self, policy: Policy, batch: PromptBatch, context: Context, key: SampleKey
@@ -58,7 +72,9 @@ class Sampler:
         rollouts = []
         for start in range(0, len(batch), size):
             index = by_duration[start : start + size]
-            rollout = policy.sample(context.select(index), self.group_size, self.decoding, key)
+            rollout = self.source.sample(
+                policy, context.select(index), self.group_size, self.decoding, key
+            )
             rollouts.append((index, rollout))
         return join_rollouts(rollouts)
 

@@ -134,10 +134,12 @@ class PolicyGradient(Loss[PreparedPolicyGradient]):
             old = scorer.log_probs()
 
         weights = None
+        metrics: dict[str, float] = {}
         if self.sampler_cap is not None and old is not None:
-            weights = ops.truncated_importance_weights(
-                old, rollout.log_probs, rollout.keep, self.sampler_cap
-            )
+            sampled = (old, rollout.log_probs, rollout.keep, self.sampler_cap)
+            weights = ops.truncated_importance_weights(*sampled)
+            mismatch = ops.sampler_mismatch(*sampled)
+            metrics = {f"engine/{name}": value for name, value in mismatch.items()}
 
         longest = self.settings.decoding.max_new_tokens
         count = float(ops.loss_divisor(rollout.keep, used, self.objective.reduction, longest))
@@ -156,6 +158,7 @@ class PolicyGradient(Loss[PreparedPolicyGradient]):
             old_log_probs=old,
             reference_log_probs=reference,
             weights=weights,
+            metrics=metrics,
             reference_advantages=step.advantages.reference,
         )
 

@@ -340,6 +340,11 @@ TRAINING = (
     MetricSpec("moving/*", reduce="max"),
     MetricSpec("host_mib/*", reduce="max"),
     MetricSpec("encoder_cache/gib", reduce="max"),
+    # Of an engine that is another process.
+    MetricSpec("engine/mismatch_mean", panel="mismatch of the engine"),
+    MetricSpec("engine/mismatch_max", panel="mismatch of the engine", reduce="max"),
+    MetricSpec("engine/first_group_mismatch", reduce="max"),
+    MetricSpec("engine/restarts", reduce="sum"),
 )
 
 #: Rows of a set that are in no metric of it, because their audio is bad.

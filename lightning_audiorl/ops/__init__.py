@@ -8,7 +8,7 @@ from lightning_audiorl.ops.advantages import (
     group_advantages,
     soft_overlong_penalty,
 )
-from lightning_audiorl.ops.importance import truncated_importance_weights
+from lightning_audiorl.ops.importance import sampler_mismatch, truncated_importance_weights
 from lightning_audiorl.ops.kl import KLKind, chunked_full_kl, full_vocabulary_kl, kl_estimate
 from lightning_audiorl.ops.logprobs import Head, TokenLogProbs, token_log_probs
 from lightning_audiorl.ops.masks import (
@@ -87,6 +87,7 @@ __all__ = [
     "posterior_noise",
     "reduce_terms",
     "relax",
+    "sampler_mismatch",
     "soft_embedding",
     "soft_overlong_penalty",
     "step_loss",

@@ -45,3 +45,31 @@ def truncated_importance_weights(
     # Masked before the exponential: what stands at padded places may be infinite, or overflow.
     log_weight = masked(log_probs - sampler_log_probs, keep)
     return torch.where(keep, log_weight.exp().clamp(max=cap), 1.0)
+
+
+@torch.no_grad()
+def sampler_mismatch(
+    log_probs: Tensor, sampler_log_probs: Tensor, keep: Tensor, cap: float
+) -> dict[str, float]:
+    """How far a sampler that is another engine is from the trainer: means over tokens, and the largest.
+
+    Args:
+        log_probs, sampler_log_probs, keep, cap: see `truncated_importance_weights`.
+
+    Returns:
+        ``mismatch_mean`` and ``mismatch_max`` of the absolute difference of log-probs, and ``clipped_share`` of tokens
+        whose weight was truncated.
+
+    Example:
+        >>> trainer = torch.tensor([[[-1.0, -2.0]]])
+        >>> sampler = torch.tensor([[[-1.0, -3.0]]])
+        >>> sampler_mismatch(trainer, sampler, torch.ones(1, 1, 2, dtype=torch.bool), cap=2.0)
+        {'mismatch_mean': 0.5, 'mismatch_max': 1.0, 'clipped_share': 0.5}
+    """
+    log_weight = (log_probs - sampler_log_probs)[keep]
+    gaps = log_weight.abs()
+    return {
+        "mismatch_mean": float(gaps.mean()),
+        "mismatch_max": float(gaps.max()),
+        "clipped_share": float((log_weight.exp() > cap).float().mean()),
+    }

@@ -67,8 +67,8 @@ def plan(
                 )
             )
         else:
-            cached = report.cache_line(alone, audio_s)
-            print(_text(path, settings, placed, plans, audio_s, bus_gb_per_s, limit, cached))
+            beside = [report.cache_line(alone, audio_s), report.engine_line(alone)]
+            print(_text(path, settings, placed, plans, audio_s, bus_gb_per_s, limit, beside))
 
     if len(named) > 1 and not json:
         print(f"One device, resident against offload, {bus_gb_per_s:g} GB/s\n")
@@ -124,7 +124,7 @@ def _text(
     audio_s: float,
     bus_gb_per_s: float,
     limit: float | None,
-    cached: str | None,
+    beside: list[str | None],
 ) -> str:
     group = f" x {settings.group_size} samples" if settings.needs_rollout else ""
     columns = f"Peak GiB per phase; GiB moved and seconds per step at {bus_gb_per_s:g} GB/s, none of it hidden"
@@ -135,7 +135,7 @@ def _text(
         f"{path}: {settings.batch_size} prompts{group} per step, {audio_s:g} s of audio each",
         "Parts on one device",
         report.parts_table(placed),
-        *([cached] if cached else []),
+        *(line for line in beside if line),
         columns,
         report.plans_table(plans, bus_gb_per_s, limit),
     ]

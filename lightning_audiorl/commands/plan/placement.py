@@ -128,6 +128,10 @@ def pieces(
         Piece("optimizer", NEEDED["optimizer"], int(working.optimizer_bytes * kept), always=num > 1)
     )
     out.append(Piece("context", NEEDED["context"], working.context_bytes, always=keep_context))
+    engine = working.engine
+    if engine is not None and engine.shares_device:
+        held = engine.weights + engine.cache
+        out.append(Piece("engine", frozenset(PHASES), held, frozen=True, always=True))
     return [piece for piece in out if piece.num_bytes]
 
 

@@ -71,6 +71,18 @@ def cache_line(working: Working, audio_s: float) -> str | None:
     return f"Encoder cache, {clip}: up to {' and '.join(places)}"
 
 
+def engine_line(working: Working) -> str | None:
+    """What another engine takes, and where; None where our own sampler runs."""
+    engine = working.engine
+    if engine is None:
+        return None
+    weights = _gib(engine.weights)
+    return (
+        f"Engine {engine.where}: {weights} GiB of weights, {_gib(engine.cache)} GiB of keys and values; each push "
+        f"takes {weights} GiB of host memory, twice in passing"
+    )
+
+
 def plans_table(plans: Sequence[Plan], bus_gb_per_s: float, limit_bytes: float | None) -> str:
     """Peak GiB of each phase under each plan, whether it fits, and the seconds per step that moving costs."""
     phases = list(plans[0].peak_bytes)
@@ -137,6 +149,14 @@ def as_data(
             "clip_bytes": working.cached_clip_bytes,
             "memory_bytes": cache.memory_bytes,
             "disk_bytes": cache.disk_bytes,
+        }
+
+    engine = working.engine
+    if engine is not None:
+        data["engine"] = {
+            "weight_bytes": engine.weights,
+            "cache_bytes": engine.cache,
+            "shares_device": engine.shares_device,
         }
     return data
 

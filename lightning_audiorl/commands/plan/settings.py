@@ -14,6 +14,7 @@ from lightning import LightningDataModule
 
 from lightning_audiorl.algorithms import GRPO, SFT, AudioRLModule, GRPODiffRO
 from lightning_audiorl.models import Policy
+from lightning_audiorl.serving import Engine
 from lightning_audiorl.types import Decoding
 
 # The Trainer's precision -> dtype of the weights where it is not the policy's own, dtype of the forward passes where
@@ -37,6 +38,7 @@ class Settings:
         rollout_batch_size, micro_batch_size, max_tokens, chunk_size, decoding: as in `GRPO`.
         keep_context: encoded prompts stay on the device for the whole step.
         accelerator: "cpu", or anything else for a GPU.
+        engine: where completions come from; None is our own sampler.
     """
 
     make_policy: Callable[[], Policy]
@@ -52,6 +54,7 @@ class Settings:
     decoding: Decoding
     keep_context: bool
     accelerator: str
+    engine: Engine | None = None
 
 
 def read_settings(
@@ -134,7 +137,16 @@ def _settings(
         decoding=Decoding(**vars(decoding)) if decoding else Decoding(),
         keep_context=bool(model.get("keep_context")),
         accelerator=accelerator,
+        engine=_engine(model.get("engine")),
     )
+
+
+def _engine(engine: Namespace | None) -> Engine | None:
+    """The engine of a parsed class path; None for one that samples in the training process."""
+    if engine is None:
+        return None
+    made: Engine = _class(engine.class_path)(**engine.get("init_args", Namespace()).as_dict())
+    return None if made.is_local else made
 
 
 def _made(policy: Namespace) -> Policy:

@@ -16,8 +16,10 @@ from lightning_audiorl.commands.plan.settings import Settings
 from lightning_audiorl.commands.plan.skeleton import build_skeleton, unique_bytes
 from lightning_audiorl.engine.micro_batches import micro_batches
 from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy, PrefixContext
+from lightning_audiorl.models.decoding.decoder_only import DecoderOnlyPolicy
 from lightning_audiorl.models.decoding.sampling import draw
 from lightning_audiorl.models.finetune import adapters_off
+from lightning_audiorl.serving.base import EngineMemory
 from lightning_audiorl.strategies.phases import Phase
 from lightning_audiorl.types import Rollout
 
@@ -34,6 +36,7 @@ class Working:
         optimizer_bytes: of the optimizer's state.
         needs_reference: whether a copy of the trainable tensors stands aside.
         cached_clip_bytes: of one clip in the policy's encoder cache; 0 without one.
+        engine: what another engine takes; None where our own sampler runs.
     """
 
     policy: CachedPromptPolicy
@@ -43,6 +46,7 @@ class Working:
     optimizer_bytes: int
     needs_reference: bool
     cached_clip_bytes: int = 0
+    engine: EngineMemory | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,11 @@ class Trace:
         cap = max(self.policy.caps(context, settings.decoding))
         if settings.needs_rollout:
             with self._phase(), torch.no_grad():
-                self._rollout(self._first(context, settings.rollout_batch_size), cap)
+                some = self._first(context, settings.rollout_batch_size)
+                if settings.engine is None:
+                    self._rollout(some, cap)
+                else:
+                    self._embed(some, cap)
                 phases["rollout"] = self._held() - context_bytes
             phases["reward"] = 0
 
@@ -137,6 +145,7 @@ class Trace:
             optimizer_bytes=update.optimizer_bytes,
             needs_reference=settings.beta > 0 and not only_adapters,
             cached_clip_bytes=self._cached_clip_bytes(context),
+            engine=None if settings.engine is None else settings.engine.memory(self.policy),
         )
 
     # --- the phases
@@ -181,6 +190,13 @@ class Trace:
             state.advance(torch.zeros(rows, dtype=torch.long))
             drawn = draw(self.policy.head(state.hidden), uniform, self.settings.decoding)
         del drawn, held
+
+    def _embed(self, context: PrefixContext, cap: int) -> None:
+        """What is left here of a rollout by another engine: prompts are embedded, and one group is scored."""
+        assert isinstance(self.policy, DecoderOnlyPolicy)
+        prompts = self.policy.prompt(context, "right")
+        del prompts
+        self._score(*self._completions(context, 1, cap))
 
     def _score(
         self, context: PrefixContext, rollout: Rollout, with_entropy: bool = False
@@ -273,6 +289,12 @@ class Trace:
     def _micro_batch(self, context: PrefixContext, cap: int) -> tuple[PrefixContext, Rollout]:
         """The largest micro-batch."""
         size = max(len(index) for index in self._micro_batches(context, cap))
+        return self._completions(context, size, cap)
+
+    def _completions(
+        self, context: PrefixContext, size: int, cap: int
+    ) -> tuple[PrefixContext, Rollout]:
+        """The first ``size`` prompts, and completions of ``cap`` tokens."""
         shape = (size, self.settings.group_size, cap)
         following = None
         if self.policy.num_codebooks > 1:
