@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import transformers
 from transformers import AutoConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_AUDIO_TOKENIZATION_NAMES,
     MODEL_FOR_AUDIO_XVECTOR_MAPPING_NAMES,
@@ -35,6 +37,9 @@ _TAKERS = {
     "neucodec": "NeuCodecCodec",
 }
 
+# What a folder's own code is asked for, in transformers' words.
+_ASKS_FOR_CODE = "trust_remote_code"
+
 # By what our own folders say that they hold.
 _OWN_TAKERS = {
     "LogMelGru": "CtcJudge",
@@ -62,14 +67,19 @@ def what_it_is(config: dict[str, Any]) -> str:
 
     taker = _OWN_TAKERS.get(name) if own else _taker(name, config)
     if taker is None:
-        where = (
-            ""
-            if own
-            else " (docs/families.md says which families have a policy, and how to add one)"
-        )
-        return f"a {name!r}, which no class of this library takes{where}"
+        known = "" if own else f" ({_known()})"
+        return f"a {name!r}, which no class of this library takes{known}"
     verb = "take" if "," in taker else "takes"
     return f"a {name!r}, which {taker} {verb}"
+
+
+def _known() -> str:
+    """Families that have a policy, and how there comes to be another."""
+    names = sorted(name for name, taker in _TAKERS.items() if "Policy" in taker)
+    return (
+        f"there are policies for {', '.join(names)} and language models of text, see docs/families.md; "
+        "docs/new_family.md says how to add one"
+    )
 
 
 def _taker(model_type: str, config: dict[str, Any]) -> str | None:
@@ -112,7 +122,7 @@ def read_config(source: str, revision: str | None = None) -> Any:
     """The transformers configuration of a folder or hub id.
 
     Raises:
-        WeightsError: for one that transformers cannot read, or does not know.
+        WeightsError: for one that transformers cannot read, or does not know, or that wants code of its own to be run.
         OSError: where a hub id cannot be reached; transformers says it best.
     """
     file = Path(source) / CONFIG
@@ -122,14 +132,42 @@ def read_config(source: str, revision: str | None = None) -> Any:
             raise WeightsError(
                 f"{file}: is no model of transformers; it describes {what_it_is(values)}"
             )
+        if values["model_type"] not in CONFIG_MAPPING:
+            raise WeightsError(_unknown(source, values))
     try:
-        return AutoConfig.from_pretrained(source, revision=revision)
+        # Else transformers asks on the terminal, and waits.
+        return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
     except OSError:
         raise
     except Exception as error:  # values of the wrong kind fail in many ways
+        if wants_code(error):
+            raise WeightsError(f"{source}: {REFUSED_CODE}") from error
         raise WeightsError(
             f"{source}: its config.json cannot be read ({first_line(error)}); copy or download it again"
         ) from error
+
+
+#: Of a folder whose files name Python code beside them.
+REFUSED_CODE = (
+    "wants Python code of its own to be run (auto_map), which is never done here; read that code, and load the model "
+    "by a class of your own, as docs/new_family.md says"
+)
+
+
+def wants_code(error: Exception) -> bool:
+    """Whether transformers ended since it was not allowed to run code of a folder."""
+    return _ASKS_FOR_CODE in str(error)
+
+
+def _unknown(source: str, values: dict[str, Any]) -> str:
+    """Of a ``model_type`` that transformers has no class for."""
+    name = values["model_type"]
+    what = (
+        f"{source}: holds a {name!r}, which transformers {transformers.__version__} does not know"
+    )
+    if values.get("auto_map"):
+        return f"{what}, and {REFUSED_CODE} ({_known()})"
+    return f"{what}, nor does a class of this library ({_known()})"
 
 
 def require_family(config: Any, model_class: Any, who: str, source: str) -> None:

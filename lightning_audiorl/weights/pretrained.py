@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from lightning_audiorl.weights.adapters import base_of, find_adapter, merge_adapter
-from lightning_audiorl.weights.families import first_line, read_config, require_family
+from lightning_audiorl.weights.families import (
+    REFUSED_CODE,
+    first_line,
+    read_config,
+    require_family,
+    wants_code,
+)
 from lightning_audiorl.weights.folders import check_folder, check_json
 from lightning_audiorl.weights.tensors import WeightsError, misfit, require_finite
 
@@ -182,9 +188,13 @@ def load_processor(
     if Path(source).is_dir():
         check_json(Path(source))
         _require_files(processor_class.__name__, Path(source))
+    # Else transformers asks on the terminal, and waits; classes that are not looked up run none.
+    how = {"trust_remote_code": False} if processor_class.__name__.startswith("Auto") else {}
     try:
-        return processor_class.from_pretrained(source, revision=revision)
+        return processor_class.from_pretrained(source, revision=revision, **how)
     except Exception as error:
+        if wants_code(error):
+            raise WeightsError(f"{who}: {source} {REFUSED_CODE}") from error
         raise WeightsError(
             f"{who}: {source} holds a broken file of its tokenizer or feature extractor, or lacks one "
             f"({first_line(error)}); {_COPY}"

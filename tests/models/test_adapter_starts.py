@@ -17,9 +17,14 @@ from torch import Tensor
 from lightning_audiorl.models import Finetune, Reference, content_hash
 from tests.damage import MAX_CHARACTERS
 from tests.models.families import POLICIES, SPECS, batch_of, disturb, log_probs, random_rollout
+from tests.models.records import RECORDS
 from tests.models.test_loading import save_checkpoint
 
-FAMILIES = ["text_lm", "whisper", "fun_asr_nano", "qwen2_audio"]
+_FAST = ("text_lm", "whisper", "fun_asr_nano", "qwen2_audio")
+FAMILIES = [
+    *_FAST,
+    *(pytest.param(name, marks=pytest.mark.slow) for name in RECORDS if name not in _FAST),
+]
 WEIGHTS = "adapter_model.safetensors"
 MODES = {
     "all": Finetune(),
