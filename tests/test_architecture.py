@@ -150,7 +150,7 @@ def test_files_are_found() -> None:
         for path in package_files()
     }
     modules = {"checks", "finite", "fields", "types", "languages", "outline", "", "moved"}
-    command_line = {"command_line", "screen", "cli", "__main__"}
+    command_line = {"command_line", "screen", "cli", "training", "__main__"}
     files = modules | command_line | {"locks", "run_folder", "run_end"}
     assert folders - {PACKAGE} == set(ROOMS) - files
     assert len(package_files()) > 20

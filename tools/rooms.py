@@ -219,6 +219,11 @@ ROOMS |= {
         "lightning jsonargparse",
     ),
     "run_end": Room("how a command ends for the shell", "callbacks", "lightning"),
+    "training": Room(
+        "a run, from the command line or from Python: trainer, callbacks, folder",
+        f"{_FOLDERS} run_end run_folder",
+        "lightning jsonargparse",
+    ),
     "command_line": Room("what `audiorl` answers before torch is imported", "", "yaml"),
     "screen": Room(
         "what the command line prints where something went wrong",
@@ -227,7 +232,7 @@ ROOMS |= {
     ),
     "cli": Room(
         "`audiorl`; nobody imports it",
-        f"{_FOLDERS} command_line commands run_end run_folder screen",
+        f"{_FOLDERS} command_line commands run_end run_folder screen training",
         "torch lightning jsonargparse",
     ),
     "moved": Room("old names of modules, which go on working"),
