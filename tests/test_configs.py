@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ import yaml
 from lightning_audiorl.cli import command_parser
 from lightning_audiorl.commands import COMMANDS
 from tests.command import parser, tiny_config
+from tests.models.tts_records import ToneVoice
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
@@ -57,6 +60,8 @@ def test_command_parses(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(ROOT)
+    # The class that a user writes over the package of CosyVoice 2.
+    monkeypatch.setitem(sys.modules, "my_codec", SimpleNamespace(MyCosyVoice2=ToneVoice))
     subcommand, *arguments = commands()[name]
     try:
         if subcommand in COMMANDS:
