@@ -46,7 +46,10 @@ _NAMED_ALONE = (
 def import_named_classes() -> None:
     """Have every class in memory that a YAML file may name without its module."""
     for package in _NAMED_ALONE:
-        importlib.import_module(f"lightning_audiorl.{package}")
+        module = importlib.import_module(f"lightning_audiorl.{package}")
+        # Some of its names are imported only when they are asked for.
+        for name in getattr(module, "__all__", ()):
+            getattr(module, name)
 
 
 def give_logger(trainer: Namespace, name: str = "") -> None:

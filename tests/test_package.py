@@ -71,9 +71,9 @@ def test_imports_are_declared() -> None:
                 names.add(str(node.module).split(".")[0])
     outside = names - set(sys.stdlib_module_names) - {"lightning_audiorl"}
     assert {"torch", "transformers", "lightning"} <= outside
+    extras = PROJECT["optional-dependencies"]
     declared = {
-        distribution(r)
-        for r in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["synth"]]
+        distribution(r) for r in [*PROJECT["dependencies"], *extras["synth"], *extras["datasets"]]
     }
     owners = importlib.metadata.packages_distributions()
     missing = [

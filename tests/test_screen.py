@@ -162,6 +162,7 @@ def test_every_command_is_listed(
         "export",
         "calibrate",
         "assemble",
+        "manifest",
     }
 
 

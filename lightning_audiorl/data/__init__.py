@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from lightning_audiorl.data.audio.augment import Augment
 from lightning_audiorl.data.audio.effects import Degraded
 from lightning_audiorl.data.audio.nonspeech import NonSpeech
@@ -13,15 +16,12 @@ from lightning_audiorl.data.corpora.hard_texts import HardTexts, hard_texts
 from lightning_audiorl.data.corpora.speaker_prompts import PromptedSpeech
 from lightning_audiorl.data.corpora.texts import Texts, TextSpeech
 from lightning_audiorl.data.corpora.tts import EspeakSpeech, FsddSpeech
-from lightning_audiorl.data.datamodules.asr import AsrDataModule, Subset
-from lightning_audiorl.data.datamodules.asr_rl import AsrRLDataModule
 from lightning_audiorl.data.datamodules.batching import (
     Draw,
     MixEntry,
     StepSampler,
     duration_batches,
 )
-from lightning_audiorl.data.datamodules.tts import TtsDataModule, TtsRLDataModule
 from lightning_audiorl.data.hypotheses.reader import (
     HypothesisError,
     HypothesisFiles,
@@ -74,6 +74,20 @@ from lightning_audiorl.data.mix.spec import RLSubset
 from lightning_audiorl.data.transforms.chunks import Chunks
 from lightning_audiorl.data.transforms.concatenate import JoinedNeighbours, PhraseRepeated
 from lightning_audiorl.data.transforms.noise_padding import NoisePadded
+
+if TYPE_CHECKING:
+    from lightning_audiorl.data.datamodules.asr import AsrDataModule, Subset
+    from lightning_audiorl.data.datamodules.asr_rl import AsrRLDataModule
+    from lightning_audiorl.data.datamodules.tts import TtsDataModule, TtsRLDataModule
+
+#: Lightning fills a quarter of a gigabyte: what needs it is imported when it is first asked for.
+_LATER = {
+    "AsrDataModule": "asr",
+    "AsrRLDataModule": "asr_rl",
+    "Subset": "asr",
+    "TtsDataModule": "tts",
+    "TtsRLDataModule": "tts",
+}
 
 __all__ = [
     "AsrDataModule",
@@ -155,3 +169,9 @@ __all__ = [
     "read_manifest",
     "write_manifest",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.datamodules.{_LATER[name]}"), name)

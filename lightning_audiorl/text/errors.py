@@ -64,7 +64,8 @@ class ErrorCounts:
             >>> ErrorCounts(insertions=2).rate
             2.0
         """
-        return self.errors / max(self.reference_length, 1)
+        edits = self.substitutions + self.deletions
+        return (edits + self.insertions) / max(self.hits + edits, 1)
 
 
 def count_errors(reference: str, hypothesis: str, unit: Unit = "word") -> ErrorCounts:
@@ -102,9 +103,17 @@ def symmetric_error_rate(one: str, other: str, unit: Unit = "word") -> float:
         >>> symmetric_error_rate("a b", "a b c d")
         0.5
     """
-    one_units = split_units(one, unit)
-    other_units = split_units(other, unit)
-    return Levenshtein.normalized_distance(one_units, other_units)
+    return symmetric_unit_rate(split_units(one, unit), split_units(other, unit))
+
+
+def symmetric_unit_rate(one: Sequence[str], other: Sequence[str]) -> float:
+    """`symmetric_error_rate` of texts that are split already.
+
+    Example:
+        >>> symmetric_unit_rate(["a", "b", "c", "d"], ["a", "b"])
+        0.5
+    """
+    return Levenshtein.normalized_distance(one, other)
 
 
 def count_errors_batch(

@@ -45,6 +45,8 @@ _POINTS = re.compile(
 # Keyboards of Persian and Urdu have forms of their own of letters that Arabic has.
 _ARABIC_LETTERS = str.maketrans("یکہۃ", "يكهة")
 _NOT_IN_ASCII_WORDS = re.compile("[^A-Za-z0-9']+")
+_ASCII_WORD = re.compile("[A-Za-z0-9]")
+_PLAIN = re.compile("[a-z0-9]+(?: [a-z0-9]+)*")
 # Tone before or behind the nikhahit of a sara am, in Thai and Lao.
 _TONE_BEHIND = re.compile("([\u0e4d\u0ecd])([\u0e48-\u0e4b\u0ec8-\u0ecb])")
 
@@ -57,7 +59,8 @@ def fold(text: str) -> str:
         " die strasse, o'neil, abc"
     """
     # Before one case: [UNK] is told from a word in brackets by its capitals.
-    text = _SPECIAL_TOKENS.sub(" ", text)
+    if "<" in text or "[" in text:
+        text = _SPECIAL_TOKENS.sub(" ", text)
     if text.isascii():
         return text.lower().replace("`", "'")
 
@@ -125,8 +128,11 @@ def bare_words(text: str) -> str:
         >>> bare_words(" the  dogs' 'n' ")
         'the dogs n'
     """
-    words = (word.strip("'") for word in text.split())
-    return " ".join(word for word in words if word)
+    words = text.split()
+    if "'" in text:
+        bare = [word.strip("'") for word in words]
+        words = [word for word in bare if word]
+    return " ".join(words)
 
 
 def has_words(text: str) -> bool:
@@ -136,7 +142,20 @@ def has_words(text: str) -> bool:
         >>> has_words("hm!"), has_words("..."), has_words("<unk>"), has_words("❤️")
         (True, False, False, False)
     """
+    # A letter of ASCII stays one, unless it may stand in a special token.
+    if "<" not in text and "[" not in text and _ASCII_WORD.search(text):
+        return True
     return bool(only_words(fold(text)))
+
+
+def is_plain(text: str) -> bool:
+    """Whether a text is small letters and digits of ASCII with one space between words: normalising changes nothing.
+
+    Example:
+        >>> is_plain("one two 3"), is_plain("one, two"), is_plain("one  two"), is_plain("")
+        (True, False, False, False)
+    """
+    return _PLAIN.fullmatch(text) is not None
 
 
 def turkish_case(text: str) -> str:

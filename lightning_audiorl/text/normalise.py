@@ -18,6 +18,7 @@ from lightning_audiorl.text.folding import (
     UNSPACED,
     bare_words,
     fold,
+    is_plain,
     only_words,
     turkish_case,
     without_accents,
@@ -80,7 +81,7 @@ class WordNormaliser(Normaliser):
 
     def normalise(self, text: str) -> str:
         """One case, words alone."""
-        return only_words(fold(text))
+        return text if is_plain(text) else only_words(fold(text))
 
 
 class EnglishNormaliser(WordNormaliser):
@@ -93,6 +94,8 @@ class EnglishNormaliser(WordNormaliser):
 
     def normalise(self, text: str) -> str:
         """One case, words alone, no accents."""
+        if is_plain(text):
+            return text
         folded = fold(text)
         if folded.isascii():
             return only_words(folded)

@@ -318,4 +318,3 @@ CASES: dict[str, Case] = {
     "nemo": Case("tar", nemo),
     "webdataset": Case("tar", webdataset),
 }
-

@@ -11,6 +11,13 @@ from torchaudio.transforms import Resample
 
 from lightning_audiorl.checks import check_number
 from lightning_audiorl.data.audio.nonspeech import rms
+from lightning_audiorl.data.audio.own_sounds import (
+    at_snr,
+    convolved,
+    noise_from,
+    room_from,
+    sounds_of,
+)
 from lightning_audiorl.data.draws import between
 from lightning_audiorl.ops.randomness import keyed_generator, keyed_uniform
 
@@ -70,6 +77,9 @@ class Augment:
         noise_snr_db: range of signal-to-noise ratios in dB.
         noise_probability: share of clips that get noise; 0 is off.
         gain_db: range of gains in dB; (0, 0) is off.
+        noise_folder: recordings that the noise is drawn from, such as MUSAN's; None is white noise.
+        room_folder: impulse responses of rooms, such as those of RIRS_NOISES; None is off.
+        room_probability: share of clips that are put into a room of ``room_folder``.
 
     Raises:
         ValueError: a range from high to low, or a speed or probability out of bounds.
@@ -84,6 +94,9 @@ class Augment:
     noise_snr_db: tuple[float, float] = (5.0, 30.0)
     noise_probability: float = 0.5
     gain_db: tuple[float, float] = (-6.0, 6.0)
+    noise_folder: str | None = None
+    room_folder: str | None = None
+    room_probability: float = 0.5
 
     def __post_init__(self) -> None:
         for name in ("speed", "noise_snr_db", "gain_db"):
@@ -101,14 +114,30 @@ class Augment:
                 f"Augment: want speed within 0.5 to 2 and noise_probability within 0 to 1, got speed={self.speed}, "
                 f"noise_probability={self.noise_probability}"
             )
+        check_number("Augment.room_probability", self.room_probability, at_least=0, at_most=1)
+        # A folder that is not there is said before the first batch.
+        for folder in (self.noise_folder, self.room_folder):
+            if folder is not None:
+                sounds_of(folder)
 
-    def apply(self, wave: Tensor, seed: int, step: int, row_id: str) -> Tensor:
+    def apply(
+        self, wave: Tensor, seed: int, step: int, row_id: str, sample_rate_hz: int = 16000
+    ) -> Tensor:
         """The clip [num_samples] as this row sounds at this step; speed changes its length."""
         key = ("augment", seed, step, row_id)
         u_speed, u_noise, u_snr, u_gain = keyed_uniform(4, *key).tolist()
 
         wave = change_speed(wave, between(self.speed, u_speed))
+        if self.room_folder is not None:
+            (u_room,) = keyed_uniform(1, *key, "room").tolist()
+            if u_room < self.room_probability:
+                wave = convolved(wave, room_from(self.room_folder, sample_rate_hz, key))
+
         if u_noise < self.noise_probability:
             snr_db = between(self.noise_snr_db, u_snr)
-            wave = add_noise(wave, snr_db, keyed_generator(*key, "noise"))
+            if self.noise_folder is None:
+                wave = add_noise(wave, snr_db, keyed_generator(*key, "noise"))
+            else:
+                noise = noise_from(self.noise_folder, len(wave), sample_rate_hz, key)
+                wave = at_snr(wave, noise, snr_db)
         return change_gain(wave, between(self.gain_db, u_gain))

@@ -4,8 +4,10 @@ Address: ``<effect>?<option>=<value>&<option>=<value>``; options left out take t
 
 ==============================  =======================================================================================
 ``noise?kind=white&snr_db=10``  a noise of `nonspeech`, ``snr_db`` below the clip's mean power (pauses count)
+``noise_from?folder=/musan``    a stretch of a recording drawn from a folder, ``snr_db`` below the clip's mean power
 ``reverb?rt60_s=0.5&drr_db=0``  a room: sound falls by 60 dB in ``rt60_s``; ``drr_db`` is the energy of the direct sound
                                 over that of the reverberation
+``room_from?folder=/rirs``      a room's impulse response drawn from a folder
 ``telephone``                   300 to 3400 Hz, 8 kHz sampling, 8-bit mu-law, and back to the clip's rate
 ``gain?db=-20``                 louder or softer
 ==============================  =======================================================================================
@@ -24,9 +26,16 @@ from urllib.parse import parse_qsl
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from torchaudio.functional import fftconvolve, mu_law_decoding, mu_law_encoding
+from torchaudio.functional import mu_law_decoding, mu_law_encoding
 
-from lightning_audiorl.data.audio.nonspeech import KINDS, render, rms
+from lightning_audiorl.data.audio.nonspeech import KINDS, render
+from lightning_audiorl.data.audio.own_sounds import (
+    at_snr,
+    convolved,
+    noise_from,
+    room_from,
+    sounds_of,
+)
 from lightning_audiorl.data.audio.resampling import resample
 from lightning_audiorl.data.manifest.schema import PREFIX
 from lightning_audiorl.data.manifest.source import RowSource, check_index
@@ -57,11 +66,16 @@ def _noise(wave: Tensor, rate_hz: int, key: Key, options: Options) -> Tensor:
     # Rendered well below full scale, where nothing is clipped, and scaled afterwards.
     uri = f"{PREFIX}{options['kind']}?seed={seed}&level_db=-40"
     noise = render(uri, len(wave) / rate_hz, rate_hz)
+    return at_snr(wave, noise, options.number("snr_db"))
 
-    snr_db = options.number("snr_db")
-    wanted_rms = rms(wave) * 10 ** (-snr_db / 20)
-    gain = wanted_rms / rms(noise).clamp(min=1e-8)
-    return wave + noise * gain
+
+def _noise_from(wave: Tensor, rate_hz: int, key: Key, options: Options) -> Tensor:
+    noise = noise_from(str(options["folder"]), len(wave), rate_hz, key)
+    return at_snr(wave, noise, options.number("snr_db"))
+
+
+def _room_from(wave: Tensor, rate_hz: int, key: Key, options: Options) -> Tensor:
+    return convolved(wave, room_from(str(options["folder"]), rate_hz, key))
 
 
 def room_response(rt60_s: float, drr_db: float, rate_hz: int, generator: torch.Generator) -> Tensor:
@@ -101,13 +115,7 @@ def _reverb(wave: Tensor, rate_hz: int, key: Key, options: Options) -> Tensor:
         rate_hz=rate_hz,
         generator=generator,
     )
-
-    # Other lengths than powers of two can make the FFT ten times slower.
-    num_samples = len(wave) + len(response) - 1
-    fast_length = 2 ** (num_samples - 1).bit_length()
-    padded = pad(response, (0, fast_length - num_samples))
-    reverberant: Tensor = fftconvolve(wave, padded)
-    return reverberant[: len(wave)]
+    return convolved(wave, response)
 
 
 def _telephone(wave: Tensor, rate_hz: int, key: Key, options: Options) -> Tensor:
@@ -142,13 +150,16 @@ def _gain(wave: Tensor, rate_hz: int, key: Key, options: Options) -> Tensor:
 
 @dataclass(frozen=True)
 class _Option:
-    """Default and what is allowed: names, or (lowest, highest)."""
+    """Default and what is allowed: names, or (lowest, highest); no names for a folder, which has no default."""
 
     default: float | str
     allowed: tuple[str, ...] | tuple[float, float]
 
     def read(self, text: str) -> float | str:
         """The value of ``text``; ValueError says what is allowed."""
+        if not self.allowed:
+            sounds_of(text)
+            return text
         if isinstance(self.default, str):
             if text not in self.allowed:
                 names = ", ".join(map(str, self.allowed))
@@ -176,6 +187,7 @@ class _Kind:
 
 _NOISES = tuple(kind for kind in KINDS if kind != "silence")
 
+_FOLDER = _Option("", ())
 _KINDS: dict[str, _Kind] = {
     "noise": _Kind(
         _noise,
@@ -196,6 +208,14 @@ _KINDS: dict[str, _Kind] = {
         _gain,
         {"db": _Option(-20.0, (-120.0, 60.0))},
     ),
+    "noise_from": _Kind(
+        _noise_from,
+        {
+            "folder": _FOLDER,
+            "snr_db": _Option(10.0, (-60.0, 120.0)),
+        },
+    ),
+    "room_from": _Kind(_room_from, {"folder": _FOLDER}),
 }
 EFFECTS: tuple[str, ...] = tuple(_KINDS)
 
@@ -233,6 +253,10 @@ def parse_effect(address: str) -> tuple[str, Options]:
                 f"effect {address!r}: {option}={text!r} is not allowed; {error}"
             ) from error
 
+    if options.get("folder") == "":
+        raise ValueError(
+            f"effect {address!r}: names no folder; write {name}?folder=<folder of recordings>"
+        )
     return name, options
 
 

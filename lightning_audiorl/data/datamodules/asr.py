@@ -412,7 +412,7 @@ class AsrDataModule(LightningDataModule):
             bad_rows.update(problems)
 
             if self.augment is not None:
-                audio = self.augment.apply(audio, self.seed, step, row.id)
+                audio = self.augment.apply(audio, self.seed, step, row.id, self.sample_rate_hz)
                 row = replace(row, duration_s=len(audio) / self.sample_rate_hz)
 
             rows.append(row)

@@ -63,7 +63,7 @@ def row_fingerprint(row: Utterance) -> str:
         fields.append(f"prompt:{row.extra['prompt_text']}")
 
     # With its length in front, no text can be taken for two fields.
-    content = "".join(f"{len(field)}:{field}" for field in fields)
+    content = "".join([f"{len(field)}:{field}" for field in fields])
     return blake2b(content.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 

@@ -6,10 +6,12 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import lru_cache
+from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lightning_audiorl.data.manifest.json_lines import JsonLineError, read_object, show
+from lightning_audiorl.data.manifest.json_lines import JsonLineError, filled, read_object, show
 from lightning_audiorl.text import ErrorCounts, KeywordCounts
 
 
@@ -186,6 +188,11 @@ _SAMPLE = {
     "rules": list,
     "keywords": list,
 }
+#: Of a sample as `to_line` writes it.
+_SAMPLE_NAMES = tuple(_SAMPLE)
+_SAMPLE_TYPES = tuple(_SAMPLE.values())
+_FOUR_INTS = [int] * 4
+_THREE_INTS = [int] * 3
 _EXPECTED = {
     str: "a string",
     int: "a whole number",
@@ -199,8 +206,9 @@ def _checked(values: Any, kinds: dict[str, type], place: str) -> dict[str, Any]:
     """``values`` itself, an object that has all the fields of ``kinds``."""
     if type(values) is not dict:
         raise LineError(place or "(whole line)", f"expected an object {{...}}, got {show(values)}")
-    # Nearly all of a file's samples have just these fields; only others are looked at field by field.
-    if {name: type(value) for name, value in values.items()} != kinds:
+    # Nearly all lines of a file have just these fields; only others are looked at field by field.
+    plain = len(values) == len(kinds) and list(values) == list(kinds)
+    if not plain or list(map(type, values.values())) != list(kinds.values()):
         for name, kind in kinds.items():
             value = values.get(name)
             if type(value) is not kind and not (kind is float and type(value) is int):
@@ -219,6 +227,38 @@ def _items(values: list[Any], kinds: list[type], expected: str, place: str) -> l
 
 
 def _sample(values: Any, number: int) -> Sample:
+    return _plain_sample(values) or _checked_sample(values, number)
+
+
+# Counts of a few words are the same ones over and over.
+_error_counts = lru_cache(maxsize=2**13)(ErrorCounts)
+_keyword_counts = lru_cache(maxsize=2**10)(KeywordCounts)
+
+
+def _plain_sample(values: Any) -> Sample | None:
+    """A sample with just the fields that `to_line` writes, in its order; None for any other."""
+    if type(values) is not dict or tuple(values) != _SAMPLE_NAMES:
+        return None
+    if tuple(map(type, values.values())) != _SAMPLE_TYPES:
+        return None
+    errors = values["errors"]
+    rules = values["rules"]
+    keywords = values["keywords"]
+    # A boolean is equal to a number, so the kinds are compared.
+    if list(map(type, errors)) != _FOUR_INTS or list(map(type, keywords)) != _THREE_INTS:
+        return None
+    if rules and set(map(type, rules)) != {str}:
+        return None
+    values["errors"] = _error_counts(*errors)
+    values["rules"] = tuple(rules)
+    values["keywords"] = _keyword_counts(*keywords)
+    values["speech"] = None
+    # The line's names are those of the fields.
+    return filled(Sample, values)
+
+
+def _checked_sample(values: Any, number: int) -> Sample:
+    """Any sample that is right; LineError says what is wrong with another."""
     place = f"samples[{number}]"
     fields = _checked(values, _SAMPLE, place)
     errors = _items(fields["errors"], [int] * 4, "4 whole numbers", f"{place}.errors")
@@ -284,7 +324,7 @@ def parse_line(line: bytes | str) -> Predicted:
         model=fields["model"],
         reference=fields["reference"],
         fingerprint=fields["fingerprint"],
-        samples=tuple(_sample(sample, number) for number, sample in enumerate(fields["samples"])),
+        samples=tuple(map(_sample, fields["samples"], count())),
         seconds=_number(fields["seconds"], "seconds"),
         reference_logprob=log_prob,
     )

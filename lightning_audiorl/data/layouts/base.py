@@ -20,22 +20,6 @@ from lightning_audiorl.data.sound import AudioError, SoundReader
 from lightning_audiorl.languages import check_language
 from lightning_audiorl.types import Segment, Utterance
 
-#: Endings of files that are taken for audio; what soundfile cannot read is refused by name, with how to convert it.
-_READABLE = (
-    ".wav",
-    ".flac",
-    ".mp3",
-    ".ogg",
-    ".opus",
-    ".sph",
-    ".aiff",
-    ".aif",
-    ".au",
-    ".caf",
-    ".w64",
-)
-_FOREIGN = (".m4a", ".aac", ".wma", ".webm", ".amr")
-AUDIO_ENDINGS = frozenset((*_READABLE, *_FOREIGN))
 #: A row may claim this much more audio than its file has; `read_audio` allows it, for rounded durations.
 OVERRUN_S = 0.2
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from lightning_audiorl.data.layouts.base import (
-    AUDIO_ENDINGS,
     Found,
     Layout,
     refused,
@@ -18,6 +17,7 @@ from lightning_audiorl.data.layouts.base import (
 )
 from lightning_audiorl.data.manifest.json_lines import JsonLineError, read_object
 from lightning_audiorl.data.manifest.schema import ManifestError
+from lightning_audiorl.data.sound.foreign import AUDIO_ENDINGS
 
 _TABLES = ("metadata.csv", "metadata.tsv", "metadata.jsonl")
 _NAMES = ("file_name", "file", "path", "audio", "audio_filepath")
@@ -88,12 +88,9 @@ class Folder(Layout):
             for column, value in cells.items()
             if column not in (name_column, text_column) and value not in (None, "")
         }
-        fields = {
-            "id": str(Path(name).with_suffix("")),
-            "audio_filepath": str(self.folder / name),
-            "text": cells.get(text_column),
-        }
-        return Found(where, {**others, **fields})
+        fields = {"audio_filepath": str(self.folder / name), "text": cells.get(text_column)}
+        row_id = str(Path(name).with_suffix(""))
+        return Found(where, {"id": row_id, **others, **fields})
 
     def _files(self) -> list[Path]:
         """Audio files and texts, in the order of their names."""

@@ -219,9 +219,21 @@ def _address(file: Path, array: Any, number: int, base: int) -> tuple[str] | str
             return "neither bytes nor a path; remove the row"
         return (file_named(name, file.parent),)
 
-    buffer = held[number].as_buffer()
-    first = buffer.address - base
+    first, num_bytes = _stretch(held, number)
     size = file.stat().st_size
-    if not 0 <= first <= size - buffer.size:
+    if not 0 <= first - base <= size - num_bytes:
         return "lies in a compressed Arrow file; write the set with save_to_disk"
-    return (Place(str(file), Path(name or f"row{number}").name, first, buffer.size, size).address,)
+    inside = Path(name or f"row{number}").name
+    return (Place(str(file), inside, first - base, num_bytes, size).address,)
+
+
+def _stretch(held: Any, number: int) -> tuple[int, int]:
+    """Where the bytes of an entry lie in memory, and how many there are."""
+    import pyarrow
+
+    is_large = pyarrow.types.is_large_binary(held.type) or pyarrow.types.is_large_string(held.type)
+    _, offsets, data = held.buffers()
+    # Offsets are of the whole buffer, of which a chunk may be a part.
+    ends = memoryview(offsets).cast("q" if is_large else "i")
+    at = held.offset + number
+    return data.address + ends[at], ends[at + 1] - ends[at]

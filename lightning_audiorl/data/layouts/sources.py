@@ -13,6 +13,7 @@ import logging
 import os
 import uuid
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
@@ -77,7 +78,13 @@ class LayoutRows(IndexedManifest):
         self.path = layout.source
 
     def __getitem__(self, index: int) -> Utterance:  # type: ignore[override]
-        row = super().__getitem__(index)
+        return self._placed(super().__getitem__(index))
+
+    def __iter__(self) -> Iterator[Utterance]:
+        return map(self._placed, super().__iter__())
+
+    def _placed(self, row: Utterance) -> Utterance:
+        """The row with its place in the data set, in place of the line in the cache."""
         places = [
             f"{file_of(segment.audio_filepath)}, {name_of(segment.audio_filepath)}"
             for segment in row.segments[:1]

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_audiorl.data.layouts.base import AUDIO_ENDINGS, Found, Layout, refused, text_lines
+from lightning_audiorl.data.layouts.base import Found, Layout, refused, text_lines
 from lightning_audiorl.data.manifest.json_lines import JsonLineError, read_object
 from lightning_audiorl.data.manifest.schema import ManifestError
+from lightning_audiorl.data.sound.foreign import AUDIO_ENDINGS
 from lightning_audiorl.data.sound.places import Place
 
 #: ``audio_{0..3}.tar``; NeMo also writes ``audio__OP_0..3_CL_.tar``.

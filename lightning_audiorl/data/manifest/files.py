@@ -12,6 +12,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from lightning_audiorl.data.manifest.known_lines import known_row
 from lightning_audiorl.data.manifest.line_files import BadLines, manifest_path
 from lightning_audiorl.data.manifest.schema import ManifestError, parse_row, to_json
 from lightning_audiorl.data.manifest.source import RowSource, check_index
@@ -63,6 +64,18 @@ class _Reader:
             may_skip=self.on_bad_row == "skip",
             lang=self.lang or DEFAULT_LANG,
         )
+
+    def again(self, line: bytes, number: int) -> Utterance:
+        """The row of a line that was checked before, in the same file."""
+        row = known_row(
+            line,
+            where=f"{self._name}, line {number}",
+            folder=self._folder,
+            default_id=f"{self._stem}:{number}",
+            may_skip=self.on_bad_row == "skip",
+            lang=self.lang or DEFAULT_LANG,
+        )
+        return self.row(line, number, check_files=False) if row is None else row
 
     def rows(self) -> Iterator[tuple[int, int, Utterance]]:
         """Byte offset, line number and row of each usable line."""
@@ -348,7 +361,21 @@ class IndexedManifest(RowSource):
         file = self._open()
         stretch = os.pread(file.fileno(), end - start, start)
         line = stretch.split(b"\n", 1)[0]
-        return self._reader.row(line, self._numbers[index], check_files=False)
+        return self._reader.again(line, self._numbers[index])
+
+    def __iter__(self) -> Iterator[Utterance]:
+        # All rows in their order: the file is read in large pieces, and not row by row.
+        self._open()
+        places = zip(self._offsets, self._numbers, strict=True)
+        offset, number = next(places)
+        end = 0
+        with self._reader.path.open("rb") as file:
+            for line in file:
+                start = end
+                end += len(line)
+                if start == offset:
+                    yield self._reader.again(line, number)
+                    offset, number = next(places, (-1, 0))
 
     def _open(self) -> BinaryIO:
         if self._file is None:

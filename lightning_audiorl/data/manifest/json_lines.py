@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Callable, Iterable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
+
+_Filled = TypeVar("_Filled")
 
 #: Lists and objects inside each other; far below what Python's own reader, writer and copier stand.
 MAX_DEPTH = 64
@@ -67,6 +70,22 @@ def read_object(line: bytes | str, *, any_text: bool = False) -> dict[str, Any]:
     return value
 
 
+def filled(kind: type[_Filled], fields: dict[str, Any]) -> _Filled:
+    """An object of a frozen dataclass with these very fields, all of them, in a third of its constructor's time.
+
+    Nothing is checked: for what a line is known to hold, where millions of them are read.
+
+    Example:
+        >>> from lightning_audiorl.types import Segment
+        >>> fields = {"audio_filepath": "a.wav", "duration_s": 1.5, "offset_s": 0.0, "gap_s": 0.0}
+        >>> filled(Segment, fields) == Segment("a.wav", 1.5)
+        True
+    """
+    made = object.__new__(kind)
+    made.__dict__.update(fields)
+    return made
+
+
 def holds_half(text: str) -> bool:
     """Whether a text has half of a surrogate pair in it."""
     return _SURROGATE.search(text) is not None
@@ -87,8 +106,8 @@ def show(value: Any, most: int = 60) -> str:
 
 def _parsed(line: bytes) -> Any:
     try:
-        # Said outright, as `json` would guess at other encodings.
-        text = line.decode("utf-8-sig")
+        # Said outright, as `json` would guess at other encodings. Python decodes the one with a mark far slower.
+        text = line.decode("utf-8-sig" if line.startswith(codecs.BOM_UTF8) else "utf-8")
         return _DECODER.decode(text)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         problem = f"is not JSON in UTF-8 ({error}); write one object per line"

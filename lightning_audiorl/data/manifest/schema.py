@@ -23,7 +23,7 @@ PREFIX = "synthetic:"
 
 _MISSING = object()
 #: Fields with a place in `Utterance`; all others go to ``extra``.
-_KNOWN = frozenset(
+KNOWN = frozenset(
     (
         "id",
         "audio_filepath",
@@ -211,7 +211,7 @@ def _utterance(
         speaker=line.text("speaker", ""),
         keywords=line.strings("keywords"),
         effects=line.strings("effects"),
-        extra={key: value for key, value in line.row.items() if key not in _KNOWN},
+        extra={key: value for key, value in line.row.items() if key not in KNOWN},
         spoken_text=_spoken_text(line),
         origin=origin,
     )

@@ -6,6 +6,13 @@ from pathlib import Path
 
 from lightning_audiorl.data.sound.places import first_bytes, name_of
 
+#: Endings of files that are taken for audio; of the second line soundfile reads none, and says how to convert it.
+AUDIO_ENDINGS = frozenset(
+    (
+        *(".wav", ".flac", ".mp3", ".ogg", ".opus", ".sph", ".aiff", ".aif", ".au", ".caf", ".w64"),
+        *(".m4a", ".aac", ".wma", ".webm", ".amr"),
+    )
+)
 #: By how it begins: what the file is.
 _BEGINNINGS = {
     b"version https://git-lfs": "a Git LFS pointer; fetch the file itself with `git lfs pull`",

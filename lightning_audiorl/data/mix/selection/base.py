@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import ClassVar
 
 from lightning_audiorl.data.hypotheses.reader import Predicted
-from lightning_audiorl.ops.randomness import key_to_seed
+from lightning_audiorl.ops.randomness import seeds_by_name
 from lightning_audiorl.text import Unit, normaliser_for, split_units
 from lightning_audiorl.types import Utterance
 
@@ -145,8 +145,8 @@ class _Cell:
     most: int | None
     entries: list[tuple[float, int, int, str, str]] = field(default_factory=list)
 
-    def offer(self, verdict: Verdict, candidate: Candidate, key: tuple[str, int, str]) -> None:
-        """Take the row in where it is better than the worst; ties are broken by a draw keyed by ``key`` and its id."""
+    def offer(self, verdict: Verdict, candidate: Candidate, draw_of: Callable[[str], int]) -> None:
+        """Take the row in where it is better than the worst; ties are broken by the draw of its id."""
         full = self.most is not None and len(self.entries) >= self.most
         # Most rows of a long stream end here, before their tie is drawn.
         if self.most == 0 or (full and verdict.priority < self.entries[0][0]):
@@ -154,7 +154,7 @@ class _Cell:
 
         # In a heap the least stands first: of equal priorities the worst is the one with the largest draw.
         row_id = candidate.row.id
-        draw = key_to_seed(*key, row_id)
+        draw = draw_of(row_id)
         entry = (verdict.priority, -draw, -candidate.number, row_id, verdict.reason)
         if full:
             heapq.heappushpop(self.entries, entry)
@@ -173,20 +173,25 @@ class _Selection:
     cells: dict[str, _Cell] = field(default_factory=dict)
     removed: Counter[str] = field(default_factory=Counter)
 
+    def __post_init__(self) -> None:
+        self._judge = self.builder.judge
+        self._draw_of = seeds_by_name("choose", self.seed, self.name)
+
     def see(self, candidate: Candidate) -> None:
         """Judge one row."""
-        verdict = self.builder.judge(candidate)
+        verdict = self._judge(candidate)
         if not verdict.keep:
             self.removed[verdict.reason] += 1
             return
 
-        if verdict.cell not in self.cells:
+        cell = self.cells.get(verdict.cell)
+        if cell is None:
             places = self.builder.places(verdict.cell)
             most = None
             if places is not None:
                 most = math.ceil(places * (1 + self.reserve))
-            self.cells[verdict.cell] = _Cell(most)
-        self.cells[verdict.cell].offer(verdict, candidate, ("choose", self.seed, self.name))
+            cell = self.cells[verdict.cell] = _Cell(most)
+        cell.offer(verdict, candidate, self._draw_of)
 
     def chosen(self, num_seen: int) -> Chosen:
         """All that the cells hold, best first.
@@ -325,6 +330,9 @@ def kind_of(row: Utterance) -> str:
     return "speech" if row.text.strip() else "nonspeech"
 
 
+_normaliser_for = lru_cache(maxsize=64)(normaliser_for)
+
+
 @lru_cache(maxsize=64)
 def unit_of(lang: str) -> Unit:
     """What errors of a language are counted in."""
@@ -334,11 +342,13 @@ def unit_of(lang: str) -> Unit:
 @lru_cache(maxsize=4096)
 def normalised(text: str, lang: str) -> str:
     """The text as errors are counted on it; the last few thousand are remembered, as builders ask for the same ones."""
-    return normaliser_for(lang).normalise(text)
+    return _normaliser_for(lang).normalise(text)
 
 
+# The list is the same one at each call: nobody changes it.
+@lru_cache(maxsize=4096)
 def units_of(text: str, lang: str) -> list[str]:
-    """Words of the normalised text, or characters in languages without spaces.
+    """Words of the normalised text, or characters in languages without spaces; not to be changed.
 
     Example:
         >>> units_of("One, two!", "en")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
 from typing import ClassVar, Literal
@@ -19,7 +18,8 @@ from lightning_audiorl.data.mix.selection.hypothesis_choice import (
     HypothesisChoice,
     pass_rate_verdict,
 )
-from lightning_audiorl.text import symmetric_error_rate
+from lightning_audiorl.text.errors import symmetric_unit_rate
+from lightning_audiorl.text.normalise import split_units
 
 
 def disagreement(texts: Sequence[str], lang: str) -> float:
@@ -33,11 +33,18 @@ def disagreement(texts: Sequence[str], lang: str) -> float:
         0.3333
     """
     # Samples often are the same text: each pair of distinct ones is compared once.
-    copies = Counter(normalised(text, lang) for text in texts)
+    copies: dict[str, int] = {}
+    for text in texts:
+        same = normalised(text, lang)
+        copies[same] = copies.get(same, 0) + 1
     num_pairs = len(texts) * (len(texts) - 1) // 2
     total = 0.0
-    for one, other in combinations(copies, 2):
-        total += copies[one] * copies[other] * symmetric_error_rate(one, other, unit_of(lang))
+    if len(copies) == 1:
+        return 0.0
+    unit = unit_of(lang)
+    split = [(split_units(text, unit), count) for text, count in copies.items()]
+    for (one, one_count), (other, other_count) in combinations(split, 2):
+        total += one_count * other_count * symmetric_unit_rate(one, other)
     return total / num_pairs
 
 
@@ -143,6 +150,10 @@ class Hallucinating(SubsetBuilder):
 
     def judge(self, candidate: Candidate) -> Verdict:
         samples = self._choice.of_one_model(candidate)
+        # Of most rows no sample has any.
+        if not any(sample.rules for sample in samples):
+            return Verdict(False, "no rule fired")
+
         num_fired = 0
         names: set[str] = set()
         for sample in samples:

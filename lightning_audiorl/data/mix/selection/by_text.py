@@ -34,11 +34,17 @@ def repeated_phrase(units: list[str], n: int) -> tuple[Phrase, int]:
         >>> repeated_phrase(["a"], n=2)
         ((), 0)
     """
+    phrases = list(zip(*(units[i:] for i in range(n)), strict=False))
+    if not phrases:
+        return (), 0
+    # In most sentences no phrase stands twice.
+    if len(set(phrases)) == len(phrases):
+        return phrases[0], 1
+
     counts: Counter[Phrase] = Counter()
     # Where the next occurrence of a phrase may begin, so that "a a a" holds "a a" once.
     free_from: dict[Phrase, int] = {}
-    for i in range(len(units) - n + 1):
-        phrase = tuple(units[i : i + n])
+    for i, phrase in enumerate(phrases):
         if i >= free_from.get(phrase, 0):
             counts[phrase] += 1
             free_from[phrase] = i + n
@@ -228,8 +234,10 @@ class KeywordHeavy(SubsetBuilder):
 
         # A count, or a share of all words.
         most = self.rare_below if self.rare_below >= 1 else self.rare_below * self._num_said
-        long_enough = [unit for unit in units if len(unit) >= self.min_length]
-        return Counter((unit,) for unit in long_enough if self._said[unit] <= most)
+        said = self._said
+        length = self.min_length
+        rare = [(unit,) for unit in units if len(unit) >= length and said[unit] <= most]
+        return Counter(rare) if rare else {}
 
     def found(self, row: Utterance) -> dict[Phrase, int]:
         """The keywords in a row's reference, each with how often it is said there."""

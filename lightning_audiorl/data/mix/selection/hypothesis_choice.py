@@ -93,9 +93,9 @@ class HypothesisChoice:
         return candidate.predicted
 
     def _asked_for(self, predicted: Predicted) -> list[Sample]:
-        return [
-            s for s in predicted.samples if self.decodings is None or s.decoding in self.decodings
-        ]
+        if self.decodings is None:
+            return list(predicted.samples)
+        return [sample for sample in predicted.samples if sample.decoding in self.decodings]
 
     def _too_few(self, predicted: Predicted, found: int, least: int) -> str:
         of = ""
