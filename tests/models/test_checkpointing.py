@@ -162,7 +162,7 @@ def test_autocast_keeps_what_needs_precision_in_float32(
     family: str, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attended: set[torch.dtype] = set()
-    original = shared_prefix._attend
+    original = shared_prefix.attend
 
     def spy(*args: Any) -> Any:
         out, norm = original(*args)
@@ -170,7 +170,7 @@ def test_autocast_keeps_what_needs_precision_in_float32(
         assert norm.dtype == torch.float32
         return out, norm
 
-    monkeypatch.setattr(shared_prefix, "_attend", spy)
+    monkeypatch.setattr(shared_prefix, "attend", spy)
     policy = make(family, lively=False, checkpointing=checkpointing)
     reference = Reference(policy)
     context = policy.encode(batch_of(["a"]))

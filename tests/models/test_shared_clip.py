@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lightning_audiorl.models.decoding.encoder_decoder import EncoderDecoderPolicy
-from lightning_audiorl.models.decoding.shared_clip import ClipRows
+from lightning_audiorl.models.decoding.group_rows import GroupRows
 from lightning_audiorl.models.policy import SampleKey
 from lightning_audiorl.types import Decoding, Rollout
 from tests.models.families import batch_of, make
@@ -57,7 +57,7 @@ def test_rows_and_clips_that_leave_are_held_no_more() -> None:
         state.select(rows)
         assert len(layer.keys) == 2
         assert state.clip_rows is not None
-        assert state.clip_rows.clips.tolist() == [0, 0, 1]
+        assert state.clip_rows.prompts.tolist() == [0, 0, 1]
         assert state.clip_rows.num_slots == 2
         state.advance(torch.zeros(3, dtype=torch.long))
 
@@ -70,6 +70,6 @@ def test_rows_and_clips_that_leave_are_held_no_more() -> None:
 
 
 def test_places_are_counted_within_each_clip() -> None:
-    rows = ClipRows.of(torch.tensor([0, 0, 0, 1, 2, 2]))
+    rows = GroupRows.of(torch.tensor([0, 0, 0, 1, 2, 2]))
     assert rows.slots.tolist() == [0, 1, 2, 0, 0, 1]
     assert rows.num_slots == 3

@@ -28,7 +28,7 @@ def cache_argument(model: nn.Module, cache: Cache) -> dict[str, Cache]:
     return {name: cache}
 
 
-class _RoomyLayer(DynamicLayer):
+class RoomyLayer(DynamicLayer):
     """One layer's keys and values as views into larger buffers.
 
     transformers' own layer concatenates the whole cache anew for each token, which an audio prompt of hundreds of
@@ -92,12 +92,41 @@ class _RoomyLayer(DynamicLayer):
         )
 
 
+class SharedPromptLayer(RoomyLayer):
+    """One layer of a rollout: keys and values of B prompts, held once each, and of what R rows appended to them.
+
+    `keys` and `values` are those of the rows alone; `update` returns them.
+
+    Args:
+        prompt_keys, prompt_values: [B, key heads, P, D].
+        num_rows: R.
+    """
+
+    def __init__(self, prompt_keys: Tensor, prompt_values: Tensor, num_rows: int) -> None:
+        _, heads, _, width = prompt_keys.shape
+        nothing = (num_rows, heads, 0, width)
+        super().__init__(prompt_keys.new_empty(nothing), prompt_values.new_empty(nothing))
+        self.prompt_keys = prompt_keys.contiguous()
+        self.prompt_values = prompt_values.contiguous()
+
+    def get_seq_length(self) -> int:
+        return self.prompt_keys.shape[-2] + self.keys.shape[-2]
+
+    def select_prompts(self, prompts: Tensor) -> None:
+        """Hold these prompts only."""
+        self.prompt_keys = self.prompt_keys[prompts]
+        self.prompt_values = self.prompt_values[prompts]
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        raise NotImplementedError("rows of a shared prompt are not repeated")
+
+
 @torch.no_grad()
 def make_room(cache: DynamicCache) -> None:
     """Let a filled cache grow in place from now on (again: nothing happens); only for decoding without gradients."""
     layers: list[Any] = cache.layers
     if all(type(layer) is DynamicLayer for layer in layers):
-        cache.layers = [_RoomyLayer(layer.keys, layer.values) for layer in layers]
+        cache.layers = [RoomyLayer(layer.keys, layer.values) for layer in layers]
 
 
 @torch.no_grad()
@@ -107,3 +136,15 @@ def lengthen(cache: DynamicCache, num: int) -> None:
     layers: list[Any] = cache.layers
     for layer in layers:
         layer.lengthen(num)
+
+
+def held_bytes(cache: DynamicCache) -> int:
+    """Bytes of all buffers of a cache, room to grow in included; a shared prompt counts once."""
+    tensors: list[Tensor] = []
+    layers: list[Any] = cache.layers
+    for layer in layers:
+        tensors += [value for value in vars(layer).values() if isinstance(value, Tensor)]
+    sizes = {
+        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors
+    }
+    return sum(sizes.values())

@@ -4,50 +4,75 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel
 
 from lightning_audiorl.models.decoding.cache import cache_argument, lengthen, make_room
 from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy, PrefixT
 from lightning_audiorl.models.decoding.shared_prefix import Layout
+from lightning_audiorl.models.decoding.shared_prompt import SharedPrompt, has_window
 
 Side = Literal["left", "right"]
 
 
 @dataclass
 class _CachedPrefix:
-    """Decoder state after a left-padded prompt: a `cached_prompt.PromptState`."""
+    """Decoder state after a left-padded prompt: a `cached_prompt.PromptState`.
 
-    backbone: nn.Module
+    Args:
+        backbone, embed: of the policy.
+        hidden: [rows, D].
+        mask: [rows, length] int64, the tokens that are attended to; of prompts [B, P] where they are shared.
+        positions: [rows] of the next tokens.
+        fused: as of `SharedPrompt.of`.
+        shared: the prompts, once they are shared by their groups.
+    """
+
+    backbone: PreTrainedModel
     embed: nn.Module
     hidden: Tensor
     mask: Tensor
     positions: Tensor
     cache: DynamicCache = field(default_factory=DynamicCache)
+    fused: bool | None = None
+    shared: SharedPrompt | None = None
 
     def expand(self, repeats: int) -> None:
-        if repeats > 1:
-            self.cache.batch_repeat_interleave(repeats)
+        if repeats == 1:
+            return
         self.hidden = self.hidden.repeat_interleave(repeats, 0)
-        self.mask = self.mask.repeat_interleave(repeats, 0)
         self.positions = self.positions.repeat_interleave(repeats, 0)
 
+        # Each token of a window sees other tokens of the prompt: its rows have copies of their own.
+        if has_window(self.backbone):
+            self.cache.batch_repeat_interleave(repeats)
+            self.mask = self.mask.repeat_interleave(repeats, 0)
+            return
+        self.shared = SharedPrompt.of(self.cache, self.mask.bool(), repeats, self.fused)
+
     def advance(self, tokens: Tensor) -> None:
-        # Not in the prefill, which fills the cache with one call.
-        make_room(self.cache)
-        self._keep_more(1)
         out = self.backbone(
             inputs_embeds=self.embed(tokens[:, None]),
-            attention_mask=self.mask,
             position_ids=self.positions[:, None],
             use_cache=True,
+            **self._attended(),
             **cache_argument(self.backbone, self.cache),
         )
         self.positions = self.positions + 1
         self.hidden = out.last_hidden_state[:, -1]
+
+    def _attended(self) -> dict[str, Any]:
+        """What the backbone takes for one token more of each row."""
+        if self.shared is not None:
+            return self.shared.arguments()
+
+        # Not in the prefill, which fills the cache with one call.
+        make_room(self.cache)
+        self._keep_more(1)
+        return {"attention_mask": self.mask}
 
     def lengthen(self, num: int) -> None:
         lengthen(self.cache, num)
@@ -56,14 +81,18 @@ class _CachedPrefix:
 
     def _keep_more(self, num: int) -> None:
         """``num`` further tokens of each row are attended to."""
-        more = self.mask.new_ones(len(self.mask), num)
-        self.mask = torch.cat([self.mask, more], dim=1)
+        if self.shared is None:
+            more = self.mask.new_ones(len(self.mask), num)
+            self.mask = torch.cat([self.mask, more], dim=1)
 
     def select(self, rows: Tensor) -> None:
-        self.cache.batch_select_indices(rows)
         self.hidden = self.hidden[rows]
-        self.mask = self.mask[rows]
         self.positions = self.positions[rows]
+        if self.shared is not None:
+            self.shared.select(rows)
+            return
+        self.cache.batch_select_indices(rows)
+        self.mask = self.mask[rows]
 
 
 class DecoderOnlyPolicy(CachedPromptPolicy[PrefixT]):
@@ -100,6 +129,7 @@ class DecoderOnlyPolicy(CachedPromptPolicy[PrefixT]):
             mask=mask,
             positions=mask.sum(-1),
             cache=cache,
+            fused=self.fused_attention,
         )
 
     def packed(self, context: PrefixT, completions: Tensor) -> tuple[Layout, dict[str, Tensor]]:

@@ -18,7 +18,7 @@ from transformers.cache_utils import Cache
 from lightning_audiorl.fields import Shape
 from lightning_audiorl.models.decoding.cache import cache_argument, lengthen, make_room
 from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy, PrefixContext
-from lightning_audiorl.models.decoding.shared_clip import ClipRows
+from lightning_audiorl.models.decoding.group_rows import GroupRows
 from lightning_audiorl.models.decoding.shared_prefix import Layout
 from lightning_audiorl.types import Decoding, Rollout
 
@@ -94,7 +94,7 @@ class _CrossAttending:
     features: Tensor
     shares_clips: bool
     keep: Tensor | None = None
-    clip_rows: ClipRows | None = None
+    clip_rows: GroupRows | None = None
     hidden: Tensor = field(init=False)
     cache: EncoderDecoderCache = field(default_factory=_empty_cache)
 
@@ -102,8 +102,7 @@ class _CrossAttending:
         if repeats > 1:
             self._caches().batch_repeat_interleave(repeats)
         if self.shares_clips:
-            clips = torch.arange(len(self.hidden), device=self.hidden.device)
-            self.clip_rows = ClipRows.of(clips.repeat_interleave(repeats))
+            self.clip_rows = GroupRows.whole(len(self.hidden), repeats, self.hidden.device)
         elif self.keep is not None:
             self.keep = self.keep.repeat_interleave(repeats, 0)
         self.hidden = self.hidden.repeat_interleave(repeats, 0)
@@ -138,11 +137,11 @@ class _CrossAttending:
             return
 
         # A clip none of whose samples goes on need not be held.
-        clips, places = self.clip_rows.clips[rows].unique(return_inverse=True)
-        if len(clips) <= int(self.clip_rows.clips[-1]):
+        num_clips = len(self.cache.cross_attention_cache.layers[0].keys)
+        clips, self.clip_rows = self.clip_rows.selected(rows)
+        if len(clips) < num_clips:
             self.cache.cross_attention_cache.batch_select_indices(clips)
             self._select_frames(clips)
-        self.clip_rows = ClipRows.of(places)
 
     def _select_frames(self, rows: Tensor) -> None:
         if self.keep is not None:

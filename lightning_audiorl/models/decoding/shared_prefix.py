@@ -20,7 +20,15 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from lightning_audiorl.fields import Checked, Shape
-from lightning_audiorl.models.decoding.shared_clip import HANDED_ON, ClipRows, attend_to_clips
+from lightning_audiorl.models.decoding.blocks import (
+    attend,
+    attend_backward,
+    by_key_head,
+    join,
+)
+from lightning_audiorl.models.decoding.group_rows import GroupRows
+from lightning_audiorl.models.decoding.shared_clip import HANDED_ON, attend_to_clips
+from lightning_audiorl.models.decoding.shared_prompt import SharedPrompt
 
 #: Name of `attention` among transformers' attention implementations.
 IMPLEMENTATION = "shared_prefix"
@@ -126,20 +134,28 @@ def attention(
     value: Tensor,
     attention_mask: Tensor | None,
     shared_prefix: Layout | None = None,
-    clip_rows: ClipRows | None = None,
+    shared_prompt: SharedPrompt | None = None,
+    clip_rows: GroupRows | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """An attention function for transformers: "sdpa", packed rows where there is a layout, clips that rows share.
+    """An attention function for transformers: "sdpa", packed rows where there is a layout, prompts and clips that
+    rows of a rollout share.
 
     Args:
         query: [B, heads, S, D].
         key, value: [B, key heads, S, D]; of the encoder's length for cross-attention.
         attention_mask: as transformers makes it; over clips that rows share, [B, 1, 1, F] of the clips' frames.
+        shared_prompt: of a rollout's rows; keys and values are then those that the rows appended.
         clip_rows: of a rollout's rows, where cross-attention has keys and values once for each clip.
 
     Raises:
         ValueError: for what a layer asks for and packed rows do not have (dropout, soft caps, sinks, biases, a window).
     """
+    if shared_prompt is not None:
+        _refuse_unknown(module, kwargs)
+        scaling = _scaling(query, kwargs)
+        return shared_prompt.attend(module, query, key, value, scaling), None
+
     if shared_prefix is None:
         if clip_rows is None:
             clip_rows = getattr(module, HANDED_ON, None)
@@ -155,9 +171,7 @@ def attention(
         causal = getattr(module, "is_causal", causal is None)
     _refuse(module, attention_mask, causal, shared_prefix, kwargs)
 
-    scaling = kwargs.get("scaling")
-    if scaling is None:
-        scaling = query.shape[-1] ** -0.5
+    scaling = _scaling(query, kwargs)
 
     # Autocast knows torch's attention, but not the function that the completions go through.
     if torch.is_autocast_enabled(query.device.type):
@@ -201,6 +215,22 @@ def _packed_rows(
     return torch.cat([out, completions.transpose(1, 2)], dim=1)
 
 
+def _scaling(query: Tensor, kwargs: dict[str, Any]) -> float:
+    """Of the scores, as the layer asks for it or as is usual."""
+    scaling: float | None = kwargs.get("scaling")
+    return query.shape[-1] ** -0.5 if scaling is None else scaling
+
+
+def _refuse_unknown(module: nn.Module, kwargs: dict[str, Any]) -> None:
+    """Raise ValueError for what a layer asks for beyond plain attention."""
+    unknown = sorted(
+        key for key, value in kwargs.items() if key not in _KNOWN and value is not None
+    )
+    if unknown:
+        name = type(module).__name__
+        raise ValueError(f"{name} asks its attention for {unknown}, which packed rows do not have")
+
+
 def _refuse(
     module: nn.Module,
     attention_mask: Tensor | None,
@@ -209,12 +239,8 @@ def _refuse(
     kwargs: dict[str, Any],
 ) -> None:
     """Raise ValueError for what a layer asks for and packed rows do not have."""
+    _refuse_unknown(module, kwargs)
     name = type(module).__name__
-    unknown = sorted(
-        key for key, value in kwargs.items() if key not in _KNOWN and value is not None
-    )
-    if unknown:
-        raise ValueError(f"{name} asks its attention for {unknown}, which packed rows do not have")
     if kwargs.get("dropout"):
         raise ValueError(
             f"{name}: packed rows have no attention dropout; set the model's attention dropout to 0"
@@ -259,15 +285,7 @@ class _Completions(torch.autograd.Function):
         out_p, norm_p = _over_prompt(query, key_p, value_p, layout, scaling)
         out_c, norm_c = _over_itself(query, key_c, value_c, layout, scaling)
 
-        # Each block's result counts by its share of the normaliser over both.
-        norm = torch.logaddexp(norm_p, norm_c)
-        share_p = (norm_p - norm).exp()[..., None]
-        share_c = (norm_c - norm).exp()[..., None]
-        out = out_p * share_p + out_c * share_c
-        if (
-            out.dtype != query.dtype
-        ):  # torch.compile loses the gradient of a result that a no-op `to` returns
-            out = out.to(query.dtype)
+        out, norm = join(out_p, norm_p, out_c, norm_c)
 
         ctx.save_for_backward(query, key_p, value_p, key_c, value_c, out, norm)
         ctx.layout = layout
@@ -282,15 +300,15 @@ class _Completions(torch.autograd.Function):
         # With the joint result and normaliser, each block's backward pass gives its part of the joint gradient.
         states = [grad, query, out, norm[..., None]]
 
-        of_prompt = [_by_key_head(x, key_p) for x in states]
-        grad_query_p, grad_key_p, grad_value_p = _attend_backward(
+        of_prompt = [by_key_head(x, key_p) for x in states]
+        grad_query_p, grad_key_p, grad_value_p = attend_backward(
             of_prompt, key_p, value_p, _padding(layout, query), False, ctx.scaling, layout.is_fused
         )
 
         of_samples = [_by_sample(x, layout) for x in states]
         key_s = _by_sample(key_c, layout)
         value_s = _by_sample(value_c, layout)
-        grads = _attend_backward(
+        grads = attend_backward(
             of_samples, key_s, value_s, None, True, ctx.scaling, layout.is_fused
         )
         grad_query_c, grad_key_c, grad_value_c = (_by_prompt(x, layout) for x in grads)
@@ -303,8 +321,8 @@ def _over_prompt(
     query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float
 ) -> tuple[Tensor, Tensor]:
     """Completions over their prompts: the result [B, heads, G*T, D] and its log-sum-exp [B, heads, G*T]."""
-    out, norm = _attend(
-        _by_key_head(query, key),
+    out, norm = attend(
+        by_key_head(query, key),
         key,
         value,
         _padding(layout, query),
@@ -320,7 +338,7 @@ def _over_itself(
 ) -> tuple[Tensor, Tensor]:
     """Completions each over itself, as `_over_prompt`."""
     query_s, key_s, value_s = (_by_sample(x, layout) for x in (query, key, value))
-    out, norm = _attend(query_s, key_s, value_s, None, True, scaling, layout.is_fused)
+    out, norm = attend(query_s, key_s, value_s, None, True, scaling, layout.is_fused)
     norm = _by_prompt(norm[..., None], layout).squeeze(-1)
     return _by_prompt(out, layout), norm
 
@@ -337,92 +355,10 @@ def _by_prompt(x: Tensor, layout: Layout) -> Tensor:
     return by_group.transpose(1, 2).flatten(2, 3)
 
 
-def _by_key_head(x: Tensor, key: Tensor) -> Tensor:
-    """[B, heads, S, n] -> [B, key heads, heads / key heads * S, n]: heads that share a key as more queries."""
-    num_key_heads = key.shape[1]
-    if x.shape[1] == num_key_heads:
-        return x
-    return x.unflatten(1, (num_key_heads, -1)).flatten(2, 3)
-
-
 def _padding(layout: Layout, like: Tensor) -> Tensor:
     """[B, 1, 1, P] of ``like``'s dtype to be added to scores: -inf on the prompts' padding."""
     keep = layout.keep[:, None, None]
     return torch.zeros_like(keep, dtype=like.dtype).masked_fill_(~keep, -torch.inf)
-
-
-def _attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    bias: Tensor | None,
-    causal: bool,
-    scaling: float,
-    fused: bool,
-) -> tuple[Tensor, Tensor]:
-    """[N, heads, Q, D] over [N, heads, K, D] -> the result, and the log-sum-exp of the scores [N, heads, Q]."""
-    if fused:
-        if bias is not None:
-            bias = bias.expand(-1, -1, query.shape[2], -1)
-        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            query, key, value, 0.0, causal, attn_mask=bias, scale=scaling
-        )
-
-    scores = _scores(query, key, bias, causal, scaling)
-    norm = scores.logsumexp(-1)
-    return (scores - norm[..., None]).exp().to(value.dtype) @ value, norm
-
-
-def _attend_backward(
-    states: list[Tensor],
-    key: Tensor,
-    value: Tensor,
-    bias: Tensor | None,
-    causal: bool,
-    scaling: float,
-    fused: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of query, key and value, given [gradient of the result, query, result, log-sum-exp[..., None]]."""
-    grad, query, out, norm = states
-
-    if fused:
-        if bias is not None:
-            bias = bias.expand(-1, -1, query.shape[2], -1)
-        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-            grad,
-            query,
-            key,
-            value,
-            out,
-            norm.squeeze(-1),
-            0.0,
-            causal,
-            attn_mask=bias,
-            scale=scaling,
-        )
-
-    weights = (_scores(query, key, bias, causal, scaling) - norm).exp()
-    # The gradient of a softmax: weight * (its own gradient - the mean gradient, which is that of the result).
-    of_scores = (grad @ value.transpose(-1, -2)).to(weights.dtype)
-    of_scores -= (grad * out).sum(-1, keepdim=True, dtype=weights.dtype)
-    of_scores = (of_scores.mul_(weights) * scaling).to(query.dtype)
-
-    of_value = weights.to(grad.dtype).transpose(-1, -2) @ grad
-    return of_scores @ key, of_scores.transpose(-1, -2) @ query, of_value
-
-
-def _scores(
-    query: Tensor, key: Tensor, bias: Tensor | None, causal: bool, scaling: float
-) -> Tensor:
-    """[N, heads, Q, K] in float32 at least."""
-    scores = (query @ key.transpose(-1, -2)) * scaling
-    if scores.dtype != torch.float64:
-        scores = scores.float()
-    if causal:
-        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device)
-        later = later.triu(1)
-        scores = scores.masked_fill(later, -torch.inf)
-    return scores if bias is None else scores + bias
 
 
 AttentionInterface.register(IMPLEMENTATION, attention)
