@@ -1,8 +1,8 @@
 """What every family with a tokenizer and a key-value cache shares: the prompt is computed once per group.
 
-In the rollout the prompt is prefilled into a cache, whose keys and values the samples of its group share (`shared_prompt`,
-an encoder-decoder's by `shared_clip`). The update and the
-reference put the prompt and its completions into one row (`shared_prefix`).
+In the rollout the prompt is prefilled into a cache, whose keys and values the samples of its group share
+(`shared_prompt`, an encoder-decoder's by `shared_clip`). The update and the reference put the prompt and its
+completions into one row (`shared_prefix`).
 """
 
 from __future__ import annotations
