@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from lightning_audiorl import algorithms
 from lightning_audiorl.cli import command_parser
 from lightning_audiorl.commands import COMMANDS
 from tests.command import parser, tiny_config
@@ -71,10 +72,10 @@ def test_command_parses(
     except SystemExit:
         pytest.fail(capsys.readouterr().err)
     settings = parsed[parsed.subcommand]
-    trains = settings.model.class_path.removeprefix("lightning_audiorl.")
-    assert trains.startswith("algorithms.") or trains.endswith(
-        "Training"
-    )  # a policy, or a part of the system
+
+    # A policy, or a part of the system.
+    trains = settings.model.class_path.rpartition(".")[2]
+    assert hasattr(algorithms, trains) or trains.endswith("Training")
     assert settings.model.init_args.seed == settings.data.init_args.seed == settings.seed_everything
     assert settings.data.init_args.val
 
