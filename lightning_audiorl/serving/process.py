@@ -439,6 +439,12 @@ def _answer_known(server: Server, connection: socket.socket, key: bytes) -> None
         server.serve(wire)
 
 
+def leave_own_folder() -> None:
+    """Python looks first where its script lies: what vLLM imports must not be found among the modules beside it."""
+    own = Path(__file__).resolve().parent
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != own]
+
+
 def main(backend: Backend | None = None) -> None:
     """Read the command line, and serve."""
     parser = argparse.ArgumentParser(description="Serve a language model to a training process.")
@@ -464,4 +470,5 @@ def main(backend: Backend | None = None) -> None:
 
 
 if __name__ == "__main__":
+    leave_own_folder()
     main()

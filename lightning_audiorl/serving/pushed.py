@@ -30,7 +30,16 @@ def on_host(weights: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
         EngineError: for NaN or infinite values, also in that precision alone.
     """
     as_dtype = getattr(torch, dtype)
-    copies = {name: value.to("cpu", as_dtype).contiguous() for name, value in weights.items()}
+    copies: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, value in weights.items():
+        copy = value.to("cpu", as_dtype).contiguous()
+        # A head may be the embedding.
+        if copy.data_ptr() in taken:
+            copy = copy.clone()
+        taken.add(copy.data_ptr())
+        copies[name] = copy
+
     bad = not_finite(copies)
     if bad:
         raise EngineError(

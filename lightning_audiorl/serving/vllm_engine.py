@@ -39,7 +39,7 @@ from lightning_audiorl.serving.pushed import (
     check_same_model,
     on_host,
 )
-from lightning_audiorl.serving.requests import SampleRequest, sample_request
+from lightning_audiorl.serving.sample_request import SampleRequest, sample_request
 from lightning_audiorl.types import Decoding, Rollout
 
 _log = logging.getLogger(__name__)

@@ -43,9 +43,9 @@ def test_an_engine_takes_memory_in_every_phase(
     # No key-value cache of ours.
     assert other["working_bytes"]["rollout"] < own["working_bytes"]["rollout"]
 
-    # In bfloat16, and of the language model alone.
+    # In bfloat16, and of the language model alone; a head that is the embedding is a matrix of its own there.
     lm = own["parts"]["lm (trainable)"]
-    assert other["engine"]["weight_bytes"] == lm // 2
+    assert lm // 2 < other["engine"]["weight_bytes"] < lm
 
 
 def test_one_on_another_device_is_told_but_not_counted(

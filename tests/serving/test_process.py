@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import socket
 import sys
 import threading
@@ -73,6 +74,13 @@ def test_it_imports_nothing_of_this_package() -> None:
         elif isinstance(node, ast.ImportFrom):
             names.add((node.module or "").partition(".")[0])
     assert names - set(sys.stdlib_module_names) == {"torch", "safetensors", "vllm"}
+
+
+def test_modules_beside_it_stand_in_nobodys_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(Path(process.__file__).parent), *sys.path])
+    process.leave_own_folder()
+    assert importlib.util.find_spec("connection") is None
+    assert importlib.util.find_spec("torch") is not None
 
 
 def test_a_python_without_vllm_is_refused_with_the_reason() -> None:

@@ -24,7 +24,7 @@ from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy
 from lightning_audiorl.ops.randomness import keyed_generator
 from lightning_audiorl.serving import MismatchError, VllmEngine, process
 from lightning_audiorl.serving.connection import Started, launch_python
-from lightning_audiorl.types import Decoding, PromptBatch, Rollout
+from lightning_audiorl.types import Decoding, PromptBatch, Rollout, Utterance
 from tests.models.families import batch_of, disturb, log_probs
 
 PYTHON = os.environ.get("AUDIORL_VLLM_PYTHON", "")
@@ -163,7 +163,9 @@ def test_an_engine_that_is_killed_comes_back_with_the_present_weights(
 def test_the_shipped_speech_model(tmp_path: Path) -> None:
     """Served is a Llama of which nothing was made for this test."""
     policy = SpeechLMPolicy(str(PARTS / "lm"), TinyCodec(str(PARTS / "codec"))).eval()
-    batch = batch_of(["a", "b", "c"])
+    texts = {"a": "one two", "b": "three four five", "c": "six"}
+    rows = tuple(Utterance(name, (), text, 1.0) for name, text in texts.items())
+    batch = PromptBatch(torch.zeros(3, 0), torch.zeros(3, dtype=torch.long), 8000, rows)
     engine = CarelessEngine(tmp_path / "fault")
     gaps = []
     for rl_step in range(4):

@@ -59,7 +59,8 @@ def served_config(policy: DecoderOnlyPolicy[Any], dtype: str) -> PreTrainedConfi
     """
     config = copy.deepcopy(policy.backbone.config)
     config.architectures = [SERVED_CLASSES[config.model_type]]
-    config.tie_word_embeddings = _is_tied(policy)
+    # Reading weights anew, vLLM was seen to keep the old head where that is the embedding.
+    config.tie_word_embeddings = False
     config.dtype = dtype
     return config
 
@@ -67,14 +68,13 @@ def served_config(policy: DecoderOnlyPolicy[Any], dtype: str) -> PreTrainedConfi
 def served_weights(policy: DecoderOnlyPolicy[Any]) -> dict[str, Tensor]:
     """Its weights by the names of that class, adapters merged; without a copy where there is none.
 
-    The names stay the same over a run, whatever trains.
+    A head that is the embedding comes as a matrix of its own. The names stay the same over a run, whatever trains.
 
     Args:
         policy: see `require_servable`; its language model is on the device, whole.
     """
     weights = {f"model.{name}": value for name, value in _merged(policy.backbone).items()}
-    if not _is_tied(policy):
-        weights |= {f"lm_head.{name}": value for name, value in _merged(policy.output).items()}
+    weights |= {f"lm_head.{name}": value for name, value in _merged(policy.output).items()}
 
     split = [name for name, value in weights.items() if isinstance(value, DTensor)]
     if split:
@@ -84,20 +84,11 @@ def served_weights(policy: DecoderOnlyPolicy[Any]) -> dict[str, Tensor]:
 
 def num_served(policy: DecoderOnlyPolicy[Any]) -> int:
     """How many numbers `served_weights` has; the model may be without values."""
-    modules = [policy.backbone] if _is_tied(policy) else [policy.backbone, policy.output]
     numbers = 0
-    for module in modules:
+    for module in (policy.backbone, policy.output):
         for name, parameter in module.named_parameters(remove_duplicate=False):
             numbers += 0 if "lora_" in name else parameter.numel()
     return numbers
-
-
-def _is_tied(policy: DecoderOnlyPolicy[Any]) -> bool:
-    """Whether the head is the embedding; with an adapter on it the embedding is another matrix."""
-    embedding = policy.embed
-    if hasattr(embedding, "base_layer"):
-        return False
-    return getattr(policy.output, "weight", None) is getattr(embedding, "weight", None)
 
 
 def _merged(module: nn.Module) -> dict[str, Tensor]:
