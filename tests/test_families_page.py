@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tests.models.records import RECORDS
+from tests.models.tts_records import TTS_RECORDS
 from tools import families
 
 
 def test_the_page_is_what_the_tests_show() -> None:
     assert set(families.ROWS) == {"fun_asr_nano", "whisper", *RECORDS}
+    assert set(families.SPEECH_ROWS) == set(TTS_RECORDS)
     assert families.main([]) == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -149,6 +150,7 @@ def codec_folder(kind: str, folder: Path) -> str:
 
 @cache
 def _codec(kind: str) -> Any:
+    """Read once; each policy has its own, since a plan takes its values away."""
     if kind == "cosyvoice2":
         return ToneVoice()
     with tempfile.TemporaryDirectory() as folder:
@@ -160,7 +162,9 @@ def _speaks(kind: str, template: Any) -> Callable[..., SpeechLMPolicy]:
     """A maker of policies, as the classes of other families are."""
 
     def make(init_from: str, finetune: Finetune | None = None, **settings: Any) -> SpeechLMPolicy:
-        return SpeechLMPolicy(init_from, _codec(kind), template(), finetune, **settings)
+        return SpeechLMPolicy(
+            init_from, copy.deepcopy(_codec(kind)), template(), finetune, **settings
+        )
 
     return make
 
