@@ -178,7 +178,7 @@ def members(shard: Path) -> Iterator[Member]:
             size = shard.stat().st_size
             while (member := tar.next()) is not None:
                 # What tarfile remembers of each would fill the memory.
-                tar.members = []
+                tar.members = []  # type: ignore[attr-defined]
                 if not member.isreg() or member.issparse():
                     continue
                 if member.offset_data + member.size > size:
