@@ -220,7 +220,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], object], str, str, str]] = {
 
 
 @pytest.mark.fault(
-    "data",
+    "Manifests",
     "rows of other tools that cannot be used",
     "place, field and remedy are named; counted under skip",
 )

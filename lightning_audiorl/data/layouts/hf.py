@@ -59,14 +59,17 @@ class HuggingFace(Layout):
             if isinstance(found, str):
                 yield refused(where, audio, found, "no audio")
                 continue
+
             fields = _plain(kept[number])
             named = {ours: fields.pop(theirs) for ours, theirs in columns.items()}
             row_id = named.pop("id", None)
             if row_id is None:
                 row_id = f"{data.split or 'row'}-{number:08d}"
+            # Classes and speakers are numbers in some sets.
             for field in ("speaker", "lang"):
                 if named.get(field) is not None:
                     named[field] = str(named[field])
+
             given = {field: value for field, value in named.items() if value is not None}
             others = {field: value for field, value in fields.items() if value is not None}
             fields = {**others, "id": str(row_id), **given, "audio_filepath": found[0]}
@@ -110,6 +113,7 @@ class HuggingFace(Layout):
             if self.audio not in columns:
                 raise self._no_column("audio", self.audio, columns)
             return self.audio
+
         found = [name for name, kind in columns.items() if isinstance(kind, datasets.Audio)]
         if len(found) != 1:
             listed = ", ".join(columns)
@@ -130,6 +134,7 @@ class HuggingFace(Layout):
             "lang": (None, _LANGUAGES),
             "id": (self.row_id, _IDS),
         }
+
         for ours, (given, usual) in wanted.items():
             found = next((name for name in usual if name in data.features), None)
             if given is not None:
@@ -138,6 +143,7 @@ class HuggingFace(Layout):
                 found = given
             if found is not None:
                 columns[ours] = found
+
         if "text" not in columns:
             raise self._no_column("text", " or ".join(_TEXTS), data.features)
         return columns

@@ -122,6 +122,7 @@ class Tar(Layout):
 
         name = next((ending for ending in _TEXT_ENDINGS if ending in by_ending), None)
         column = self.text or "text"
+
         if name is not None and self.text is None:
             try:
                 text = _bytes(shard, by_ending[name], where).decode("utf-8-sig")
@@ -129,6 +130,7 @@ class Tar(Layout):
                 problem = f"{name} is not in UTF-8 ({error}); write it in UTF-8"
                 raise refused(where, "text", problem, "not UTF-8") from error
             return {**fields, "text": " ".join(text.split())}
+
         if column not in fields:
             listed = ", ".join(by_ending)
             problem = (

@@ -51,8 +51,10 @@ def known_row(
         "offset_s": float(fields.get("offset") or 0.0),
         "gap_s": 0.0,
     }
+
     keywords = fields.get("keywords")
     effects = fields.get("effects")
+    # All fields of a row, as `filled` wants them.
     row = {
         "id": fields.get("id", default_id),
         "segments": (filled(Segment, segment),),
