@@ -86,10 +86,10 @@ little-data: $(INSTALLED) ## docs/little_data.md, from the warm starts of `make 
 tts-figures: $(INSTALLED) ## docs/tts_figures.md: GRPO, DiffRO and both; set FSDD_ROOT; about three hours on two cores
 	$(BIN)/python experiments/tts.py --out runs/tts_figures --seeds 0 1 2
 
-real: $(INSTALLED) ## docs/real_whisper.md: Whisper base on real speech, from REAL=FOLDER; two CPU hours on one core; FSDD_ROOT adds digits
+real: $(INSTALLED) ## docs/real_whisper.md: Whisper base on real speech, from REAL=FOLDER; two CPU hours on one core; FSDD_ROOT adds digits, DEV=FOLDER results of runs --dev
 	@[ -n "$(REAL)" ] || { echo "Set REAL to a folder with whisper-base/ and asterisk/*.jsonl, see experiments/real/data.py: make real REAL=FOLDER" >&2; exit 1; }
 	$(BIN)/python -m experiments.real.runs --real $(REAL) --out runs/real_whisper $(if $(START),--start $(START)) $(if $(FSDD_ROOT),--fsdd $(FSDD_ROOT))
-	$(BIN)/python -m experiments.real.page --results runs/real_whisper/results
+	$(BIN)/python -m experiments.real.page --results runs/real_whisper/results $(if $(DEV),--dev $(DEV))
 
 docs: $(INSTALLED) ## API reference from the docstrings, into build/docs
 	$(BIN)/pdoc --docformat google --output-directory build/docs lightning_audiorl

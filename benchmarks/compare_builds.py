@@ -272,7 +272,10 @@ def compare_all(
                 all_equal = False
                 continue
 
-            tables = [without(read(folder / "run"), ignored) for folder in (base_run, present_run)]
+            left_out = [*ignored, *scenario.meant]
+            tables = [without(read(folder / "run"), left_out) for folder in (base_run, present_run)]
+            if scenario.meant:
+                print(f"{name:24s} meant      {', '.join(scenario.meant)}")
             if suffix:
                 tables = [after(table, scenario.resume, scenario.num_steps) for table in tables]
             results = {}

@@ -27,10 +27,16 @@ def spec(name: str, /, **arguments: Any) -> Spec:
     return {"class_path": f"lightning_audiorl.{name}", "init_args": arguments}
 
 
-def audiorl(command: str, settings: Spec, folder: Path) -> float:
+def audiorl(command: str, settings: Spec, folder: Path, resume: bool = False) -> float:
     """Run ``audiorl <command>`` on ``settings`` unless ``folder`` says that it was done; returns its seconds.
 
     The settings stay in ``<folder>/<command>.yaml``, what it printed in ``<command>.log``.
+
+    Args:
+        command: of ``audiorl``.
+        settings: of the command.
+        folder: of the run.
+        resume: a fit that was broken off goes on from its last checkpoint; its seconds are then of the rest alone.
 
     Raises:
         RuntimeError: it failed; names the log and shows its end. ValueError: it was done with other settings.
@@ -53,9 +59,11 @@ def audiorl(command: str, settings: Spec, folder: Path) -> float:
     start = time.perf_counter()
     with log.open("w") as out:
         args = [sys.executable, "-m", "lightning_audiorl", command, "--config", str(config)]
-        # A run that was broken off is begun anew where the figures are looked for.
+        # A run that was broken off is begun anew where its seconds matter.
         if command == "fit":
-            args.append("--overwrite")
+            checkpoint = folder / "checkpoints" / "last.ckpt"
+            goes_on = resume and checkpoint.is_file()
+            args += ["--ckpt_path", str(checkpoint)] if goes_on else ["--overwrite"]
         environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
         code = subprocess.run(args, stdout=out, stderr=out, check=False, env=environment).returncode
 

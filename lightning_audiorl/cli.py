@@ -4,35 +4,22 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import logging
 import os
 import sys
-import warnings
-from dataclasses import dataclass
 from typing import Any
 
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 from lightning import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from lightning_audiorl import __version__, screen
+from lightning_audiorl import screen
 from lightning_audiorl.algorithms import AudioRLModule
-from lightning_audiorl.callbacks import (
-    EarlyStop,
-    Export,
-    HackingWatch,
-    PhaseProgressBar,
-    RLCheckpoint,
-    RunReport,
-    SampleLogger,
-)
-from lightning_audiorl.callbacks.view import nothing_learnt
+from lightning_audiorl.callbacks import RLCheckpoint
+from lightning_audiorl.command_line import answer
 from lightning_audiorl.commands import COMMANDS
 from lightning_audiorl.engine.resuming import FollowSettings
-from lightning_audiorl.engine.trainer_checks import check_trainer
-from lightning_audiorl.engine.update_watch import NothingLearntError
-from lightning_audiorl.run_end import completed, honest_exit
+from lightning_audiorl.run_end import completed
 from lightning_audiorl.run_folder import (
     KeepFolder,
     RunFolder,
@@ -41,44 +28,7 @@ from lightning_audiorl.run_folder import (
     take_folder,
 )
 from lightning_audiorl.screen import CommandParser, LightningCommandParser
-
-# With no length of the training data, Lightning wants a whole number here; every run ends with an evaluation anyway.
-_NEVER = 1_000_000_000
-
-# Lightning's warnings of what is on purpose here: GRPO trains in eval mode, a checkpoint holds trainable tensors only,
-# and the data goes on from its own step number.
-_NOT_SO = (
-    r"Found \d+ module\(s\) in eval mode",
-    "Found keys that are in the model state dict but not in the checkpoint",
-    "You're resuming from a checkpoint that ended before the epoch ended",
-    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
-)
-
-# What Lightning advertises, and what transformers says of a part of an audio LM that it builds without attention.
-_NOT_FOR_USERS = {
-    "lightning.pytorch.utilities.rank_zero": ("litlogger", "LitLogger", "litmodels", "LitModels"),
-    "transformers.modeling_utils": ("without finding the associated sub-model",),
-}
-
-# Lightning's own commands that are ours too.
-_LIGHTNING_COMMANDS = {
-    "fit": "Train by a YAML file of settings: RL, SFT, or a part such as a codec or a judge.",
-    "validate": "Evaluate on the validation sets.",
-    "test": "Evaluate on the test sets.",
-}
-
-# Always there where a policy trains; each has a section of its own in a YAML file: ``checkpoint: {every_n_steps: 20}``.
-# The training of a part (codec, judge, Token2Text) is a plain LightningModule with Lightning's own callbacks.
-_CALLBACKS: dict[str, type[Callback]] = {
-    "progress": PhaseProgressBar,
-    "samples": SampleLogger,
-    "checkpoint": RLCheckpoint,
-    "hacking_watch": HackingWatch,
-    "early_stop": EarlyStop,
-    "export": Export,
-    "report": RunReport,
-}
-
+from lightning_audiorl.training import CALLBACKS, fit, left_out, silence, trainer_defaults
 
 # What YAML may name by the class alone (``class_path: EspeakCorpus``); jsonargparse finds what is imported.
 _NAMED_ALONE = ("codecs", "data", "judges", "metrics", "models", "rewards", "token2text")
@@ -91,26 +41,6 @@ def import_named_classes() -> None:
         # Some of its names are imported only when they are asked for.
         for name in getattr(module, "__all__", ()):
             getattr(module, name)
-
-
-def silence() -> None:
-    """Leave out warnings that are none of the user's business, each by its text."""
-    for message in _NOT_SO:
-        warnings.filterwarnings("ignore", message=message)
-    for name, texts in _NOT_FOR_USERS.items():
-        logging.getLogger(name).addFilter(_Without(texts))
-
-
-@dataclass(frozen=True)
-class _Without:
-    """A filter of log messages that hold one of some texts."""
-
-    texts: tuple[str, ...]
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the message is shown."""
-        message = record.getMessage()
-        return not any(text in message for text in self.texts)
 
 
 def give_logger(trainer: Namespace, name: str = "") -> None:
@@ -142,7 +72,7 @@ class AudioRLCLI(LightningCLI):
     """One seed for everything, callbacks that are always there, results as one table (`RunReport` prints it)."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        for key, callback in _CALLBACKS.items():
+        for key, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, key)
         for target in ("model.init_args.seed", "data.init_args.seed"):
             parser.link_arguments("seed_everything", target, compute_fn=_as_int)
@@ -205,22 +135,16 @@ class AudioRLCLI(LightningCLI):
         """A callback of the user's takes the place of ours of its kind; a Trainer switch leaves ours out."""
         users = config.get("callbacks") or []
         users = users if isinstance(users, list) else [users]
-        unwanted = {type(callback) for callback in users}
+        unwanted = left_out(users, config)
 
         # The training of a part: ours want an RL run.
         added: list[Callback] = []
         if not isinstance(self.model, AudioRLModule):
-            unwanted |= set(_CALLBACKS.values())
-            added += [ModelCheckpoint(save_last=True), FollowSettings()]
-
-        for kind, switch in (
-            (ProgressBar, "enable_progress_bar"),
-            (Checkpoint, "enable_checkpointing"),
-        ):
-            is_off = config.get(switch) is False
-            if is_off or any(isinstance(callback, kind) for callback in users):
-                unwanted |= {ours for ours in _CALLBACKS.values() if issubclass(ours, kind)}
-                added = [one for one in added if not isinstance(one, kind)]
+            unwanted |= set(CALLBACKS.values())
+            added.append(FollowSettings())
+            is_off = config.get("enable_checkpointing") is False
+            if not (is_off or any(isinstance(callback, Checkpoint) for callback in users)):
+                added.insert(0, ModelCheckpoint(save_last=True))
 
         if self.subcommand == "fit":
             added.append(KeepFolder(self.folder))
@@ -234,20 +158,11 @@ class AudioRLCLI(LightningCLI):
             NothingLearntError: at the end of a run of which no update has changed the model.
         """
         try:
-            if isinstance(self.model, AudioRLModule):
-                check_trainer(self.trainer)
-            if self.folder is not None:
-                self.folder.clear()
-            keep_curves(self.trainer)
-            with honest_exit(self.trainer.default_root_dir):
-                self.trainer.fit(ckpt_path=self._checkpoint(ckpt_path), **kwargs)
-        finally:
+            checkpoint = self._checkpoint(ckpt_path)
+        except FileNotFoundError:
             self._release_folder()
-
-        # Exit code 0 says that what was asked for has happened.
-        verdict = nothing_learnt(self.model)
-        if verdict is not None:
-            raise NothingLearntError(f"the run has ended, but {verdict}")
+            raise
+        fit(self.trainer, kwargs.pop("model"), self.folder, ckpt_path=checkpoint, **kwargs)
 
     def validate(self, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """``Trainer.validate`` without its list of every metric."""
@@ -278,19 +193,6 @@ class AudioRLCLI(LightningCLI):
             return None
         hint = f"; {others[-1]} is there, give that" if others else ""
         raise FileNotFoundError(f"--ckpt_path {name}: there is no {path}{hint}")
-
-
-def trainer_defaults() -> dict[str, Any]:
-    """What differs from Lightning's own defaults: evaluate everything before the first step and after the last."""
-    return {
-        "devices": 1,
-        "max_epochs": 1,
-        "num_sanity_val_steps": -1,
-        "val_check_interval": _NEVER,
-        "enable_model_summary": False,
-        "use_distributed_sampler": False,
-        "default_root_dir": "runs/default",
-    }
 
 
 def run(args: ArgsType = None) -> AudioRLCLI:
@@ -341,11 +243,6 @@ def run_command(name: str, args: list[str]) -> None:
         command(**given)
 
 
-def all_commands() -> dict[str, Any]:
-    """Every command by name: a function or a text that says what it does."""
-    return {**_LIGHTNING_COMMANDS, **COMMANDS}
-
-
 def dispatch(args: list[str], lightning_args: ArgsType) -> None:
     """Run what a command line asks for; errors are raised.
 
@@ -356,25 +253,16 @@ def dispatch(args: list[str], lightning_args: ArgsType) -> None:
     Raises:
         SystemExit: 2 where the command or a setting does not exist.
     """
-    overview = screen.overview(all_commands())
-    if not args:
-        print(overview, file=sys.stderr)
-        sys.exit(2)
+    code = answer(args)
+    if code:
+        sys.exit(code)
+    if code == 0:
+        return
 
-    first = args[0]
-    if first in ("-h", "--help"):
-        print(overview)
-    elif first == "--version":
-        print(f"audiorl {__version__}")
-    elif first in COMMANDS:
-        run_command(first, args[1:])
-    elif first in _LIGHTNING_COMMANDS or first.startswith("-"):
-        run(lightning_args)
+    if args[0] in COMMANDS:
+        run_command(args[0], args[1:])
     else:
-        print(overview, file=sys.stderr)
-        known = screen.nearest(first, all_commands())
-        print(f"\nerror: there is no command '{first}'{known}", file=sys.stderr)
-        sys.exit(2)
+        run(lightning_args)
 
 
 def main(args: list[str] | None = None) -> None:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import linecache
@@ -14,14 +13,16 @@ import re
 import sys
 import textwrap
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from lightning_audiorl.command_line import config_files, nearest
 
 _DEBUG = "AUDIORL_DEBUG"
 _PACKAGE = "lightning_audiorl"
@@ -204,20 +205,6 @@ def class_names() -> list[str]:
     return sorted(names)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` where one known name is near, or two are; else nothing.
-
-    Example:
-        >>> nearest("batchsize", ["batch_size", "seed"])
-        "; did you mean 'batch_size'?"
-    """
-    close = difflib.get_close_matches(name, list(known), n=2, cutoff=0.6)
-    likeness = [difflib.SequenceMatcher(None, one, name).ratio() for one in close]
-    if len(close) == 2 and likeness[1] < likeness[0] - 0.05:
-        close = close[:1]
-    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
-
-
 def reworded(mistake: Mistake, options: list[str]) -> str:
     """The reason in plain words, with the nearest name that there is.
 
@@ -311,7 +298,7 @@ class _TellsReasons(ArgumentParser):
         parser = getattr(ex, "subcommand_parser", None) or self
         command = parser.prog.replace(" [options]", "")
         text = explained(message, options_of(parser))
-        files = list(_config_files(sys.argv[1:]))
+        files = list(config_files(sys.argv[1:]))
         if "<unicode string>" in text and len(files) == 1:
             text = text.replace("<unicode string>", files[0])
         print(
@@ -328,15 +315,6 @@ class CommandParser(_TellsReasons):
 
 class LightningCommandParser(_TellsReasons, LightningArgumentParser):
     """The parser of Lightning's commands."""
-
-
-def _config_files(arguments: list[str]) -> Iterator[str]:
-    """The files after ``--config``."""
-    for before, argument in zip(["", *arguments], arguments, strict=False):
-        if before in ("--config", "-c"):
-            yield argument
-        elif argument.startswith("--config="):
-            yield argument.partition("=")[2]
 
 
 # --- errors while a command runs
@@ -418,18 +396,3 @@ def stop(error: BaseException) -> NoReturn:
     else:
         traceback.print_exception(error)
     sys.exit(1)
-
-
-def overview(commands: dict[str, Any]) -> str:
-    """Every command in a line, for ``audiorl`` alone.
-
-    Args:
-        commands: name and what its docstring is taken of, or a text.
-    """
-    width = max(len(name) for name in commands)
-    lines = ["usage: audiorl COMMAND [--config FILE.yaml] [--SETTING VALUE ...]", ""]
-    for name, command in commands.items():
-        text = command if isinstance(command, str) else inspect.getdoc(command) or ""
-        lines.append(f"  {name:{width}}  {text.partition(chr(10))[0]}")
-    lines += ["", "Each with --help. `--debug` shows tracebacks, `--version` the version."]
-    return "\n".join(lines)

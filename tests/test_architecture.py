@@ -150,7 +150,8 @@ def test_files_are_found() -> None:
         for path in package_files()
     }
     modules = {"checks", "finite", "fields", "types", "languages", "outline", "", "moved"}
-    files = modules | {"locks", "run_folder", "run_end", "screen", "cli", "__main__"}
+    command_line = {"command_line", "screen", "cli", "training", "__main__"}
+    files = modules | command_line | {"locks", "run_folder", "run_end"}
     assert folders - {PACKAGE} == set(ROOMS) - files
     assert len(package_files()) > 20
     assert {ROOT / "README.md", ROOT / "Makefile", Path(__file__)} <= set(text_files())

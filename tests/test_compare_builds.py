@@ -136,3 +136,8 @@ def test_scenarios_cover_the_algorithms() -> None:
     assert strategies == {None, "phase_single", "phase_ddp", "phase_fsdp"}
     assert {scenario.devices for scenario in known.values()} == {1, 2}
     assert all(0 <= scenario.resume < scenario.num_steps for scenario in known.values())
+
+
+def test_differences_by_design_are_few_and_named() -> None:
+    meant = {name: scenario.meant for name, scenario in scenarios().items() if scenario.meant}
+    assert meant == {"grpo_whisper": ("checkpoint/audiorl/finetune/lora_targets/*",)}

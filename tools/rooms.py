@@ -224,17 +224,25 @@ ROOMS |= {
         "lightning jsonargparse",
     ),
     "run_end": Room("how a command ends for the shell", "callbacks", "lightning"),
+    "training": Room(
+        "a run, from the command line or from Python: trainer, callbacks, folder",
+        f"{_FOLDERS} run_end run_folder",
+        "lightning jsonargparse",
+    ),
+    "command_line": Room("what `audiorl` answers before torch is imported", "", "yaml"),
     "screen": Room(
-        "what the command line prints where something went wrong", "", "lightning jsonargparse"
+        "what the command line prints where something went wrong",
+        "command_line",
+        "lightning jsonargparse",
     ),
     "cli": Room(
         "`audiorl`; nobody imports it",
-        f"{_FOLDERS} commands run_end run_folder screen __version__",
+        f"{_FOLDERS} command_line commands run_end run_folder screen training",
         "torch lightning jsonargparse",
     ),
     "moved": Room("old names of modules, which go on working"),
     "": Room("the package itself", "moved"),
-    "__main__": Room("`python -m lightning_audiorl`", "cli"),
+    "__main__": Room("`audiorl` and `python -m lightning_audiorl`", "cli command_line"),
 }
 
 

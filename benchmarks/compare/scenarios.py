@@ -21,12 +21,14 @@ class Scenario:
         about: the file's first line.
         settings: of the run; FIXTURES and OUT stand for folders.
         resume: a run from the base build's checkpoint of this RL step is compared too; 0 for none.
+        meant: patterns of ``kind/name`` that differ by design; why stands in the file.
     """
 
     name: str
     about: str
     settings: dict[str, Any]
     resume: int = 0
+    meant: tuple[str, ...] = ()
 
     @property
     def devices(self) -> int:
@@ -75,6 +77,7 @@ def scenarios() -> dict[str, Scenario]:
     for path in sorted(FOLDER.glob("*.yaml")):
         settings, own = _settings(path)
         about = path.read_text().splitlines()[0].lstrip("# ")
-        found.append(Scenario(path.stem, about, settings, own.get("resume", 0)))
+        meant = tuple(own.get("meant", ()))
+        found.append(Scenario(path.stem, about, settings, own.get("resume", 0), meant))
     found.sort(key=lambda scenario: scenario.devices)
     return {scenario.name: scenario for scenario in found}

@@ -207,7 +207,8 @@ class Grounds:
             "model": model,
             "data": data,
         }
-        audiorl("fit", settings, folder)
+        # What a stage costs is counted over all attempts.
+        audiorl("fit", settings, folder, resume=True)
         return folder / "export"
 
     def predicted(self, name: str, models: dict[str, Path], num_rows: int) -> Counts:

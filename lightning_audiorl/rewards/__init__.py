@@ -10,7 +10,13 @@ from lightning_audiorl.rewards.asr import (
     LengthError,
     SoftOverlong,
 )
-from lightning_audiorl.rewards.base import JudgedReward, Reward, RewardError, TextReward
+from lightning_audiorl.rewards.base import (
+    FunctionReward,
+    JudgedReward,
+    Reward,
+    RewardError,
+    TextReward,
+)
 from lightning_audiorl.rewards.differentiable import (
     DifferentiableMix,
     DifferentiableReward,
@@ -30,6 +36,7 @@ __all__ = [
     "EditCount",
     "ExactMatch",
     "ExpAccuracy",
+    "FunctionReward",
     "Hallucination",
     "HeadLikelihood",
     "JudgedReward",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import nn
 
@@ -66,6 +66,42 @@ class Reward(ABC):
     def judges(self) -> list[nn.Module]:
         """The models that this reward judges with: its attributes that are modules. A strategy places them."""
         return [value for value in vars(self).values() if isinstance(value, nn.Module)]
+
+
+class FunctionReward(Reward):
+    """A plain function as a reward; `lightning_audiorl.train` makes one of every function that it is given.
+
+    Args:
+        function: of one `Hypothesis`, with its ``text`` and ``row``; returns a number, NaN where it cannot say.
+        weight: see Reward.
+        name: see Reward; that of the function by default.
+
+    Raises:
+        ValueError: for a lambda without a name.
+
+    Example:
+        >>> from lightning_audiorl.types import Utterance
+        >>> def brief(hypothesis):
+        ...     return -0.1 * len(hypothesis.text.split())
+        >>> FunctionReward(brief).score([Hypothesis(Utterance("row", (), "one", 1.0), "one two")])
+        [-0.2]
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Hypothesis], float],
+        weight: float = 1.0,
+        name: str | None = None,
+    ) -> None:
+        own_name = getattr(function, "__name__", type(function).__name__)
+        if name is None and own_name == "<lambda>":
+            raise ValueError("FunctionReward.name: a lambda has no name for the log, give one")
+        super().__init__(weight, name or own_name)
+        self.function = function
+
+    def score(self, hypotheses: Sequence[Hypothesis]) -> list[float]:
+        """One value per hypothesis, in order."""
+        return [self.function(hypothesis) for hypothesis in hypotheses]
 
 
 class JudgedReward(Reward):
