@@ -231,35 +231,36 @@ def _common(
     origin: Origin,
     lang: str,
 ) -> Utterance | None:
-    """A row of nothing but text and one whole file with its duration, where all is well; None of any other.
-
-    Nearly all rows of the largest manifests are such. What is wrong with another is for `_utterance` to say.
-    """
+    """A row of text and one whole file with its duration, where all is well; None of others, for `_utterance`."""
     fields = line.row
-    if check_files or not fields.keys().isdisjoint(_SELDOM):
+    if not fields.keys().isdisjoint(_SELDOM):
         return None
     strings: tuple[Any, ...] = (
         fields.get("audio_filepath"),
         fields.get("text"),
         fields.get("id", default_id),
         fields.get("speaker", ""),
-        fields.get("lang") or lang,
+        fields.get("lang", ""),
     )
     seconds = fields.get("duration")
     if set(map(type, strings)) != _STRINGS or type(seconds) is not float:
         return None
 
-    name, text, row_id, speaker, language = strings
-    is_plain = name and name[0] != "~" and not name.startswith((PREFIX, INSIDE))
+    name, text, row_id, speaker, given = strings
+    language = given or lang
+    is_plain = name.strip() and name[0] != "~" and not name.startswith((PREFIX, INSIDE))
     if not is_plain or not 0 < seconds <= MOST_S or "\0" in "".join(strings):
         return None
     if wordless(text, allow_empty_text) or no_language(language):
+        return None
+    path = full_path(line.folder, name)
+    if check_files and not os.path.isfile(path):
         return None
 
     check_names(fields, line.where, _OPTIONAL)
     return Utterance(
         id=row_id,
-        segments=(Segment(full_path(line.folder, name), seconds),),
+        segments=(Segment(path, seconds),),
         text=text,
         duration_s=seconds,
         lang=language,
