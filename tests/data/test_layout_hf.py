@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from unittest.mock import patch
 import pytest
 
 from lightning_audiorl.data import HfDataset, ManifestError, ManifestRows, read_audio
-from tests.data.layouts import Clip, encoded, make_clips, manifest
+from tests.data.layouts import Clip, encoded, make_clips, manifest, placed
 
 datasets = pytest.importorskip("datasets", reason="needs the extra `datasets`")
 
@@ -20,14 +21,11 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
     return make_clips(tmp_path_factory.mktemp("clips"), 6)
 
 
-def table(clips: list[Clip], paths: bool = False) -> Any:
-    """The clips as a data set, as bytes or as paths."""
-    audio = [
-        {"bytes": None, "path": str(c.path)}
-        if paths
-        else {"bytes": encoded(c, "flac"), "path": c.path.name}
-        for c in clips
-    ]
+def table(clips: list[Clip], first: bool = True) -> Any:
+    """The clips as a data set, with the audio of the first or without."""
+    audio: list[Any] = [{"bytes": encoded(c, "flac"), "path": c.path.name} for c in clips]
+    if not first:
+        audio[0] = None
     columns = {"wav": audio, "words": [c.text for c in clips], "name": [c.id for c in clips]}
     return datasets.Dataset.from_dict(columns).cast_column("wav", datasets.Audio(decode=False))
 
@@ -52,11 +50,21 @@ def test_a_folder_of_parquet_is_read(
     same(HfDataset(str(tmp_path / "set"), "train", cache=str(tmp_path / "cache"), **NAMES), clips)
 
 
-def test_clips_may_be_paths(tmp_path: Path, clips: list[Clip]) -> None:
-    table(clips, paths=True).save_to_disk(str(tmp_path / "set"))
-    rows = HfDataset(str(tmp_path / "set"), cache=str(tmp_path / "cache"), **NAMES)
-    same(rows, clips)
-    assert rows[0].segments[0].audio_filepath == str(clips[0].path)
+def test_a_folder_of_audio_is_for_another_kind(
+    tmp_path: Path, clips: list[Clip], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of which ``datasets`` would first write copies, encoded by torchcodec."""
+    if importlib.util.find_spec("torchcodec") is not None:
+        pytest.skip("torchcodec is here")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
+    root = tmp_path / "set"
+    lines = ["file_name,words"]
+    for clip in clips:
+        placed(root / clip.path.name, clip.path.read_bytes())
+        lines.append(f"{clip.path.name},one")
+    (root / "metadata.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match="audiorl manifest --kind folder"):
+        HfDataset(str(root), cache=str(tmp_path / "cache"), text="words")
 
 
 def test_a_part_of_a_set_is_the_part(tmp_path: Path, clips: list[Clip]) -> None:
@@ -83,11 +91,7 @@ def test_what_is_not_there_is_named(tmp_path: Path, clips: list[Clip]) -> None:
 
 
 def test_a_row_without_audio_is_named(tmp_path: Path, clips: list[Clip]) -> None:
-    data = table(clips)
-    audio = [{"bytes": None, "path": None}, *data["wav"][1:]]
-    columns = {"wav": audio, "words": list(data["words"])}
-    bad = datasets.Dataset.from_dict(columns).cast_column("wav", datasets.Audio(decode=False))
-    bad.save_to_disk(str(tmp_path / "set"))
+    table(clips, first=False).save_to_disk(str(tmp_path / "set"))
     settings = {"text": "words", "cache": str(tmp_path / "cache")}
     with pytest.raises(ManifestError, match=r"row 0, field `wav`: neither bytes nor a path"):
         HfDataset(str(tmp_path / "set"), **settings)

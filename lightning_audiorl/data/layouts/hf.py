@@ -85,8 +85,7 @@ class HuggingFace(Layout):
         if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
             data = datasets.load_from_disk(str(path))
         else:
-            source = str(path.absolute()) if path.is_dir() else self.source
-            data = datasets.load_dataset(source, self.name, split=None)
+            data = self._loaded(str(path.absolute()) if path.is_dir() else self.source)
         if isinstance(data, dict):
             data = self._split_of(data)
         elif self.split is not None and str(data.split) != self.split:
@@ -96,6 +95,20 @@ class HuggingFace(Layout):
         if isinstance(data.features[column], datasets.Audio):
             data = data.cast_column(column, datasets.Audio(decode=False))
         return data
+
+    def _loaded(self, source: str) -> Any:
+        """The set as ``datasets`` makes it of Parquet files, or fetches it."""
+        datasets = _datasets()
+        try:
+            return datasets.load_dataset(source, self.name)
+        except (ImportError, datasets.exceptions.DatasetGenerationError) as error:
+            cause = error if isinstance(error, ImportError) else error.__cause__
+            if "torchcodec" not in str(cause):
+                raise
+            raise ValueError(
+                f"{source}: `datasets` wants torchcodec to make a set of audio files; take them as they are, with "
+                "`audiorl manifest --kind folder`"
+            ) from error
 
     def _split_of(self, data: Any) -> Any:
         names = ", ".join(data)
