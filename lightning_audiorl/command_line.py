@@ -24,6 +24,7 @@ COMMANDS = LIGHTNING_COMMANDS | {
     "table.",
     "export": "Write a policy as a folder that the transformers class loads with ``from_pretrained``, with a model "
     "card.",
+    "manifest": "Write a manifest of a data set in another layout, and say what it holds. The audio stays where it is.",
     "plan": "Print the peak memory of each phase of a run, and what moving parts between phases costs.",
     "predict": "Decode rows with one or more models and write their hypotheses, one JSON line per row and model.",
 }
