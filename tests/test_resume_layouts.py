@@ -23,6 +23,7 @@ SOURCES = {
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", SOURCES)
 def test_shards_give_the_run_of_the_manifest(name: str, tmp_path: Path) -> None:
     clips = make_clips(tmp_path / "clips", 8)
