@@ -2,10 +2,11 @@
 
     python benchmarks/subset_builders.py                   # 1,000,000 rows with 4 hypotheses each
     python benchmarks/subset_builders.py --rows 20000      # a look
+    git worktree add /tmp/earlier COMMIT && python benchmarks/subset_builders.py --beside /tmp/earlier --write-docs
 
 Rows and hypotheses are made up and written to a temporary folder (1.5 GB for a million rows). A fresh process then
 chooses every subset as `AsrRLDataModule` does: the manifest is checked and indexed, builders that read the same files
-share a pass. Each keeps a fiftieth of the rows at most. No audio is read. The bar: 5 minutes and 1 GB (peak resident
+share a pass. Each keeps a fiftieth of the rows at most. No audio is read. The bar: 200 s and 700 MB (peak resident
 memory of that process, libraries included) on two cores.
 """
 
@@ -23,8 +24,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import accumulate
+from itertools import accumulate, cycle
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from lightning_audiorl.data.hypotheses.reader import (
@@ -47,8 +49,11 @@ from lightning_audiorl.data.mix.selection import (
 from lightning_audiorl.text import KeywordCounts, count_errors
 from lightning_audiorl.types import Segment, Utterance
 
-BAR_ROWS, BAR_S, BAR_BYTES = 1_000_000, 300.0, 10**9
+BAR_ROWS, BAR_S, BAR_BYTES = 1_000_000, 200.0, 700 * 10**6
 NUM_SAMPLES = 4
+PAGE = Path(__file__).parents[1] / "docs" / "rl_data.md"
+BEGIN = "<!-- builders: begin; written by `python benchmarks/subset_builders.py --beside ... --write-docs` -->"
+END = "<!-- builders: end -->"
 _WORDS_PER_S, _MEAN_WORDS = 2.8, 14
 
 
@@ -152,18 +157,24 @@ def builders(num_rows: int) -> dict[str, SubsetBuilder]:
 
 
 class Clock:
-    """Seconds by name."""
+    """Seconds by name; of what is called for each row every sixteenth call is clocked, and stands for the others."""
 
     def __init__(self) -> None:
         self.seconds: Counter[str] = Counter()
 
-    def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def sampled(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``function``, of whose calls some are clocked: looking at the clock takes as long as many a rule."""
+        clocked = self.timed(name, function, 16)
+        turns = cycle([*[function] * 8, clocked, *[function] * 7])
+        return lambda *args: next(turns)(*args)
+
+    def timed(self, name: str, function: Callable[..., Any], weight: int = 1) -> Callable[..., Any]:
         """``function``, whose calls are clocked under ``name``."""
 
         def call(*args: Any) -> Any:
             start = time.perf_counter()
             result = function(*args)
-            self.seconds[name] += time.perf_counter() - start
+            self.seconds[name] += (time.perf_counter() - start) * weight
             return result
 
         return call
@@ -172,7 +183,7 @@ class Clock:
         """Clock what the builder surveys and judges, in copies of it too."""
         kind = type(builder)
         methods = {
-            method: self.timed(name, getattr(kind, method)) for method in ("survey", "judge")
+            method: self.sampled(name, getattr(kind, method)) for method in ("survey", "judge")
         }
         builder.__class__ = type(kind.__name__, (kind,), methods)
 
@@ -199,23 +210,20 @@ def measure(folder: Path) -> dict[str, Any]:
         which: Callable[[SubsetBuilder], bool], candidates: Callable[[], Iterator[Candidate]]
     ) -> None:
         group = {name: builder for name, builder in every.items() if which(builder)}
-        chosen.update(choose_many(group, candidates, 0))
+        chosen.update(choose_many(group, candidates, 0, surveyed=plain))
 
     def kept(name: str) -> list[Choice]:
         return fill(every[name], chosen[name].choices, lambda choice: True)
 
-    choose_those(lambda builder: not builder.needs_hypotheses and builder.like is None, plain)
-    rows_alone_s = time.perf_counter() - start
     files = clock.timed("index of the hypotheses", HypothesisFiles)(
         [str(folder / "hypotheses.jsonl")]
     )
-    hypotheses_of = clock.timed("hypotheses read", files.of)
-    choose_those(lambda builder: builder.needs_hypotheses, decoded)
+    hypotheses_of = clock.sampled("hypotheses read", files.of)
+    choose_those(lambda builder: builder.like is None, decoded)
     every["control"].matches([rows[choice.number] for choice in kept("hallucinating")])
     choose_those(lambda builder: builder.like is not None, plain)
     return {
         "rows": len(rows),
-        "rows_alone_s": rows_alone_s,
         "work_s": time.perf_counter() - start,
         "cpu_s": time.process_time(),
         "seconds": dict(clock.seconds),
@@ -243,10 +251,8 @@ def report(found: dict[str, Any]) -> str:
         f"processor time: {found['cpu_s']:.0f} s; where that is far less than the time, others used the cores"
     )
 
-    imports_s = found["total_s"] - found["work_s"]
     reached = (
-        ("time, builders of rows alone", imports_s + found["rows_alone_s"], BAR_S, "s"),
-        ("time, those of hypotheses and a control too", found["total_s"], BAR_S, "s"),
+        ("time", found["total_s"], BAR_S, "s"),
         ("memory", found["peak_bytes"] / 1e6, BAR_BYTES / 1e6, "MB"),
     )
 
@@ -264,10 +270,59 @@ def report(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _fresh(step: str, args: argparse.Namespace, folder: Path) -> str:
+def beside(
+    found: dict[str, Any], earlier: Path, args: argparse.Namespace, folder: Path
+) -> dict[str, Any]:
+    """This build and an earlier one in turn, on the same files: seconds, processor seconds, memory of each run.
+
+    Each build is measured by its own benchmark, which does what its `AsrRLDataModule` does.
+    """
+    runs: dict[str, list[dict[str, Any]]] = {"earlier": [], "this": [found]}
+    for number in range(args.rounds):
+        # The order turns round: a machine grows slower or faster while it is measured.
+        order = ["earlier", "this"] if number % 2 == 0 else ["this", "earlier"]
+        for name in order:
+            if name == "this" and number == 0:
+                continue
+            root = earlier if name == "earlier" else Path(__file__).parents[1]
+            runs[name].append(json.loads(_fresh("measure", args, folder, root).splitlines()[-1]))
+    return {
+        name: {key: [run[key] for run in ones] for key in ("work_s", "cpu_s", "peak_bytes", "kept")}
+        for name, ones in runs.items()
+    }
+
+
+def page(both: dict[str, Any], num_rows: int) -> str:
+    """The two builds as a table, and how many times as fast this one is."""
+    lines = ["| build | seconds | processor seconds | peak MB |", "| --- | --- | --- | --- |"]
+    for name, runs in both.items():
+        cells = [", ".join(f"{value:.0f}" for value in runs[key]) for key in ("work_s", "cpu_s")]
+        peak = max(runs["peak_bytes"]) / 1e6
+        lines.append(f"| {name} | {cells[0]} | {cells[1]} | {peak:.0f} |")
+    ratio = median(both["earlier"]["cpu_s"]) / median(both["this"]["cpu_s"])
+    same = all(kept == both["this"]["kept"][0] for runs in both.values() for kept in runs["kept"])
+    lines += [
+        "",
+        f"{num_rows:,} rows, all builders with {NUM_SAMPLES} hypotheses a row and a control, one process, "
+        f"{len(os.sched_getaffinity(0))} cores shared with other work; {ratio:.1f} times fewer processor seconds; as "
+        f"many rows kept by every builder: {'yes' if same else 'NO'}.",
+    ]
+    return "\n".join(lines)
+
+
+def write_page(table: str) -> None:
+    """Put the table between its two marks in docs/rl_data.md."""
+    text = PAGE.read_text()
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    PAGE.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
+
+
+def _fresh(step: str, args: argparse.Namespace, folder: Path, root: Path | None = None) -> str:
+    root = Path(__file__).parents[1] if root is None else root
     command = [
         sys.executable,
-        __file__,
+        str(root / "benchmarks" / "subset_builders.py"),
         "--step",
         step,
         "--folder",
@@ -275,7 +330,10 @@ def _fresh(step: str, args: argparse.Namespace, folder: Path) -> str:
         "--rows",
         str(args.rows),
     ]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    return subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, text=True, env=environment
+    ).stdout
 
 
 def main() -> None:
@@ -284,6 +342,15 @@ def main() -> None:
     )
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
+    parser.add_argument(
+        "--beside", type=Path, help="checkout of an earlier build, measured in turn with this one"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=2, help="measurements of each build, with --beside"
+    )
+    parser.add_argument(
+        "--write-docs", action="store_true", help="write what --beside found to docs/rl_data.md"
+    )
     parser.add_argument("--step", choices=["make", "measure"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -299,9 +366,15 @@ def main() -> None:
             start = time.perf_counter()
             found = json.loads(_fresh("measure", args, Path(folder)).splitlines()[-1])
             found["total_s"] = time.perf_counter() - start
+            both = beside(found, args.beside, args, Path(folder)) if args.beside else None
 
         found["cores"] = len(os.sched_getaffinity(0))
         print(report(found))
+        if both is not None:
+            table = page(both, args.rows)
+            print(table)
+            if args.write_docs:
+                write_page(table)
         if args.out:
             args.out.parent.mkdir(parents=True, exist_ok=True)
             args.out.write_text(json.dumps(found, indent=1))

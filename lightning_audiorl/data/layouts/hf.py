@@ -59,14 +59,17 @@ class HuggingFace(Layout):
             if isinstance(found, str):
                 yield refused(where, audio, found, "no audio")
                 continue
+
             fields = _plain(kept[number])
             named = {ours: fields.pop(theirs) for ours, theirs in columns.items()}
             row_id = named.pop("id", None)
             if row_id is None:
                 row_id = f"{data.split or 'row'}-{number:08d}"
+            # Classes and speakers are numbers in some sets.
             for field in ("speaker", "lang"):
                 if named.get(field) is not None:
                     named[field] = str(named[field])
+
             given = {field: value for field, value in named.items() if value is not None}
             others = {field: value for field, value in fields.items() if value is not None}
             fields = {**others, "id": str(row_id), **given, "audio_filepath": found[0]}
@@ -82,8 +85,7 @@ class HuggingFace(Layout):
         if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
             data = datasets.load_from_disk(str(path))
         else:
-            source = str(path.absolute()) if path.is_dir() else self.source
-            data = datasets.load_dataset(source, self.name, split=None)
+            data = self._loaded(str(path.absolute()) if path.is_dir() else self.source)
         if isinstance(data, dict):
             data = self._split_of(data)
         elif self.split is not None and str(data.split) != self.split:
@@ -93,6 +95,20 @@ class HuggingFace(Layout):
         if isinstance(data.features[column], datasets.Audio):
             data = data.cast_column(column, datasets.Audio(decode=False))
         return data
+
+    def _loaded(self, source: str) -> Any:
+        """The set as ``datasets`` makes it of Parquet files, or fetches it."""
+        datasets = _datasets()
+        try:
+            return datasets.load_dataset(source, self.name)
+        except (ImportError, datasets.exceptions.DatasetGenerationError) as error:
+            cause = error if isinstance(error, ImportError) else error.__cause__
+            if "torchcodec" not in str(cause):
+                raise
+            raise ValueError(
+                f"{source}: `datasets` wants torchcodec to make a set of audio files; take them as they are, with "
+                "`audiorl manifest --kind folder`"
+            ) from error
 
     def _split_of(self, data: Any) -> Any:
         names = ", ".join(data)
@@ -110,6 +126,7 @@ class HuggingFace(Layout):
             if self.audio not in columns:
                 raise self._no_column("audio", self.audio, columns)
             return self.audio
+
         found = [name for name, kind in columns.items() if isinstance(kind, datasets.Audio)]
         if len(found) != 1:
             listed = ", ".join(columns)
@@ -130,6 +147,7 @@ class HuggingFace(Layout):
             "lang": (None, _LANGUAGES),
             "id": (self.row_id, _IDS),
         }
+
         for ours, (given, usual) in wanted.items():
             found = next((name for name in usual if name in data.features), None)
             if given is not None:
@@ -138,6 +156,7 @@ class HuggingFace(Layout):
                 found = given
             if found is not None:
                 columns[ours] = found
+
         if "text" not in columns:
             raise self._no_column("text", " or ".join(_TEXTS), data.features)
         return columns

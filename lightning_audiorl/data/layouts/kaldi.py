@@ -57,6 +57,7 @@ class Kaldi(Layout):
             if isinstance(line, ManifestError):
                 yield line
                 continue
+
             name, _, text = line.strip().partition(" ")
             try:
                 audio = (
@@ -67,6 +68,7 @@ class Kaldi(Layout):
             except ManifestError as error:
                 yield error
                 continue
+
             fields = {"id": name, **audio, "text": text.strip()}
             if name in speakers:
                 fields["speaker"] = speakers[name][1]
@@ -95,6 +97,7 @@ class Kaldi(Layout):
         if name not in recordings:
             problem = f"{name!r} has no line in wav.scp; add one, or remove the utterance"
             raise refused(where, "audio_filepath", problem, "no recording")
+
         place, given = recordings[name]
         if given.endswith("|"):
             problem = (

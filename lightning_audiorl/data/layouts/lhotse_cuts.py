@@ -50,12 +50,14 @@ class Lhotse(Layout):
         path = Path(self.source).expanduser().absolute()
         if path.is_file():
             return [path]
+
         shards = _listed(self.folder, "cuts.*")
         if shards:
             return [file for cuts in shards for file in (cuts, *self._recordings(cuts))]
         cuts = _listed(self.folder, "*cuts*")
         if len(cuts) == 1:
             return cuts
+
         recordings = _listed(self.folder, "*recordings*")
         supervisions = _listed(self.folder, "*supervisions*")
         if len(recordings) != 1 or len(supervisions) != 1:

@@ -55,10 +55,13 @@ class RowSummary:
         named = ", ".join(languages[:_MOST_NAMED])
         if len(languages) > _MOST_NAMED:
             named += f" and {len(languages) - _MOST_NAMED} others"
-        low_s, high_s = min(self.durations_s), max(self.durations_s)
+
+        low_s = min(self.durations_s)
+        high_s = max(self.durations_s)
         middle_s = median(self.durations_s)
         reasons = [f"{count:,} x {reason}" for reason, count in skipped.most_common()]
         left_out = f"{skipped.total():,} ({', '.join(reasons)})" if skipped else "none"
+
         lines = {
             "rows": f"{len(self.durations_s):,}",
             "hours": f"{self.hours:.2f}",

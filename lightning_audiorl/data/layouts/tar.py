@@ -122,6 +122,7 @@ class Tar(Layout):
 
         name = next((ending for ending in _TEXT_ENDINGS if ending in by_ending), None)
         column = self.text or "text"
+
         if name is not None and self.text is None:
             try:
                 text = _bytes(shard, by_ending[name], where).decode("utf-8-sig")
@@ -129,6 +130,7 @@ class Tar(Layout):
                 problem = f"{name} is not in UTF-8 ({error}); write it in UTF-8"
                 raise refused(where, "text", problem, "not UTF-8") from error
             return {**fields, "text": " ".join(text.split())}
+
         if column not in fields:
             listed = ", ".join(by_ending)
             problem = (
@@ -178,7 +180,7 @@ def members(shard: Path) -> Iterator[Member]:
             size = shard.stat().st_size
             while (member := tar.next()) is not None:
                 # What tarfile remembers of each would fill the memory.
-                tar.members = []
+                tar.members = []  # type: ignore[attr-defined]
                 if not member.isreg() or member.issparse():
                     continue
                 if member.offset_data + member.size > size:

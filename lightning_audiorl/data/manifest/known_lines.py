@@ -18,21 +18,20 @@ def known_row(
 ) -> Utterance | None:
     """What `parse_row` made of this line when it was checked; None where the line is not of the common kind.
 
-        Args:
-            line: one line of the manifest, which has not changed since.
-            where: "file, line 3".
-            folder: what relative paths are taken from.
-            default_id: of a row that names none.
-            may_skip: whether the row may be left out later.
-            lang: of a row that names none.
+    Args:
+        line: one line of the manifest, which has not changed since.
+        where: "file, line 3".
+        folder: what relative paths are taken from.
+        default_id: of a row that names none.
+        may_skip: whether the row may be left out later.
+        lang: of a row that names none.
 
-        Example:
-            >>> from lightning_audiorl.data.manifest.json_lines import filled
-    from lightning_audiorl.data.manifest.schema import parse_row
-            >>> line = b'{"audio_filepath": "a.wav", "text": "good morning", "duration": 1.5, "room": "hall"}'
-            >>> known = known_row(line, "m.jsonl, line 1", "/clips", "m:1", may_skip=False, lang="en")
-            >>> known == parse_row(line, "m.jsonl, line 1", "/clips", "m:1", allow_empty_text=False, check_files=False)
-            True
+    Example:
+        >>> from lightning_audiorl.data.manifest.schema import parse_row
+        >>> line = b'{"audio_filepath": "a.wav", "text": "good morning", "duration": 1.5, "room": "hall"}'
+        >>> known = known_row(line, "m.jsonl, line 1", "/clips", "m:1", may_skip=False, lang="en")
+        >>> known == parse_row(line, "m.jsonl, line 1", "/clips", "m:1", allow_empty_text=False, check_files=False)
+        True
     """
     # A byte order mark stands before the first line of some files.
     if not line.startswith(b"{"):
@@ -52,8 +51,10 @@ def known_row(
         "offset_s": float(fields.get("offset") or 0.0),
         "gap_s": 0.0,
     }
+
     keywords = fields.get("keywords")
     effects = fields.get("effects")
+    # All fields of a row, as `filled` wants them.
     row = {
         "id": fields.get("id", default_id),
         "segments": (filled(Segment, segment),),

@@ -40,6 +40,8 @@ KNOWN = frozenset(
 )
 #: Fields that a row need not have, where another name for one would pass without a word.
 _OPTIONAL = ("lang", "duration", "offset", "keywords", "effects", "speaker", "id", "spoken_text")
+_SELDOM = frozenset(("offset", "keywords", "effects", "segments", "spoken_text", "gap"))
+_STRINGS = {str}
 _OPTIONAL_IN_SEGMENT = ("duration", "offset", "gap")
 #: How other formats name what is `offset` here, in a row of a whole recording.
 _STARTS = frozenset(
@@ -195,6 +197,10 @@ def _utterance(
     origin: Origin,
     lang: str,
 ) -> Utterance:
+    common = _common(line, default_id, allow_empty_text, check_files, origin, lang)
+    if common is not None:
+        return common
+
     text = line.text("text")
     problem = wordless(text, allow_empty_text)
     if problem:
@@ -213,6 +219,53 @@ def _utterance(
         effects=line.strings("effects"),
         extra={key: value for key, value in line.row.items() if key not in KNOWN},
         spoken_text=_spoken_text(line),
+        origin=origin,
+    )
+
+
+def _common(
+    line: _Line,
+    default_id: str,
+    allow_empty_text: bool,
+    check_files: bool,
+    origin: Origin,
+    lang: str,
+) -> Utterance | None:
+    """A row of text and one whole file with its duration, where all is well; None of others, for `_utterance`."""
+    fields = line.row
+    if not fields.keys().isdisjoint(_SELDOM):
+        return None
+    strings: tuple[Any, ...] = (
+        fields.get("audio_filepath"),
+        fields.get("text"),
+        fields.get("id", default_id),
+        fields.get("speaker", ""),
+        fields.get("lang", ""),
+    )
+    seconds = fields.get("duration")
+    if set(map(type, strings)) != _STRINGS or type(seconds) is not float:
+        return None
+
+    name, text, row_id, speaker, given = strings
+    language = given or lang
+    is_plain = name.strip() and name[0] != "~" and not name.startswith((PREFIX, INSIDE))
+    if not is_plain or not 0 < seconds <= MOST_S or "\0" in "".join(strings):
+        return None
+    if wordless(text, allow_empty_text) or no_language(language):
+        return None
+    path = full_path(line.folder, name)
+    if check_files and not os.path.isfile(path):
+        return None
+
+    check_names(fields, line.where, _OPTIONAL)
+    return Utterance(
+        id=row_id,
+        segments=(Segment(path, seconds),),
+        text=text,
+        duration_s=seconds,
+        lang=language,
+        speaker=speaker,
+        extra={key: value for key, value in fields.items() if key not in KNOWN},
         origin=origin,
     )
 

@@ -154,6 +154,12 @@ class MixWriter:
         for name in names:
             key = (_source_key(self.subsets[name]), self._hypotheses(name))
             groups.setdefault(key, []).append(name)
+
+        # Rules that ask for no hypotheses go along with those that do: the rows are read once.
+        for key in [key for key in groups if not key[1]]:
+            other = next((one for one in groups if one[0] == key[0] and one[1]), None)
+            if other is not None:
+                groups[other] += groups.pop(key)
         return list(groups.values())
 
     def _hypotheses(self, name: str) -> tuple[str, ...]:
@@ -188,7 +194,7 @@ class MixWriter:
 
     def _choose(self, names: Sequence[str], rows: RowSource) -> dict[str, _Taken]:
         """The rows of each subset, refused ones replaced; looks at the source again where the reserve is used up."""
-        paths = self._hypotheses(names[0])
+        paths = next((paths for name in names if (paths := self._hypotheses(name))), ())
         files = HypothesisFiles(paths) if paths else None
         who = ", ".join(names)
 
@@ -198,12 +204,12 @@ class MixWriter:
                 yield Candidate(number, row)
 
         def candidates() -> Iterator[Candidate]:
+            asked = any(self._hypotheses(name) for name in unfilled)
+            if files is None or not asked:
+                yield from plain()
+                return
             for candidate in plain():
-                yield (
-                    candidate
-                    if files is None
-                    else replace(candidate, predicted=files.of(candidate.row))
-                )
+                yield Candidate(candidate.number, candidate.row, files.of(candidate.row))
 
         found: dict[str, _Taken] = {}
         reserve = _RESERVE

@@ -21,6 +21,9 @@ from lightning_audiorl.data.mix.selection.hypothesis_choice import (
 from lightning_audiorl.text.errors import symmetric_unit_rate
 from lightning_audiorl.text.normalise import split_units
 
+#: What is decided on rows by the million.
+_NO_RULE = Verdict(False, "no rule fired")
+
 
 def disagreement(texts: Sequence[str], lang: str) -> float:
     """Mean pairwise error rate between hypotheses, from 0 (all the same) to 1 (nothing in common).
@@ -152,7 +155,7 @@ class Hallucinating(SubsetBuilder):
         samples = self._choice.of_one_model(candidate)
         # Of most rows no sample has any.
         if not any(sample.rules for sample in samples):
-            return Verdict(False, "no rule fired")
+            return _NO_RULE
 
         num_fired = 0
         names: set[str] = set()

@@ -9,6 +9,11 @@ from lightning_audiorl.checks import check_number
 from lightning_audiorl.data.mix.selection.base import Candidate, SubsetBuilder, Verdict, kind_of
 from lightning_audiorl.types import Utterance
 
+#: What is decided on rows by the million.
+_EVERY_ROW = Verdict(True, "every row")
+_AT_RANDOM = Verdict(True, "drawn at random")
+_NOT_EMPTY = Verdict(False, "reference not empty")
+
 
 class Everything(SubsetBuilder):
     """All rows; with ``num_rows`` that many drawn at random.
@@ -22,7 +27,7 @@ class Everything(SubsetBuilder):
     """
 
     def judge(self, candidate: Candidate) -> Verdict:
-        return Verdict(True, "every row")
+        return _EVERY_ROW
 
 
 class RandomControl(SubsetBuilder):
@@ -80,7 +85,7 @@ class RandomControl(SubsetBuilder):
 
     def judge(self, candidate: Candidate) -> Verdict:
         if self.like is None:
-            return Verdict(True, "drawn at random")
+            return _AT_RANDOM
         if self._places is None:
             raise ValueError(
                 f"RandomControl: build {self.like!r} first and give its rows to matches()"
@@ -160,7 +165,7 @@ class EmptyReference(SubsetBuilder):
 
     def judge(self, candidate: Candidate) -> Verdict:
         if candidate.row.text.strip():
-            return Verdict(False, "reference not empty")
+            return _NOT_EMPTY
 
         kind = kind_of(candidate.row)
         if self.kinds is not None and kind not in self.kinds:
