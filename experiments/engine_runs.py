@@ -27,9 +27,9 @@ WINDOW = 10
 def settings_of(folder: Path, seed: int, engine: dict[str, Any] | None) -> dict[str, Any]:
     """The quickstart for speech, shorter, and evaluated never."""
     settings = yaml.safe_load(CONFIG.read_text())
-    settings["trainer"] = trainer(folder)
+    settings |= {"seed_everything": seed, "trainer": trainer(folder)}
     model = settings["model"]["init_args"]
-    model |= {"num_steps": NUM_STEPS, "seed": seed}
+    model["num_steps"] = NUM_STEPS
     if engine is not None:
         model["engine"] = engine
     del settings["data"]["init_args"]["val"]

@@ -32,11 +32,13 @@ def test_a_local_engine_changes_nothing() -> None:
     assert timeless[0] == timeless[1]
 
 
-@pytest.mark.parametrize("finetune", ["all", "lora"])
-def test_steps_by_an_engine(finetune: str) -> None:
+@pytest.mark.parametrize(("finetune", "strategy"), [("all", "auto"), ("lora", "phase_single")])
+def test_steps_by_an_engine(finetune: str, strategy: str) -> None:
     engine = FakeEngine()
     grpo = make_grpo(make_policy(FINETUNES[finetune]), num_steps=3, engine=engine)
-    recorder = fit(grpo)
+    # Parts are parked in the phases that do not need them: a push reads what the rollout has.
+    recorder = fit(grpo, strategy=strategy)
+    assert ("host_mib/pushed_weights" in recorder.metrics[0]) is (strategy == "phase_single")
 
     assert grpo.losses[0].sampler_cap == 2.0
     for metrics in recorder.metrics:
