@@ -171,7 +171,8 @@ class AudioRLCLI(LightningCLI):
         except FileNotFoundError:
             self._release_folder()
             raise
-        fit(self.trainer, kwargs.pop("model"), self.folder, ckpt_path=checkpoint, **kwargs)
+        module = kwargs.pop("model", self.model)
+        fit(self.trainer, module, self.folder, ckpt_path=checkpoint, **kwargs)
 
     def validate(self, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """``Trainer.validate`` without its list of every metric."""

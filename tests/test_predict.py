@@ -548,6 +548,6 @@ def test_shipped_configs_parse(path: str, monkeypatch: pytest.MonkeyPatch) -> No
     parser.add_argument("--config", action="config")
     parser.add_function_arguments(predict)
     parsed = parser.parse_args(["--config", path])
-    assert parsed.rows.class_path.startswith("lightning_audiorl.data.")
+    assert parsed.rows.class_path.startswith("lightning_audiorl.")
     assert parsed.decodings["greedy"].decoding.temperature == 0
     assert parsed.decodings["sampled"].num_samples > 1

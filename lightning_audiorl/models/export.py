@@ -42,6 +42,7 @@ _MODEL_FILES = (
     "processor_config.json",
     "tokenizer*.json",
     "tokenizer.model",
+    "tekken.json",
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",

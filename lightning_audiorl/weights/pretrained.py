@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ _VOCABULARIES = (
     "tekken.json",
 )
 _TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
+# Mistral's own vocabulary holds its settings, too.
+_MISTRAL_VOCABULARY = "tekken.json"
 _EXTRACTOR_SETTINGS = ("preprocessor_config.json", "processor_config.json")
 
 _COPY = "copy it from the model that this one was made of"
@@ -205,10 +208,28 @@ def _require_files(processor_class: str, folder: Path) -> None:
     """See that the files are there which a processor is made of."""
     needed: list[tuple[str, ...]] = []
     if "FeatureExtractor" not in processor_class:
-        needed += [_VOCABULARIES, _TOKENIZER_SETTINGS]
+        needed.append(_VOCABULARIES)
+        if _is_mistrals(folder):
+            _require_mistral_common(folder)
+        else:
+            needed.append(_TOKENIZER_SETTINGS)
     if "Tokenizer" not in processor_class:
         needed.append(_EXTRACTOR_SETTINGS)
 
     for names in needed:
         if not any((folder / name).is_file() for name in names):
             raise FileNotFoundError(f"folder {folder} has no {names[0]}; {_COPY}")
+
+
+def _is_mistrals(folder: Path) -> bool:
+    """Whether a folder has the tokenizer of mistral-common, and none of transformers, as the published Voxtral."""
+    has_usual = (folder / "tokenizer.json").is_file()
+    return (folder / _MISTRAL_VOCABULARY).is_file() and not has_usual
+
+
+def _require_mistral_common(folder: Path) -> None:
+    if find_spec("mistral_common") is None:
+        raise WeightsError(
+            f"{folder}: its tokenizer is {_MISTRAL_VOCABULARY}, which transformers reads by mistral-common; install "
+            "it: pip install 'mistral-common[audio]'"
+        )

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lightning_audiorl.models import VoxtralPolicy
+from lightning_audiorl.weights import pretrained
 from tests.models.families import SPECS, batch_of, make
 
 
@@ -65,3 +66,23 @@ def test_a_model_with_another_placeholder_is_refused(tmp_path: Path) -> None:
         ValueError, match="audio token of its tokenizer is 24, and its model wants 23"
     ):
         VoxtralPolicy(str(tmp_path))
+
+
+@pytest.mark.fault(
+    "Starts and checkpoints",
+    "a Voxtral as its makers publish it, with tekken.json alone, where mistral-common is not installed",
+    "refused with what to install; with mistral-common no other file of a tokenizer is asked for",
+)
+def test_mistrals_own_tokenizer_wants_mistral_common(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, processor = SPECS["voxtral"].build()
+    model.save_pretrained(tmp_path)
+    processor.feature_extractor.save_pretrained(tmp_path)
+    (tmp_path / "tekken.json").write_text("{}")
+    monkeypatch.setattr(pretrained, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"tekken.json.*pip install 'mistral-common\[audio\]'"):
+        VoxtralPolicy(str(tmp_path))
+
+    monkeypatch.setattr(pretrained, "find_spec", lambda name: object())
+    pretrained._require_files("VoxtralProcessor", tmp_path)

@@ -28,9 +28,10 @@ def allowed_tokens(
     allowed[: min(vocab_size, len(tokenizer))] = True
 
     allowed[[i for i in tokenizer.all_special_ids if i < vocab_size]] = False
-    special = [
-        i for i, token in tokenizer.added_tokens_decoder.items() if token.special and i < vocab_size
-    ]
+    # mistral-common's has a method in its place, which raises; all its control tokens are special.
+    added = tokenizer.added_tokens_decoder
+    tokens = {} if callable(added) else added
+    special = [i for i, token in tokens.items() if token.special and i < vocab_size]
     allowed[special] = False
 
     # Last: stop tokens are special tokens, too.
