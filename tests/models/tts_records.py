@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoModelForCausalLM,
@@ -151,11 +152,13 @@ def codec_folder(kind: str, folder: Path) -> str:
 @cache
 def _codec(kind: str) -> Any:
     """Read once; each policy has its own, since a plan takes its values away."""
-    if kind == "cosyvoice2":
-        return ToneVoice()
-    with tempfile.TemporaryDirectory() as folder:
-        source = codec_folder(kind, Path(folder))
-        return {"xcodec2": Xcodec2Codec, "neucodec": NeuCodecCodec}[kind](source)
+    # A plan that comes first would leave tensors without values in the cache.
+    with unset_fake_temporarily():
+        if kind == "cosyvoice2":
+            return ToneVoice()
+        with tempfile.TemporaryDirectory() as folder:
+            source = codec_folder(kind, Path(folder))
+            return {"xcodec2": Xcodec2Codec, "neucodec": NeuCodecCodec}[kind](source)
 
 
 def _speaks(kind: str, template: Any) -> Callable[..., SpeechLMPolicy]:
