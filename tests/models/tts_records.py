@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoModelForCausalLM,
@@ -150,24 +148,22 @@ def codec_folder(kind: str, folder: Path) -> str:
 
 
 @cache
+def _codec_source(kind: str) -> str:
+    return codec_folder(kind, Path(tempfile.mkdtemp(prefix=f"tiny_{kind}_")))
+
+
 def _codec(kind: str) -> Any:
-    """Read once; each policy has its own, since a plan takes its values away."""
-    # A plan that comes first would leave tensors without values in the cache.
-    with unset_fake_temporarily():
-        if kind == "cosyvoice2":
-            return ToneVoice()
-        with tempfile.TemporaryDirectory() as folder:
-            source = codec_folder(kind, Path(folder))
-            return {"xcodec2": Xcodec2Codec, "neucodec": NeuCodecCodec}[kind](source)
+    """Each policy has its own: in a plan it is one without values."""
+    if kind == "cosyvoice2":
+        return ToneVoice()
+    return {"xcodec2": Xcodec2Codec, "neucodec": NeuCodecCodec}[kind](_codec_source(kind))
 
 
 def _speaks(kind: str, template: Any) -> Callable[..., SpeechLMPolicy]:
     """A maker of policies, as the classes of other families are."""
 
     def make(init_from: str, finetune: Finetune | None = None, **settings: Any) -> SpeechLMPolicy:
-        return SpeechLMPolicy(
-            init_from, copy.deepcopy(_codec(kind)), template(), finetune, **settings
-        )
+        return SpeechLMPolicy(init_from, _codec(kind), template(), finetune, **settings)
 
     return make
 

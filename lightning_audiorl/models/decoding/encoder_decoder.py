@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -137,7 +137,8 @@ class _CrossAttending:
             return
 
         # A clip none of whose samples goes on need not be held.
-        num_clips = len(self.cache.cross_attention_cache.layers[0].keys)
+        first: Any = self.cache.cross_attention_cache.layers[0]
+        num_clips = len(first.keys)
         clips, self.clip_rows = self.clip_rows.selected(rows)
         if len(clips) < num_clips:
             self.cache.cross_attention_cache.batch_select_indices(clips)
