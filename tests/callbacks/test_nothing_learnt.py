@@ -118,7 +118,7 @@ def test_the_command_fails_after_a_run_that_learnt_nothing() -> None:
     command: Any = AudioRLCLI.__new__(AudioRLCLI)
     command.folder = None
     command.trainer = SimpleNamespace(
-        fit=lambda **_: None,
+        fit=lambda *_, **__: None,
         checkpoint_callback=None,
         is_global_zero=False,
         default_root_dir="runs",
