@@ -227,6 +227,9 @@ def show(name: str, results: dict[str, Comparison]) -> None:
     equal = [f"{kind} {result.num}" for kind, result in results.items() if result.is_equal]
     if equal:
         print(f"{name:24s} equal      {', '.join(equal)}")
+    rounded = max((result.largest for result in results.values() if result.is_equal), default=0.0)
+    if rounded:
+        print(f"{name:24s} meant      rounding, at most by {rounded:.3g}")
 
     for kind, result in results.items():
         if result.is_equal:
@@ -283,6 +286,7 @@ def compare_all(
                 results[kind] = compare(
                     tables[0][kind], tables[1][kind], may_grow=kind in GROWING_KINDS
                 )
+                results[kind].rounding = scenario.rounding
             show(name, results)
             all_equal = all_equal and all(result.is_equal for result in results.values())
     return all_equal

@@ -141,3 +141,16 @@ def test_scenarios_cover_the_algorithms() -> None:
 def test_differences_by_design_are_few_and_named() -> None:
     meant = {name: scenario.meant for name, scenario in scenarios().items() if scenario.meant}
     assert meant == {"grpo_whisper": ("checkpoint/audiorl/finetune/lora_targets/*",)}
+    rounding = {name: one.rounding for name, one in scenarios().items() if one.rounding}
+    assert rounding == {"grpo_dapo": 1e-3}
+
+
+def test_rounding_by_design_is_bounded() -> None:
+    result = compare({"a": 1.0}, {"a": 1.5})
+    result.rounding = 0.5
+    assert result.is_equal
+    result.rounding = 0.25
+    assert not result.is_equal
+    result = compare({"a": 1.0}, {"a": float("nan")})
+    result.rounding = 1e9
+    assert not result.is_equal

@@ -163,6 +163,7 @@ class Comparison:
         largest, where: the largest difference and whose it is.
         only_base, only_present: names that only one of them has.
         may_grow: whether names that only the present build has are news and no difference.
+        rounding: differences up to this are none.
     """
 
     num: int = 0
@@ -172,12 +173,14 @@ class Comparison:
     only_base: list[str] = field(default_factory=list)
     only_present: list[str] = field(default_factory=list)
     may_grow: bool = False
+    rounding: float = 0.0
 
     @property
     def is_equal(self) -> bool:
         """Whether nothing differs; where nothing was compared, nothing is shown to be equal."""
         grown = bool(self.only_present) and not self.may_grow
-        return self.num > 0 and not (self.num_differing or self.only_base or grown)
+        differs = self.num_differing > 0 and not self.largest <= self.rounding
+        return self.num > 0 and not (differs or self.only_base or grown)
 
 
 def compare(

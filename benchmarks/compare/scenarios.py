@@ -22,6 +22,7 @@ class Scenario:
         settings: of the run; FIXTURES and OUT stand for folders.
         resume: a run from the base build's checkpoint of this RL step is compared too; 0 for none.
         meant: patterns of ``kind/name`` that differ by design; why stands in the file.
+        rounding: differences up to this are by design; why stands in the file.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Scenario:
     settings: dict[str, Any]
     resume: int = 0
     meant: tuple[str, ...] = ()
+    rounding: float = 0.0
 
     @property
     def devices(self) -> int:
@@ -78,6 +80,15 @@ def scenarios() -> dict[str, Scenario]:
         settings, own = _settings(path)
         about = path.read_text().splitlines()[0].lstrip("# ")
         meant = tuple(own.get("meant", ()))
-        found.append(Scenario(path.stem, about, settings, own.get("resume", 0), meant))
+        found.append(
+            Scenario(
+                path.stem,
+                about,
+                settings,
+                resume=own.get("resume", 0),
+                meant=meant,
+                rounding=own.get("rounding", 0.0),
+            )
+        )
     found.sort(key=lambda scenario: scenario.devices)
     return {scenario.name: scenario for scenario in found}
