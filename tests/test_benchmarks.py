@@ -159,3 +159,16 @@ def test_other_work_is_refused() -> None:
     }.items():
         with pytest.raises(RuntimeError, match="other work"):
             check_work("ours", case, right | {name: value})
+
+
+def test_a_shared_prompt_draws_the_tokens_of_copies(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "rollout_ways.py"), "--tiny"]
+    done = subprocess.run(
+        [*command, "--rounds", "1", "--cases", "case", "--models", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("same tokens True") == 2
+    assert "| shared prompt |" in done.stdout
