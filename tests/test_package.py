@@ -94,7 +94,7 @@ def test_command_line_shows_its_help() -> None:
 
 def test_console_script_is_the_same_command() -> None:
     (script,) = importlib.metadata.entry_points(group="console_scripts", name="audiorl")
-    assert script.load() is importlib.import_module("lightning_audiorl.cli").main
+    assert script.load() is importlib.import_module("lightning_audiorl.__main__").main
 
 
 def test_files_a_reader_expects() -> None:
