@@ -15,7 +15,6 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 from lightning_audiorl import screen
 from lightning_audiorl.algorithms import AudioRLModule
-from lightning_audiorl.callbacks import RLCheckpoint
 from lightning_audiorl.command_line import answer
 from lightning_audiorl.commands import COMMANDS
 from lightning_audiorl.engine.resuming import FollowSettings
@@ -28,7 +27,14 @@ from lightning_audiorl.run_folder import (
     take_folder,
 )
 from lightning_audiorl.screen import CommandParser, LightningCommandParser
-from lightning_audiorl.training import CALLBACKS, fit, left_out, silence, trainer_defaults
+from lightning_audiorl.training import (
+    CALLBACKS,
+    checkpoint_file,
+    fit,
+    left_out,
+    silence,
+    trainer_defaults,
+)
 
 # What YAML may name by the class alone (``class_path: EspeakCorpus``); jsonargparse finds what is imported.
 _NAMED_ALONE = (
@@ -187,22 +193,8 @@ class AudioRLCLI(LightningCLI):
             self.trainer.test(verbose=False, ckpt_path=self._checkpoint(ckpt_path), **kwargs)
 
     def _checkpoint(self, name: str | None) -> str | None:
-        """The file of "last" or "best" in the run's folder; another path as it is.
-
-        Raises:
-            FileNotFoundError: where there is none, and not the start instead; only a fit without any may begin.
-        """
-        saving = self.trainer.checkpoint_callback
-        if name not in ("last", "best") or not isinstance(saving, RLCheckpoint):
-            return name
-        path = saving.path(self.trainer, name)
-        if path.is_file():
-            return str(path)
-        others = sorted(path.parent.glob("step-*.ckpt"))
-        if self.subcommand == "fit" and name == "last" and not others:
-            return None
-        hint = f"; {others[-1]} is there, give that" if others else ""
-        raise FileNotFoundError(f"--ckpt_path {name}: there is no {path}{hint}")
+        """The file that ``--ckpt_path`` means, see `checkpoint_file`."""
+        return checkpoint_file(self.trainer, name, may_begin=self.subcommand == "fit")
 
 
 def run(args: ArgsType = None) -> AudioRLCLI:

@@ -116,6 +116,31 @@ def left_out(users: Sequence[Callback], trainer: Mapping[str, Any]) -> set[type[
     return unwanted
 
 
+def checkpoint_file(trainer: Trainer, name: str | None, may_begin: bool) -> str | None:
+    """The file of "last" or "best" in the run's folder; another path as it is.
+
+    Args:
+        trainer: of the run.
+        name: "last", "best", a path, or None.
+        may_begin: whether "last" in a folder without any checkpoint is None: the run begins.
+
+    Raises:
+        FileNotFoundError: where there is none, and not the start instead; only a fit without any may begin.
+    """
+    saving = trainer.checkpoint_callback
+    if name not in ("last", "best") or not isinstance(saving, RLCheckpoint):
+        return name
+    path = saving.path(trainer, name)
+    if path.is_file():
+        return str(path)
+
+    others = sorted(path.parent.glob("step-*.ckpt"))
+    if may_begin and name == "last" and not others:
+        return None
+    hint = f"; {others[-1]} is there, give that" if others else ""
+    raise FileNotFoundError(f"--ckpt_path {name}: there is no {path}{hint}")
+
+
 def fit(trainer: Trainer, module: LightningModule, folder: RunFolder | None, **kwargs: Any) -> None:
     """``Trainer.fit`` in a folder that is held, which is released at the end.
 
@@ -220,6 +245,8 @@ def train(
 
     Raises:
         NothingLearntError: where no update has changed the model. FolderInUse: for a folder whose run is alive.
+        FileNotFoundError: to be resumed, with checkpoints but not the last one. ValueError: for a ``trainer`` with
+            callbacks or a folder of its own.
 
     Example::
 
@@ -237,18 +264,24 @@ def train(
     module = algorithm(policy, num_steps=num_steps, rewards=reward_mix(rewards), **settings)
 
     checkpoint = "last" if resume else None
+    given = trainer_defaults() | (trainer or {})
+    twice = sorted({"callbacks", "default_root_dir"} & set(trainer or {}))
+    if twice:
+        raise ValueError(
+            f"train: trainer has {twice}; give `callbacks` and `folder` to train itself"
+        )
+
     place = Namespace(default_root_dir=str(folder))
     wanted = Namespace(trainer=place, ckpt_path=checkpoint, overwrite=overwrite)
     held = take_folder(wanted)
-    root = str(wanted.trainer.default_root_dir)
-
-    given: dict[str, Any] = trainer_defaults() | {"default_root_dir": root} | (trainer or {})
-    given.setdefault("logger", TensorBoardLogger(root, name="", version=""))
-    unwanted = left_out(callbacks, given)
-    ours = [kind() for kind in CALLBACKS.values() if kind not in unwanted]
     try:
+        root = str(wanted.trainer.default_root_dir)
+        given["default_root_dir"] = root
+        given.setdefault("logger", TensorBoardLogger(root, name="", version=""))
+        unwanted = left_out(callbacks, given)
+        ours = [kind() for kind in CALLBACKS.values() if kind not in unwanted]
         of_lightning = Trainer(callbacks=[*ours, KeepFolder(held), *callbacks], **given)
-        fit_from = _checkpoint(of_lightning, resume)
+        fit_from = checkpoint_file(of_lightning, checkpoint, may_begin=True)
     except BaseException:
         if held is not None:
             held.release()
@@ -256,12 +289,3 @@ def train(
 
     fit(of_lightning, module, held, datamodule=data, ckpt_path=fit_from)
     return Run(module, of_lightning, Path(of_lightning.default_root_dir))
-
-
-def _checkpoint(trainer: Trainer, resume: bool) -> str | None:
-    """The last one in the run's folder; None where the run begins."""
-    saving = trainer.checkpoint_callback
-    if not resume or not isinstance(saving, RLCheckpoint):
-        return None
-    path = saving.path(trainer, "last")
-    return str(path) if path.is_file() else None

@@ -84,5 +84,18 @@ def test_a_callback_of_the_user_takes_the_place_of_ours(tmp_path: Path) -> None:
     assert kept == [mine]
 
 
+def test_what_would_begin_anew_in_silence_is_refused(tmp_path: Path) -> None:
+    done = run(tmp_path, 1)
+    kept = done.folder / "checkpoints" / "last.ckpt"
+    kept.unlink()
+    with pytest.raises(FileNotFoundError, match=r"step-000001\.ckpt is there, give that"):
+        run(tmp_path, 2, resume=True)
+
+    policy = FunAsrNanoPolicy(TinyFunAsrNano())
+    elsewhere = {"default_root_dir": str(tmp_path / "other")}
+    with pytest.raises(ValueError, match="give `callbacks` and `folder` to train itself"):
+        train(policy, AsrDataModule(), [brief], num_steps=1, trainer=elsewhere)
+
+
 def test_a_mix_is_taken_as_it_is(tmp_path: Path) -> None:
     assert reward_mix(RewardMix([Accuracy(weight=2.0)])).rewards[0].weight == 2.0

@@ -117,6 +117,7 @@ def test_the_command_fails_after_a_run_that_learnt_nothing() -> None:
     watch = SimpleNamespace(verdict=lambda: "no update changed the model: all 2 were skipped")
     command: Any = AudioRLCLI.__new__(AudioRLCLI)
     command.folder = None
+    command.subcommand = "fit"
     command.trainer = SimpleNamespace(
         fit=lambda *_, **__: None,
         checkpoint_callback=None,
