@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from jsonargparse import Namespace
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from transformers.utils.logging import disable_progress_bar
 
 from lightning_audiorl.algorithms import GRPO, AudioRLModule
 from lightning_audiorl.callbacks import (
@@ -46,9 +48,17 @@ _NOT_SO = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
 )
 
-# What Lightning advertises, and what transformers says of a part of an audio LM that it builds without attention.
+# What Lightning advertises, a device that nobody asked for, and the length in epochs, which no run has; what
+# transformers says of a part of an audio LM that it builds without attention.
 _NOT_FOR_USERS = {
-    "lightning.pytorch.utilities.rank_zero": ("litlogger", "LitLogger", "litmodels", "LitModels"),
+    "lightning.pytorch.utilities.rank_zero": (
+        "litlogger",
+        "LitLogger",
+        "litmodels",
+        "LitModels",
+        "TPU available: False",
+        "`max_epochs=1` reached",
+    ),
     "transformers.modeling_utils": ("without finding the associated sub-model",),
 }
 
@@ -71,6 +81,10 @@ def silence() -> None:
         warnings.filterwarnings("ignore", message=message)
     for name, texts in _NOT_FOR_USERS.items():
         logging.getLogger(name).addFilter(_Without(texts))
+
+    # A bar that is drawn over itself is no help in a file.
+    if not sys.stderr.isatty():
+        disable_progress_bar()
 
 
 @dataclass(frozen=True)
