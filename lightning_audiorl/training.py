@@ -14,7 +14,6 @@ from jsonargparse import Namespace
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
-from transformers.utils.logging import disable_progress_bar
 
 from lightning_audiorl.algorithms import GRPO, AudioRLModule
 from lightning_audiorl.callbacks import (
@@ -35,6 +34,7 @@ from lightning_audiorl.rewards import FunctionReward, Reward, RewardMix
 from lightning_audiorl.run_end import honest_exit
 from lightning_audiorl.run_folder import KeepFolder, RunFolder, keep_curves, take_folder
 from lightning_audiorl.types import Hypothesis
+from lightning_audiorl.weights.pretrained import hide_progress_bars
 
 # With no length of the training data, Lightning wants a whole number here; every run ends with an evaluation anyway.
 _NEVER = 1_000_000_000
@@ -84,7 +84,7 @@ def silence() -> None:
 
     # A bar that is drawn over itself is no help in a file.
     if not sys.stderr.isatty():
-        disable_progress_bar()
+        hide_progress_bars()
 
 
 @dataclass(frozen=True)
