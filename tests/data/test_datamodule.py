@@ -165,6 +165,14 @@ def test_ranks_refill_with_different_rows(root: str, monkeypatch: pytest.MonkeyP
     assert parts[0].ids + parts[1].ids == whole.ids
 
 
+def test_one_source_is_a_mix_of_one() -> None:
+    rows = NonSpeech(num_rows=5, seed=1)
+    alone = AsrDataModule(train=rows, batch_size=2)
+    mix = AsrDataModule(train=[Subset(rows)], batch_size=2)
+    first, same = (next(iter(data.train_dataloader())) for data in (alone, mix))
+    assert [row.id for row in first.rows] == [row.id for row in same.rows]
+
+
 def test_manifest_paths_are_sources(manifest: str) -> None:
     data = AsrDataModule(train=manifest, val={"m": manifest}, batch_size=2)
     assert sorted(take(data, 1)[0].texts) == ["a", "b"]

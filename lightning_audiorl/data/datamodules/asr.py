@@ -91,7 +91,7 @@ class AsrDataModule(LightningDataModule):
     within the run however often the row is drawn.
 
     Args:
-        train: the training mix, or the path of one JSONL manifest.
+        train: the training mix, or its one source: rows, or the path of a JSONL manifest.
         val: validation sets by name: rows or manifest paths. Metrics are logged as ``val/<name>/...``.
         test: test sets by name.
         predict: prediction sets by name.
@@ -127,7 +127,7 @@ class AsrDataModule(LightningDataModule):
 
     def __init__(
         self,
-        train: list[Subset] | str | None = None,
+        train: list[Subset] | RowSource | str | None = None,
         val: dict[str, RowSource | str] | None = None,
         test: dict[str, RowSource | str] | None = None,
         predict: dict[str, RowSource | str] | None = None,
@@ -328,7 +328,7 @@ class AsrDataModule(LightningDataModule):
 
     def _train_sets(self) -> dict[str, Subset]:
         """The subsets of the mix by their name, which is part of their rows' ids."""
-        if isinstance(self.train, str):
+        if isinstance(self.train, str | RowSource):
             subsets = [Subset(self.train)]
         else:
             subsets = self.train or []
