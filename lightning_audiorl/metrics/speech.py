@@ -18,11 +18,11 @@ from lightning_audiorl.judges.panel import JudgePanel, same_weights
 from lightning_audiorl.judges.pitch import MIN_VOICED_SHARE, pitch_of
 from lightning_audiorl.judges.silence import says_nothing
 from lightning_audiorl.metrics.evaluation import SetEvaluation
-from lightning_audiorl.metrics.functional import align
 from lightning_audiorl.metrics.specs import SYNTHESIS, RegistersSpecs
-from lightning_audiorl.text.compare import TextWatch, heard_words, without_sounds
+from lightning_audiorl.metrics.transcripts import character_errors, error_rate
+from lightning_audiorl.text.compare import TextWatch, without_sounds
 from lightning_audiorl.text.normalise import Normaliser, checked_normalisers, normaliser_for
-from lightning_audiorl.types import Hypothesis, Speech, Utterance
+from lightning_audiorl.types import Hypothesis, Speech
 
 _log = logging.getLogger(__name__)
 
@@ -98,8 +98,9 @@ class SpeechCounts:
     """Sums over the samples of a set; the state of `SpeechMetrics`, one number each.
 
     Fields named ``similarities`` count the samples that have a similarity, ``voiced`` those that have a pitch,
-    ``frames`` and ``voiced_frames`` the frames in which one was looked for and found. Of a judge that rewards the
-    fields have its bare name, of one held out the prefix ``held_out_``.
+    ``frames`` and ``voiced_frames`` the frames in which one was looked for and found, ``rated`` the
+    samples whose own error rates ``rates`` sums. Of a judge that rewards the fields have its bare name, of one held out
+    the prefix ``held_out_``.
     """
 
     samples: float = 0.0
@@ -125,28 +126,8 @@ class SpeechCounts:
     frames: float = 0.0
     voiced_frames: float = 0.0
     compute_s: float = 0.0
-
-
-def character_errors(
-    row: Utterance,
-    transcript: str,
-    normaliser: Normaliser,
-) -> tuple[int, int]:
-    """(edits, reference characters) by jiwer's alignment of the normalised texts, spaces left out.
-
-    The reference is the row's ``spoken_text``, or else its text; tags of sounds, such as ``[laughter]``, are no words.
-
-    Example:
-        >>> from lightning_audiorl.types import Utterance
-        >>> row = Utterance("a", (), text="Turn left.", duration_s=1.0, lang="en")
-        >>> character_errors(row, "turnleft", normaliser_for("en")), character_errors(row, "turn", normaliser_for("en"))
-        ((0, 8), (4, 8))
-    """
-    reference = normaliser.normalise(without_sounds(row.reference)).replace(" ", "")
-    hypothesis = normaliser.normalise(heard_words(row.reference, transcript)).replace(" ", "")
-    if not reference:
-        return len(hypothesis), 0
-    return align(reference, hypothesis, "char").errors, len(reference)
+    rated: float = 0.0
+    rates: float = 0.0
 
 
 def speech_counts(
@@ -155,6 +136,7 @@ def speech_counts(
     normalisers: Mapping[str, Normaliser],
     panel: JudgePanel | None = None,
     watch: TextWatch | None = None,
+    utterance_wer: bool = False,
 ) -> SpeechCounts:
     """What one batch of samples adds up to.
 
@@ -168,6 +150,7 @@ def speech_counts(
         normalisers: by language code, in place of the built-in table.
         panel: knows what judges have answered already; None asks afresh.
         watch: says once which texts are counted otherwise than one may think; None makes one.
+        utterance_wer: also adds up the samples' own error rates, by the judge that rewards.
     """
     panel = panel or JudgePanel()
     watch = watch or TextWatch("SpeechMetrics")
@@ -193,6 +176,8 @@ def speech_counts(
         if judge is not None:
             transcripts = panel.ask(judge, hypotheses)
             _add_errors(counts, prefix, transcripts, hypotheses, normalisers, watch)
+            if utterance_wer and not prefix:
+                _add_rates(counts, transcripts, hypotheses, normalisers)
     for prefix, encoder in (("", judges.encoder), ("held_out_", judges.held_out_encoder)):
         if encoder is not None:
             _add_similarities(counts, prefix, panel.ask(encoder, hypotheses), hypotheses)
@@ -234,6 +219,23 @@ def _add_errors(
         errors, characters = character_errors(row, transcript, normaliser)
         _add(counts, f"{prefix}errors", errors)
         _add(counts, f"{prefix}characters", characters)
+
+
+def _add_rates(
+    counts: SpeechCounts,
+    transcripts: Sequence[str | None],
+    hypotheses: Sequence[Hypothesis],
+    normalisers: Mapping[str, Normaliser],
+) -> None:
+    for hypothesis, transcript in zip(hypotheses, transcripts, strict=True):
+        if transcript is None:
+            continue
+
+        normaliser = normaliser_for(hypothesis.row.lang, normalisers)
+        rate = error_rate(hypothesis.row, transcript, normaliser)
+        if not math.isnan(rate):
+            counts.rates += rate
+            counts.rated += 1
 
 
 def _add_similarities(
@@ -331,6 +333,8 @@ class SpeechMetrics(RegistersSpecs, Metric):
         normalisers: by language code, in place of the built-in table.
         panel: that is asked, so that a judge that rewards hears a sample once; None asks the judges afresh.
         watch: says once which texts are counted otherwise than one may think; None makes one.
+        utterance_wer: also gives ``utterance_wer``, the mean over samples of the error rate of each by the judge that
+            rewards, in the unit of the normaliser: what Seed-TTS-eval's tables call WER.
         kwargs: see torchmetrics.Metric.
     """
 
@@ -346,6 +350,7 @@ class SpeechMetrics(RegistersSpecs, Metric):
         normalisers: dict[str, Normaliser] | None = None,
         panel: JudgePanel | None = None,
         watch: TextWatch | None = None,
+        utterance_wer: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -353,6 +358,7 @@ class SpeechMetrics(RegistersSpecs, Metric):
         self.normalisers = checked_normalisers(normalisers)
         self.panel = panel
         self.watch = watch or TextWatch("SpeechMetrics")
+        self.utterance_wer = utterance_wer
         self.add_state(
             "sums",
             torch.zeros(len(fields(SpeechCounts)), dtype=torch.float64),
@@ -369,13 +375,18 @@ class SpeechMetrics(RegistersSpecs, Metric):
         Raises:
             JudgeError: for a hypothesis without speech.
         """
-        counts = speech_counts(hypotheses, self.judges, self.normalisers, self.panel, self.watch)
+        counts = speech_counts(
+            hypotheses, self.judges, self.normalisers, self.panel, self.watch, self.utterance_wer
+        )
         counts.compute_s = compute_seconds
         self.sums += torch.tensor(astuple(counts), dtype=torch.float64, device=self.sums.device)
 
     def compute(self) -> dict[str, Tensor]:
         """The metrics of `speech_rates` as float32 scalars."""
-        rates = speech_rates(SpeechCounts(*self.sums.tolist()))
+        counts = SpeechCounts(*self.sums.tolist())
+        rates = speech_rates(counts)
+        if self.utterance_wer:
+            rates["utterance_wer"] = _ratio(counts.rates, counts.rated)
         return {name: torch.tensor(rate, device=self.sums.device) for name, rate in rates.items()}
 
 
@@ -391,6 +402,7 @@ class SpeechEvaluation(SetEvaluation):
         encoder: the speaker encoder of the reward, or its name.
         held_out_encoder: another one.
         normalisers: by language code, in place of the built-in table.
+        utterance_wer: also gives the mean over samples of the error rate of each, see `SpeechMetrics`.
 
     Raises:
         ValueError: when a judge and its held-out counterpart have one name or the same weights: the gap between them
@@ -404,7 +416,9 @@ class SpeechEvaluation(SetEvaluation):
         encoder: SpeakerEncoder | str | None = None,
         held_out_encoder: SpeakerEncoder | str | None = None,
         normalisers: dict[str, Normaliser] | None = None,
+        utterance_wer: bool = False,
     ) -> None:
+        self.utterance_wer = utterance_wer
         self.by_role = Judges(judge, held_out_judge, encoder, held_out_encoder)
         self.normalisers = checked_normalisers(normalisers)
         # One for all evaluations of a run: what it says, it says once.
@@ -415,7 +429,9 @@ class SpeechEvaluation(SetEvaluation):
 
     def new(self) -> SpeechMetrics:
         """A `SpeechMetrics` with nothing counted yet."""
-        return SpeechMetrics(self.by_role, self.normalisers, self.panel, self._watch)
+        return SpeechMetrics(
+            self.by_role, self.normalisers, self.panel, self._watch, self.utterance_wer
+        )
 
     def judges(self) -> Sequence[nn.Module]:
         """The judges of all roles that are filled."""
