@@ -43,11 +43,11 @@ def manifest(
 
     Args:
         source: the folder or file of the data set; of hf also a hub id, of tar also a pattern or range of shards.
-        kind: folder, ljspeech, commonvoice, librispeech, aishell, kaldi, lhotse, hf or tar; of texts to be spoken
-            seedtts or cv3eval.
+        kind: folder, ljspeech, commonvoice, librispeech, aishell, fleurs, kaldi, lhotse, hf or tar; of texts to be
+            spoken seedtts or cv3eval.
         out: the manifest to write.
-        split: the part of the data set: commonvoice, librispeech, aishell, hf.
-        text: where the text stands: a column (folder, hf), normalised or raw (ljspeech), a field (tar).
+        split: the part of the data set: commonvoice, librispeech, aishell, fleurs, hf.
+        text: where the text stands: a column (folder, hf), normalised or raw (ljspeech, fleurs), a field (tar).
         audio: the column of audio (hf).
         name: the configuration (hf).
         shard_manifest: NeMo's manifest of the shards (tar).

@@ -12,13 +12,18 @@ from lightning_audiorl.data import ManifestError, ManifestRows, SpeechManifest, 
 from lightning_audiorl.data.manifest.targets import target_segments
 from tests.data import eval_sets
 from tests.data.eval_sets import CHINESE, ENGLISH
-from tests.data.layouts import Clip, librispeech, make_clips
+from tests.data.layouts import Clip, fleurs, librispeech, make_clips
 
 
 def written(source: Path, kind: str, out: Path, *options: str) -> str:
     """The path of the manifest that the command writes."""
     cli.main(["manifest", str(source), "--kind", kind, "--out", str(out), *options])
     return str(out)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
+    return make_clips(tmp_path_factory.mktemp("clips"), 6)
 
 
 def edit(path: Path, old: str, new: str) -> None:
@@ -125,12 +130,27 @@ def test_bad_rows_are_counted_where_they_are_skipped(
     assert "left out   1 (1 x empty text)" in capsys.readouterr().out
 
 
+# --- FLEURS
+
+
+def test_fleurs_has_its_language_from_its_folder(tmp_path: Path, clips: list[Clip]) -> None:
+    root = fleurs(tmp_path, clips).rename(tmp_path / "cmn_hans_cn")
+    rows = list(ManifestRows(written(root, "fleurs", tmp_path / "rows.jsonl", "--split", "test")))
+    assert {row.lang for row in rows} == {"zh"}
+    assert [row.extra["sentence"] for row in rows] == ["0", "0", "1", "1", "2", "2"]
+
+    options = ("--text", "normalised", "--overwrite", "true")
+    rows = list(ManifestRows(written(root, "fleurs", tmp_path / "rows.jsonl", *options)))
+    assert rows[0].text == clips[0].text.lower()
+    with pytest.raises(ValueError, match="expected one of raw, normalised"):
+        written(root, "fleurs", tmp_path / "other.jsonl", "--text", "plain")
+    edit(root / "test.tsv", "\t", " ")
+    edit(root / "test.tsv", "\t", " ")
+    with pytest.raises(ManifestError, match=r"test\.tsv, line 1.*has 5 columns"):
+        written(root, "fleurs", tmp_path / "other.jsonl")
+
+
 # --- biasing lists
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
-    return make_clips(tmp_path_factory.mktemp("clips"), 6)
 
 
 @pytest.fixture

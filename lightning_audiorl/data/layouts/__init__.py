@@ -6,6 +6,7 @@ from lightning_audiorl.data.layouts.aishell import Aishell
 from lightning_audiorl.data.layouts.base import Layout
 from lightning_audiorl.data.layouts.commonvoice import CommonVoice
 from lightning_audiorl.data.layouts.cv3eval import Cv3Eval
+from lightning_audiorl.data.layouts.fleurs import Fleurs
 from lightning_audiorl.data.layouts.folder import Folder
 from lightning_audiorl.data.layouts.hf import HuggingFace
 from lightning_audiorl.data.layouts.kaldi import Kaldi
@@ -22,6 +23,7 @@ LAYOUTS: dict[str, type[Layout]] = {
     "commonvoice": CommonVoice,
     "librispeech": LibriSpeech,
     "aishell": Aishell,
+    "fleurs": Fleurs,
     "kaldi": Kaldi,
     "lhotse": Lhotse,
     "hf": HuggingFace,
