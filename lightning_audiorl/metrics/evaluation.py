@@ -78,4 +78,6 @@ class AsrEvaluation(SetEvaluation):
 
     def new(self) -> AsrMetrics:
         """An `AsrMetrics` with nothing counted yet."""
-        return AsrMetrics(self.keywords, self.normalisers, self._watch, self.utterance_wer)
+        return AsrMetrics(
+            self.keywords, self.normalisers, self._watch, utterance_wer=self.utterance_wer
+        )
