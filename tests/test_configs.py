@@ -15,8 +15,20 @@ import yaml
 from lightning_audiorl import algorithms
 from lightning_audiorl.cli import command_parser
 from lightning_audiorl.commands import COMMANDS
+from lightning_audiorl.judges import AsrJudge
 from tests.command import parser, tiny_config
 from tests.models.tts_records import ToneVoice
+
+
+class Paraformer(AsrJudge):
+    """Stands for a user's judge."""
+
+    def __init__(self, model: str = "", name: str = "paraformer") -> None:
+        super().__init__(name, sample_rate_hz=16000)
+
+    def listen(self, waveforms: list[Any], rows: list[Any]) -> list[str | None]:
+        return [None for _ in waveforms]
+
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
@@ -84,6 +96,8 @@ def test_command_parses(
     monkeypatch.chdir(ROOT)
     # The class that a user writes over the package of CosyVoice 2.
     monkeypatch.setitem(sys.modules, "my_codec", SimpleNamespace(MyCosyVoice2=ToneVoice))
+    # And that over FunASR, which docs/evaluation.md spells out.
+    monkeypatch.setitem(sys.modules, "my_judges", SimpleNamespace(Paraformer=Paraformer))
     subcommand, *arguments = commands()[name]
     try:
         if subcommand in COMMANDS:

@@ -64,7 +64,7 @@ ROOMS = {
     "text": Room(
         "normalisation, error counts, hallucination and keyword rules",
         "checks languages",
-        "jiwer rapidfuzz transformers wetext num2words",
+        "jiwer rapidfuzz transformers wetext num2words zhconv",
     ),
     "codecs": Room(
         "speech as codes: the interface, a tiny trainable codec, those of transformers, an adapter",

@@ -12,6 +12,7 @@ from typing import Literal
 from lightning_audiorl.data.audio.reading import read_segment
 from lightning_audiorl.data.layouts import LAYOUTS
 from lightning_audiorl.data.layouts.base import Checked, Layout, options_of, sound_of
+from lightning_audiorl.data.layouts.biasing import Biased
 from lightning_audiorl.data.layouts.summary import RowSummary
 from lightning_audiorl.data.manifest.files import write_manifest
 from lightning_audiorl.data.manifest.schema import ManifestError
@@ -35,15 +36,18 @@ def manifest(
     on_bad_row: Literal["error", "skip"] = "error",
     check: bool = False,
     overwrite: bool = False,
+    biasing: str | None = None,
+    hotwords: bool = True,
 ) -> None:
     """Write a manifest of a data set in another layout, and say what it holds. The audio stays where it is.
 
     Args:
         source: the folder or file of the data set; of hf also a hub id, of tar also a pattern or range of shards.
-        kind: folder, ljspeech, commonvoice, librispeech, aishell, kaldi, lhotse, hf or tar.
+        kind: folder, ljspeech, commonvoice, librispeech, aishell, fleurs, kaldi, lhotse, hf or tar; of texts to be
+            spoken seedtts or cv3eval.
         out: the manifest to write.
-        split: the part of the data set: commonvoice, librispeech, aishell, hf.
-        text: where the text stands: a column (folder, hf), normalised or raw (ljspeech), a field (tar).
+        split: the part of the data set: commonvoice, librispeech, aishell, fleurs, hf.
+        text: where the text stands: a column (folder, hf), normalised or raw (ljspeech, fleurs), a field (tar).
         audio: the column of audio (hf).
         name: the configuration (hf).
         shard_manifest: NeMo's manifest of the shards (tar).
@@ -52,6 +56,9 @@ def manifest(
         on_bad_row: error stops at the first row that cannot be used; skip leaves it out and counts it.
         check: read the audio of every row once.
         overwrite: write over a manifest that is there.
+        biasing: file of biasing lists in the layout of LibriSpeech's: the words that are rare in each row become its
+            ``keywords``, the list around them its ``hotwords``.
+        hotwords: False leaves out the second list: for a model that is not told any words.
 
     Raises:
         FileExistsError: ``out`` is there.
@@ -68,6 +75,8 @@ def manifest(
     layout = _layout(
         kind, source, {key: value for key, value in options.items() if value is not None}
     )
+    if biasing is not None:
+        layout = Biased(layout, biasing, hotwords)
     path = Path(out).expanduser()
     if path.exists() and not overwrite:
         raise FileExistsError(f"{out} is there already; give --overwrite true, or another name")
@@ -83,6 +92,8 @@ def manifest(
     finally:
         own.unlink(missing_ok=True)
     print(f"wrote {out}\n{summary.text(checked.skipped)}")
+    if isinstance(layout, Biased) and layout.num_unused:
+        print(f"{layout.num_unused:,} lines of {biasing} are of no row")
 
 
 def _layout(kind: str, source: str, options: dict[str, str]) -> Layout:

@@ -35,7 +35,9 @@ from lightning_audiorl.engine.predict_module import Decoded, DecodedBatch, Predi
 from lightning_audiorl.judges.base import AsrJudge, SpeakerEncoder
 from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.judges.silence import says_nothing
-from lightning_audiorl.metrics.speech import Judges, character_errors
+from lightning_audiorl.metrics.functional import align, biased_errors
+from lightning_audiorl.metrics.speech import Judges
+from lightning_audiorl.metrics.transcripts import character_errors
 from lightning_audiorl.models.policy import Policy
 from lightning_audiorl.models.reference import content_hash
 from lightning_audiorl.text import (
@@ -50,6 +52,7 @@ from lightning_audiorl.text import (
     normaliser_for,
     without_sounds,
 )
+from lightning_audiorl.text.keywords import keyword_units
 from lightning_audiorl.types import Decoding, Hypothesis, PromptBatch, Utterance
 
 _TRAINER = {
@@ -364,15 +367,20 @@ def _sample(
     errors = ErrorCounts()
     rules: tuple[str, ...] = ()
     found = KeywordCounts()
+    biased: ErrorCounts | None = None
     if text is not None:
         normaliser = normaliser_for(row.lang)
         reference = row.text
         if speech is not None:
             text = heard_words(row.reference, text)
             reference = without_sounds(row.reference)
-        errors = count_errors(*compared(reference, text, normaliser), normaliser.unit)
+        texts = compared(reference, text, normaliser)
+        errors = count_errors(*texts, normaliser.unit)
         rules = tuple(fired_rules(*compared_units(reference, text, normaliser), lang=row.lang))
         found = count_keywords(reference, text, keywords, normaliser)
+        if keywords:
+            listed = keyword_units(keywords, normaliser)
+            biased = biased_errors(align(*texts, normaliser.unit), listed)
 
     return Sample(
         text=text or "",
@@ -385,6 +393,7 @@ def _sample(
         rules=rules,
         keywords=found,
         speech=spoken,
+        biased=biased,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,8 @@ class AsrMetrics(RegistersSpecs, Metric):
         keywords: looked for in every row, beside ``row.keywords``.
         normalisers: by language code, in place of the built-in table.
         watch: says once which texts are counted otherwise than one may think; None makes one.
+        utterance_wer: also gives the mean over utterances of the error rate of each, in which a short one weighs as
+            much as a long one; utterances without a word in their reference have none.
         kwargs: see torchmetrics.Metric.
 
     Example:
@@ -48,12 +51,14 @@ class AsrMetrics(RegistersSpecs, Metric):
         keywords: list[str] | None = None,
         normalisers: dict[str, Normaliser] | None = None,
         watch: TextWatch | None = None,
+        utterance_wer: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.keywords = tuple(keywords or ())
         self.normalisers = checked_normalisers(normalisers)
         self.watch = watch or TextWatch("AsrMetrics")
+        self.utterance_wer = utterance_wer
         zeros = torch.tensor(UtteranceCounts().values(), dtype=torch.float64)
         self.add_state("sums", default=zeros, dist_reduce_fx="sum")
 
@@ -90,5 +95,8 @@ class AsrMetrics(RegistersSpecs, Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """The metrics of `asr_rates` as float32 scalars."""
-        rates = asr_rates(UtteranceCounts(*self.sums.tolist()))
+        counts = UtteranceCounts(*self.sums.tolist())
+        rates = asr_rates(counts)
+        if self.utterance_wer:
+            rates["utterance_wer"] = counts.rates / counts.rated if counts.rated else math.nan
         return {name: torch.tensor(rate, device=self.sums.device) for name, rate in rates.items()}

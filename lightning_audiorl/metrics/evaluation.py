@@ -55,6 +55,7 @@ class AsrEvaluation(SetEvaluation):
         normalisers: by language code, in place of the built-in table.
         reference_logprob: also measures how probable the reference texts are, see `ReferenceProbability`: one pass
             more over each set, under its first decoding's metrics.
+        utterance_wer: also gives the mean over utterances of the error rate of each, see `AsrMetrics`.
 
     Example:
         >>> AsrEvaluation(keywords=["york"]).new().keywords
@@ -66,8 +67,10 @@ class AsrEvaluation(SetEvaluation):
         keywords: list[str] | None = None,
         normalisers: dict[str, Normaliser] | None = None,
         reference_logprob: bool = False,
+        utterance_wer: bool = False,
     ) -> None:
         self.keywords = keywords
+        self.utterance_wer = utterance_wer
         self.reference_logprob = reference_logprob
         self.normalisers = checked_normalisers(normalisers)
         # One for all evaluations of a run: what it says, it says once.
@@ -75,4 +78,6 @@ class AsrEvaluation(SetEvaluation):
 
     def new(self) -> AsrMetrics:
         """An `AsrMetrics` with nothing counted yet."""
-        return AsrMetrics(self.keywords, self.normalisers, self._watch)
+        return AsrMetrics(
+            self.keywords, self.normalisers, self._watch, utterance_wer=self.utterance_wer
+        )

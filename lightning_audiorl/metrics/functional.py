@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 import jiwer
 
 from lightning_audiorl.text.compare import compared
+from lightning_audiorl.text.errors import ErrorCounts
 from lightning_audiorl.text.hallucination import is_respelled
 from lightning_audiorl.text.keywords import keyword_units
 from lightning_audiorl.text.normalise import Normaliser, Unit, normaliser_for, split_units
@@ -27,6 +28,8 @@ class Alignment:
         hypothesis: H units.
         hit_at: reference position -> hypothesis position of each hit.
         insertions: hypothesis units that stand against nothing.
+        inserted_at: their positions.
+        deleted_at: positions of reference units that stand against nothing.
 
     Example:
         >>> one = Alignment("a b c".split(), "a x b".split(), hit_at={0: 0, 1: 2}, insertions=1)
@@ -38,6 +41,8 @@ class Alignment:
     hypothesis: list[str]
     hit_at: dict[int, int]
     insertions: int
+    inserted_at: tuple[int, ...] = ()
+    deleted_at: tuple[int, ...] = ()
 
     @property
     def deletions(self) -> int:
@@ -71,7 +76,8 @@ def align(reference: str, hypothesis: str, unit: Unit = "word") -> Alignment:
     """
     process = jiwer.process_words if unit == "word" else jiwer.process_characters
     hit_at: dict[int, int] = {}
-    insertions = 0
+    inserted_at: list[int] = []
+    deleted_at: list[int] = []
 
     for chunk in process(reference, hypothesis).alignments[0]:
         if chunk.type == "equal":
@@ -79,10 +85,17 @@ def align(reference: str, hypothesis: str, unit: Unit = "word") -> Alignment:
             hypothesis_positions = range(chunk.hyp_start_idx, chunk.hyp_end_idx)
             hit_at |= zip(reference_positions, hypothesis_positions, strict=True)
         elif chunk.type == "insert":
-            insertions += chunk.hyp_end_idx - chunk.hyp_start_idx
+            inserted_at += range(chunk.hyp_start_idx, chunk.hyp_end_idx)
+        elif chunk.type == "delete":
+            deleted_at += range(chunk.ref_start_idx, chunk.ref_end_idx)
 
     return Alignment(
-        split_units(reference, unit), split_units(hypothesis, unit), hit_at, insertions
+        split_units(reference, unit),
+        split_units(hypothesis, unit),
+        hit_at,
+        len(inserted_at),
+        tuple(inserted_at),
+        tuple(deleted_at),
     )
 
 
@@ -206,12 +219,52 @@ def _occurrences(units: list[str], keyword: list[str]) -> list[int]:
     return [i for i in starts if units[i : i + num] == keyword]
 
 
+def biased_errors(alignment: Alignment, keywords: Iterable[list[str]]) -> ErrorCounts:
+    """The edit counts of the units that are biased; those of the others are what is left of all counts.
+
+    A unit is biased where it lies in an occurrence of a keyword: those of the reference count as hits, substitutions
+    and deletions there, an inserted one where the hypothesis has the keyword. Over LibriSpeech's biasing lists, whose
+    keywords are words that occur, this is how B-WER and U-WER are counted (arXiv:2104.02194).
+
+    Args:
+        alignment: of one utterance.
+        keywords: each as units (``text.keywords.keyword_units``).
+
+    Example:
+        >>> one = align("call york today", "york call cork york")
+        >>> biased_errors(one, [["york"]])
+        ErrorCounts(hits=0, substitutions=1, deletions=0, insertions=1)
+    """
+    listed = list(keywords)
+    in_reference = _positions(alignment.reference, listed)
+    inserted = _positions(alignment.hypothesis, listed).intersection(alignment.inserted_at)
+
+    hits = in_reference.intersection(alignment.hit_at)
+    deletions = in_reference.intersection(alignment.deleted_at)
+    return ErrorCounts(
+        hits=len(hits),
+        substitutions=len(in_reference) - len(hits) - len(deletions),
+        deletions=len(deletions),
+        insertions=len(inserted),
+    )
+
+
+def _positions(units: list[str], keywords: list[list[str]]) -> set[int]:
+    """Where ``units`` lie in an occurrence of one of ``keywords``."""
+    found: set[int] = set()
+    for keyword in keywords:
+        for start in _occurrences(units, keyword):
+            found.update(range(start, start + len(keyword)))
+    return found
+
+
 @dataclass(frozen=True)
 class UtteranceCounts:
     """What one utterance adds to the rates of a set; all fields are sums over utterances.
 
     Fields named ``words`` count units of the language. ``characters`` and ``character_errors`` include the spaces of
-    normalised text, as CER commonly does. Nonspeech fields count only utterances with an empty reference.
+    normalised text, as CER commonly does. Nonspeech fields count only utterances with an empty reference, ``rated``
+    only those with another, whose own error rates ``rates`` sums.
 
     Example:
         >>> UtteranceCounts(utterances=2, words=7).values()[:3]
@@ -234,6 +287,10 @@ class UtteranceCounts:
     keyword_hits: float = 0
     keywords: float = 0
     hypothesis_keywords: float = 0
+    biased_words: float = 0
+    biased_errors: float = 0
+    rated: float = 0
+    rates: float = 0
     nonspeech: float = 0
     nonspeech_texts: float = 0
     nonspeech_words: float = 0
@@ -275,6 +332,8 @@ def utterance_counts(
     vocabulary = keyword_units((*keywords, *row.keywords), normaliser)
     keyword_hits, reference_keywords, hypothesis_keywords = aligned_keywords(alignment, vocabulary)
 
+    biased = biased_errors(alignment, vocabulary)
+
     # Kana for characters have no hit, yet nothing of them is invented.
     respelled = is_respelled(row.lang, alignment.reference, alignment.hypothesis)
 
@@ -300,6 +359,12 @@ def utterance_counts(
         keyword_hits=keyword_hits,
         keywords=reference_keywords,
         hypothesis_keywords=hypothesis_keywords,
+        # Errors in them, as units.
+        biased_words=biased.reference_length,
+        biased_errors=biased.errors,
+        # The utterance's own rate, whatever its length.
+        rated=not nonspeech,
+        rates=_ratio(alignment.errors, len(alignment.reference)) if reference else 0.0,
         # Only where nothing is spoken; a rate over these alone.
         nonspeech=nonspeech,
         nonspeech_texts=nonspeech and bool(text),
@@ -318,7 +383,8 @@ def asr_rates(counts: UtteranceCounts) -> dict[str, float]:
 
     Insertions on utterances with an empty reference count in ``wer``, ``insertion_rate`` and ``length_ratio``;
     a set of such utterances alone has no error rates. A keyword precision or recall without occurrences is NaN; F1
-    counts a lone side as 0. ``real_time_factor`` is NaN when no compute time was given.
+    counts a lone side as 0. ``real_time_factor`` is NaN when no compute time was given. ``b_wer`` and ``u_wer``, the
+    error rates of words in keywords and of all others, are there where any text of the set has a keyword.
 
     Args:
         counts: added up over the utterances of the set.
@@ -360,4 +426,13 @@ def asr_rates(counts: UtteranceCounts) -> dict[str, float]:
         "real_time_factor": real_time_factor,
         "num_utterances": c.utterances,
         "num_reference_words": c.words,
+        **(_biased_rates(c, errors) if c.keywords or c.hypothesis_keywords else {}),
+    }
+
+
+def _biased_rates(c: UtteranceCounts, errors: float) -> dict[str, float]:
+    """The error rate of the words in keywords, and that of all others."""
+    return {
+        "b_wer": _ratio(c.biased_errors, c.biased_words),
+        "u_wer": _ratio(errors - c.biased_errors, c.words - c.biased_words),
     }

@@ -207,6 +207,10 @@ def _unlisted(name: str, better: Better | None = None) -> MetricSpec:
     return MetricSpec(name, better, format=None, bars=None, watch=None, monitor=False)
 
 
+#: Mean over utterances of the error rate of each, however long it is: WER as the tables of Seed-TTS-eval have it.
+UTTERANCE_WER = MetricSpec(
+    "utterance_wer", "lower", percent("WER/utterance"), bars=None, watch=None, monitor=False
+)
 _CER = MetricSpec("cer", "lower", percent("CER"), task="synthesis", panel="CER (%)")
 
 #: Metrics of speech recognition, shares of words or utterances unless the name says otherwise; see `asr_rates`.
@@ -234,6 +238,11 @@ RECOGNITION = (
     _unlisted("real_time_factor", "lower"),
     _unlisted("num_utterances"),
     _unlisted("num_reference_words"),
+    # Of sets whose rows have keywords, in any table.
+    MetricSpec("b_wer", "lower", percent("B-WER"), bars=None, watch=None, monitor=False),
+    MetricSpec("u_wer", "lower", percent("U-WER"), bars=None, watch=None, monitor=False),
+    # Where the evaluation asks for it.
+    UTTERANCE_WER,
 )
 
 #: Metrics of speech synthesis; see `speech_rates`.
@@ -312,6 +321,8 @@ SYNTHESIS = (
     _unlisted("f0_std_semitones"),
     _unlisted("rtf", "lower"),
     _unlisted("num_samples"),
+    # Where the evaluation asks for it.
+    UTTERANCE_WER,
 )
 
 #: Metrics of an RL step that are drawn, or that are no mean over ranks.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from copy import copy
@@ -13,84 +12,30 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lightning_audiorl.judges.base import AsrJudge, Judge, SpeakerEncoder, Voices, speech_of
-from lightning_audiorl.judges.panel import JudgePanel, same_weights
+from lightning_audiorl.judges.base import AsrJudge, SpeakerEncoder, Voices, speech_of
+from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.judges.pitch import MIN_VOICED_SHARE, pitch_of
 from lightning_audiorl.judges.silence import says_nothing
 from lightning_audiorl.metrics.evaluation import SetEvaluation
-from lightning_audiorl.metrics.functional import align
+from lightning_audiorl.metrics.roles import Judges, Listeners, check_held_out
 from lightning_audiorl.metrics.specs import SYNTHESIS, RegistersSpecs
-from lightning_audiorl.text.compare import TextWatch, heard_words, without_sounds
+from lightning_audiorl.metrics.transcripts import character_errors, error_rate
+from lightning_audiorl.text.compare import TextWatch, without_sounds
 from lightning_audiorl.text.normalise import Normaliser, checked_normalisers, normaliser_for
-from lightning_audiorl.types import Hypothesis, Speech, Utterance
+from lightning_audiorl.types import Hypothesis, Speech
 
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Judges:
-    """The judges of an evaluation by their role; the metrics of a role that is None are NaN.
-
-    Args:
-        judge: the ASR judge of the reward, or its name on a panel.
-        held_out_judge: another one.
-        encoder: the speaker encoder of the reward, or its name.
-        held_out_encoder: another one.
-
-    Example:
-        >>> Judges(judge="asr", encoder="speaker").complete, Judges().present()
-        (False, [])
-    """
-
-    judge: AsrJudge | str | None = None
-    held_out_judge: AsrJudge | str | None = None
-    encoder: SpeakerEncoder | str | None = None
-    held_out_encoder: SpeakerEncoder | str | None = None
-
-    def present(self) -> list[Judge[Any]]:
-        """Those that were given as judges, or taken from a panel by `on`."""
-        return [judge for judge in vars(self).values() if isinstance(judge, Judge)]
-
-    @property
-    def names(self) -> dict[str, str]:
-        """Names by role; roles that are None are left out.
-
-        Example:
-            >>> Judges(judge="asr", held_out_encoder="ecapa").names
-            {'judge': 'asr', 'held_out_encoder': 'ecapa'}
-        """
-        names = {}
-        for role, judge in vars(self).items():
-            if judge is not None:
-                names[role] = judge if isinstance(judge, str) else judge.name
-        return names
-
-    @property
-    def complete(self) -> bool:
-        """Whether none of them is a mere name."""
-        return not any(isinstance(judge, str) for judge in vars(self).values())
-
-    def on(self, panel: JudgePanel) -> Judges:
-        """The same roles with the panel's own instances.
-
-        Raises:
-            JudgeError: for a name that the panel does not know, that of another judge, or that of another kind.
-        """
-        kinds: dict[str, type[nn.Module]] = {
-            "judge": AsrJudge,
-            "held_out_judge": AsrJudge,
-            "encoder": SpeakerEncoder,
-            "held_out_encoder": SpeakerEncoder,
-        }
-        seated = {}
-        for role, kind in kinds.items():
-            judge = getattr(self, role)
-            seated[role] = None if judge is None else panel.seat(judge, kind)
-        return Judges(**seated)
-
-
-#: The former name of `Judges`.
-Listeners = Judges
+__all__ = [
+    "Judges",
+    "Listeners",
+    "SpeechCounts",
+    "SpeechEvaluation",
+    "SpeechMetrics",
+    "character_errors",
+    "check_held_out",
+    "speech_counts",
+    "speech_figures",
+    "speech_rates",
+]
 
 
 @dataclass
@@ -98,8 +43,9 @@ class SpeechCounts:
     """Sums over the samples of a set; the state of `SpeechMetrics`, one number each.
 
     Fields named ``similarities`` count the samples that have a similarity, ``voiced`` those that have a pitch,
-    ``frames`` and ``voiced_frames`` the frames in which one was looked for and found. Of a judge that rewards the
-    fields have its bare name, of one held out the prefix ``held_out_``.
+    ``frames`` and ``voiced_frames`` the frames in which one was looked for and found, ``rated`` the
+    samples whose own error rates ``rates`` sums. Of a judge that rewards the fields have its bare name, of one held out
+    the prefix ``held_out_``.
     """
 
     samples: float = 0.0
@@ -125,28 +71,8 @@ class SpeechCounts:
     frames: float = 0.0
     voiced_frames: float = 0.0
     compute_s: float = 0.0
-
-
-def character_errors(
-    row: Utterance,
-    transcript: str,
-    normaliser: Normaliser,
-) -> tuple[int, int]:
-    """(edits, reference characters) by jiwer's alignment of the normalised texts, spaces left out.
-
-    The reference is the row's ``spoken_text``, or else its text; tags of sounds, such as ``[laughter]``, are no words.
-
-    Example:
-        >>> from lightning_audiorl.types import Utterance
-        >>> row = Utterance("a", (), text="Turn left.", duration_s=1.0, lang="en")
-        >>> character_errors(row, "turnleft", normaliser_for("en")), character_errors(row, "turn", normaliser_for("en"))
-        ((0, 8), (4, 8))
-    """
-    reference = normaliser.normalise(without_sounds(row.reference)).replace(" ", "")
-    hypothesis = normaliser.normalise(heard_words(row.reference, transcript)).replace(" ", "")
-    if not reference:
-        return len(hypothesis), 0
-    return align(reference, hypothesis, "char").errors, len(reference)
+    rated: float = 0.0
+    rates: float = 0.0
 
 
 def speech_counts(
@@ -155,6 +81,7 @@ def speech_counts(
     normalisers: Mapping[str, Normaliser],
     panel: JudgePanel | None = None,
     watch: TextWatch | None = None,
+    utterance_wer: bool = False,
 ) -> SpeechCounts:
     """What one batch of samples adds up to.
 
@@ -168,6 +95,7 @@ def speech_counts(
         normalisers: by language code, in place of the built-in table.
         panel: knows what judges have answered already; None asks afresh.
         watch: says once which texts are counted otherwise than one may think; None makes one.
+        utterance_wer: also adds up the samples' own error rates, by the judge that rewards.
     """
     panel = panel or JudgePanel()
     watch = watch or TextWatch("SpeechMetrics")
@@ -193,6 +121,8 @@ def speech_counts(
         if judge is not None:
             transcripts = panel.ask(judge, hypotheses)
             _add_errors(counts, prefix, transcripts, hypotheses, normalisers, watch)
+            if utterance_wer and not prefix:
+                _add_rates(counts, transcripts, hypotheses, normalisers)
     for prefix, encoder in (("", judges.encoder), ("held_out_", judges.held_out_encoder)):
         if encoder is not None:
             _add_similarities(counts, prefix, panel.ask(encoder, hypotheses), hypotheses)
@@ -234,6 +164,23 @@ def _add_errors(
         errors, characters = character_errors(row, transcript, normaliser)
         _add(counts, f"{prefix}errors", errors)
         _add(counts, f"{prefix}characters", characters)
+
+
+def _add_rates(
+    counts: SpeechCounts,
+    transcripts: Sequence[str | None],
+    hypotheses: Sequence[Hypothesis],
+    normalisers: Mapping[str, Normaliser],
+) -> None:
+    for hypothesis, transcript in zip(hypotheses, transcripts, strict=True):
+        if transcript is None:
+            continue
+
+        normaliser = normaliser_for(hypothesis.row.lang, normalisers)
+        rate = error_rate(hypothesis.row, transcript, normaliser)
+        if not math.isnan(rate):
+            counts.rates += rate
+            counts.rated += 1
 
 
 def _add_similarities(
@@ -331,6 +278,8 @@ class SpeechMetrics(RegistersSpecs, Metric):
         normalisers: by language code, in place of the built-in table.
         panel: that is asked, so that a judge that rewards hears a sample once; None asks the judges afresh.
         watch: says once which texts are counted otherwise than one may think; None makes one.
+        utterance_wer: also gives ``utterance_wer``, the mean over samples of the error rate of each by the judge that
+            rewards, in the unit of the normaliser: what Seed-TTS-eval's tables call WER.
         kwargs: see torchmetrics.Metric.
     """
 
@@ -346,6 +295,7 @@ class SpeechMetrics(RegistersSpecs, Metric):
         normalisers: dict[str, Normaliser] | None = None,
         panel: JudgePanel | None = None,
         watch: TextWatch | None = None,
+        utterance_wer: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -353,6 +303,7 @@ class SpeechMetrics(RegistersSpecs, Metric):
         self.normalisers = checked_normalisers(normalisers)
         self.panel = panel
         self.watch = watch or TextWatch("SpeechMetrics")
+        self.utterance_wer = utterance_wer
         self.add_state(
             "sums",
             torch.zeros(len(fields(SpeechCounts)), dtype=torch.float64),
@@ -369,13 +320,18 @@ class SpeechMetrics(RegistersSpecs, Metric):
         Raises:
             JudgeError: for a hypothesis without speech.
         """
-        counts = speech_counts(hypotheses, self.judges, self.normalisers, self.panel, self.watch)
+        counts = speech_counts(
+            hypotheses, self.judges, self.normalisers, self.panel, self.watch, self.utterance_wer
+        )
         counts.compute_s = compute_seconds
         self.sums += torch.tensor(astuple(counts), dtype=torch.float64, device=self.sums.device)
 
     def compute(self) -> dict[str, Tensor]:
         """The metrics of `speech_rates` as float32 scalars."""
-        rates = speech_rates(SpeechCounts(*self.sums.tolist()))
+        counts = SpeechCounts(*self.sums.tolist())
+        rates = speech_rates(counts)
+        if self.utterance_wer:
+            rates["utterance_wer"] = _ratio(counts.rates, counts.rated)
         return {name: torch.tensor(rate, device=self.sums.device) for name, rate in rates.items()}
 
 
@@ -391,6 +347,7 @@ class SpeechEvaluation(SetEvaluation):
         encoder: the speaker encoder of the reward, or its name.
         held_out_encoder: another one.
         normalisers: by language code, in place of the built-in table.
+        utterance_wer: also gives the mean over samples of the error rate of each, see `SpeechMetrics`.
 
     Raises:
         ValueError: when a judge and its held-out counterpart have one name or the same weights: the gap between them
@@ -404,7 +361,9 @@ class SpeechEvaluation(SetEvaluation):
         encoder: SpeakerEncoder | str | None = None,
         held_out_encoder: SpeakerEncoder | str | None = None,
         normalisers: dict[str, Normaliser] | None = None,
+        utterance_wer: bool = False,
     ) -> None:
+        self.utterance_wer = utterance_wer
         self.by_role = Judges(judge, held_out_judge, encoder, held_out_encoder)
         self.normalisers = checked_normalisers(normalisers)
         # One for all evaluations of a run: what it says, it says once.
@@ -415,7 +374,13 @@ class SpeechEvaluation(SetEvaluation):
 
     def new(self) -> SpeechMetrics:
         """A `SpeechMetrics` with nothing counted yet."""
-        return SpeechMetrics(self.by_role, self.normalisers, self.panel, self._watch)
+        return SpeechMetrics(
+            self.by_role,
+            self.normalisers,
+            self.panel,
+            self._watch,
+            utterance_wer=self.utterance_wer,
+        )
 
     def judges(self) -> Sequence[nn.Module]:
         """The judges of all roles that are filled."""
@@ -430,34 +395,3 @@ class SpeechEvaluation(SetEvaluation):
         if not self.by_role.complete:
             check_held_out(other.by_role)
         return other
-
-
-def check_held_out(judges: Judges) -> None:
-    """See that a judge held out is another model than the one that rewards; warn where nothing is held out.
-
-    Raises:
-        ValueError: for two judges of one name, or of the same weights.
-    """
-    names = [judge.name for judge in judges.present()]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(
-            f"SpeechEvaluation: {len(names)} judges, but the name '{twice[0]}' comes more than once, and what a "
-            "judge hears is kept by its name; set init_args.name"
-        )
-
-    pairs = ((judges.judge, judges.held_out_judge), (judges.encoder, judges.held_out_encoder))
-    for one, other in pairs:
-        if not isinstance(one, Judge):
-            continue
-        if not isinstance(other, Judge):
-            _log.warning(
-                "SpeechEvaluation: nothing is held out beside '%s'; a policy that learns to please what rewards it "
-                "will look like one that gets better",
-                one.name,
-            )
-        elif one.state_dict() and same_weights(one, other):
-            raise ValueError(
-                f"SpeechEvaluation: '{other.name}' is held out, but has the weights of '{one.name}' that rewards: "
-                "give another model"
-            )

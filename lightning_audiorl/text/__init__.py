@@ -40,6 +40,7 @@ from lightning_audiorl.text.normalise import (
     split_units,
 )
 from lightning_audiorl.text.numbers import SpokenNumberNormaliser
+from lightning_audiorl.text.seedtts import SeedTtsNormaliser
 
 __all__ = [
     "DEFAULT_RULES",
@@ -56,6 +57,7 @@ __all__ = [
     "OtherScript",
     "PersianNormaliser",
     "RunawayLength",
+    "SeedTtsNormaliser",
     "SpokenNumberNormaliser",
     "TextForSilence",
     "TextWatch",

@@ -132,6 +132,18 @@ def aishell(root: Path, clips: Sequence[Clip]) -> Path:
     return root
 
 
+def fleurs(root: Path, clips: Sequence[Clip]) -> Path:
+    """A table without a header; sentences have numbers that are not unique."""
+    folder = root / "en_us"
+    lines = []
+    for number, clip in enumerate(clips):
+        placed(folder / "audio" / "test" / clip.path.name, clip.path.read_bytes())
+        texts = f"{clip.text}\t{clip.text.lower()}\t|"
+        lines.append(f"{number // 2}\t{clip.path.name}\t{texts}\t1600\tFEMALE\n")
+    (folder / "test.tsv").write_text("".join(lines))
+    return folder
+
+
 def kaldi(root: Path, clips: Sequence[Clip]) -> Path:
     """One recording per speaker, of which the clips are segments."""
     root.mkdir(parents=True)
@@ -310,6 +322,7 @@ CASES: dict[str, Case] = {
     "commonvoice": Case("commonvoice", commonvoice, ("--split", "train")),
     "librispeech": Case("librispeech", librispeech, ("--split", "train-clean-5")),
     "aishell": Case("aishell", aishell, ("--split", "train")),
+    "fleurs": Case("fleurs", fleurs, ("--split", "test"), speakers=False),
     "kaldi": Case("kaldi", kaldi),
     "cuts": Case("lhotse", lhotse_cuts),
     "recordings": Case("lhotse", lhotse_recordings),

@@ -37,7 +37,9 @@ from tests.text.cases import hypothesis
 
 RECOGNITION = set(asr_rates(UtteranceCounts()))
 SYNTHESIS = set(speech_rates(SpeechCounts()))
-SHIPPED = sorted(RECOGNITION | SYNTHESIS)
+#: Of sets with keywords, and what an evaluation is asked for.
+FURTHER = ("b_wer", "u_wer", "utterance_wer")
+SHIPPED = sorted(RECOGNITION | SYNTHESIS | set(FURTHER))
 
 
 @pytest.fixture
@@ -129,6 +131,9 @@ def test_what_the_table_of_each_task_shows() -> None:
         "voiced_share": "voiced",
         "duration_ratio": "duration",
     }
+    assert shown_metrics({"all": dict.fromkeys(FURTHER, 0.5)})[-3:] == [
+        EVALUATION_METRICS[name] for name in FURTHER
+    ]
     for names, titles in ((RECOGNITION, recognition), (SYNTHESIS, synthesis)):
         columns = columns_of({"all": dict.fromkeys(names, 0.5)})
         assert {column.name: column.title for column in columns} == titles

@@ -75,6 +75,7 @@ class Sample:
         rules: names of the hallucination rules that fired.
         keywords: occurrences of the row's and the command's keywords.
         speech: of a model that speaks.
+        biased: those of ``errors`` in the words of the keywords (`biased_errors`); None where there are no keywords.
     """
 
     text: str
@@ -87,6 +88,7 @@ class Sample:
     rules: tuple[str, ...]
     keywords: KeywordCounts
     speech: SpeechSample | None = None
+    biased: ErrorCounts | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,8 @@ class Predicted:
                       "finished": true, "errors": [2, 0, 0, 1], "rules": [], "keywords": [0, 0, 0]}]}
 
     A sample of a model that speaks has also ``"speech": {"cer": 0.25, "similarity": 0.81, "duration_s": 1.24}``, with
-    null where a judge failed. A line has ``"reference_logprob": -1.25`` where that was measured.
+    null where a judge failed; one of a row with keywords has ``"biased": [1, 0, 0, 0]``, counts as in ``errors``. A
+    line has ``"reference_logprob": -1.25`` where that was measured.
     """
 
     id: str
@@ -164,6 +167,9 @@ def _sample_to_json(sample: Sample) -> dict[str, Any]:
 
     if sample.speech is not None:
         fields["speech"] = asdict(sample.speech)
+    biased = sample.biased
+    if biased is not None:
+        fields["biased"] = [biased.hits, biased.substitutions, biased.deletions, biased.insertions]
     return fields
 
 
@@ -253,6 +259,7 @@ def _plain_sample(values: Any) -> Sample | None:
     values["rules"] = tuple(rules)
     values["keywords"] = _keyword_counts(*keywords)
     values["speech"] = None
+    values["biased"] = None
     # The line's names are those of the fields.
     return filled(Sample, values)
 
@@ -267,6 +274,7 @@ def _checked_sample(values: Any, number: int) -> Sample:
     keywords = _items(fields["keywords"], [int] * 3, "3 whole numbers", f"{place}.keywords")
 
     speech = fields.get("speech")
+    biased = fields.get("biased")
     return Sample(
         text=fields["text"],
         decoding=fields["decoding"],
@@ -278,7 +286,13 @@ def _checked_sample(values: Any, number: int) -> Sample:
         rules=tuple(rules),
         keywords=KeywordCounts(*keywords),
         speech=None if speech is None else _speech(speech, f"{place}.speech"),
+        biased=None if biased is None else _biased(biased, f"{place}.biased"),
     )
+
+
+def _biased(values: Any, place: str) -> ErrorCounts:
+    counts = values if isinstance(values, list) else [values]
+    return ErrorCounts(*_items(counts, [int] * 4, "4 whole numbers", place))
 
 
 def _speech(values: Any, place: str) -> SpeechSample:

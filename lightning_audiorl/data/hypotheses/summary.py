@@ -21,6 +21,7 @@ class _Model:
     errors: dict[str, ErrorCounts] = field(default_factory=dict)
     num_samples: Counter[str] = field(default_factory=Counter)
     num_fired: Counter[str] = field(default_factory=Counter)
+    biased: dict[str, ErrorCounts] = field(default_factory=dict)
 
     def add(self, predicted: Predicted) -> None:
         self.num_rows += 1
@@ -30,10 +31,14 @@ class _Model:
             self.errors[decoding] = self.errors.get(decoding, ErrorCounts()) + sample.errors
             self.num_samples[decoding] += 1
             self.num_fired[decoding] += bool(sample.rules)
+            if sample.biased is not None:
+                self.biased[decoding] = self.biased.get(decoding, ErrorCounts()) + sample.biased
 
 
 def summary(path: str | Path, units: frozenset[str] = frozenset({"word"})) -> str:
     """One line per model and decoding: rows, samples, error rate over all samples, share of samples with a fired rule.
+
+    Where rows have keywords, also the error rate of the words in them (B-WER), and that of all others (U-WER).
 
     Args:
         path: the file.
@@ -47,7 +52,9 @@ def summary(path: str | Path, units: frozenset[str] = frozenset({"word"})) -> st
         models.setdefault(predicted.model, _Model()).add(predicted)
 
     rates = [name for unit, name in (("word", "WER"), ("char", "CER")) if unit in units]
-    titles = (*_TITLES, "/".join(rates), "hallucination rate", "seconds (all decodings)")
+    has_keywords = any(model.biased for model in models.values())
+    apart = [f"{part}-{'/'.join(rates)}" for part in "BU"] if has_keywords else []
+    titles = (*_TITLES, "/".join(rates), *apart, "hallucination rate", "seconds (all decodings)")
 
     table: list[tuple[str, ...]] = [titles]
     for name, model in models.items():
@@ -60,11 +67,24 @@ def summary(path: str | Path, units: frozenset[str] = frozenset({"word"})) -> st
                 str(num_samples),
                 # Over references without a word there is no error rate.
                 f"{errors.rate:.4f}" if errors.reference_length else "-",
+                *(_apart(errors, model.biased.get(decoding)) if has_keywords else ()),
                 f"{model.num_fired[decoding] / num_samples:.4f}",
                 f"{model.seconds:.2f}",
             )
             table.append(line)
     return _aligned(table)
+
+
+def _apart(errors: ErrorCounts, biased: ErrorCounts | None) -> tuple[str, str]:
+    """The error rates of the words in keywords, and of all others; a dash where there are none."""
+    if biased is None:
+        biased = ErrorCounts()
+    num_others = errors.reference_length - biased.reference_length
+    num_wrong = errors.errors - biased.errors
+    return (
+        f"{biased.rate:.4f}" if biased.reference_length else "-",
+        f"{num_wrong / num_others:.4f}" if num_others else "-",
+    )
 
 
 def _aligned(table: list[tuple[str, ...]]) -> str:
