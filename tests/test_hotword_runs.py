@@ -76,7 +76,7 @@ def test_lists_reach_prompts_metrics_and_tables(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(
-    "Killed runs",
+    "Runs that stop and go on",
     "a run with drawn lists of hotwords that is broken off",
     "goes on with the lists that it would have had, and ends with the same weights",
 )

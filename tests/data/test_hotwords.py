@@ -128,7 +128,7 @@ def test_a_manifest_keeps_its_lists(manifest: str, words: str, tmp_path: Path) -
 
 
 @pytest.mark.fault(
-    "Data",
+    "Manifests",
     "a row whose `hotwords` are no list of words",
     "the manifest's line and field are named",
 )
@@ -159,7 +159,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.fault(
-    "Settings",
+    "Settings and messages",
     "hotwords without a file of distractors, or with one that is missing, empty, no text or too short",
     "the setting and the file are named before anything is read",
 )
