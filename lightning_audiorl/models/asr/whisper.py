@@ -405,7 +405,7 @@ class WhisperPolicy(EncoderDecoderPolicy):
             return request
 
         before = self.tokenizer.convert_tokens_to_ids(_PREVIOUS)
-        if before is None or before == self.tokenizer.unk_token_id:
+        if not isinstance(before, int) or before == self.tokenizer.unk_token_id:
             why = f"the vocabulary of {self.start.source} has no {_PREVIOUS}; leave them out"
             raise refusal(row, "WhisperPolicy", why)
 
