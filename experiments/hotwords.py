@@ -160,7 +160,7 @@ def prepare(out: Path) -> None:
     (out / "names.txt").write_text("\n".join(NAMES))
 
     if not (out / "train.jsonl").is_file():
-        rows = EspeakCorpus("train", num_rows=6000, num_words=(3, 5), seed=3)
+        rows = EspeakCorpus("train", num_rows=2500, num_words=(3, 5), seed=3)
         kept = [row for row in rows if row.keywords and not set(row.keywords) & set(HELD_OUT)]
         write_manifest(kept, str(out / "train.jsonl"))
 

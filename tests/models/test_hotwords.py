@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from lightning_audiorl.engine.step_costs import run_costs
 from lightning_audiorl.models import SampleKey
 from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy
+from lightning_audiorl.strategies.phases import PhaseClock
 from lightning_audiorl.types import PromptBatch
 from tests.helpers import assert_close
 from tests.models.families import (
@@ -175,7 +178,14 @@ def test_whisper_cuts_a_long_list_and_says_so(caplog: pytest.LogCaptureFixture) 
     assert policy.prompt_texts(context) == [
         "<|startofprev|> zero, one <|startoftranscript|> <|en|> <|transcribe|> <|notimestamps|>"
     ]
-    assert policy.hotwords_cut.words == 2
+    assert policy.hotwords_cut.words == policy.num_hotwords_cut == 2
+
+    # A step logs what it left out, and the next one counts anew.
+    strategy = SimpleNamespace(ledger=None)
+    run: Any = SimpleNamespace(clock=PhaseClock(), strategy=strategy, policy=policy)
+    run.sampler = SimpleNamespace(engine=None)
+    assert run_costs(run)[0] == {"hotwords/cut": 2.0}
+    assert run_costs(run)[0] == {}
     assert (
         "row 'a' leaves out 2, 2 in 1 rows so far: its prompt has room for 2 tokens" in caplog.text
     )
