@@ -68,7 +68,8 @@ class Utterance:
         keywords: words of special value in this row (reward R3).
         effects: what is done to the joined audio, in order, such as ``telephone`` (see ``data/audio/effects.py``).
         spoken_text: of speech synthesis: what is to be heard, where ``text`` spells it otherwise, such as in phonemes.
-        extra: every other field of the manifest row, kept as it was.
+        extra: every other field of the manifest row, kept as it was. ``hotwords`` among them are the words that the
+            prompt names, see `hotwords`.
         origin: line of a manifest; None of rows that are made. No part of what a row is: rows of other lines are equal.
     """
 
@@ -89,6 +90,24 @@ class Utterance:
     def reference(self) -> str:
         """What a transcript is compared with: ``spoken_text``, and ``text`` where there is none."""
         return self.text if self.spoken_text is None else self.spoken_text
+
+    @property
+    def hotwords(self) -> tuple[str, ...]:
+        """Words that the prompt names, said or not; a policy without a place for them refuses the row.
+
+        Raises:
+            ValueError: for a field ``hotwords`` that is no list of words, naming the row.
+
+        Example:
+            >>> Utterance("a", (), "call anna", 1.0, extra={"hotwords": ["anna", "victor"]}).hotwords
+            ('anna', 'victor')
+        """
+        words = self.extra.get("hotwords", ())
+        if isinstance(words, list | tuple) and all(isinstance(word, str) for word in words):
+            return tuple(words)
+        raise ValueError(
+            f"row {self.id!r}, field `hotwords`: expected a list of strings, got {str(words)[:60]!r}"
+        )
 
 
 @dataclass(frozen=True)
@@ -304,6 +323,7 @@ class Hypothesis:
         finished: False where the length cap cut it.
         speech: the sample of a model that speaks.
         transcripts: of the speech, by the name of the ASR judge that was asked; None where it failed.
+        prompt: the text of the prompt that the model read, of a row with hotwords; "" of others.
     """
 
     row: Utterance
@@ -312,6 +332,8 @@ class Hypothesis:
     finished: bool = True
     speech: Speech | None = None
     transcripts: Mapping[str, str | None] = field(default_factory=dict)
+    # Not shown: a list of hundreds of words would be.
+    prompt: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)

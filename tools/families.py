@@ -26,8 +26,11 @@ PAGE = ROOT / "docs" / "families.md"
 
 #: The page's columns, in its order. A test's mark names one of them.
 COLUMNS = ("loads", "GRPO", "LoRA", "shared prefix", "plan", "export")
+#: Those of families that transcribe.
+TEXT_COLUMNS = (*COLUMNS, "hotwords")
 #: Those of families that speak.
 SPEECH_COLUMNS = (*COLUMNS, "DiffRO")
+_ALL_COLUMNS = tuple(dict.fromkeys([*TEXT_COLUMNS, *SPEECH_COLUMNS]))
 
 
 @dataclass(frozen=True)
@@ -54,14 +57,16 @@ ROWS = {
         "Fun-ASR-Nano",
         "FunAsrNanoPolicy",
         "fun_asr_nano.yaml",
-        "Its adaptor ignores the padding unless sdpa is set, which the policy does.",
+        "Its adaptor ignores the padding unless sdpa is set, which the policy does. Hotwords are the keywords of its "
+        "processor's request.",
     ),
     "whisper": Row(
         "Whisper",
         "WhisperPolicy",
         "whisper.yaml",
         "Each clip is padded to 30 s. The stop token may come first: the answer to a clip without speech is the empty "
-        "text.",
+        "text. Hotwords stand behind `<|startofprev|>`, in at most half of the decoder's positions less one; of a "
+        "longer list the first words are taken, and how many are left out is counted and said.",
     ),
     "qwen3_asr": Row(
         "Qwen3-ASR",
@@ -69,7 +74,8 @@ ROWS = {
         "qwen3_asr.yaml",
         "Its processor counts one frame more for some clips beside a longer one, and its parsing takes a loop for one "
         "word: clips are read one by one, and decoded as they are. The text of a row whose language the model does not "
-        "know begins with `language None`, as in its makers' recipe.",
+        "know begins with `language None`, as in its makers' recipe. Hotwords are what its makers call context, the "
+        "system's message.",
     ),
     "granite_speech": Row(
         "Granite-Speech",
@@ -79,19 +85,22 @@ ROWS = {
         "Its own adapter is merged at the start, and so is in the reference and in the export; the text-only mode of "
         "the base wants the base's folder. `export: {adapter: true}` leaves what RL trained as an adapter beside the "
         "merged start; to generate with it its class in transformers 5.24 asks for a peft that is not released (0.22), "
-        "and `PeftModel` does not. Logits are divided by `logits_scaling`, which its class leaves out.",
+        "and `PeftModel` does not. Logits are divided by `logits_scaling`, which its class leaves out. A row with "
+        "hotwords is asked as the model cards from granite-4.0-1b-speech on ask.",
     ),
     "qwen2_audio": Row(
         "Qwen2-Audio",
         "Qwen2AudioPolicy",
         "qwen2_audio.yaml",
-        "Clips beyond 30 s are refused: its processor cuts them without a word.",
+        "Clips beyond 30 s are refused: its processor cuts them without a word. Its model card has no form for "
+        "hotwords: they want an instruction of yours (`hotwords: 'Transcribe the speech. Keywords: {hotwords}'`).",
     ),
     "glm_asr": Row(
         "GLM-ASR",
         "GlmAsrPolicy",
         "glm_asr.yaml",
-        "Windows of 30 s, as its processor cuts them; clips beyond 630 s are refused, where it cuts and speaks of 655.",
+        "Windows of 30 s, as its processor cuts them; clips beyond 630 s are refused, where it cuts and speaks of 655. "
+        "Hotwords as of Qwen2-Audio.",
     ),
     "voxtral": Row(
         "Voxtral",
@@ -100,6 +109,7 @@ ROWS = {
         "A clip is padded to whole windows of 30 s, 375 tokens each. The request for a transcript is made of the "
         "tokenizer's control tokens, as mistral-common makes it; the tests have a tokenizer of transformers; tried by "
         "hand with mistral-common 1.13.1, the request is that of its own processor, token for token.",
+        {"hotwords": "its transcription request is the clip, the language and control tokens"},
     ),
     "canary": Row(
         "Canary",
@@ -107,6 +117,9 @@ ROWS = {
         "canary.yaml",
         "The decoder attends to each clip's own frames; the encoder stays in eval mode. A language that it does not "
         "know is refused by the row's name.",
+        {
+            "hotwords": "its prompt is control tokens alone, and its processor writes no text into it"
+        },
     ),
     "moonshine": Row(
         "Moonshine",
@@ -114,6 +127,7 @@ ROWS = {
         "moonshine.yaml",
         "Its group norm reads the padding, and its mask is two frames too long: each clip is encoded as if it were "
         "alone, together with those of its very length. It knows one language and is not told which.",
+        {"hotwords": "its decoder begins with one token, and was never given a text before it"},
     ),
 }
 
@@ -230,8 +244,8 @@ def marked() -> dict[tuple[str, str], list[str]]:
 
 def _cells_of(marks: dict[str, Any], test: str) -> list[tuple[str, str]]:
     (column,) = marks["cell"]
-    if column not in SPEECH_COLUMNS:
-        raise ValueError(f"{test}: no column {column!r}; there are {', '.join(SPEECH_COLUMNS)}")
+    if column not in _ALL_COLUMNS:
+        raise ValueError(f"{test}: no column {column!r}; there are {', '.join(_ALL_COLUMNS)}")
     name, values = marks.get("parametrize", ("", ()))
     if name != "family":
         raise ValueError(f"{test}: a test of a cell is parametrised by the family alone")
@@ -247,7 +261,7 @@ def page(tests: dict[tuple[str, str], list[str]], failed: dict[tuple[str, str], 
         tests: of each cell.
         failed: whether one of them did; a cell without an entry was not run.
     """
-    lines = [_HEAD, *_table(ROWS, COLUMNS, tests, failed)]
+    lines = [_HEAD, *_table(ROWS, TEXT_COLUMNS, tests, failed)]
     lines += ["", "## Families that speak", "", *_table(SPEECH_ROWS, SPEECH_COLUMNS, tests, failed)]
 
     lines += ["", "## What their own classes do otherwise, and what is done about it", ""]
@@ -259,7 +273,7 @@ def page(tests: dict[tuple[str, str], list[str]], failed: dict[tuple[str, str], 
     lines += ["", "## Families without a policy", ""]
     lines += [f"- **{name}**: {reason}" for name, reason in REASONS.items()]
     lines += ["", "## The tests", "", "| Column | Tests |", "|---|---|"]
-    for column in dict.fromkeys([*COLUMNS, *SPEECH_COLUMNS]):
+    for column in _ALL_COLUMNS:
         names = sorted(
             {name for (_, other), own in tests.items() for name in own if other == column}
         )
@@ -303,9 +317,10 @@ def main(arguments: list[str]) -> int:
         PAGE.write_text(page(tests, run()), encoding="utf-8")
     # Every cell has a test, and each of them passed when the page was written.
     expected = page(tests, dict.fromkeys(tests, False))
-    wanted = [(family, column) for family in ROWS for column in COLUMNS]
-    for family, row in SPEECH_ROWS.items():
-        wanted += [(family, column) for column in SPEECH_COLUMNS if column not in row.without]
+    wanted = []
+    for rows, columns in ((ROWS, TEXT_COLUMNS), (SPEECH_ROWS, SPEECH_COLUMNS)):
+        for family, row in rows.items():
+            wanted += [(family, column) for column in columns if column not in row.without]
     is_whole = all(cell in tests for cell in wanted)
     if not is_whole or not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != expected:
         print(

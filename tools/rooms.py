@@ -144,7 +144,7 @@ ROOMS = {
         "datasets pyarrow",
     ),
     "data.transforms": Room(
-        "rows joined, cut, repeated and padded",
+        "rows joined, cut, repeated and padded; words that their prompts name",
         "checks types ops text data.draws data.manifest data.audio",
         "torch",
     ),
@@ -170,7 +170,8 @@ ROOMS = {
     ),
     "data.datamodules": Room(
         "the LightningDataModules, batches, the training order",
-        "checks types ops data.draws data.manifest data.audio data.corpora data.hypotheses data.mix",
+        "checks types ops data.draws data.manifest data.audio data.corpora data.hypotheses data.mix "
+        "data.transforms.hotwords",
         "torch lightning",
     ),
     "strategies": Room(

@@ -65,31 +65,44 @@ def group_table(
 ) -> str:
     """Markdown: best and worst hypothesis of each place of `best_and_worst` with every component of the reward."""
     rows = []
+    prompts = []
     for place in places:
         for label, prompt, sample in labelled(place):
             hypothesis = groups[prompt][sample]
             texts = [hypothesis.row.id, hypothesis.row.text, label, hypothesis.text]
             rewards = reward_cells(scores, prompt, sample)
             rows.append([*texts, *rewards, length_text(hypothesis), rules_of(hypothesis)])
+            prompts.append(hypothesis.prompt)
 
     header = ["id", "reference", "", "hypothesis", "reward", *scores.parts, "tokens", "rules"]
-    return markdown_table(header, rows)
+    return _with_prompts(header, rows, prompts)
 
 
 def hypothesis_table(groups: Iterable[list[Hypothesis]]) -> str:
     """Markdown: the first hypothesis of each group beside its reference."""
     rows = []
+    prompts = []
     for first, *_ in groups:
         texts = [first.row.id, first.row.text, first.text]
         rows.append([*texts, length_text(first), rules_of(first)])
-    return markdown_table(["id", "reference", "hypothesis", "tokens", "rules"], rows)
+        prompts.append(first.prompt)
+    return _with_prompts(["id", "reference", "hypothesis", "tokens", "rules"], rows, prompts)
+
+
+def _with_prompts(header: list[str], rows: list[list[str]], prompts: list[str]) -> str:
+    """The table, with a column of the prompts that the model read where a row has hotwords."""
+    if not any(prompts):
+        return markdown_table(header, rows)
+    longer = [[*row, prompt] for row, prompt in zip(rows, prompts, strict=True)]
+    return markdown_table([*header, "prompt"], longer)
 
 
 class SampleLogger(Callback):
     """Writes hypotheses to TensorBoard; without a TensorBoard logger it does nothing.
 
     Every few RL steps: the best and the worst hypothesis of the groups whose rewards lie furthest apart, as text and
-    with their audio. At each evaluation: the first hypotheses of each set, the same rows every time.
+    with their audio. At each evaluation: the first hypotheses of each set, the same rows every time. Where rows have
+    hotwords, the prompt that the model read stands beside them.
 
     Of a policy that speaks: the transcripts of the judges, with the sound and a mel spectrogram of each sample shown;
     the audio of its prompts is that of the speaker prompts.

@@ -73,6 +73,7 @@ from lightning_audiorl.data.mix.selection.by_tts_text import Filters, TextCharse
 from lightning_audiorl.data.mix.spec import RLSubset
 from lightning_audiorl.data.transforms.chunks import Chunks
 from lightning_audiorl.data.transforms.concatenate import JoinedNeighbours, PhraseRepeated
+from lightning_audiorl.data.transforms.hotwords import Hotwords, WithHotwords
 from lightning_audiorl.data.transforms.noise_padding import NoisePadded
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ __all__ = [
     "Hard",
     "HardTexts",
     "HfDataset",
+    "Hotwords",
     "HypothesisError",
     "HypothesisFiles",
     "IndexedManifest",
@@ -158,6 +160,7 @@ __all__ = [
     "TtsDataModule",
     "TtsRLDataModule",
     "Verdict",
+    "WithHotwords",
     "choose",
     "choose_many",
     "duration_batches",

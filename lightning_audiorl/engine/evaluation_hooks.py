@@ -76,6 +76,7 @@ class EvaluationHooks:
         count_left_out(results, kind, getattr(datamodule, "num_bad_rows", {}))
         say_limits(self.trainer, kind, self.evaluator.num_rows, self.evaluator.said)
         self.clock.reset()
+        self.policy.num_hotwords_cut = 0
         if self.policy.encoder_cache is not None:
             # What a step found is counted apart.
             self.policy.encoder_cache.reset()

@@ -84,11 +84,13 @@ def hypotheses(
 ) -> list[list[Hypothesis]]:
     """B groups of G decoded samples, as rewards and metrics take them.
 
-    Speech gets the speaker prompt that it was made from, one tensor for its group.
+    Speech gets the speaker prompt that it was made from, one tensor for its group; a text the prompt that the model
+    read, where its row has hotwords.
     """
     decoded = policy.decode(rollout, context)
     lengths = rollout.lengths.tolist()
     finished = rollout.finished.tolist()
+    prompts = _prompt_texts(policy, batch, context)
 
     groups: list[list[Hypothesis]] = []
     for b, (row, samples) in enumerate(zip(batch.rows, decoded, strict=True)):
@@ -96,7 +98,7 @@ def hypotheses(
         group = []
         for sample, length, is_finished in zip(samples, lengths[b], finished[b], strict=True):
             if isinstance(sample, str):
-                group.append(Hypothesis(row, sample, length, is_finished))
+                group.append(Hypothesis(row, sample, length, is_finished, prompt=prompts[b]))
                 continue
 
             # One tensor for the group: judges of the voice embed it once.
@@ -110,6 +112,15 @@ def hypotheses(
             group.append(Hypothesis(row, "", length, is_finished, speech))
         groups.append(group)
     return groups
+
+
+def _prompt_texts(policy: Policy, batch: PromptBatch, context: Context) -> list[str]:
+    """What the policy read of each prompt, where the row has hotwords; "" of others."""
+    has_words = [bool(row.hotwords) for row in batch.rows]
+    if not any(has_words):
+        return [""] * len(batch)
+    texts = policy.prompt_texts(context)
+    return [text if has else "" for text, has in zip(texts, has_words, strict=True)]
 
 
 @dataclass(frozen=True)

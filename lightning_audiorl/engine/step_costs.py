@@ -26,8 +26,14 @@ class CostlyRun(Protocol):
 
 
 def run_costs(run: CostlyRun) -> tuple[dict[str, float], str | None]:
-    """`step_costs` of a run."""
-    return step_costs(run.clock, run.strategy.ledger, run.policy.encoder_cache, run.sampler.engine)
+    """`step_costs` of a run, and hotwords that its prompts had no room for."""
+    metrics, table = step_costs(
+        run.clock, run.strategy.ledger, run.policy.encoder_cache, run.sampler.engine
+    )
+    if run.policy.num_hotwords_cut:
+        metrics["hotwords/cut"] = float(run.policy.num_hotwords_cut)
+        run.policy.num_hotwords_cut = 0
+    return metrics, table
 
 
 def step_costs(

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_audiorl.metrics.functional import UtteranceCounts, asr_rates, utterance_counts
+from lightning_audiorl.metrics.hotwords import HotwordCounts, hotword_counts, hotword_rates
 from lightning_audiorl.metrics.specs import RECOGNITION, RegistersSpecs
 from lightning_audiorl.text.compare import TextWatch
 from lightning_audiorl.text.normalise import Normaliser, checked_normalisers, normaliser_for
@@ -22,7 +23,7 @@ class AsrMetrics(RegistersSpecs, Metric):
 
     The state is one float64 vector of sums (the fields of `UtteranceCounts`), so counts stay exact and a sync is one
     collective. ``compute`` gives a dict of scalar tensors with the keys of `asr_rates`, NaN where a metric is
-    undefined in this set.
+    undefined in this set; of a set whose rows have hotwords those of `hotword_rates`, too.
 
     Args:
         keywords: looked for in every row, beside ``row.keywords``.
@@ -45,6 +46,7 @@ class AsrMetrics(RegistersSpecs, Metric):
     higher_is_better = None
     full_state_update = False
     sums: Tensor
+    hotword_sums: Tensor
 
     def __init__(
         self,
@@ -61,6 +63,8 @@ class AsrMetrics(RegistersSpecs, Metric):
         self.utterance_wer = utterance_wer
         zeros = torch.tensor(UtteranceCounts().values(), dtype=torch.float64)
         self.add_state("sums", default=zeros, dist_reduce_fx="sum")
+        zeros = torch.tensor(HotwordCounts().values(), dtype=torch.float64)
+        self.add_state("hotword_sums", default=zeros, dist_reduce_fx="sum")
 
     def update(self, hypotheses: Sequence[Hypothesis], compute_seconds: float = 0.0) -> None:
         """Add hypotheses.
@@ -87,16 +91,23 @@ class AsrMetrics(RegistersSpecs, Metric):
             utterance_counts(hypothesis, self.normalisers, self.keywords)
             for hypothesis in hypotheses
         ]
+        of_lists = [
+            hotword_counts(hypothesis, one, self.normalisers)
+            for hypothesis, one in zip(hypotheses, counts, strict=True)
+        ]
         counts.append(UtteranceCounts(compute_s=compute_seconds))
 
         # float64 holds whole numbers exactly up to 2**53: the order of batches and ranks cannot change a count.
         rows = torch.tensor([one.values() for one in counts], dtype=torch.float64)
         self.sums += rows.sum(0).to(self.sums.device)
+        for one in of_lists:
+            self.hotword_sums += self.hotword_sums.new_tensor(one.values())
 
     def compute(self) -> dict[str, Tensor]:
-        """The metrics of `asr_rates` as float32 scalars."""
+        """The metrics of `asr_rates` and `hotword_rates` as float32 scalars."""
         counts = UtteranceCounts(*self.sums.tolist())
         rates = asr_rates(counts)
         if self.utterance_wer:
             rates["utterance_wer"] = counts.rates / counts.rated if counts.rated else math.nan
+        rates |= hotword_rates(HotwordCounts(*self.hotword_sums.tolist()))
         return {name: torch.tensor(rate, device=self.sums.device) for name, rate in rates.items()}

@@ -233,6 +233,10 @@ RECOGNITION = (
     _unlisted("substitution_rate", "lower"),
     _unlisted("keyword_precision", "higher"),
     _unlisted("keyword_recall", "higher"),
+    _unlisted("hotword_recall", "higher"),
+    _unlisted("hotword_recall_wrong", "higher"),
+    _unlisted("hotword_recall_none", "higher"),
+    _unlisted("hotword_false_alarm_rate", "lower"),
     _unlisted("nonspeech_words_per_minute", "lower"),
     _unlisted("unfinished_rate", "lower"),
     _unlisted("real_time_factor", "lower"),
@@ -350,6 +354,7 @@ TRAINING = (
     MetricSpec("resident_mib/*", reduce="max"),
     MetricSpec("moving/*", reduce="max"),
     MetricSpec("host_mib/*", reduce="max"),
+    MetricSpec("hotwords/cut", reduce="sum"),
     MetricSpec("encoder_cache/gib", reduce="max"),
     # Of an engine that is another process.
     MetricSpec("engine/mismatch_mean", panel="mismatch of the engine"),

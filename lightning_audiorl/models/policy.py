@@ -66,6 +66,9 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
     #: none where its output was kept.
     num_encoded: int = 0
 
+    #: Hotwords that prompts had no room for, since the last step was logged.
+    num_hotwords_cut: int = 0
+
     #: Whether its answers are speech, and not text.
     speaks: bool = False
 
@@ -119,6 +122,17 @@ class Policy(nn.Module, ABC, Generic[ContextT]):
     @abstractmethod
     def decode(self, rollout: Rollout, context: ContextT) -> Sequence[Sequence[str | Speech]]:
         """B lists of G texts, special tokens and padding removed; of a model that speaks, G samples of speech."""
+
+    def prompt_texts(self, context: ContextT) -> list[str]:
+        """B prompts as the model reads them, as text: a person shall see what hotwords became.
+
+        Raises:
+            ValueError: for a policy that puts no hotwords into its prompts; it is asked where a row has some.
+        """
+        raise ValueError(
+            f"{type(self).__name__} puts no hotwords into its prompts, and a row has some; leave the rows' field "
+            "`hotwords` and the data module's `hotwords` out"
+        )
 
     @abstractmethod
     def targets(self, context: ContextT, texts: Sequence[str]) -> Rollout:

@@ -356,6 +356,8 @@ class Keyword(TextReward):
         keywords: for every row, beside ``row.keywords``; may have several words each.
         neutral: the value where neither text has a keyword; above 0, else inventing keywords would cost nothing.
         normalisers: by language code, in place of the built-in table.
+        hotwords: also look for the words that the row's prompt names, so that one that is written because it is listed,
+            and was not said, costs precision.
 
     Example:
         >>> from lightning_audiorl.types import Utterance
@@ -382,16 +384,20 @@ class Keyword(TextReward):
         keywords: list[str] | None = None,
         neutral: float = 1.0,
         normalisers: dict[str, Normaliser] | None = None,
+        hotwords: bool = False,
     ) -> None:
         super().__init__(weight, name, normalisers)
         if not 0 < neutral <= 1:
             raise ValueError(f"Keyword.neutral: expected 0 < neutral <= 1, got {neutral}")
         self.keywords = tuple(keywords or ())
         self.neutral = neutral
+        self.hotwords = hotwords
 
     def score_one(self, hypothesis: Hypothesis) -> float:
         row = hypothesis.row
         vocabulary = (*self.keywords, *row.keywords)
+        if self.hotwords:
+            vocabulary += row.hotwords
         counts = count_keywords(row.text, hypothesis.text, vocabulary, self.normaliser(hypothesis))
         return keyword_score(counts, self.neutral)
 

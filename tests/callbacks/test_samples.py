@@ -108,3 +108,16 @@ def test_the_tables_name_the_rules_that_fire() -> None:
     best, worst = group_table([[said("one", "one"), looping]], scores, [(0, 0, 1)]).splitlines()[2:]
     assert best == "| clip | one | best | one | 1.000 | 0.500 | 0 |  |"
     assert "| -1.000 | -0.500 | 10 (cut) | loop" in worst
+
+
+def test_the_prompt_stands_beside_a_row_with_hotwords() -> None:
+    plain = said("two", "one")
+    listed = said("one", "one", prompt="<start> anna | victor")
+    assert "prompt" not in hypothesis_table([[plain]])
+    header, _, first, second = hypothesis_table([[plain], [listed]]).splitlines()
+    assert header.endswith("| rules | prompt |")
+    assert first.endswith("|  |")
+    assert second.endswith(r"| &lt;start&gt; anna \| victor |")
+    scores = Scores(torch.tensor([[1.0, 0.0]]), torch.ones(1, 2, dtype=torch.bool), {})
+    table = group_table([[listed, listed]], scores, [(0, 0, 1)])
+    assert table.splitlines()[0].endswith("| prompt |")

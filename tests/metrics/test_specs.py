@@ -24,6 +24,7 @@ from lightning_audiorl.metrics import (
     asr_rates,
     percent,
 )
+from lightning_audiorl.metrics.hotwords import HotwordCounts, hotword_rates
 from lightning_audiorl.metrics.specs import (
     EVALUATION_METRICS,
     SpecTable,
@@ -35,7 +36,8 @@ from lightning_audiorl.metrics.speech import SpeechCounts, SpeechMetrics, speech
 from lightning_audiorl.metrics.watch import gap_alerts, reward_hacking_alerts
 from tests.text.cases import hypothesis
 
-RECOGNITION = set(asr_rates(UtteranceCounts()))
+OF_LISTS = set(hotword_rates(HotwordCounts(lists=1)))
+RECOGNITION = set(asr_rates(UtteranceCounts())) | OF_LISTS
 SYNTHESIS = set(speech_rates(SpeechCounts()))
 #: Of sets with keywords, and what an evaluation is asked for.
 FURTHER = ("b_wer", "u_wer", "utterance_wer")

@@ -41,6 +41,7 @@ from lightning_audiorl.data.datamodules.streams import EvalStream, Position, Ste
 from lightning_audiorl.data.manifest.files import IndexedManifest, ManifestRows
 from lightning_audiorl.data.manifest.source import RowSource
 from lightning_audiorl.data.mix.shares import Share
+from lightning_audiorl.data.transforms.hotwords import Hotwords
 from lightning_audiorl.ops.randomness import keyed_generator
 from lightning_audiorl.types import PromptBatch, Utterance
 
@@ -115,6 +116,8 @@ class AsrDataModule(LightningDataModule):
             way. In training another row of the source takes the place of a bad one, the same in every run with this
             seed; the audio of evaluation sets is then read once before the first batch, and bad rows are left out.
         lang: language of rows that name none, in manifests that are given by their paths; None is "en".
+        hotwords: which words the prompts of training rows name, drawn anew at each step; None names those of the
+            rows' field ``hotwords`` alone. Evaluation sets have theirs by `WithHotwords`.
 
     Raises:
         ValueError: a limit that is no number above 0, or limits between which no clip fits; another choice than error
@@ -145,6 +148,7 @@ class AsrDataModule(LightningDataModule):
         min_duration_s: float | None = None,
         on_bad_row: OnBadRow = "error",
         lang: str | None = None,
+        hotwords: Hotwords | None = None,
     ) -> None:
         super().__init__()
         self.train = train
@@ -180,6 +184,7 @@ class AsrDataModule(LightningDataModule):
         self.on_too_long = on_too_long
         self.on_bad_row = on_bad_row
         self.lang = lang
+        self.hotwords = hotwords
 
         self.cache = AudioCache(cache_bytes)
         #: Rows left out for their length, by set name ("train/0" is the first subset).
@@ -414,6 +419,8 @@ class AsrDataModule(LightningDataModule):
             if self.augment is not None:
                 audio = self.augment.apply(audio, self.seed, step, row.id, self.sample_rate_hz)
                 row = replace(row, duration_s=len(audio) / self.sample_rate_hz)
+            if self.hotwords is not None:
+                row = self.hotwords.apply(row, self.seed, step)
 
             rows.append(row)
             read.append(audio)

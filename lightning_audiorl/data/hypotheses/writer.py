@@ -28,7 +28,7 @@ class RowsSurvey:
     """One pass over the rows that will be decoded.
 
     Args:
-        content: hash of ids, fingerprints and keywords, in order.
+        content: hash of ids, fingerprints, keywords and hotwords, in order.
         durations_s: of every row.
         units: what errors are counted in, "word" or "char" or both.
     """
@@ -53,7 +53,11 @@ def survey_rows(rows: Iterable[Utterance]) -> RowsSurvey:
     units: set[str] = set()
     id_keys = array("q")
     for row in rows:
-        line = json.dumps([row.id, row_fingerprint(row), row.keywords]).encode()
+        known: list[Any] = [row.id, row_fingerprint(row), row.keywords]
+        # Other words in the prompt make other hypotheses.
+        if row.hotwords:
+            known.append(row.hotwords)
+        line = json.dumps(known).encode()
         digest.update(line + b"\n")
         durations_s.append(row.duration_s)
         units.add(normaliser_for(row.lang).unit)

@@ -40,7 +40,7 @@ KNOWN = frozenset(
 )
 #: Fields that a row need not have, where another name for one would pass without a word.
 _OPTIONAL = ("lang", "duration", "offset", "keywords", "effects", "speaker", "id", "spoken_text")
-_SELDOM = frozenset(("offset", "keywords", "effects", "segments", "spoken_text", "gap"))
+_SELDOM = frozenset(("offset", "keywords", "effects", "segments", "spoken_text", "gap", "hotwords"))
 _STRINGS = {str}
 _OPTIONAL_IN_SEGMENT = ("duration", "offset", "gap")
 #: How other formats name what is `offset` here, in a row of a whole recording.
@@ -208,6 +208,8 @@ def _utterance(
 
     segments, duration_s = _audio(line, check_files, allow_no_audio)
     check_names(line.row, line.where, _OPTIONAL)
+    # They stay among the extra fields; what is no list is refused here, by its line.
+    line.strings("hotwords")
     return Utterance(
         id=line.text("id", default_id),
         segments=segments,

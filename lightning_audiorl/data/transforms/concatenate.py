@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -49,6 +49,11 @@ def _join(rows: Sequence[Utterance], gaps_s: Sequence[float], row_id: str) -> Ut
         segments += [replace(first, gap_s=first.gap_s + gap_s), *others]
         keywords += row.keywords
 
+    extra: dict[str, Any] = {"sources": source_ids(*rows)}
+    hotwords = list(dict.fromkeys(word for row in rows for word in row.hotwords))
+    if hotwords:
+        extra["hotwords"] = hotwords
+
     speakers = {row.speaker for row in rows}
     return Utterance(
         id=row_id,
@@ -58,7 +63,7 @@ def _join(rows: Sequence[Utterance], gaps_s: Sequence[float], row_id: str) -> Ut
         lang=rows[0].lang,
         speaker=speakers.pop() if len(speakers) == 1 else "",
         keywords=tuple(dict.fromkeys(keywords)),
-        extra={"sources": source_ids(*rows)},
+        extra=extra,
         origin=joined_origin(*rows),
     )
 

@@ -22,6 +22,12 @@ from lightning_audiorl.languages import language_of
 from lightning_audiorl.models.decoding.cached_prompt import PrefixContext
 from lightning_audiorl.models.decoding.clips import check_clips, clips_of, durations_of
 from lightning_audiorl.models.decoding.decoder_only import DecoderOnlyPolicy, Side
+from lightning_audiorl.models.decoding.hotwords import (
+    check_reached,
+    check_room,
+    checked_words,
+    prompt_text,
+)
 from lightning_audiorl.models.decoding.tokens import padded
 from lightning_audiorl.models.encoder_cache import EncoderCache, plain_settings
 from lightning_audiorl.models.finetune import Finetune, Parts
@@ -33,7 +39,7 @@ from lightning_audiorl.models.tiny_base import (
     keyed_weights,
     word_tokenizer,
 )
-from lightning_audiorl.types import PromptBatch
+from lightning_audiorl.types import PromptBatch, Utterance
 from lightning_audiorl.weights.families import first_line
 from lightning_audiorl.weights.tensors import WeightsError
 
@@ -47,6 +53,7 @@ _LANGUAGES = {"zh", "en", "ja"}
 # Of the tiny model.
 _CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{% for part in message['content'] %}"
+    "{% if part['type'] == 'keywords' %} {{ part['keywords'] | join(' ') }} {% endif %}"
     "{% if part['type'] == 'audio' %}<|object_ref_start|>{% endif %}{% endfor %}<|im_start|>{% endfor %}"
 )
 
@@ -159,6 +166,8 @@ class TinyFunAsrNano(TinySpec):
 
 class FunAsrNanoPolicy(DecoderOnlyPolicy[FunAsrContext]):
     """`FunAsrNanoForConditionalGeneration` behind the policy interface.
+
+    Hotwords of a row are the keywords of its processor's request.
 
     Args:
         init_from: a folder or hub id in Hugging Face layout, a Lightning checkpoint of ours, or the sizes of a tiny
@@ -328,10 +337,13 @@ class FunAsrNanoPolicy(DecoderOnlyPolicy[FunAsrContext]):
         out = []
         for row, num_frames in zip(batch.rows, frames, strict=True):
             lang = language_of(row.lang)
-            if lang not in by_lang:
-                by_lang[lang] = self._request(lang)
+            if row.hotwords:
+                around = self._hotword_request(row, lang)
+            else:
+                if lang not in by_lang:
+                    by_lang[lang] = self._request(lang)
+                around = by_lang[lang]
 
-            around = by_lang[lang]
             at = around.index(audio_id)
             frames_of_row = [audio_id] * num_frames
             before = around[:at]
@@ -341,15 +353,32 @@ class FunAsrNanoPolicy(DecoderOnlyPolicy[FunAsrContext]):
 
     def _request(self, lang: str) -> list[int]:
         """The prompt for a language by its code, with one audio placeholder; of one it has no name for, without one."""
+        return self.tokenizer.encode(self._asked(lang), add_special_tokens=False)
+
+    def _asked(self, lang: str, words: list[str] | None = None) -> str:
         text = self.processor.apply_transcription_request(
             # The processor wants a clip; how long it is does not show in the text.
             audio=torch.zeros(_MIN_SAMPLES).numpy(),
             language=lang if lang in _LANGUAGES else None,
+            keywords=words,
             tokenize=False,
         )
-        if not isinstance(text, str):
-            text = text[0]
-        return self.tokenizer.encode(text, add_special_tokens=False)
+        return text if isinstance(text, str) else text[0]
+
+    def _hotword_request(self, row: Utterance, lang: str) -> list[int]:
+        """`_request` with a row's hotwords."""
+        words = checked_words(row, self.tokenizer)
+        text = self._asked(lang, words)
+        check_reached(row, words, text, self.start.source)
+
+        tokens = self.tokenizer.encode(text, add_special_tokens=False)
+        positions = self.model.config.text_config.max_position_embeddings
+        check_room(row, len(words), len(tokens), positions // 4)
+        return tokens
+
+    def prompt_texts(self, context: FunAsrContext) -> list[str]:
+        audio_id = self.processor.audio_token_id
+        return [prompt_text(self.tokenizer, row, audio_id) for row in context.tokens]
 
     def prompt(self, context: FunAsrContext, side: Side) -> tuple[Tensor, Tensor]:
         # The projector may train: it runs here, behind the encoder's output that all passes share.

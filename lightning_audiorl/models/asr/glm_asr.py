@@ -21,6 +21,7 @@ from transformers import (
 from lightning_audiorl.languages import english_name
 from lightning_audiorl.models.decoding.audio_prompt import AudioPromptPolicy
 from lightning_audiorl.models.decoding.clips import joined_windows, padded_rows
+from lightning_audiorl.models.decoding.hotwords import checked_instruction, instruction_with
 from lightning_audiorl.models.encoder_cache import EncoderCache
 from lightning_audiorl.models.finetune import Finetune
 from lightning_audiorl.models.loading import Family, TokenizerOutline, require_features
@@ -143,6 +144,9 @@ class GlmAsrPolicy(AudioPromptPolicy):
         encoder_cache: keeps the encoder's outputs of clips that come again; wants a frozen encoder.
         instruction: what is asked of each clip; ``{language}`` in it stands for the English name of the row's language.
             None is the processor's own.
+        hotwords: what is asked of a clip whose row has hotwords, which ``{hotwords}`` in it stands for, such as
+            "Transcribe the input speech. Keywords: {hotwords}"; ``{language}`` as in ``instruction``. None refuses such
+            rows: the model card has no form for them.
     """
 
     family = Family(TinyGlmAsr, GlmAsrForConditionalGeneration, GlmAsrProcessor)
@@ -155,9 +159,11 @@ class GlmAsrPolicy(AudioPromptPolicy):
         revision: str | None = None,
         encoder_cache: EncoderCache | None = None,
         instruction: str | None = None,
+        hotwords: str | None = None,
     ) -> None:
         super().__init__()
         self.instruction = instruction
+        self.hotwords = checked_instruction("GlmAsrPolicy", hotwords)
         self._load(init_from, dtype, revision)
         self._check_processor()
         self._make_ready(finetune, encoder_cache)
@@ -245,6 +251,12 @@ class GlmAsrPolicy(AudioPromptPolicy):
         asked = self.instruction
         if asked is not None:
             asked = asked.replace("{language}", english_name(lang))
+        return self._asked(asked)
+
+    def hotword_request(self, lang: str, words: Sequence[str]) -> str:
+        return self._asked(instruction_with(self.hotwords, lang, words))
+
+    def _asked(self, asked: str | None) -> str:
         # The processor wants a clip; how long it is does not show in the text.
         texts = self.processor.apply_transcription_request(
             torch.zeros(400).numpy(), prompt=asked, tokenize=False

@@ -20,6 +20,7 @@ from transformers import (
 from lightning_audiorl.languages import english_name
 from lightning_audiorl.models.decoding.audio_prompt import AudioPromptPolicy
 from lightning_audiorl.models.decoding.clips import by_length, padded_rows
+from lightning_audiorl.models.decoding.hotwords import checked_instruction, instruction_with
 from lightning_audiorl.models.encoder_cache import EncoderCache
 from lightning_audiorl.models.export import Adapter
 from lightning_audiorl.models.finetune import Finetune
@@ -43,6 +44,9 @@ _FRAMES_PER_S = 50
 
 #: As the model card asks.
 INSTRUCTION = "can you transcribe the speech into a written format?"
+
+#: As the model cards from granite-4.0-1b-speech on ask with a list of words.
+HOTWORDS = "transcribe the speech to text. Keywords: {hotwords}"
 
 # Of the tiny model.
 _CHAT_TEMPLATE = (
@@ -161,6 +165,8 @@ class GraniteSpeechPolicy(AudioPromptPolicy):
         instruction: what is asked of each clip; ``{language}`` in it stands for the English name of the row's language.
         system: the message before it; None is none. A chat template that writes the date of today into a prompt
             without one is refused: a run that goes on tomorrow would have another prompt.
+        hotwords: what is asked of a clip whose row has hotwords, which ``{hotwords}`` in it stands for; ``{language}``
+            as in ``instruction``.
     """
 
     family = Family(
@@ -176,9 +182,11 @@ class GraniteSpeechPolicy(AudioPromptPolicy):
         encoder_cache: EncoderCache | None = None,
         instruction: str = INSTRUCTION,
         system: str | None = None,
+        hotwords: str = HOTWORDS,
     ) -> None:
         super().__init__()
         self.instruction = instruction
+        self.hotwords = checked_instruction("GraniteSpeechPolicy", hotwords)
         self.system = system
         self._load(init_from, dtype, revision)
         # It is in the weights by now.
@@ -286,7 +294,12 @@ class GraniteSpeechPolicy(AudioPromptPolicy):
         return inputs, torch.ones(num_prompts, num_frames, dtype=torch.bool)
 
     def request(self, lang: str) -> str:
-        asked = self.instruction.replace("{language}", english_name(lang))
+        return self._asked(self.instruction.replace("{language}", english_name(lang)))
+
+    def hotword_request(self, lang: str, words: Sequence[str]) -> str:
+        return self._asked(instruction_with(self.hotwords, lang, words))
+
+    def _asked(self, asked: str) -> str:
         messages = [{"role": "user", "content": f"{self.processor.audio_token}{asked}"}]
         if self.system is not None:
             messages.insert(0, {"role": "system", "content": self.system})

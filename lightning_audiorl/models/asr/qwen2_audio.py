@@ -20,6 +20,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from lightning_audiorl.languages import english_name
 from lightning_audiorl.models.decoding.audio_prompt import AudioContext, AudioPromptPolicy
+from lightning_audiorl.models.decoding.hotwords import checked_instruction, instruction_with
 from lightning_audiorl.models.encoder_cache import EncoderCache
 from lightning_audiorl.models.finetune import Finetune
 from lightning_audiorl.models.loading import Family, TokenizerOutline, require_features
@@ -177,6 +178,9 @@ class Qwen2AudioPolicy(AudioPromptPolicy):
             None is the chat template's own where it has one, as that of an assembled folder, and else "Transcribe the
             speech."
         encoder_cache: keeps the encoder's outputs of clips that come again; wants a frozen encoder.
+        hotwords: what is asked of a clip whose row has hotwords, which ``{hotwords}`` in it stands for, such as
+            "Transcribe the speech. Keywords: {hotwords}"; ``{language}`` as in ``instruction``. None refuses such rows:
+            the model card has no form for them.
     """
 
     family = Family(TinyQwen2Audio, Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor)
@@ -189,8 +193,10 @@ class Qwen2AudioPolicy(AudioPromptPolicy):
         revision: str | None = None,
         instruction: str | None = None,
         encoder_cache: EncoderCache | None = None,
+        hotwords: str | None = None,
     ) -> None:
         super().__init__()
+        self.hotwords = checked_instruction("Qwen2AudioPolicy", hotwords)
         self._load(init_from, dtype, revision)
         self.instruction = instruction
         self._check_processor()
@@ -315,6 +321,9 @@ class Qwen2AudioPolicy(AudioPromptPolicy):
         if asked is not None:
             asked = asked.replace("{language}", english_name(lang))
         return self._rendered(asked)
+
+    def hotword_request(self, lang: str, words: Sequence[str]) -> str:
+        return self._rendered(instruction_with(self.hotwords, lang, words))
 
     def _rendered(self, instruction: str | None) -> str:
         """The chat template around one clip and an instruction; None is a message of audio alone."""

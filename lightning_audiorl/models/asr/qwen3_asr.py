@@ -21,6 +21,7 @@ from transformers.models.qwen3_asr.processing_qwen3_asr import LANGUAGE_CODE_TO_
 from lightning_audiorl.languages import language_of
 from lightning_audiorl.models.decoding.audio_prompt import AudioContext, AudioPromptPolicy
 from lightning_audiorl.models.decoding.clips import padded_rows
+from lightning_audiorl.models.decoding.hotwords import SEPARATOR
 from lightning_audiorl.models.encoder_cache import EncoderCache
 from lightning_audiorl.models.finetune import Finetune
 from lightning_audiorl.models.loading import Family, TokenizerOutline, require_features
@@ -143,6 +144,8 @@ class Qwen3ASRPolicy(AudioPromptPolicy):
     and what is decoded is the transcript alone. Unlike the processor's own parsing, which takes out what is repeated
     twenty times, a loop stays a loop.
 
+    Hotwords of a row stand in the system's message, which its makers call context.
+
     Args:
         init_from: a folder or hub id in Hugging Face layout (those whose name ends in -hf), a Lightning checkpoint of
             ours, or the sizes of a tiny random model.
@@ -242,9 +245,19 @@ class Qwen3ASRPolicy(AudioPromptPolicy):
         return self._whole_pieces(inputs, mask)
 
     def request(self, lang: str) -> str:
+        return self._asked(lang, None)
+
+    def hotword_request(self, lang: str, words: Sequence[str]) -> str:
+        # What its makers call context: the system's message.
+        return self._asked(lang, SEPARATOR.join(words))
+
+    def _asked(self, lang: str, context: str | None) -> str:
         # The processor wants a clip; how long it is does not show in the text.
         texts = self.processor.apply_transcription_request(
-            audio=torch.zeros(400).numpy(), language=_NAMES.get(lang), tokenize=False
+            audio=torch.zeros(400).numpy(),
+            language=_NAMES.get(lang),
+            prompt=context,
+            tokenize=False,
         )
         return texts if isinstance(texts, str) else texts[0]
 

@@ -238,6 +238,11 @@ class VoxtralPolicy(AudioPromptPolicy):
 
     # --- prompts
 
+    def hotword_request(self, lang: str, words: Sequence[str]) -> str:
+        raise ValueError(
+            "its transcription request is the clip, the language and control tokens; leave `hotwords` out of the data"
+        )
+
     def request_tokens(self, lang: str) -> list[int]:
         # The published tokenizer reads no control token in a text.
         ids = self.tokenizer.convert_tokens_to_ids

@@ -21,7 +21,19 @@ from transformers import (
 
 from lightning_audiorl.languages import language_of
 from lightning_audiorl.models.decoding.clips import check_clips, clips_of, durations_of
-from lightning_audiorl.models.decoding.encoder_decoder import EncodedContext, EncoderDecoderPolicy
+from lightning_audiorl.models.decoding.encoder_decoder import (
+    EncodedContext,
+    EncoderDecoderPolicy,
+    PromptedContext,
+)
+from lightning_audiorl.models.decoding.hotwords import (
+    CutHotwords,
+    checked_words,
+    first_words,
+    refusal,
+    refuse_hotwords,
+)
+from lightning_audiorl.models.decoding.tokens import padded
 from lightning_audiorl.models.encoder_cache import EncoderCache, plain_settings
 from lightning_audiorl.models.export import Adapter
 from lightning_audiorl.models.finetune import Finetune, Parts
@@ -46,6 +58,8 @@ _ENCODER_SETTINGS = (
 )
 
 _NO_TIMESTAMPS = "<|notimestamps|>"
+# Before a text that was said earlier, in whose spelling Whisper goes on.
+_PREVIOUS = "<|startofprev|>"
 
 
 @dataclass(frozen=True)
@@ -132,6 +146,9 @@ class WhisperPolicy(EncoderDecoderPolicy):
     start's generation_config.json to have them written, too. Those that are suppressed at the beginning (the stop token
     among them) are not: the answer to a clip without speech is the empty text.
 
+    Hotwords of a row stand where Whisper reads what was said before, and take at most half of the decoder's positions
+    less one: of a longer list the first words are taken, and how many are left out is counted and said.
+
     Args:
         init_from: a folder or hub id in Hugging Face layout, a Lightning checkpoint of ours, or the sizes of a tiny
             random model.
@@ -159,6 +176,7 @@ class WhisperPolicy(EncoderDecoderPolicy):
         long_form: bool = False,
     ) -> None:
         super().__init__()
+        self.hotwords_cut = CutHotwords()
         self.long_form = long_form
         self._load(init_from, dtype, revision)
         self._check_processor()
@@ -269,7 +287,8 @@ class WhisperPolicy(EncoderDecoderPolicy):
         extractor = self.processor.feature_extractor
         check_clips(batch, "WhisperPolicy", extractor.sampling_rate, 1, extractor.n_samples)
         device = batch.waveform.device
-        tokens = torch.tensor([self._prompt(row) for row in batch.rows], device=device)
+        prompts = [self._prompt(row) for row in batch.rows]
+        tokens, _ = padded(prompts, self.stop_ids[0], device, "right")
 
         if self.encoder_cache is None:
             encoded = self._encoder_output(clips_of(batch), device)
@@ -278,7 +297,8 @@ class WhisperPolicy(EncoderDecoderPolicy):
                 batch, lambda clips: list(self._encoder_output(clips, device))
             )
             encoded = torch.stack(kept)
-        return EncodedContext(batch.ids, durations_of(batch), encoded, tokens)
+        lengths = [len(prompt) for prompt in prompts]
+        return PromptedContext(batch.ids, durations_of(batch), encoded, tokens, lengths)
 
     def _encoder_output(self, clips: Sequence[Tensor], device: torch.device) -> Tensor:
         """[B, F, E] of B clips, computed together."""
@@ -300,6 +320,11 @@ class WhisperPolicy(EncoderDecoderPolicy):
 
     @torch.no_grad()
     def transcribe_long(self, batch: PromptBatch) -> list[tuple[str, int]]:
+        refuse_hotwords(
+            batch.rows,
+            "WhisperPolicy.long_form",
+            "each window's prompt is the text before it; leave them out of clips beyond one window",
+        )
         encoder = self.model.model.encoder
         if encoder.conv1.weight.numel() == 0 or isinstance(encoder.conv1.weight, DTensor):
             raise ValueError(
@@ -328,7 +353,7 @@ class WhisperPolicy(EncoderDecoderPolicy):
         languages = getattr(config, "lang_to_id", None)
         if languages:
             by_token = {token: name for name, token in languages.items()}
-            asks["language"] = [by_token[self._prompt(row)[1]] for row in batch.rows]
+            asks["language"] = [by_token[self._request(row)[1]] for row in batch.rows]
             asks["task"] = "transcribe"
 
         device = batch.waveform.device
@@ -373,6 +398,25 @@ class WhisperPolicy(EncoderDecoderPolicy):
         return EncodedContext(ids, [seconds] * num_prompts, encoded, tokens)
 
     def _prompt(self, row: Utterance) -> list[int]:
+        """`_request`, and before it the row's hotwords as the text that Whisper takes for what was said before."""
+        request = self._request(row)
+        words = checked_words(row, self.tokenizer)
+        if not words:
+            return request
+
+        before = self.tokenizer.convert_tokens_to_ids(_PREVIOUS)
+        if not isinstance(before, int) or before == self.tokenizer.unk_token_id:
+            why = f"the vocabulary of {self.start.source} has no {_PREVIOUS}; leave them out"
+            raise refusal(row, "WhisperPolicy", why)
+
+        # As Whisper itself cuts the text before a window.
+        room = self.max_positions // 2 - 1
+        tokens, num_words = first_words(self.tokenizer, words, room)
+        self.hotwords_cut.add(row, len(words) - num_words, room)
+        self.num_hotwords_cut += len(words) - num_words
+        return [before, *tokens, *request]
+
+    def _request(self, row: Utterance) -> list[int]:
         """Start, language, task, no timestamps; an English-only model has neither language nor task."""
         config = self.model.generation_config
         tokens = [config.decoder_start_token_id]
@@ -402,12 +446,14 @@ class WhisperPolicy(EncoderDecoderPolicy):
         return super().targets(context, written)
 
     def _languages(self, context: EncodedContext) -> list[str]:
-        """That of each prompt, as its second token says; "en" where the model knows no other."""
+        """That of each prompt, as the token behind its start says; "en" where the model knows no other."""
         languages = getattr(self.model.generation_config, "lang_to_id", None)
         if not languages:
             return ["en"] * len(context)
         by_token = {token: name.strip("<|>") for name, token in languages.items()}
-        return [by_token[token] for token in context.tokens[:, 1].tolist()]
+        start = self.model.generation_config.decoder_start_token_id
+        rows = context.tokens.tolist()
+        return [by_token[row[row.index(start) + 1]] for row in rows]
 
     def _write(self, folder: str, adapter: Adapter | None = None) -> None:
         super()._write(folder, adapter)

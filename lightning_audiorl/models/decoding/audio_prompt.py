@@ -20,11 +20,18 @@ from lightning_audiorl.models.decoding.clips import (
     padded_rows,
 )
 from lightning_audiorl.models.decoding.decoder_only import DecoderOnlyPolicy, Side
+from lightning_audiorl.models.decoding.hotwords import (
+    check_reached,
+    check_room,
+    checked_words,
+    prompt_text,
+    refusal,
+)
 from lightning_audiorl.models.decoding.tokens import padded
 from lightning_audiorl.models.encoder_cache import plain_settings
 from lightning_audiorl.models.finetune import Parts
 from lightning_audiorl.models.loading import TokenizerOutline
-from lightning_audiorl.types import PromptBatch
+from lightning_audiorl.types import PromptBatch, Utterance
 from lightning_audiorl.weights.families import first_line
 from lightning_audiorl.weights.tensors import WeightsError
 
@@ -203,6 +210,16 @@ class AudioPromptPolicy(DecoderOnlyPolicy[AudioContext]):
         """
         raise NotImplementedError(f"{type(self).__name__}.request")
 
+    def hotword_request(self, lang: str, words: Sequence[str]) -> str:
+        """`request` with words that may be said, as the family is told them.
+
+        Raises:
+            ValueError: of a family without a place for them, which says so.
+        """
+        raise ValueError(
+            "its request for a transcript has no place for words; leave `hotwords` out of the data"
+        )
+
     def request_tokens(self, lang: str) -> list[int]:
         """`request` as tokens; a family whose request is no text has this alone."""
         return self.tokenizer.encode(self.request(lang), add_special_tokens=False)
@@ -234,13 +251,33 @@ class AudioPromptPolicy(DecoderOnlyPolicy[AudioContext]):
         out = []
         for row, num in zip(batch.rows, num_places, strict=True):
             lang = language_of(row.lang)
-            if lang not in by_lang:
-                by_lang[lang] = self.request_tokens(lang)
+            if row.hotwords:
+                around = self._hotword_tokens(row, lang)
+            else:
+                if lang not in by_lang:
+                    by_lang[lang] = self.request_tokens(lang)
+                around = by_lang[lang]
 
-            around = by_lang[lang]
             at = around.index(self.audio_token_id)
             out.append([*around[:at], *[self.audio_token_id] * num, *around[at + 1 :]])
         return out
+
+    def _hotword_tokens(self, row: Utterance, lang: str) -> list[int]:
+        """The request of a row with hotwords as tokens."""
+        words = checked_words(row, self.tokenizer)
+        try:
+            text = self.hotword_request(lang, words)
+        except ValueError as error:
+            raise refusal(row, type(self).__name__, str(error)) from error
+        check_reached(row, words, text, self.start.source)
+
+        tokens = self.tokenizer.encode(text, add_special_tokens=False)
+        positions = self.model.config.get_text_config().max_position_embeddings
+        check_room(row, len(words), len(tokens), positions // 4)
+        return tokens
+
+    def prompt_texts(self, context: AudioContext) -> list[str]:
+        return [prompt_text(self.tokenizer, row, self.audio_token_id) for row in context.tokens]
 
     def prompt(self, context: AudioContext, side: Side) -> tuple[Tensor, Tensor]:
         # The projector may train: it runs here, behind the encoder's output that all passes share.

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache
 from transformers.cache_utils import Cache
 
-from lightning_audiorl.fields import Shape
+from lightning_audiorl.fields import PerPrompt, Shape
 from lightning_audiorl.models.decoding.cache import cache_argument, lengthen, make_room
 from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy, PrefixContext
 from lightning_audiorl.models.decoding.group_rows import GroupRows
+from lightning_audiorl.models.decoding.hotwords import prompt_text
 from lightning_audiorl.models.decoding.shared_prefix import Layout
 from lightning_audiorl.types import Decoding, Rollout
 
@@ -44,6 +45,40 @@ class EncodedContext(PrefixContext):
     def frames_kept(self) -> Tensor | None:
         """[B, F] bool, the frames that are attended to; None for all."""
         return None
+
+    @property
+    def prompts_kept(self) -> Tensor | None:
+        """[B, P] bool, the tokens of each prompt, a prefix of its row; None where they are of one length."""
+        return None
+
+
+@dataclass(frozen=True)
+class PromptedContext(EncodedContext):
+    """Encoder output of clips and prompts of several lengths.
+
+    Args:
+        tokens: [B, P], padded on the right.
+        lengths: B numbers of tokens.
+    """
+
+    tokens: Annotated[Tensor, Shape("B P", pad="P", lengths="num_tokens")]
+    lengths: PerPrompt[list[int]]
+
+    @property
+    def num_tokens(self) -> Tensor:
+        """[B] tokens of each prompt, in host memory."""
+        return torch.tensor(self.lengths)
+
+    @property
+    def prompt_lengths(self) -> list[int]:
+        return self.lengths
+
+    @property
+    def prompts_kept(self) -> Tensor | None:
+        width = self.tokens.shape[1]
+        if set(self.lengths) <= {width}:
+            return None
+        return (torch.arange(width) < self.num_tokens[:, None]).to(self.tokens.device)
 
 
 @dataclass(frozen=True)
@@ -74,13 +109,26 @@ def _frames_argument(keep: Tensor | None) -> dict[str, Tensor]:
     return {} if keep is None else {"encoder_attention_mask": keep[:, None, None]}
 
 
+def _on_the_left(tokens: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+    """Prompts [B, P] and their keep mask, padded on the right -> on the left, so that the last column ends each.
+
+    Example:
+        >>> keep = torch.tensor([[True, True], [True, False]])
+        >>> [moved.tolist() for moved in _on_the_left(torch.tensor([[5, 6], [7, 0]]), keep)]
+        [[[5, 6], [7, 7]], [[True, True], [False, True]]]
+    """
+    padding = (~keep).sum(-1, keepdim=True)
+    places = torch.arange(tokens.shape[1], device=tokens.device) - padding
+    return tokens.gather(1, places.clamp(min=0)), places >= 0
+
+
 def _empty_cache() -> EncoderDecoderCache:
     return EncoderDecoderCache(DynamicCache(), DynamicCache())
 
 
 @dataclass
 class _CrossAttending:
-    """Decoder state after prompts of one length: a `cached_prompt.PromptState`.
+    """Decoder state after prompts: a `cached_prompt.PromptState`.
 
     Args:
         features: the encoder output of the prompts. Only the first call reads it: from then on the cross-attention
@@ -88,12 +136,15 @@ class _CrossAttending:
         shares_clips: whether the samples of a group attend to one copy of those; else they are repeated with the
             other rows of the cache.
         keep: [rows, F] bool, the frames that are attended to, of clips where they are shared; None for all.
+        mask: [rows, length] int64, the tokens that are attended to, of left-padded prompts; None where all are of one
+            length.
     """
 
     decoder: nn.Module
     features: Tensor
     shares_clips: bool
     keep: Tensor | None = None
+    mask: Tensor | None = None
     clip_rows: GroupRows | None = None
     hidden: Tensor = field(init=False)
     cache: EncoderDecoderCache = field(default_factory=_empty_cache)
@@ -105,6 +156,8 @@ class _CrossAttending:
             self.clip_rows = GroupRows.whole(len(self.hidden), repeats, self.hidden.device)
         elif self.keep is not None:
             self.keep = self.keep.repeat_interleave(repeats, 0)
+        if self.mask is not None:
+            self.mask = self.mask.repeat_interleave(repeats, 0)
         self.hidden = self.hidden.repeat_interleave(repeats, 0)
 
     def _caches(self) -> Cache:
@@ -118,19 +171,38 @@ class _CrossAttending:
             encoder_hidden_states=self.features,
             use_cache=True,
             **({} if self.clip_rows is None else {"clip_rows": self.clip_rows}),
+            **self._prompts_argument(tokens.shape[1]),
             **_frames_argument(self.keep),
             **cache_argument(self.decoder, self.cache),
         ).last_hidden_state[:, -1]
 
+    def _prompts_argument(self, num: int) -> dict[str, Tensor]:
+        """What the decoder takes for the last ``num`` tokens, where prompts have several lengths."""
+        if self.mask is None:
+            return {}
+        # Padding is at position 0, unseen.
+        positions = (self.mask.cumsum(-1) - 1).clamp(min=0)
+        return {"attention_mask": self.mask, "position_ids": positions[:, -num:]}
+
     def advance(self, tokens: Tensor) -> None:
         make_room(self.cache.self_attention_cache)
+        self._keep_more(1)
         self.extend(tokens[:, None])
 
     def lengthen(self, num: int) -> None:
         lengthen(self.cache.self_attention_cache, num)
+        self._keep_more(num)
+
+    def _keep_more(self, num: int) -> None:
+        """``num`` further tokens of each row are attended to."""
+        if self.mask is not None:
+            more = self.mask.new_ones(len(self.mask), num)
+            self.mask = torch.cat([self.mask, more], dim=1)
 
     def select(self, rows: Tensor) -> None:
         self._caches().batch_select_indices(rows)
+        if self.mask is not None:
+            self.mask = self.mask[rows]
         self.hidden = self.hidden[rows]
         if self.clip_rows is None:
             self._select_frames(rows)
@@ -158,8 +230,8 @@ class EncoderDecoderPolicy(CachedPromptPolicy[EncodedContext]):
         """Most tokens, prompt included, that the decoder has positions for."""
 
     def caps(self, context: EncodedContext, decoding: Decoding) -> list[int]:
-        room = self.max_positions - context.tokens.shape[1]
-        return [min(room, cap) for cap in super().caps(context, decoding)]
+        caps = zip(context.prompt_lengths, super().caps(context, decoding), strict=True)
+        return [min(self.max_positions - length, cap) for length, cap in caps]
 
     def prefill(self, context: EncodedContext) -> _CrossAttending:
         # Elsewhere another kernel attends, whose numbers may depend on how the rows stand.
@@ -167,21 +239,35 @@ class EncoderDecoderPolicy(CachedPromptPolicy[EncodedContext]):
         if shares_clips is None:
             shares_clips = context.features.device.type == "cpu"
         state = _CrossAttending(self.backbone, context.features, shares_clips, context.frames_kept)
-        state.extend(context.tokens)
+
+        tokens = context.tokens
+        kept = context.prompts_kept
+        if kept is not None:
+            tokens, kept = _on_the_left(tokens, kept)
+            state.mask = kept.long()
+        state.extend(tokens)
         return state
 
     def packed(
         self, context: EncodedContext, completions: Tensor
     ) -> tuple[Layout, dict[str, Tensor]]:
-        layout = Layout(torch.ones_like(context.tokens, dtype=torch.bool), *completions.shape[1:])
+        kept = context.prompts_kept
+        if kept is None:
+            kept = torch.ones_like(context.tokens, dtype=torch.bool)
+        layout = Layout(kept, *completions.shape[1:])
         tokens = torch.cat([context.tokens, completions.flatten(1)], dim=1)
         inputs = {"input_ids": tokens, "encoder_hidden_states": context.features}
         return layout, inputs | _frames_argument(context.frames_kept)
 
+    def prompt_texts(self, context: EncodedContext) -> list[str]:
+        rows = zip(context.tokens.tolist(), context.prompt_lengths, strict=True)
+        return [prompt_text(self.tokenizer, row[:length]) for row, length in rows]
+
     def targets(self, context: EncodedContext, texts: Sequence[str]) -> Rollout:
         rollout = super().targets(context, texts)
-        room = self.max_positions - context.tokens.shape[1]
-        for row_id, length in zip(context.ids, rollout.lengths[:, 0].tolist(), strict=True):
+        rooms = [self.max_positions - length for length in context.prompt_lengths]
+        lengths = rollout.lengths[:, 0].tolist()
+        for row_id, length, room in zip(context.ids, lengths, rooms, strict=True):
             if length > room:
                 raise ValueError(
                     f"row {row_id!r}: text has {length} tokens, this model's decoder takes {room}; split the clip"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from lightning_audiorl.models.decoding.clips import (
     padded_rows,
 )
 from lightning_audiorl.models.decoding.encoder_decoder import EncoderDecoderPolicy, MaskedContext
+from lightning_audiorl.models.decoding.hotwords import refuse_hotwords
 from lightning_audiorl.models.decoding.shared_clip import hand_on_clip_rows
 from lightning_audiorl.models.encoder_cache import EncoderCache
 from lightning_audiorl.models.finetune import Finetune, Parts
@@ -31,9 +32,11 @@ class UnevenClipsPolicy(EncoderDecoderPolicy):
     Attributes:
         min_samples: of the shortest clip.
         max_duration_s: of the longest clip.
+        no_hotwords: why no row may have any.
     """
 
     default_lora_targets = ("q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2")
+    no_hotwords: ClassVar[str] = "its decoder begins with control tokens alone; leave them out"
     min_samples: int
     max_duration_s: float
 
@@ -87,6 +90,7 @@ class UnevenClipsPolicy(EncoderDecoderPolicy):
         rate = self.extractor.sampling_rate
         longest = int(self.max_duration_s * rate)
         check_clips(batch, type(self).__name__, rate, self.min_samples, longest)
+        refuse_hotwords(batch.rows, type(self).__name__, self.no_hotwords)
         device = batch.waveform.device
         tokens = torch.tensor([self.prompt_tokens(row) for row in batch.rows], device=device)
 
