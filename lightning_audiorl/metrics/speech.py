@@ -17,9 +17,16 @@ from lightning_audiorl.judges.base import AsrJudge, Judge, SpeakerEncoder, Voice
 from lightning_audiorl.judges.panel import JudgePanel, same_weights
 from lightning_audiorl.judges.pitch import MIN_VOICED_SHARE, pitch_of
 from lightning_audiorl.judges.silence import says_nothing
+from lightning_audiorl.metrics.activity import (
+    ACTIVITY,
+    ActivityCounts,
+    activity_counts,
+    activity_rates,
+)
 from lightning_audiorl.metrics.evaluation import SetEvaluation
 from lightning_audiorl.metrics.functional import align
 from lightning_audiorl.metrics.specs import SYNTHESIS, RegistersSpecs
+from lightning_audiorl.speech_activity import SpeechDetector, detector_version
 from lightning_audiorl.text.compare import TextWatch, heard_words, without_sounds
 from lightning_audiorl.text.normalise import Normaliser, checked_normalisers, normaliser_for
 from lightning_audiorl.types import Hypothesis, Speech, Utterance
@@ -331,14 +338,16 @@ class SpeechMetrics(RegistersSpecs, Metric):
         normalisers: by language code, in place of the built-in table.
         panel: that is asked, so that a judge that rewards hears a sample once; None asks the judges afresh.
         watch: says once which texts are counted otherwise than one may think; None makes one.
+        detector: hears where speech is, for the metrics of `activity_rates`; None leaves these out.
         kwargs: see torchmetrics.Metric.
     """
 
-    specs = SYNTHESIS
+    specs = (*SYNTHESIS, *ACTIVITY)
     is_differentiable = False
     higher_is_better = None
     full_state_update = False
     sums: Tensor
+    activity: Tensor
 
     def __init__(
         self,
@@ -346,6 +355,7 @@ class SpeechMetrics(RegistersSpecs, Metric):
         normalisers: dict[str, Normaliser] | None = None,
         panel: JudgePanel | None = None,
         watch: TextWatch | None = None,
+        detector: SpeechDetector | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -358,6 +368,8 @@ class SpeechMetrics(RegistersSpecs, Metric):
             torch.zeros(len(fields(SpeechCounts)), dtype=torch.float64),
             dist_reduce_fx="sum",
         )
+        self.detector = detector
+        self.add_state("activity", ActivityCounts().vector(), dist_reduce_fx="sum")
 
     def update(self, hypotheses: Sequence[Hypothesis], compute_seconds: float = 0.0) -> None:
         """Have the judges hear samples, and add them.
@@ -372,10 +384,15 @@ class SpeechMetrics(RegistersSpecs, Metric):
         counts = speech_counts(hypotheses, self.judges, self.normalisers, self.panel, self.watch)
         counts.compute_s = compute_seconds
         self.sums += torch.tensor(astuple(counts), dtype=torch.float64, device=self.sums.device)
+        if self.detector is not None:
+            heard = activity_counts(hypotheses, self.detector).vector()
+            self.activity += heard.to(self.activity.device)
 
     def compute(self) -> dict[str, Tensor]:
-        """The metrics of `speech_rates` as float32 scalars."""
+        """The metrics of `speech_rates`, and of `activity_rates` where there is a detector, as float32 scalars."""
         rates = speech_rates(SpeechCounts(*self.sums.tolist()))
+        if self.detector is not None:
+            rates |= activity_rates(ActivityCounts(*self.activity.tolist()))
         return {name: torch.tensor(rate, device=self.sums.device) for name, rate in rates.items()}
 
 
@@ -391,8 +408,11 @@ class SpeechEvaluation(SetEvaluation):
         encoder: the speaker encoder of the reward, or its name.
         held_out_encoder: another one.
         normalisers: by language code, in place of the built-in table.
+        detector: also measures where speech is heard: clips without any, silence before it and what comes after it.
+            ``{}`` is one with its defaults; wants the extra ``vad``.
 
     Raises:
+        ImportError: for a detector where the extra ``vad`` is not installed.
         ValueError: when a judge and its held-out counterpart have one name or the same weights: the gap between them
             would always be 0. Judges that were given by name are looked at by `with_panel`.
     """
@@ -404,7 +424,12 @@ class SpeechEvaluation(SetEvaluation):
         encoder: SpeakerEncoder | str | None = None,
         held_out_encoder: SpeakerEncoder | str | None = None,
         normalisers: dict[str, Normaliser] | None = None,
+        detector: SpeechDetector | None = None,
     ) -> None:
+        self.detector = detector
+        if detector is not None:
+            # Missed here, and not at the first evaluation.
+            detector_version()
         self.by_role = Judges(judge, held_out_judge, encoder, held_out_encoder)
         self.normalisers = checked_normalisers(normalisers)
         # One for all evaluations of a run: what it says, it says once.
@@ -415,7 +440,7 @@ class SpeechEvaluation(SetEvaluation):
 
     def new(self) -> SpeechMetrics:
         """A `SpeechMetrics` with nothing counted yet."""
-        return SpeechMetrics(self.by_role, self.normalisers, self.panel, self._watch)
+        return SpeechMetrics(self.by_role, self.normalisers, self.panel, self._watch, self.detector)
 
     def judges(self) -> Sequence[nn.Module]:
         """The judges of all roles that are filled."""

@@ -185,7 +185,7 @@ def draw_sentence(
         >>> draw_sentence(torch.Generator().manual_seed(0), "train", (3, 4))
         'bring the yellow map'
         >>> draw_sentence(torch.Generator().manual_seed(0), "train", (3, 4), "zh")
-        '打开十号房间'
+        '打开六号房间'
     """
     return GRAMMARS[lang].draw(generator, part, num_words)
 

@@ -46,7 +46,7 @@ class Grammar:
         >>> slots = {"PLACE": ("北京", "上海"), "WHEN": ("今天",)}
         >>> grammar = Grammar("zh", ("WHEN 去 PLACE",), slots, names=("北京", "上海"), voices={})
         >>> grammar.characters, grammar.names_in("今天去上海")
-        ('上今京北去天海', ('上海',))
+        ('上京今北去天海', ('上海',))
     """
 
     lang: str
