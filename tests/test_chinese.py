@@ -18,7 +18,7 @@ from lightning_audiorl.types import Hypothesis, Utterance
 from tests.command import TINY, class_of, run
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-RECOGNITION = ("warm_start", "grpo")
+RECOGNITION = ("warm_start", "grpo", "control")
 SYNTHESIS = (
     "codec",
     "asr_judge",
@@ -123,7 +123,6 @@ def test_a_step_of_the_shipped_grpo(tmp_path: Path) -> None:
         "eval_decodings": {"greedy": {"decoding": {"temperature": 0.0} | few}},
     }
     settings["data"]["init_args"]["batch_size"] = 4
-    settings["data"]["init_args"]["val"].pop("medium")
     for arguments in sources(settings):
         arguments["num_rows"] = 4
     # Speech alone: all that it writes of noise is as wrong, and groups of equal rewards teach nothing.
@@ -140,7 +139,7 @@ def test_a_step_of_the_shipped_grpo(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_miniature_learns_to_write_chinese(tmp_path: Path) -> None:
-    """A fifth of the shipped warm start, on its shortest sentences, and ten steps of GRPO from it: some minutes."""
+    """A part of the shipped warm start, on its shortest sentences, and ten steps of GRPO from it: some minutes."""
     start = quick("espeak/zh/warm_start", tmp_path, num_steps=260)
     data = start["data"]["init_args"]
     # The first source has all of the batch until step 400.

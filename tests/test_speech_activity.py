@@ -25,6 +25,7 @@ from lightning_audiorl.data.manifest.schema import ManifestError
 from lightning_audiorl.data.mix.selection import Candidate, by_speech_activity
 from lightning_audiorl.data.mix.spec import describe
 from lightning_audiorl.metrics.activity import activity_counts, activity_rates
+from lightning_audiorl.metrics.evaluation import SetEvaluation
 from lightning_audiorl.metrics.speech import Judges, SpeechEvaluation, SpeechMetrics
 from lightning_audiorl.speech_activity import SpeechActivity, SpeechDetector
 from lightning_audiorl.types import Hypothesis, Segment, Speech, Utterance
@@ -104,6 +105,11 @@ def test_bad_settings_of_the_detector(settings: dict[str, float], message: str) 
         SpeechDetector(**settings)
 
 
+@pytest.mark.fault(
+    "Settings and messages",
+    "a rule, a metric or a check that hears speech, without the extra `vad`",
+    "is refused when it is made, with the command that installs it",
+)
 def test_without_the_wheel_the_error_names_the_extra(no_silero: None, tmp_path: Path) -> None:
     install = r"pip install 'lightning-audiorl\[vad\]'"
     with pytest.raises(ImportError, match=install):
@@ -118,6 +124,11 @@ def test_without_the_wheel_the_error_names_the_extra(no_silero: None, tmp_path: 
     assert SpeechEvaluation().new().compute()
 
 
+@pytest.mark.fault(
+    "Settings and messages",
+    "a version of silero-vad with another network",
+    "is refused by its number",
+)
 def test_another_network_is_refused_by_its_version(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -241,6 +252,14 @@ def test_yaml_names_the_rule_and_the_mix_knows_its_version(
     }
     made = parser.instantiate_classes(parser.parse_object({"builder": settings})).builder
     assert (made.max_tail_s, made.detector) == (1.5, SpeechDetector(threshold=0.4))
+    parser.add_argument("--evaluation", type=SetEvaluation)
+    settings = {
+        "class_path": "lightning_audiorl.metrics.SpeechEvaluation",
+        "init_args": {"detector": {}},
+    }
+    made = parser.instantiate_classes(parser.parse_object({"evaluation": settings})).evaluation
+    assert made.detector == SpeechDetector()
+
     described = describe(SpeechHeard())
     monkeypatch.setattr(by_speech_activity, "detector_version", lambda: "1")
     assert describe(SpeechHeard()) != described
@@ -249,6 +268,11 @@ def test_yaml_names_the_rule_and_the_mix_knows_its_version(
             SpeechHeard(**{name: -0.1})
 
 
+@pytest.mark.fault(
+    "Manifests",
+    "rows with an empty text in which somebody speaks, rows with words in which nobody does",
+    "are refused by `audiorl manifest --check_speech true`, or left out and counted",
+)
 def test_a_manifest_is_made_of_rows_that_say_what_is_heard(
     tmp_path: Path, loud_is_speech: list[int], capsys: Any, caplog: Any
 ) -> None:
