@@ -10,6 +10,7 @@ import torch
 
 from lightning_audiorl.data.draws import pick
 from lightning_audiorl.data.transforms.concatenate import join_texts
+from lightning_audiorl.languages import WITHOUT_SPACES
 from lightning_audiorl.ops.randomness import key_to_seed
 
 Part = Literal["train", "dev", "test"]
@@ -78,7 +79,7 @@ class Grammar:
 
         No name may lie within another, or across two neighbours, where the language has no spaces.
         """
-        if join_texts(["a", "b"], self.lang) == "a b":
+        if self.lang not in WITHOUT_SPACES:
             named = [word for word in text.split() if word in self.names]
             return tuple(dict.fromkeys(named))
         found = [name for name in self.names if name in text]
