@@ -49,6 +49,11 @@ ROOMS = {
     "finite": Room("weights that are NaN or infinite end a training", "ops", "torch lightning"),
     "fields": Room("shapes of dataclass fields; select, join and move by prompt", "", "torch"),
     "types": Room("the dataclasses on the arrows", "checks fields", "torch"),
+    "speech_activity": Room(
+        "where speech is heard in a clip: silero-vad's network and weights",
+        "checks",
+        "torch torchaudio",
+    ),
     "languages": Room("the one table of languages: their codes and names"),
     "outline": Room("models made of their configuration alone, for plans", "", "torch"),
     "weights": Room(
@@ -93,7 +98,7 @@ ROOMS = {
     ),
     "metrics": Room(
         "`specs.py`, the table of every metric; alignment and validation metrics, those of speech",
-        "checks text types ops judges",
+        "checks text types ops speech_activity judges",
         "torch torchmetrics jiwer",
     ),
     "rewards": Room(
@@ -160,7 +165,7 @@ ROOMS = {
     ),
     "data.mix.selection": Room(
         "rules that choose the rows of a subset",
-        "checks types ops text data.manifest data.audio data.corpora data.hypotheses",
+        "checks types ops text speech_activity data.manifest data.audio data.corpora data.hypotheses",
         "torch",
     ),
     "data.mix": Room(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +16,8 @@ from lightning_audiorl.data.layouts.biasing import Biased
 from lightning_audiorl.data.layouts.summary import RowSummary
 from lightning_audiorl.data.manifest.files import write_manifest
 from lightning_audiorl.data.manifest.schema import ManifestError
+from lightning_audiorl.data.mix.selection import Candidate
+from lightning_audiorl.data.mix.selection.by_speech_activity import SpeechHeard
 from lightning_audiorl.data.sound import AudioError
 from lightning_audiorl.types import Utterance
 
@@ -35,6 +37,7 @@ def manifest(
     allow_empty_text: bool = False,
     on_bad_row: Literal["error", "skip"] = "error",
     check: bool = False,
+    check_speech: bool = False,
     overwrite: bool = False,
     biasing: str | None = None,
     hotwords: bool = True,
@@ -55,6 +58,8 @@ def manifest(
         allow_empty_text: take rows in which nothing is said.
         on_bad_row: error stops at the first row that cannot be used; skip leaves it out and counts it.
         check: read the audio of every row once.
+        check_speech: hear the audio of every row once, too: a row without words in which speech is heard, or one with
+            words in which none is, cannot be used. Wants the extra ``vad``.
         overwrite: write over a manifest that is there.
         biasing: file of biasing lists in the layout of LibriSpeech's: the words that are rare in each row become its
             ``keywords``, the list around them its ``hotwords``.
@@ -62,6 +67,7 @@ def manifest(
 
     Raises:
         FileExistsError: ``out`` is there.
+        ImportError: ``check_speech`` without the extra ``vad``.
         ManifestError: a row that cannot be used, naming file, line or member, and field.
         ValueError: an option that the kind does not have.
     """
@@ -82,12 +88,18 @@ def manifest(
         raise FileExistsError(f"{out} is there already; give --overwrite true, or another name")
     path.parent.mkdir(parents=True, exist_ok=True)
 
-    checked = Checked(layout, lang, allow_empty_text, on_bad_row)
+    checks: list[Callable[[Utterance], ManifestError | None]] = []
+    if check:
+        checks.append(_unreadable)
+    if check_speech:
+        rule = SpeechHeard()
+        checks.append(lambda row: _misheard(row, rule))
+    checked = Checked(layout, lang, allow_empty_text, on_bad_row, checks)
     summary = RowSummary()
     # Whole or not at all.
     own = path.with_name(f".writing-{uuid.uuid4().hex}")
     try:
-        write_manifest(_watched(checked, summary, check), own)
+        write_manifest(_watched(checked, summary), own)
         own.replace(path)
     finally:
         own.unlink(missing_ok=True)
@@ -113,27 +125,24 @@ def _layout(kind: str, source: str, options: dict[str, str]) -> Layout:
     return LAYOUTS[kind](source, **options)  # type: ignore[call-arg]
 
 
-def _watched(checked: Checked, summary: RowSummary, check: bool) -> Iterator[Utterance]:
-    """The rows on their way into the manifest: read where that is asked for, counted, and a word now and then."""
+def _watched(checked: Checked, summary: RowSummary) -> Iterator[Utterance]:
+    """The rows on their way into the manifest: counted, and a word now and then."""
     next_word_s = time.monotonic() + _PROGRESS_EVERY_S
     for number, row in enumerate(checked.rows(), start=1):
         if time.monotonic() >= next_word_s:
             next_word_s = time.monotonic() + _PROGRESS_EVERY_S
             print(f"{number:,} rows, {summary.hours:.1f} hours", file=sys.stderr, flush=True)
-        if check:
-            problem = _problem(row)
-            if problem is not None:
-                if checked.on_bad_row == "error":
-                    raise problem
-                checked.skipped[problem.reason] += 1
-                continue
         summary.add(row)
         yield row
 
 
-def _problem(row: Utterance) -> ManifestError | None:
+def _where(row: Utterance) -> str:
+    return row.origin.where if row.origin else row.id
+
+
+def _unreadable(row: Utterance) -> ManifestError | None:
     """What is wrong with the audio of a row, once it is read."""
-    where = row.origin.where if row.origin else row.id
+    where = _where(row)
     for segment in row.segments:
         try:
             sound = sound_of(segment.audio_filepath, where)
@@ -144,3 +153,16 @@ def _problem(row: Utterance) -> ManifestError | None:
         except AudioError as error:
             return ManifestError(where, "audio_filepath", str(error), "bad audio")
     return None
+
+
+def _misheard(row: Utterance, rule: SpeechHeard) -> ManifestError | None:
+    """What is wrong with a row's text, once its audio is heard."""
+    try:
+        verdict = rule.judge(Candidate(0, row))
+    except AudioError as error:
+        return ManifestError(_where(row), "audio_filepath", str(error), "bad audio")
+    if verdict.keep:
+        return None
+    text = f"the text is {row.text[:60]!r}" if row.text.strip() else "the text is empty"
+    problem = f"{verdict.reason} ({text}); correct the text, or leave the row out"
+    return ManifestError(_where(row), "text", problem, verdict.reason)

@@ -68,6 +68,7 @@ from lightning_audiorl.data.mix.selection.by_prompt_quality import (
     PromptNoise,
     measure_prompt,
 )
+from lightning_audiorl.data.mix.selection.by_speech_activity import SpeechHeard
 from lightning_audiorl.data.mix.selection.by_tts_samples import PassRate, Similar, Stops, TokenRate
 from lightning_audiorl.data.mix.selection.by_tts_text import Filters, TextCharset, TextLength
 from lightning_audiorl.data.mix.spec import RLSubset
@@ -145,6 +146,7 @@ __all__ = [
     "RowSource",
     "Sample",
     "Similar",
+    "SpeechHeard",
     "SpeechManifest",
     "SpeechSample",
     "StepSampler",

@@ -16,10 +16,17 @@ from lightning_audiorl.judges.base import AsrJudge, SpeakerEncoder, Voices, spee
 from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.judges.pitch import MIN_VOICED_SHARE, pitch_of
 from lightning_audiorl.judges.silence import says_nothing
+from lightning_audiorl.metrics.activity import (
+    ACTIVITY,
+    ActivityCounts,
+    activity_counts,
+    activity_rates,
+)
 from lightning_audiorl.metrics.evaluation import SetEvaluation
 from lightning_audiorl.metrics.roles import Judges, Listeners, check_held_out
 from lightning_audiorl.metrics.specs import SYNTHESIS, RegistersSpecs
 from lightning_audiorl.metrics.transcripts import character_errors, error_rate
+from lightning_audiorl.speech_activity import SpeechDetector, detector_version
 from lightning_audiorl.text.compare import TextWatch, without_sounds
 from lightning_audiorl.text.normalise import Normaliser, checked_normalisers, normaliser_for
 from lightning_audiorl.types import Hypothesis, Speech
@@ -280,14 +287,16 @@ class SpeechMetrics(RegistersSpecs, Metric):
         watch: says once which texts are counted otherwise than one may think; None makes one.
         utterance_wer: also gives ``utterance_wer``, the mean over samples of the error rate of each by the judge that
             rewards, in the unit of the normaliser: what Seed-TTS-eval's tables call WER.
+        detector: hears where speech is, for the metrics of `activity_rates`; None leaves these out.
         kwargs: see torchmetrics.Metric.
     """
 
-    specs = SYNTHESIS
+    specs = (*SYNTHESIS, *ACTIVITY)
     is_differentiable = False
     higher_is_better = None
     full_state_update = False
     sums: Tensor
+    activity: Tensor
 
     def __init__(
         self,
@@ -296,6 +305,7 @@ class SpeechMetrics(RegistersSpecs, Metric):
         panel: JudgePanel | None = None,
         watch: TextWatch | None = None,
         utterance_wer: bool = False,
+        detector: SpeechDetector | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -309,6 +319,8 @@ class SpeechMetrics(RegistersSpecs, Metric):
             torch.zeros(len(fields(SpeechCounts)), dtype=torch.float64),
             dist_reduce_fx="sum",
         )
+        self.detector = detector
+        self.add_state("activity", ActivityCounts().vector(), dist_reduce_fx="sum")
 
     def update(self, hypotheses: Sequence[Hypothesis], compute_seconds: float = 0.0) -> None:
         """Have the judges hear samples, and add them.
@@ -325,13 +337,18 @@ class SpeechMetrics(RegistersSpecs, Metric):
         )
         counts.compute_s = compute_seconds
         self.sums += torch.tensor(astuple(counts), dtype=torch.float64, device=self.sums.device)
+        if self.detector is not None:
+            heard = activity_counts(hypotheses, self.detector).vector()
+            self.activity += heard.to(self.activity.device)
 
     def compute(self) -> dict[str, Tensor]:
-        """The metrics of `speech_rates` as float32 scalars."""
+        """The metrics of `speech_rates`, and of `activity_rates` where there is a detector, as float32 scalars."""
         counts = SpeechCounts(*self.sums.tolist())
         rates = speech_rates(counts)
         if self.utterance_wer:
             rates["utterance_wer"] = _ratio(counts.rates, counts.rated)
+        if self.detector is not None:
+            rates |= activity_rates(ActivityCounts(*self.activity.tolist()))
         return {name: torch.tensor(rate, device=self.sums.device) for name, rate in rates.items()}
 
 
@@ -348,8 +365,11 @@ class SpeechEvaluation(SetEvaluation):
         held_out_encoder: another one.
         normalisers: by language code, in place of the built-in table.
         utterance_wer: also gives the mean over samples of the error rate of each, see `SpeechMetrics`.
+        detector: also measures where speech is heard: clips without any, silence before it and what comes after it.
+            ``{}`` is one with its defaults; wants the extra ``vad``.
 
     Raises:
+        ImportError: for a detector where the extra ``vad`` is not installed.
         ValueError: when a judge and its held-out counterpart have one name or the same weights: the gap between them
             would always be 0. Judges that were given by name are looked at by `with_panel`.
     """
@@ -362,8 +382,13 @@ class SpeechEvaluation(SetEvaluation):
         held_out_encoder: SpeakerEncoder | str | None = None,
         normalisers: dict[str, Normaliser] | None = None,
         utterance_wer: bool = False,
+        detector: SpeechDetector | None = None,
     ) -> None:
         self.utterance_wer = utterance_wer
+        self.detector = detector
+        if detector is not None:
+            # Missed here, and not at the first evaluation.
+            detector_version()
         self.by_role = Judges(judge, held_out_judge, encoder, held_out_encoder)
         self.normalisers = checked_normalisers(normalisers)
         # One for all evaluations of a run: what it says, it says once.
@@ -380,6 +405,7 @@ class SpeechEvaluation(SetEvaluation):
             self.panel,
             self._watch,
             utterance_wer=self.utterance_wer,
+            detector=self.detector,
         )
 
     def judges(self) -> Sequence[nn.Module]:

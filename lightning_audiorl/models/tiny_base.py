@@ -9,11 +9,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
+from unicodedata import east_asian_width
 
 import torch
 from tokenizers import Regex, Tokenizer
 from tokenizers.decoders import Fuse
 from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Sequence as InTurn
 from tokenizers.pre_tokenizers import Split, WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
@@ -58,13 +60,26 @@ def word_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """One token per word; ids 0-4 are pad, start, stop, audio and unknown, ``more_special`` come after the words.
 
+    Words that are one Chinese, Japanese or Korean character need no spaces around them, and have none when they are
+    written, unless there are other words beside them.
+
     Example:
         >>> word_tokenizer(["yes", "no"]).encode("no yes maybe")
         [6, 5, 4]
+        >>> chinese = word_tokenizer(["你", "好"])
+        >>> chinese.encode("你好"), chinese.decode([5, 6])
+        ([5, 6], '你好')
     """
     special = [PAD_TOKEN, START_TOKEN, STOP_TOKEN, AUDIO_TOKEN, UNKNOWN_TOKEN]
     tokenizer = _word_level([*special, *dict.fromkeys(words), *more_special])
     tokenizer.pre_tokenizer = WhitespaceSplit()
+
+    wide = [word for word in words if len(word) == 1 and east_asian_width(word) == "W"]
+    if wide:
+        one_of_them = Regex("[" + "".join(wide) + "]")
+        tokenizer.pre_tokenizer = InTurn([WhitespaceSplit(), Split(one_of_them, "isolated")])
+    if wide and len(wide) == len(words):
+        tokenizer.decoder = Fuse()
     return _wrapped(tokenizer, [AUDIO_TOKEN, *more_special])
 
 

@@ -186,7 +186,7 @@ def test_a_prompt_never_says_a_sentence_of_the_text(
     for module in ("espeak", "tts"):
         monkeypatch.setattr(
             f"lightning_audiorl.data.corpora.{module}.draw_sentence",
-            lambda generator, part, num_words: few[int(torch.randint(4, (), generator=generator))],
+            lambda generator, *_: few[int(torch.randint(4, (), generator=generator))],
         )
     found = 0
     for number in range(6):

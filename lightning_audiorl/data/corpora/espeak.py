@@ -1,4 +1,4 @@
-"""A speech corpus that needs no download: sentences of a small grammar, spoken by espeak-ng in many voices."""
+"""A speech corpus that needs no download: sentences of small grammars, spoken by espeak-ng in many voices."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from lightning_audiorl.data.corpora.espeak_chinese import CHINESE
 from lightning_audiorl.data.corpora.espeak_speech import (
     SAMPLE_RATE_HZ,
     SILENCE,
@@ -14,11 +15,16 @@ from lightning_audiorl.data.corpora.espeak_speech import (
     default_cache_dir,
     speak_to_file,
 )
-from lightning_audiorl.data.draws import check_span, pick, seconds, settings_name, whole
-from lightning_audiorl.ops.randomness import key_to_seed, keyed_generator
+from lightning_audiorl.data.corpora.grammar import Grammar, Part, sentence_part
+from lightning_audiorl.data.draws import check_span, seconds, settings_name, whole
+from lightning_audiorl.data.transforms.concatenate import join_texts
+from lightning_audiorl.ops.randomness import keyed_generator
 from lightning_audiorl.types import Segment, Utterance
 
 __all__ = [
+    "CHINESE",
+    "ENGLISH",
+    "GRAMMARS",
     "NAMES",
     "PEOPLE",
     "PLACES",
@@ -29,6 +35,7 @@ __all__ = [
     "VOICES",
     "WORDS",
     "EspeakCorpus",
+    "Lang",
     "Part",
     "default_cache_dir",
     "draw_sentence",
@@ -37,10 +44,7 @@ __all__ = [
     "speak_to_file",
 ]
 
-Part = Literal["train", "dev", "test"]
-
-#: Draws before the grammar is said to have no sentence of the wanted length and part.
-_MAX_DRAWS = 10_000
+Lang = Literal["en", "zh"]
 
 PEOPLE = (
     "anna",
@@ -132,27 +136,6 @@ TEMPLATES = (
 """Sentences with slots in capitals; each slot is filled by one word, so a template's length is its sentences'."""
 
 
-def slot_words(place: str) -> tuple[str, ...]:
-    """The words that may stand at a place of a template: those of a slot, or the word itself.
-
-    Example:
-        >>> slot_words("ROOM"), slot_words("call")
-        (('kitchen', 'garden', 'office', 'hall'), ('call',))
-    """
-    return SLOTS.get(place, (place,))
-
-
-def _grammar_words() -> tuple[str, ...]:
-    words: set[str] = set()
-    for template in TEMPLATES:
-        for place in template.split():
-            words.update(slot_words(place))
-    return tuple(sorted(words))
-
-
-WORDS = _grammar_words()
-"""Every word of the grammar's sentences, in order of the alphabet."""
-
 VOICES: dict[Part, tuple[str, ...]] = {
     "train": (
         *("en-us", "en-us+m1", "en-us+m3", "en-us+m7", "en-us+f1", "en-us+f2"),
@@ -173,20 +156,26 @@ VOICES: dict[Part, tuple[str, ...]] = {
 """Default voices of each part: no voice and no variant is in two parts, and the Scottish accent is in test alone."""
 
 
-def sentence_part(sentence: str) -> Part:
-    """The one part whose rows may hold this sentence, whatever the seed: 80 % train, 10 % dev, 10 % test.
+ENGLISH = Grammar("en", TEMPLATES, SLOTS, NAMES, VOICES)
+GRAMMARS: dict[Lang, Grammar] = {"en": ENGLISH, "zh": CHINESE}
+
+WORDS = ENGLISH.words
+"""Every word of the English sentences, in order of the alphabet."""
+
+
+def slot_words(place: str) -> tuple[str, ...]:
+    """The words that may stand at a place of an English template: those of a slot, or the word itself.
 
     Example:
-        >>> sentence_part("call anna now"), sentence_part("bring the red book")
-        ('train', 'dev')
+        >>> slot_words("ROOM"), slot_words("call")
+        (('kitchen', 'garden', 'office', 'hall'), ('call',))
     """
-    bucket = key_to_seed("espeak sentence", sentence) % 10
-    if bucket < 8:
-        return "train"
-    return "dev" if bucket == 8 else "test"
+    return ENGLISH.choices(place)
 
 
-def draw_sentence(generator: torch.Generator, part: Part, num_words: tuple[int, int]) -> str:
+def draw_sentence(
+    generator: torch.Generator, part: Part, num_words: tuple[int, int], lang: Lang = "en"
+) -> str:
     """A sentence of ``part`` with ``num_words`` (lowest, highest) words; no name twice.
 
     Raises:
@@ -195,58 +184,38 @@ def draw_sentence(generator: torch.Generator, part: Part, num_words: tuple[int, 
     Example:
         >>> draw_sentence(torch.Generator().manual_seed(0), "train", (3, 4))
         'bring the yellow map'
+        >>> draw_sentence(torch.Generator().manual_seed(0), "train", (3, 4), "zh")
+        '打开六号房间'
     """
-    low, high = num_words
-    templates = [template.split() for template in TEMPLATES]
-    fitting = [template for template in templates if low <= len(template) <= high]
-
-    for _ in range(_MAX_DRAWS if fitting else 0):
-        # Always as many draws, so that what follows from this generator does not depend on the template.
-        draws = torch.rand(16, generator=generator, dtype=torch.float64)
-        u_template, *shares = draws.tolist()
-        template = pick(fitting, u_template)
-        words = [
-            pick(slot_words(place), share) for place, share in zip(template, shares, strict=False)
-        ]
-        sentence = " ".join(words)
-
-        filled = [word for word, place in zip(words, template, strict=True) if place in SLOTS]
-        unique = len(set(filled)) == len(filled)
-        if unique and sentence_part(sentence) == part:
-            return sentence
-
-    lengths = sorted({len(template) for template in templates})
-    shortest = lengths[0]
-    longest = lengths[-1]
-    raise ValueError(
-        f"espeak grammar: no {part} sentence has {num_words} words; it has {shortest} to {longest}"
-    )
+    return GRAMMARS[lang].draw(generator, part, num_words)
 
 
 class EspeakCorpus(SpokenRows):
-    """Rows of synthetic English speech, each built when it is first asked for.
+    """Rows of synthetic speech in English or Mandarin, each built when it is first asked for.
 
     Row i depends on its index and on every argument but ``num_rows`` and ``cache_dir``. Parts share no voice (by
     default) and no sentence. Short rows: the defaults. Medium: ``num_sentences=(2, 4)``. Long: also
-    ``min_duration_s=20``. ``keywords`` are the ``NAMES`` in the text; ``speaker`` is the voice.
+    ``min_duration_s=20``. ``keywords`` are the names of people and places in the text; ``speaker`` is the voice.
 
     Args:
         part: whose sentences and default voices to use.
         num_rows: how many rows.
         num_sentences: (lowest, highest) sentences in a row, all by one voice.
-        num_words: (lowest, highest) words in a sentence; the grammar has 3 to 8.
+        num_words: (lowest, highest) words in a sentence; the grammars have 3 to 8. A Chinese word has one to three
+            characters.
         min_duration_s: sentences are added beyond the drawn number until the row is this long, in seconds.
         seed: another seed gives other rows, from the same sentences of that part.
-        voices: espeak-ng voices to draw from, such as ``en-us+f2``; None means ``VOICES[part]``.
+        voices: espeak-ng voices to draw from, such as ``en-us+f2``; None means those of the language's grammar.
         rate_wpm: (lowest, highest) speed in words per minute, one draw for each row.
         pitch: (lowest, highest) pitch, 0 to 99, one draw for each row.
         gap_s: (lowest, highest) silence between sentences in seconds, in steps of 0.01.
         edge_s: (lowest, highest) silence added before the first and after the last sentence, in seconds.
         cache_dir: where sentences are kept as FLAC files; None means ``default_cache_dir()``.
+        lang: en or zh.
 
     Raises:
         ImportError: the extra ``synth`` is not installed.
-        ValueError: unknown part or voice, an empty range, or a number of words that the grammar lacks.
+        ValueError: unknown language, part or voice, an empty range, or a number of words that the grammar lacks.
     """
 
     def __init__(
@@ -263,13 +232,16 @@ class EspeakCorpus(SpokenRows):
         gap_s: tuple[float, float] = (0.1, 0.4),
         edge_s: tuple[float, float] = (0.0, 0.2),
         cache_dir: str | None = None,
+        lang: Lang = "en",
     ) -> None:
+        if lang not in GRAMMARS:
+            raise ValueError(f"EspeakCorpus.lang: use one of {', '.join(GRAMMARS)}, got {lang!r}")
         if part not in VOICES:
             raise ValueError(f"EspeakCorpus: part must be one of {', '.join(VOICES)}, got {part!r}")
 
         super().__init__(
             num_rows=num_rows,
-            voices=VOICES[part] if voices is None else voices,
+            voices=GRAMMARS[lang].voices[part] if voices is None else voices,
             rate_wpm=rate_wpm,
             pitch=pitch,
             gap_s=gap_s,
@@ -277,13 +249,14 @@ class EspeakCorpus(SpokenRows):
             cache_dir=cache_dir,
         )
 
+        self.lang: Lang = lang
         self.part: Part = part
         self.num_sentences = check_span("EspeakCorpus.num_sentences", num_sentences, 1)
         self.num_words = check_span("EspeakCorpus.num_words", num_words, 1)
         # 20 and 20.0 are the same setting, so they have to make the same rows.
         self.min_duration_s = float(min_duration_s)
         # One sentence at once: a length that the grammar lacks is an error here, and not at the first row.
-        draw_sentence(keyed_generator("probe"), part, self.num_words)
+        draw_sentence(keyed_generator("probe"), part, self.num_words, lang)
 
         spans = (
             self.num_sentences,
@@ -294,7 +267,9 @@ class EspeakCorpus(SpokenRows):
             self.edge_s,
         )
         name = settings_name(seed, spans, self.min_duration_s, self.voices)
-        self._name = f"espeak-{part}-{name}"
+        # English was the first, and its rows keep their names.
+        in_language = "" if lang == "en" else f"{lang}-"
+        self._name = f"espeak-{in_language}{part}-{name}"
 
     def _build(self, row_id: str) -> Utterance:
         delivery = self._delivery(row_id)
@@ -312,20 +287,20 @@ class EspeakCorpus(SpokenRows):
                 gap_s = seconds(self.gap_s, share)
             else:
                 gap_s = delivery.start_s
-            sentence = draw_sentence(generator, self.part, self.num_words)
+            sentence = draw_sentence(generator, self.part, self.num_words, self.lang)
             segments.append(self._spoken(sentence, delivery, gap_s))
             sentences.append(sentence)
         segments += delivery.ending
 
-        text = " ".join(sentences)
-        names = [word for word in text.split() if word in NAMES]
+        text = join_texts(sentences, self.lang)
         return Utterance(
             id=row_id,
             segments=tuple(segments),
             text=text,
             duration_s=_length_s(segments),
+            lang=self.lang,
             speaker=delivery.voice,
-            keywords=tuple(dict.fromkeys(names)),
+            keywords=GRAMMARS[self.lang].names_in(text),
             extra=delivery.extra,
         )
 

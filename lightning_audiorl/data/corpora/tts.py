@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from lightning_audiorl.data.corpora.espeak import EspeakCorpus, draw_sentence
+from lightning_audiorl.data.corpora.espeak import EspeakCorpus, Lang, draw_sentence
 from lightning_audiorl.data.corpora.espeak import Part as EspeakPart
 from lightning_audiorl.data.corpora.espeak_speech import spoken_segment
 from lightning_audiorl.data.corpora.fsdd import (
@@ -21,6 +21,7 @@ from lightning_audiorl.data.corpora.speaker_prompts import speech_row
 from lightning_audiorl.data.draws import check_span, pick, seconds, whole
 from lightning_audiorl.data.manifest.source import RowSource, check_index
 from lightning_audiorl.data.manifest.targets import length_s
+from lightning_audiorl.data.transforms.concatenate import join_texts
 from lightning_audiorl.ops.randomness import keyed_generator, keyed_uniform
 from lightning_audiorl.types import Segment, Utterance
 
@@ -169,7 +170,7 @@ class FsddSpeech(RowSource):
 
 
 class EspeakSpeech(RowSource):
-    """Sentences of the espeak grammar to be spoken by an espeak voice.
+    """Sentences of an espeak grammar to be spoken by an espeak voice.
 
     Row i has text, voice, recording and length of row i of `EspeakCorpus` with the same settings. Its speaker prompt is
     other sentences of that part by the same voice at the same speed and pitch.
@@ -178,9 +179,9 @@ class EspeakSpeech(RowSource):
         part: whose sentences and default voices to use.
         num_rows: how many rows.
         num_sentences: (lowest, highest) sentences in a text.
-        num_words: (lowest, highest) words in a sentence; the grammar has 3 to 8.
+        num_words: (lowest, highest) words in a sentence; the grammars have 3 to 8.
         seed: another seed gives other rows.
-        voices: espeak-ng voices to draw from; None means ``VOICES[part]``.
+        voices: espeak-ng voices to draw from; None means those of the language's grammar.
         prompt_sentences: (lowest, highest) sentences in a prompt; None gives rows without prompt.
         with_target: whether rows have the recording of their text (SFT).
         rate_wpm: (lowest, highest) speed in words per minute, one draw for each row.
@@ -188,6 +189,7 @@ class EspeakSpeech(RowSource):
         gap_s: (lowest, highest) silence between sentences in seconds.
         edge_s: (lowest, highest) silence added before the first and after the last sentence of a recording, in seconds.
         cache_dir: where sentences are kept as FLAC files; None means ``default_cache_dir()``.
+        lang: en or zh.
 
     Raises:
         ImportError, ValueError: see `EspeakCorpus`.
@@ -208,6 +210,7 @@ class EspeakSpeech(RowSource):
         gap_s: tuple[float, float] = (0.1, 0.4),
         edge_s: tuple[float, float] = (0.0, 0.2),
         cache_dir: str | None = None,
+        lang: Lang = "en",
     ) -> None:
         # Texts, voices and recordings are those of the corpus; a prompt is added to each.
         self.corpus = EspeakCorpus(
@@ -223,6 +226,7 @@ class EspeakSpeech(RowSource):
             gap_s=gap_s,
             edge_s=edge_s,
             cache_dir=cache_dir,
+            lang=lang,
         )
 
         self.prompt_sentences: tuple[int, int] | None = None
@@ -269,8 +273,9 @@ class EspeakSpeech(RowSource):
         return Utterance(
             id=f"{row.id}-prompt",
             segments=tuple(segments),
-            text=" ".join(sentences),
+            text=join_texts(sentences, row.lang),
             duration_s=length_s(segments),
+            lang=row.lang,
             speaker=row.speaker,
         )
 
@@ -278,15 +283,16 @@ class EspeakSpeech(RowSource):
         self, row: Utterance, wanted: int, generator: torch.Generator
     ) -> list[str]:
         """Sentences of the corpus's part that the row does not hold; ValueError where too few are found."""
+        corpus = self.corpus
         sentences: list[str] = []
         for _ in range(wanted + _MAX_DRAWS):
-            sentence = draw_sentence(generator, self.corpus.part, self.corpus.num_words)
+            sentence = draw_sentence(generator, corpus.part, corpus.num_words, corpus.lang)
             if sentence not in row.text:
                 sentences.append(sentence)
             if len(sentences) == wanted:
                 return sentences
 
         raise ValueError(
-            f"EspeakSpeech: row {row.id!r} holds every sentence of {self.corpus.num_words} words, none is left for "
+            f"EspeakSpeech: row {row.id!r} holds every sentence of {corpus.num_words} words, none is left for "
             "its prompt; lower num_sentences, or widen num_words"
         )

@@ -6,7 +6,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from hashlib import blake2b
@@ -156,6 +156,7 @@ class Checked:
         lang: of rows that name none; None is "en".
         allow_empty_text: take rows without words (non-speech).
         on_bad_row: error stops at the first bad row; skip leaves it out, counts and logs it.
+        checks: say what else is wrong with a row, or None.
 
     Attributes:
         skipped: number of skipped rows by reason.
@@ -165,6 +166,7 @@ class Checked:
     lang: str | None = None
     allow_empty_text: bool = False
     on_bad_row: Literal["error", "skip"] = "error"
+    checks: Sequence[Callable[[Utterance], ManifestError | None]] = ()
 
     def __post_init__(self) -> None:
         check_language(self.lang or DEFAULT_LANG)
@@ -185,6 +187,7 @@ class Checked:
                     raise found
                 row = self._row(found)
                 self._note(row.id, found.where, seen)
+                self._check(row)
             except ManifestError as error:
                 bad.add(error)
                 continue
@@ -192,6 +195,13 @@ class Checked:
             num_rows += 1
             yield row
         bad.report(num_rows, "audio_filepath")
+
+    def _check(self, row: Utterance) -> None:
+        """ManifestError where one of the checks has something to say."""
+        for check in self.checks:
+            problem = check(row)
+            if problem is not None:
+                raise problem
 
     def _note(self, row_id: str, where: str, seen: set[bytes]) -> None:
         """Add an id to those seen; ManifestError where it is among them."""

@@ -88,7 +88,7 @@ class TinyFunAsrNano(TinySpec):
     """Sizes of a tiny `FunAsrNanoForConditionalGeneration`; the same seed gives the same weights.
 
     Args:
-        words: the tokenizer's vocabulary, one token each.
+        words: the tokenizer's vocabulary, one token each; Chinese ones are single characters.
         width: hidden size of encoder and language model.
         encoder_layers, lm_layers: numbers of layers.
         max_frames: longest input in 60 ms frames.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 
 from torch import Tensor
@@ -11,7 +11,8 @@ from torch import Tensor
 from lightning_audiorl.data.audio.reading import AudioError, read_audio
 from lightning_audiorl.data.manifest.schema import PREFIX
 from lightning_audiorl.data.mix.selection.base import Candidate, SubsetBuilder, Verdict
-from lightning_audiorl.types import Segment, Utterance
+from lightning_audiorl.data.mix.selection.clips import ClipKey, clip_key
+from lightning_audiorl.types import Utterance
 
 #: What a level reads where all samples are 0.
 SILENT_DB = -120.0
@@ -93,18 +94,8 @@ def _frame_powers(waveform: Tensor, sample_rate_hz: int) -> Tensor:
     return powers
 
 
-@dataclass(frozen=True)
-class _PromptKey:
-    """What decides how a row's prompt sounds; effects draw by the row's id. Rows that share it are measured once."""
-
-    segments: tuple[Segment, ...]
-    effects: tuple[str, ...]
-    effects_key: str
-    row: Utterance = field(compare=False)
-
-
 @lru_cache(maxsize=4096)
-def _measured(key: _PromptKey, sample_rate_hz: int) -> PromptMeasures:
+def _measured(key: ClipKey, sample_rate_hz: int) -> PromptMeasures:
     return measure_prompt(read_audio(key.row, sample_rate_hz), sample_rate_hz)
 
 
@@ -120,13 +111,7 @@ def prompt_measures(row: Utterance, sample_rate_hz: int = 16000) -> PromptMeasur
     """
     if not row.segments:
         return None
-    key = _PromptKey(
-        segments=row.segments,
-        effects=row.effects,
-        effects_key=row.id if row.effects else "",
-        row=row,
-    )
-    return _measured(key, sample_rate_hz)
+    return _measured(clip_key(row), sample_rate_hz)
 
 
 def check_prompt(
