@@ -10,8 +10,9 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_audiorl.metrics.functional import UtteranceCounts, asr_rates, utterance_counts
+from lightning_audiorl.metrics.rows import RECOGNISED, Compared, RowResult, recognition_parts
 from lightning_audiorl.metrics.specs import RECOGNITION, RegistersSpecs
-from lightning_audiorl.text.compare import TextWatch
+from lightning_audiorl.text.compare import TextWatch, compared
 from lightning_audiorl.text.normalise import Normaliser, checked_normalisers, normaliser_for
 from lightning_audiorl.types import Hypothesis
 
@@ -54,6 +55,8 @@ class AsrMetrics(RegistersSpecs, Metric):
         self.keywords = tuple(keywords or ())
         self.normalisers = checked_normalisers(normalisers)
         self.watch = watch or TextWatch("AsrMetrics")
+        # Of the hypotheses of the last update, for `rows_of`: aligning texts twice would take twice the time.
+        self._last_counts: list[UtteranceCounts] = []
         zeros = torch.tensor(UtteranceCounts().values(), dtype=torch.float64)
         self.add_state("sums", default=zeros, dist_reduce_fx="sum")
 
@@ -82,11 +85,31 @@ class AsrMetrics(RegistersSpecs, Metric):
             utterance_counts(hypothesis, self.normalisers, self.keywords)
             for hypothesis in hypotheses
         ]
+        self._last_counts = list(counts)
         counts.append(UtteranceCounts(compute_s=compute_seconds))
 
         # float64 holds whole numbers exactly up to 2**53: the order of batches and ranks cannot change a count.
         rows = torch.tensor([one.values() for one in counts], dtype=torch.float64)
         self.sums += rows.sum(0).to(self.sums.device)
+
+    def rows_of(self, groups: Sequence[Sequence[Hypothesis]]) -> list[RowResult]:
+        """What the last update says of each row.
+
+        Args:
+            groups: the hypotheses of that update, those of a row together.
+        """
+        results = []
+        first = 0
+        for group in groups:
+            counts = self._last_counts[first : first + len(group)]
+            first += len(group)
+
+            row = group[0].row
+            normaliser = normaliser_for(row.lang, self.normalisers)
+            reference, written = compared(row.text, group[0].text, normaliser)
+            text = Compared(group[0].text, reference, written, normaliser.unit)
+            results.append(RowResult(row, {RECOGNISED: text}, recognition_parts(counts)))
+        return results
 
     def compute(self) -> dict[str, Tensor]:
         """The metrics of `asr_rates` as float32 scalars."""
