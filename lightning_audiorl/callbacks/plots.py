@@ -217,7 +217,7 @@ def plot_judges(evaluations: Sequence[Mapping[str, Any]], path: Path) -> bool:
     if len(evaluations) < 2:
         return False
 
-    drawn = _judge_panels(evaluations)
+    drawn = judge_panels(evaluations)
     if not drawn:
         return False
 
@@ -239,8 +239,12 @@ def plot_judges(evaluations: Sequence[Mapping[str, Any]], path: Path) -> bool:
     return True
 
 
-def _judge_panels(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Curves]:
-    """Curves by title of their panel: each group of metrics in each set in which all of them are known somewhere."""
+def judge_panels(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Curves]:
+    """Curves by title of their panel: each group of metrics in each set in which all of them are known somewhere.
+
+    Args:
+        evaluations: records with ``results``, oldest first.
+    """
     names_of_panel: dict[str, list[str]] = {}
     for spec in EVALUATION_METRICS:
         if spec.panel is not None:
@@ -260,7 +264,9 @@ def _curves(results: Sequence[Mapping[str, float]], names: Sequence[str]) -> Cur
     """Values of the metrics over evaluations; empty unless each is known somewhere."""
     curves = {}
     for name in names:
-        values = [metrics.get(name, math.nan) for metrics in results]
+        known = [metrics.get(name) for metrics in results]
+        # A report as data has null where a metric is undefined.
+        values = [math.nan if value is None else value for value in known]
         if all(map(math.isnan, values)):
             return {}
         curves[name] = values
