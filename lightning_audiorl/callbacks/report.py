@@ -7,7 +7,7 @@ import logging
 import math
 import textwrap
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from lightning_audiorl.callbacks.view import (
     validations,
 )
 from lightning_audiorl.checks import check_count
+from lightning_audiorl.reports.comparison import SetComparison
 from lightning_audiorl.reports.row_files import Rows, plain_rows, rows_path, write_rows
 from lightning_audiorl.reports.runs import (
     BEFORE,
@@ -252,7 +253,7 @@ class RunReport(Callback):
         report |= {"verdict": said, "comparison": comparison_records(finished)}
 
         with writing("the report", folder):
-            table = write_report(report, folder)
+            table = write_report(report, folder, finished.change)
             self._write_page(trainer, finished, table)
         if table:
             where = folder / f"{_NAMES[report['command']]}.html"
@@ -443,16 +444,17 @@ def _time_lines(clock: dict[str, Any]) -> list[str]:
     return lines
 
 
-def write_report(report: dict[str, Any], folder: Path) -> str:
-    """Write the files of a report into ``folder``; returns the table of metrics.
+def write_report(report: dict[str, Any], folder: Path, sets: Sequence[SetComparison] = ()) -> str:
+    """Write the files of a report into ``folder``, but for the page; returns the table of metrics.
 
     Args:
         report: of `RunReport.collect`.
         folder: is made where it is missing.
+        sets: what has changed, with the intervals that bars show.
     """
     name = _NAMES.get(report["command"], report["command"])
     folder.mkdir(parents=True, exist_ok=True)
-    images = _write_plots(report, folder, name)
+    images = _write_plots(report, folder, name, sets)
 
     data = json.dumps(plain(report), indent=1, allow_nan=False)
     _write(folder / f"{name}.json", data + "\n")
@@ -465,14 +467,17 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def _write_plots(report: dict[str, Any], folder: Path, name: str) -> dict[str, str]:
+def _write_plots(
+    report: dict[str, Any], folder: Path, name: str, sets: Sequence[SetComparison]
+) -> dict[str, str]:
     """Draw what there is to draw; returns file names by title."""
     images: dict[str, str] = {}
 
     if report["before"] is not None:
         before, after = _results(report)
         bars = folder / f"{name}_figures.png"
-        if plots.plot_metrics(before, after, _labels(report), bars):
+        known = {one.name: one.differences for one in sets}
+        if plots.plot_metrics(before, after, _labels(report), bars, known):
             images["metrics"] = bars.name
 
     judges = folder / f"{name}_judges.png"

@@ -11,7 +11,7 @@ from lightning_audiorl.callbacks.metric_table import is_speech
 from lightning_audiorl.callbacks.report_curves import bars_of_run, curves_of_run
 from lightning_audiorl.callbacks.report_samples import LoadClip, heard_rows, sample_rows
 from lightning_audiorl.reports.page import render
-from lightning_audiorl.reports.runs import AFTER, BEFORE, Run, change_of, verdicts
+from lightning_audiorl.reports.runs import AFTER, BEFORE, Run, verdicts
 from lightning_audiorl.reports.sounds import Sounds
 
 _NOTE = (
@@ -50,7 +50,7 @@ def run_page(
     """
     report = run.report
     labels = _labels(run)
-    sets = change_of(run)
+    sets = run.change
 
     heard = heard_rows(run, sounds)
     samples = sample_rows(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from lightning_audiorl.reports.bootstrap import Interval, paired_intervals
 from lightning_audiorl.reports.comparison import Difference, compare_rows
-from lightning_audiorl.reports.row_files import read_rows, write_rows
+from lightning_audiorl.reports.row_files import ReportError, read_rows, write_rows
 from lightning_audiorl.reports.verdict import verdict
 
 __all__ = [
     "Difference",
     "Interval",
+    "ReportError",
     "compare_rows",
     "paired_intervals",
     "read_rows",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,16 @@ class Run:
         evaluation = self.report.get(stage)
         results: Metrics = {} if evaluation is None else evaluation["results"]
         return results
+
+    @cached_property
+    def change(self) -> list[SetComparison]:
+        """What has changed from the start to the end, by set; empty without a second evaluation."""
+        return compare_rows(
+            self.metrics(BEFORE),
+            self.metrics(AFTER),
+            self.rows_of(BEFORE),
+            self.rows_of(AFTER),
+        )
 
     def rows_of(self, stage: str) -> Rows:
         """Rows by set of an evaluation; none where they are not known."""
@@ -150,7 +161,7 @@ def comparison_records(run: Run) -> list[dict[str, Any]]:
         run: with two evaluations.
     """
     records = []
-    for one in change_of(run):
+    for one in run.change:
         for difference in one.differences.values():
             records.append(_record(one, difference))
     return records
@@ -172,20 +183,6 @@ def _record(one: SetComparison, difference: Difference) -> dict[str, Any]:
         "high": change.high,
         "judgement": difference.judgement,
     }
-
-
-def change_of(run: Run) -> list[SetComparison]:
-    """What has changed from the start to the end of a run, by set; empty without a second evaluation.
-
-    Args:
-        run: with an evaluation or two.
-    """
-    return compare_rows(
-        run.metrics(BEFORE),
-        run.metrics(AFTER),
-        run.rows_of(BEFORE),
-        run.rows_of(AFTER),
-    )
 
 
 def beside(run: Run, control: Run) -> list[SetComparison]:
@@ -213,7 +210,7 @@ def verdicts(run: Run, control: Run | None = None) -> list[Verdict]:
     if not run.metrics(AFTER):
         return []
     start = f"the start (step {run.rl_step(BEFORE)})"
-    found = [verdict(change_of(run), start)]
+    found = [verdict(run.change, start)]
 
     if control is not None:
         name = f"the control ({control.algorithm}, seed {control.seed})"
