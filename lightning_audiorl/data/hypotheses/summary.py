@@ -10,6 +10,8 @@ from lightning_audiorl.data.hypotheses.schema import Predicted, read_hypotheses
 from lightning_audiorl.text import ErrorCounts
 
 _TITLES = ("model", "decoding", "rows", "samples")
+# Not the metric `hallucination_rate`, which goes by the alignment: the rules are those that choose training rows.
+_FIRED = "rules fired (%)"
 
 
 @dataclass
@@ -35,6 +37,8 @@ class _Model:
 def summary(path: str | Path, units: frozenset[str] = frozenset({"word"})) -> str:
     """One line per model and decoding: rows, samples, error rate over all samples, share of samples with a fired rule.
 
+    Rates are percent, as in the tables of a run.
+
     Args:
         path: the file.
         units: what its errors are counted in, "word" or "char" or both; names the error rate.
@@ -47,7 +51,7 @@ def summary(path: str | Path, units: frozenset[str] = frozenset({"word"})) -> st
         models.setdefault(predicted.model, _Model()).add(predicted)
 
     rates = [name for unit, name in (("word", "WER"), ("char", "CER")) if unit in units]
-    titles = (*_TITLES, "/".join(rates), "hallucination rate", "seconds (all decodings)")
+    titles = (*_TITLES, f"{'/'.join(rates)} (%)", _FIRED, "seconds (all decodings)")
 
     table: list[tuple[str, ...]] = [titles]
     for name, model in models.items():
@@ -59,8 +63,8 @@ def summary(path: str | Path, units: frozenset[str] = frozenset({"word"})) -> st
                 str(model.num_rows),
                 str(num_samples),
                 # Over references without a word there is no error rate.
-                f"{errors.rate:.4f}" if errors.reference_length else "-",
-                f"{model.num_fired[decoding] / num_samples:.4f}",
+                f"{100 * errors.rate:.1f}" if errors.reference_length else "-",
+                f"{100 * model.num_fired[decoding] / num_samples:.1f}",
                 f"{model.seconds:.2f}",
             )
             table.append(line)
