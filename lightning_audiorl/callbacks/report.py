@@ -43,7 +43,7 @@ from lightning_audiorl.reports.runs import (
     stored_rows,
     verdicts,
 )
-from lightning_audiorl.reports.sounds import Audio, Sounds, write_archive
+from lightning_audiorl.reports.sounds import Audio, Sounds, write_page
 
 _log = logging.getLogger(__name__)
 _NAMES = {"fit": "report", "validate": "validate", "test": "test"}
@@ -233,7 +233,9 @@ class RunReport(Callback):
         with writing("what was spoken", folder):
             self.recordings.keep(run.last_hypotheses, folder, stage, run.rl_step)
 
-        path = rows_path(self._folder(trainer), _NAMES[_command(trainer)], stage)
+        # A validation or a test has one evaluation.
+        part = stage if _command(trainer) == "fit" else "rows"
+        path = rows_path(self._folder(trainer), _NAMES[_command(trainer)], part)
         with writing("the rows of an evaluation", path):
             write_rows(plain_rows(rows), path, run.rl_step)
         self._last_rows = rows
@@ -254,15 +256,14 @@ class RunReport(Callback):
 
         with writing("the report", folder):
             table = write_report(report, folder, finished.change)
-            self._write_page(trainer, finished, table)
+            where = self._write_page(trainer, finished, table)
         if table:
-            where = folder / f"{_NAMES[report['command']]}.html"
             note = textwrap.fill(metric_note(report["before"]["results"]), 110)
             sentences = "".join(f"\n{textwrap.fill(one, 110)}\n" for one in said)
             print(f"\n{table}\n\n{note}\n{sentences}{where}")
 
-    def _write_page(self, trainer: Trainer, finished: Run, table: str) -> None:
-        """The page; one archive with its sound where that is wanted."""
+    def _write_page(self, trainer: Trainer, finished: Run, table: str) -> Path:
+        """The page, or one archive with its sound where that is wanted."""
         name = _NAMES[finished.report["command"]]
         sounds = Sounds(self.audio)
         page = run_page(
@@ -274,10 +275,7 @@ class RunReport(Callback):
             load_clip=clip_loader(trainer),
             num_rows=self.num_rows,
         )
-        _write(finished.folder / f"{name}.html", page)
-        if self.audio == "zip":
-            text = page.encode()
-            write_archive(finished.folder / f"{name}.zip", {f"{name}.html": text, **sounds.files})
+        return write_page(finished.folder, name, page, sounds)
 
     def collect(self, trainer: Trainer, run: RunView, status: str) -> dict[str, Any]:
         """Everything the report says, as plain data (NaN still a float)."""

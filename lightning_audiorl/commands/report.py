@@ -15,7 +15,7 @@ from lightning_audiorl.data.audio.reading import read_audio
 from lightning_audiorl.reports.compare import control_of, read_groups, side_by_side
 from lightning_audiorl.reports.compare_page import compare_page
 from lightning_audiorl.reports.runs import read_control, read_run, verdicts
-from lightning_audiorl.reports.sounds import Audio, Sounds, write_archive
+from lightning_audiorl.reports.sounds import Audio, Sounds, write_page
 from lightning_audiorl.reports.tables import HEADER, cells, csv_text, latex_text
 from lightning_audiorl.types import Utterance
 
@@ -85,17 +85,9 @@ def _one_run(
     )
 
     place = run.folder if out is None else Path(out)
-    path = place / "report.html"
     with writing("the report", place):
         place.mkdir(parents=True, exist_ok=True)
-        path.write_text(
-            page,
-            encoding="utf-8",
-            errors="backslashreplace",
-        )
-        if audio == "zip":
-            text = page.encode()
-            write_archive(place / "report.zip", {"report.html": text, **sounds.files})
+        path = write_page(place, "report", page, sounds)
 
     for one in verdicts(run, beside):
         print(textwrap.fill(one.sentence, 110))

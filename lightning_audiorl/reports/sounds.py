@@ -117,13 +117,38 @@ class Sounds:
         return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def write_archive(path: Path, files: Mapping[str, bytes]) -> None:
-    """A zip file; the same files make the same bytes.
+def write_page(
+    folder: Path,
+    name: str,
+    page: str,
+    sounds: Sounds,
+) -> Path:
+    """Write a page, or the archive of it and its sound; what an earlier report left of the other kind goes.
 
     Args:
-        path: of the archive.
-        files: content by path within it.
+        folder: is there.
+        name: of the file, without its ending.
+        page: of `render`.
+        sounds: that stand in it.
+
+    Returns:
+        the file.
     """
+    alone = folder / f"{name}.html"
+    archive = folder / f"{name}.zip"
+    if sounds.where != "zip":
+        archive.unlink(missing_ok=True)
+        alone.write_text(page, encoding="utf-8")
+        return alone
+
+    # Without its sound the page would have players of nothing.
+    alone.unlink(missing_ok=True)
+    _write_archive(archive, {alone.name: page.encode(), **sounds.files})
+    return archive
+
+
+def _write_archive(path: Path, files: Mapping[str, bytes]) -> None:
+    """A zip file; the same files make the same bytes."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in files.items():
             # Without a date of its own, which would make every archive another.

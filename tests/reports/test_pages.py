@@ -17,7 +17,7 @@ from lightning_audiorl.callbacks.report_page import run_page
 from lightning_audiorl.reports.row_files import ReportError, from_plain, plain_rows, read_rows
 from lightning_audiorl.reports.runs import read_run
 from lightning_audiorl.reports.samples import MAX_UNITS, shown_text
-from lightning_audiorl.reports.sounds import MAX_INSIDE, Sounds, write_archive
+from lightning_audiorl.reports.sounds import MAX_INSIDE, Sounds, write_page
 from tests.reports.folders import make_run, page_of, result, with_errors
 
 HOSTILE = '<script>alert(1)</script><img src=x onerror="alert(1)">'
@@ -155,7 +155,9 @@ def test_an_archive_holds_the_page_and_its_sound(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", {"a/b": rows, "..": rows}, {"a/b": rows, "..": rows})
     sounds = Sounds("zip")
     text = page(folder, sounds, load_clip=clip)
-    write_archive(tmp_path / "report.zip", {"report.html": text.encode(), **sounds.files})
+    (tmp_path / "report.html").write_text("of an earlier report, without its sound")
+    assert write_page(tmp_path, "report", text, sounds) == tmp_path / "report.zip"
+    assert not (tmp_path / "report.html").exists()
     with zipfile.ZipFile(tmp_path / "report.zip") as archive:
         names = archive.namelist()
         assert names[0] == "report.html"
