@@ -120,8 +120,8 @@ def marked_texts(hypothesis: Hypothesis) -> tuple[str, str]:
     if not num_errors(aligned):
         return row.text, hypothesis.text
 
-    said = []
-    heard = []
+    said: list[str] = []
+    heard: list[str] = []
     for one in aligned:
         # Of what is missing or too much, one side is empty.
         for units, unit in ((said, one.reference), (heard, one.hypothesis)):
