@@ -76,10 +76,11 @@ def _as_int(seed: Any) -> int:
     return 0 if isinstance(seed, bool) else int(seed)
 
 
-# Of a command, the argument that is given by itself, without its name.
-_PLACES = {
-    "assemble": ("out", "folder to write, new or empty"),
-    "manifest": ("source", "folder or file of the data set"),
+# Of a command, the argument that is given by itself, without its name, and how often.
+_PLACES: dict[str, tuple[str, str, str | None]] = {
+    "assemble": ("out", "folder to write, new or empty", None),
+    "manifest": ("source", "folder or file of the data set", None),
+    "report": ("runs", "folder of a run, or NAME=FOLDER", "+"),
 }
 
 
@@ -229,7 +230,7 @@ def command_parser(name: str) -> ArgumentParser:
     place = _PLACES.get(name)
     parser.add_function_arguments(command, skip={place[0]} if place else None)
     if place:
-        parser.add_argument(place[0], type=str, help=place[1])
+        parser.add_argument(place[0], type=str, help=place[1], nargs=place[2])
     return parser
 
 

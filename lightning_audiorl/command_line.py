@@ -27,6 +27,7 @@ COMMANDS = LIGHTNING_COMMANDS | {
     "manifest": "Write a manifest of a data set in another layout, and say what it holds. The audio stays where it is.",
     "plan": "Print the peak memory of each phase of a run, and what moving parts between phases costs.",
     "predict": "Decode rows with one or more models and write their hypotheses, one JSON line per row and model.",
+    "report": "Compare runs: start, control and RL over seeds in one page and table; of one run, write its page again.",
 }
 
 #: The outermost settings of Lightning's commands.
@@ -138,7 +139,7 @@ def answer(arguments: list[str]) -> int | None:
         print(overview(), file=sys.stderr)
         if first:
             known = nearest(first, COMMANDS)
-            print(f"\nerror: there is no command '{first}'{known}", file=sys.stderr)
+            print(f"error: there is no command '{first}'{known}", file=sys.stderr)
         return 2
 
     wrong = mistyped(first, arguments[1:]) if first in LIGHTNING_COMMANDS else ""

@@ -298,7 +298,7 @@ def test_a_finished_run_decodes_nothing_again(tmp_path: Path, rows: Listed, caps
     assert run(out, rows, models={"base": model}) == lines
     assert model.num_encoded == 0
     assert out.read_bytes() == before
-    assert "hallucination rate" in capsys.readouterr().out
+    assert "rules fired (%)" in capsys.readouterr().out
 
 
 def test_two_models(
@@ -352,7 +352,7 @@ def test_two_processes_write_what_one_writes(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert done.stdout.count("hallucination rate") == 1
+    assert done.stdout.count("rules fired (%)") == 1
     models = {"base": policy(), "other": policy(1)}
     assert_same(
         timeless(tmp_path / "two.jsonl"), run(tmp_path / "one.jsonl", str(manifest), models=models)

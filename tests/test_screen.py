@@ -163,6 +163,7 @@ def test_every_command_is_listed(
         "calibrate",
         "assemble",
         "manifest",
+        "report",
     }
 
 

@@ -210,9 +210,14 @@ ROOMS = {
         "checks types ops metrics rewards judges.base losses engine serving models.policy",
         "torch",
     ),
+    "reports": Room(
+        "what came out of runs: rows of evaluations, paired intervals, verdicts, web pages, runs side by side",
+        "checks text types ops metrics",
+        "torch jinja2 soundfile",
+    ),
     "callbacks": Room(
         "progress, samples, checkpoints, hacking watch, early stopping, report, export",
-        "checks text types metrics models.policy strategies weights __version__",
+        "checks text types metrics models.policy reports strategies weights __version__",
         "torch torchaudio torchmetrics lightning numpy matplotlib soundfile yaml",
     ),
     "commands.plan": Room(
@@ -224,7 +229,7 @@ ROOMS = {
 _FOLDERS = " ".join(name for name in ROOMS if "." not in name)
 ROOMS |= {
     "commands": Room(
-        "commands beside Lightning's own: `assemble`, `calibrate`, `export`, `manifest`, `plan`, `predict`",
+        "commands beside Lightning's own: `assemble`, `calibrate`, `export`, `manifest`, `plan`, `predict`, `report`",
         _FOLDERS,
         "torch transformers lightning",
     ),

@@ -20,16 +20,24 @@ from lightning_audiorl.metrics.specs import (
     MetricSpec,
     evaluation_spec,
 )
+from lightning_audiorl.reports.bootstrap import Interval
+from lightning_audiorl.reports.charts import is_constant, smoothed
+from lightning_audiorl.reports.comparison import Difference
 
 #: Values over evaluations by metric.
 Curves = dict[str, list[float]]
 
 
-def _figure(num_panels: int, columns: int = 3) -> tuple[Figure, list[Any]]:
-    """A figure and the axes of its panels, row by row."""
+def _figure(
+    num_panels: int,
+    columns: int = 3,
+    size: tuple[float, float] = (4.2, 3.0),
+) -> tuple[Figure, list[Any]]:
+    """A figure and the axes of its panels, row by row; ``size`` is that of a panel, in inches."""
     columns = min(columns, num_panels)
     rows = math.ceil(num_panels / columns)
-    figure = Figure(figsize=(4.2 * columns, 3.0 * rows))
+    width, height = size
+    figure = Figure(figsize=(width * columns, height * rows))
 
     # Not pyplot: it keeps every figure in a global list, and asks for a display.
     FigureCanvasAgg(figure)
@@ -79,33 +87,54 @@ def plot_curves(
 ) -> bool:
     """Training curves over RL steps; False when there is nothing to draw.
 
+    A curve that never changes is left out. The reward is drawn thin, its running mean on it, on a scale of their own.
+
     Args:
         steps: RL steps.
         columns: values at these steps by log key.
         path: of the picture.
     """
-    grouped = panels(columns)
+    grouped = _changing(columns)
     if not steps or not grouped:
         return False
 
     figure, axes = _figure(len(grouped))
     for axis, (title, names) in zip(axes, grouped.items(), strict=True):
         for name in names:
-            axis.plot(steps, columns[name], label=label(name), linewidth=1.2)
-
-        if title == "reward" and "reward/std" in columns:
-            pairs = list(zip(columns["reward/mean"], columns["reward/std"], strict=True))
-            low = [mean - std for mean, std in pairs]
-            high = [mean + std for mean, std in pairs]
-            axis.fill_between(steps, low, high, alpha=0.2)
+            if title == "reward":
+                axis.plot(steps, columns[name], color="C0", linewidth=0.8, alpha=0.5)
+                axis.plot(steps, smoothed(columns[name]), color="C0", linewidth=2)
+            else:
+                axis.plot(steps, columns[name], label=label(name), linewidth=1.2)
 
         axis.set_title(title)
         axis.set_xlabel("RL step")
         if len(names) > 1:
-            axis.legend(fontsize=7)
+            _legend_below(axis)
 
     _save(figure, path)
     return True
+
+
+def _changing(columns: Mapping[str, Sequence[float]]) -> dict[str, list[str]]:
+    """The panels of `panels` without curves that never change, and without those that are empty then."""
+    grouped = {}
+    for title, names in panels(columns).items():
+        changing = [name for name in names if not is_constant(columns[name])]
+        if changing:
+            grouped[title] = changing
+    return grouped
+
+
+def _legend_below(axis: Any) -> None:
+    """A legend that hides no curve."""
+    axis.legend(
+        fontsize=7,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.22),
+        ncols=2,
+        frameon=False,
+    )
 
 
 def plot_seconds(
@@ -134,7 +163,7 @@ def plot_seconds(
     axis.stackplot(steps, stacked, labels=phases)
     axis.set_title("seconds per phase")
     axis.set_xlabel("RL step")
-    axis.legend(fontsize=7)
+    _legend_below(axis)
 
     _save(figure, path)
     return True
@@ -164,42 +193,83 @@ def plot_metrics(
     after: Results | None,
     labels: tuple[str, str],
     path: Path,
+    known: Mapping[str, Mapping[str, Difference]] | None = None,
 ) -> bool:
     """Bars of the main metrics, before and after, of every set where they are defined; False without any.
+
+    Each metric of each set has a scale of its own: a set that is easy is not flat beside one that is hard.
 
     Args:
         before: metrics by "<set>" or "<set>/<decoding>".
         after: the same later on.
         labels: what the two are called.
         path: of the picture.
+        known: intervals by set and metric.
     """
-    drawn = _bars(before)
+    drawn = []
+    for spec, names in _bars(before):
+        for name in names:
+            values = [
+                results.get(name, {}).get(spec.name, 0.0) for results in (before, after or {})
+            ]
+            # Bars of no height are an empty panel.
+            if any(values):
+                drawn.append((spec, name))
     if not drawn:
         return False
 
-    figure, axes = _figure(len(drawn))
-    width = 0.8 if after is None else 0.4
-    for axis, (spec, names) in zip(axes, drawn, strict=True):
-        places = range(len(names))
-        for number, results in enumerate((before, after)):
-            if results is None:
-                continue
-            values = [results.get(name, {}).get(spec.name, math.nan) for name in names]
-            heights = [spec.factor * value for value in values]
-            lefts = [place + width * number for place in places]
-            axis.bar(lefts, heights, width, label=labels[number])
+    known = known or {}
+    figure, axes = _figure(len(drawn), columns=4, size=(2.8, 2.3))
+    for axis, (spec, name) in zip(axes, drawn, strict=True):
+        values = [before[name][spec.name]]
+        if after is not None:
+            values.append(after.get(name, {}).get(spec.name, math.nan))
 
-        # A set's name stands in the middle of its bars.
-        middle = 0 if after is None else width / 2
-        axis.set_xticks([place + middle for place in places])
-        axis.set_xticklabels([label(name) for name in names], rotation=30, ha="right", fontsize=8)
+        difference = known.get(name, {}).get(spec.name)
+        around = [] if difference is None else [difference.before, difference.after]
+        _draw_bars(axis, spec, values, labels, around)
+
         unit = " (%)" if spec.factor == 100 else ""
-        axis.set_title(spec.words + unit)
+        axis.set_title(label(f"{spec.words}{unit}, {name}"), fontsize=8)
 
-    if after is not None:
-        axes[0].legend(fontsize=7)
     _save(figure, path)
     return True
+
+
+def _draw_bars(
+    axis: Any,
+    spec: MetricSpec,
+    values: Sequence[float],
+    labels: Sequence[str],
+    around: Sequence[Interval],
+) -> None:
+    """A bar for each value, with the value on it and the interval around it."""
+    axis.margins(y=0.2)
+    axis.set_xticks(range(len(values)), [label(name) for name in labels[: len(values)]], fontsize=7)
+    axis.tick_params(axis="y", labelsize=7)
+
+    for place, value in enumerate(values):
+        if math.isnan(value):
+            continue
+        height = spec.factor * value
+        axis.bar(place, height, 0.6, color=f"C{place}", alpha=0.7)
+
+        top = height
+        if place < len(around) and around[place].is_known:
+            low = spec.factor * around[place].low
+            top = spec.factor * around[place].high
+            axis.vlines(place, low, top, color="black", linewidth=1.2)
+
+        # Above the interval, where nothing hides it.
+        text = spec.format.text(value) if spec.format is not None else f"{height:.3g}"
+        axis.annotate(
+            text,
+            (place, max(top, height)),
+            xytext=(0, 2),
+            textcoords="offset points",
+            ha="center",
+            fontsize=7,
+        )
 
 
 # --- over evaluations
@@ -217,7 +287,7 @@ def plot_judges(evaluations: Sequence[Mapping[str, Any]], path: Path) -> bool:
     if len(evaluations) < 2:
         return False
 
-    drawn = _judge_panels(evaluations)
+    drawn = judge_panels(evaluations)
     if not drawn:
         return False
 
@@ -233,14 +303,18 @@ def plot_judges(evaluations: Sequence[Mapping[str, Any]], path: Path) -> bool:
 
         axis.set_title(label(title), fontsize=9)
         axis.set_xlabel("RL step")
-        axis.legend(fontsize=7)
+        _legend_below(axis)
 
     _save(figure, path)
     return True
 
 
-def _judge_panels(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Curves]:
-    """Curves by title of their panel: each group of metrics in each set in which all of them are known somewhere."""
+def judge_panels(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Curves]:
+    """Curves by title of their panel: each group of metrics in each set in which all of them are known somewhere.
+
+    Args:
+        evaluations: records with ``results``, oldest first.
+    """
     names_of_panel: dict[str, list[str]] = {}
     for spec in EVALUATION_METRICS:
         if spec.panel is not None:
@@ -260,7 +334,9 @@ def _curves(results: Sequence[Mapping[str, float]], names: Sequence[str]) -> Cur
     """Values of the metrics over evaluations; empty unless each is known somewhere."""
     curves = {}
     for name in names:
-        values = [metrics.get(name, math.nan) for metrics in results]
+        known = [metrics.get(name) for metrics in results]
+        # A report as data has null where a metric is undefined.
+        values = [math.nan if value is None else value for value in known]
         if all(map(math.isnan, values)):
             return {}
         curves[name] = values

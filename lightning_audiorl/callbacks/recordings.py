@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -68,7 +67,11 @@ class Recordings:
 
             for number, sample in enumerate(samples):
                 stem = f"{folders[set_name]}/{number:02d}_{stage}"
-                files = _write_files(sample, folder, stem)
+                files = _write_files(
+                    sample,
+                    folder,
+                    stem,
+                )
 
                 # The keys are those of the report's JSON.
                 self.records.append(
@@ -84,7 +87,12 @@ class Recordings:
                     }
                 )
 
-    def of(self, stages: Sequence[str], folder: Path, report_folder: Path) -> list[Record]:
+    def of(
+        self,
+        stages: Sequence[str],
+        folder: Path,
+        report_folder: Path,
+    ) -> list[Record]:
         """The records of some stages, a text's together, with files as links from the report's folder.
 
         Args:
@@ -101,7 +109,14 @@ class Recordings:
 
         linked = []
         for record in chosen:
-            links = {kind: _link(record[kind], folder, report_folder) for kind in ("wav", "mel")}
+            links = {
+                kind: _link(
+                    record[kind],
+                    folder,
+                    report_folder,
+                )
+                for kind in ("wav", "mel")
+            }
             linked.append({**record, **links})
 
         def place(record: Record) -> tuple[int, int]:
@@ -124,8 +139,19 @@ def set_folders(names: Iterable[str]) -> dict[str, str]:
     taken: set[str] = set()
     for name in names:
         # Neither hidden, nor the folder above, nor the same as another one where capitals do not count.
-        plain = re.sub(r"[^\w.-]+", "_", name)
-        plain = re.sub(r"^\.+", "_", plain) or "_"
+        plain = re.sub(
+            r"[^\w.-]+",
+            "_",
+            name,
+        )
+        plain = (
+            re.sub(
+                r"^\.+",
+                "_",
+                plain,
+            )
+            or "_"
+        )
 
         folder = plain
         number = 1
@@ -137,7 +163,11 @@ def set_folders(names: Iterable[str]) -> dict[str, str]:
     return folders
 
 
-def _write_files(sample: Hypothesis, folder: Path, stem: str) -> dict[str, str]:
+def _write_files(
+    sample: Hypothesis,
+    folder: Path,
+    stem: str,
+) -> dict[str, str]:
     """Write a sample's sound and spectrogram; returns their paths below the folder, "" for what was not written."""
     speech = spoken(sample)
     if not write_wav(folder / f"{stem}.wav", speech):
@@ -145,12 +175,20 @@ def _write_files(sample: Hypothesis, folder: Path, stem: str) -> dict[str, str]:
     if not speech.waveform.numel():
         return {"wav": f"{stem}.wav", "mel": ""}
 
-    figure = mel_figure(speech, sample.row.text, sample.row.id)
+    figure = mel_figure(
+        speech,
+        sample.row.text,
+        sample.row.id,
+    )
     figure.savefig(folder / f"{stem}.png", dpi=80)
     return {"wav": f"{stem}.wav", "mel": f"{stem}.png"}
 
 
-def _link(path: str, folder: Path, report_folder: Path) -> str:
+def _link(
+    path: str,
+    folder: Path,
+    report_folder: Path,
+) -> str:
     """A file below ``folder`` as a link; "" where it is not there, for a resumed run may stand in another folder."""
     if not path or not (folder / path).is_file():
         return ""
@@ -202,66 +240,3 @@ def _text_cells(record: Record, columns: Mapping[str, str]) -> list[str]:
     moment = f"{record['stage']} (step {record['rl_step']})"
     transcripts = [record["heard"].get(name, "") for name in columns]
     return [printable(text) for text in (record["set"], record["text"], moment, *transcripts)]
-
-
-# For str.format: braces of the style sheet are doubled.
-_PAGE = """<!doctype html>
-<meta charset="utf-8">
-<title>{title}</title>
-<style>
-body {{ font-family: sans-serif; margin: 2em; }}
-table {{ border-collapse: collapse; }}
-td, th {{ border-bottom: 1px solid #ccc; padding: 0.3em 0.7em; text-align: left; vertical-align: middle; }}
-img {{ height: 9em; }}
-</style>
-<h1>{title}</h1>
-<pre>{table}</pre>
-<p>{note}</p>
-<table>
-{rows}
-</table>
-"""
-
-
-def recordings_page(
-    records: Sequence[Record],
-    judges: Mapping[str, str],
-    title: str,
-    table: str,
-    note: str,
-) -> str:
-    """A web page that plays the recordings beside their transcripts and spectrograms, under the table of metrics.
-
-    Args:
-        records: of `Recordings.of`.
-        judges: names by role.
-        title: of the page.
-        table: of metrics, as text.
-        note: what the table shows.
-    """
-    columns = heard_columns(records, judges)
-    header = ["set", "text", "", *columns.values(), "sound", "spectrogram"]
-    lines = [_html_row("th", map(html.escape, header))]
-
-    for record in records:
-        texts = map(html.escape, _text_cells(record, columns))
-        sound = (
-            f'<audio controls preload="none" src="{record["wav"]}"></audio>'
-            if record["wav"]
-            else ""
-        )
-        mel = f'<img src="{record["mel"]}" alt="mel spectrogram">' if record["mel"] else ""
-        lines.append(_html_row("td", [*texts, sound, mel]))
-
-    return _PAGE.format(
-        title=html.escape(title),
-        table=html.escape(table),
-        note=html.escape(note),
-        rows="\n".join(lines),
-    )
-
-
-def _html_row(tag: str, cells: Iterable[str]) -> str:
-    """A row of a table; the cells are HTML already."""
-    inside = "".join(f"<{tag}>{cell}</{tag}>" for cell in cells)
-    return f"<tr>{inside}</tr>"

@@ -1,4 +1,4 @@
-"""What came out of a run, in one folder: report.json, report.md and plots; of speech also report.html and wav files."""
+"""What came out of a run, in one folder: report.html, report.json, report.md and plots; of speech also wav files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import math
 import textwrap
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,30 @@ from lightning_audiorl.callbacks.hacking import HackingWatch
 from lightning_audiorl.callbacks.history import History
 from lightning_audiorl.callbacks.metric_table import metric_note, metric_table
 from lightning_audiorl.callbacks.outputs import WriteError, plain_markdown, run_folder, writing
-from lightning_audiorl.callbacks.recordings import (
-    Recordings,
-    judges_of,
-    recordings_markdown,
-    recordings_page,
-)
+from lightning_audiorl.callbacks.recordings import Recordings, judges_of, recordings_markdown
+from lightning_audiorl.callbacks.report_page import run_page
+from lightning_audiorl.callbacks.report_rows import clip_loader, gathered_rows
 from lightning_audiorl.callbacks.view import (
     Results,
     RunView,
     nothing_learnt,
+    row_results,
     run_view,
     said_once,
     validations,
 )
+from lightning_audiorl.checks import check_count
+from lightning_audiorl.reports.comparison import SetComparison
+from lightning_audiorl.reports.row_files import Rows, plain_rows, rows_path, write_rows
+from lightning_audiorl.reports.runs import (
+    BEFORE,
+    Run,
+    comparison_records,
+    read_control,
+    stored_rows,
+    verdicts,
+)
+from lightning_audiorl.reports.sounds import Audio, Sounds, write_page
 
 _log = logging.getLogger(__name__)
 _NAMES = {"fit": "report", "validate": "validate", "test": "test"}
@@ -63,22 +74,29 @@ def _duration(seconds: float) -> str:
 
 
 class RunReport(Callback):
-    """Writes ``report.json``, ``report.md`` and plots at the end of a fit, also of one that was interrupted.
+    """Writes ``report.html``, ``report.json``, ``report.md`` and plots at the end of a fit, also of an interrupted one.
 
-    A validation writes ``validate.json`` and ``validate.md``, a test ``test.json`` and ``test.md``, beside it. The
-    table of metrics is printed too.
+    The page is one file that needs nothing else: what improved and what did not, with paired bootstrap intervals, every
+    metric, texts with their errors in colour, players and curves. What each evaluation said of each row is beside it,
+    in ``report.before.jsonl`` and ``report.after.jsonl``. A validation writes ``validate.html``, ``validate.json`` and
+    ``validate.md``, a test ``test.html`` and so on. The table of metrics and the verdict are printed too.
 
     Of a policy that speaks, ``<default_root_dir>/audio`` holds the first texts of each set as wav files with their mel
-    spectrograms, as they were spoken before the first step and after the last; ``report.html`` plays them beside what
-    the judges heard.
+    spectrograms, as they were spoken before the first step and after the last; the page plays them beside what the
+    judges heard.
 
     Args:
         enabled: False writes and prints nothing.
         dirpath: default ``<default_root_dir>/report``.
         num_spoken: texts of each set that are kept as wav files.
+        audio: ``inside`` the page, in a ``zip`` file with the page, or ``none``.
+        num_rows: of each set whose texts are shown because they got better, as many that got worse, and as many that
+            are the worst.
+        control: folder of a run of the same evaluation sets, such as supervised training for as many steps, which the
+            verdict compares this one with.
 
     Raises:
-        ValueError: for a negative number.
+        ValueError: for a negative number, or a place for audio that is none.
     """
 
     def __init__(
@@ -86,15 +104,25 @@ class RunReport(Callback):
         enabled: bool = True,
         dirpath: str | None = None,
         num_spoken: int = 3,
+        audio: Audio = "inside",
+        num_rows: int = 5,
+        control: str | None = None,
     ) -> None:
         if num_spoken < 0:
             raise ValueError(f"RunReport.num_spoken must not be negative, got {num_spoken}")
+        check_count("RunReport.num_rows", num_rows)
+        Sounds(audio)
         self.enabled = enabled
         self.dirpath = dirpath
+        self.audio: Audio = audio
+        self.num_rows = num_rows
+        self.control = control
+        self._control: Run | None = None
         self.history = History()
         self.recordings = Recordings(num_spoken)
         self._evaluation_start_s = 0.0
         self._memory_table: str | None = None
+        self._last_rows: Rows = {}
 
     def state_dict(self) -> dict[str, Any]:
         """What the run has been through, for a report of the whole run after a resume."""
@@ -113,8 +141,10 @@ class RunReport(Callback):
     # --- hooks
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """The clock begins."""
+        """The clock begins; a control that is none ends the run here, and not after its last step."""
         self.history.start()
+        if stage == "fit" and self.enabled and self.control is not None:
+            self._control = read_control(Path(self.control))
 
     def on_train_batch_end(
         self,
@@ -192,26 +222,64 @@ class RunReport(Callback):
 
     def _record(self, trainer: Trainer, run: RunView, stage: str) -> None:
         """Keep what the evaluation at hand has said."""
-        if self.enabled and trainer.is_global_zero:
-            folder = run_folder(trainer, None, "audio")
-            with writing("what was spoken", folder):
-                self.recordings.keep(run.last_hypotheses, folder, stage, run.rl_step)
+        if not self.enabled:
+            return
+        # Every rank has a share of the rows.
+        rows = gathered_rows(trainer, row_results(run))
+        if not trainer.is_global_zero:
+            return
+
+        folder = run_folder(trainer, None, "audio")
+        with writing("what was spoken", folder):
+            self.recordings.keep(run.last_hypotheses, folder, stage, run.rl_step)
+
+        # A validation or a test has one evaluation.
+        part = stage if _command(trainer) == "fit" else "rows"
+        path = rows_path(self._folder(trainer), _NAMES[_command(trainer)], part)
+        with writing("the rows of an evaluation", path):
+            write_rows(plain_rows(rows), path, run.rl_step)
+        self._last_rows = rows
+
+    def _folder(self, trainer: Trainer) -> Path:
+        return run_folder(trainer, self.dirpath, "report")
 
     def _finish(self, trainer: Trainer, run: RunView, status: str) -> None:
         if not self.enabled or not trainer.is_global_zero:
             return
         report = self.collect(trainer, run, status)
-        folder = run_folder(trainer, self.dirpath, "report")
+        folder = self._folder(trainer)
+        is_fit = report["command"] == "fit"
+        rows = stored_rows(folder, report) if is_fit else {BEFORE: self._last_rows}
+        finished = Run(folder, report, rows)
+        said = [one.sentence for one in verdicts(finished, self._control)]
+        report |= {"verdict": said, "comparison": comparison_records(finished)}
+
         with writing("the report", folder):
-            table = write_report(report, folder)
+            table = write_report(report, folder, finished.change)
+            where = self._write_page(trainer, finished, table)
         if table:
-            where = folder / f"{_NAMES[report['command']]}.md"
             note = textwrap.fill(metric_note(report["before"]["results"]), 110)
-            print(f"\n{table}\n\n{note}\n{where}")
+            sentences = "".join(f"\n{textwrap.fill(one, 110)}\n" for one in said)
+            print(f"\n{table}\n\n{note}\n{sentences}{where}")
+
+    def _write_page(self, trainer: Trainer, finished: Run, table: str) -> Path:
+        """The page, or one archive with its sound where that is wanted."""
+        name = _NAMES[finished.report["command"]]
+        sounds = Sounds(self.audio)
+        page = run_page(
+            finished,
+            sounds,
+            title=report_title(finished.report),
+            table=table,
+            control=self._control,
+            load_clip=clip_loader(trainer),
+            num_rows=self.num_rows,
+        )
+        return write_page(finished.folder, name, page, sounds)
 
     def collect(self, trainer: Trainer, run: RunView, status: str) -> dict[str, Any]:
         """Everything the report says, as plain data (NaN still a float)."""
-        command = str(trainer.state.fn.value) if trainer.state.fn is not None else "fit"
+        command = _command(trainer)
         kind = "test" if command == "test" else "val"
         evaluations = [one for one in run.evaluations if one["kind"] == kind]
         if command != "fit":
@@ -220,8 +288,7 @@ class RunReport(Callback):
 
         stages = ("before", "after") if command == "fit" else (command,)
         audio_folder = run_folder(trainer, None, "audio")
-        report_folder = run_folder(trainer, self.dirpath, "report")
-        recordings = self.recordings.of(stages, audio_folder, report_folder)
+        recordings = self.recordings.of(stages, audio_folder, self._folder(trainer))
 
         time_spent = {
             "total_s": self.history.total_s,
@@ -259,6 +326,11 @@ class RunReport(Callback):
         }
 
 
+def _command(trainer: Trainer) -> str:
+    """Such as "fit"."""
+    return str(trainer.state.fn.value) if trainer.state.fn is not None else "fit"
+
+
 def _alerts(trainer: Trainer) -> list[dict[str, Any]]:
     """What every hacking watch of the run has said."""
     alerts: list[dict[str, Any]] = []
@@ -281,7 +353,16 @@ def _results(report: dict[str, Any]) -> tuple[Results, Results | None]:
     return report["before"]["results"], after["results"] if after else None
 
 
-def _title(report: dict[str, Any]) -> str:
+def report_title(report: Mapping[str, Any]) -> str:
+    """Algorithm, command and progress of a run.
+
+    Args:
+        report: of `RunReport.collect`.
+
+    Example:
+        >>> report_title({"algorithm": "SFT", "command": "fit", "rl_step": 1, "num_steps": 2})
+        'SFT, fit, RL step 1 of 2'
+    """
     progress = f"RL step {report['rl_step']} of {report['num_steps']}"
     return f"{report['algorithm']}, {report['command']}, {progress}"
 
@@ -305,8 +386,9 @@ def report_text(report: dict[str, Any], images: dict[str, str]) -> str:
         report: of `RunReport.collect`.
         images: file names, relative to the report, by title.
     """
-    parts = [f"# {_title(report)}"]
+    parts = [f"# {report_title(report)}"]
     parts.append(f"Status: {plain_markdown(report['status'])}.")
+    parts += [plain_markdown(one) for one in report.get("verdict", [])]
     parts += _time_lines(report["time"])
 
     table = report_table(report)
@@ -360,33 +442,22 @@ def _time_lines(clock: dict[str, Any]) -> list[str]:
     return lines
 
 
-def write_report(report: dict[str, Any], folder: Path) -> str:
-    """Write the files of a report into ``folder``; returns the table of metrics.
+def write_report(report: dict[str, Any], folder: Path, sets: Sequence[SetComparison] = ()) -> str:
+    """Write the files of a report into ``folder``, but for the page; returns the table of metrics.
 
     Args:
         report: of `RunReport.collect`.
         folder: is made where it is missing.
+        sets: what has changed, with the intervals that bars show.
     """
     name = _NAMES.get(report["command"], report["command"])
     folder.mkdir(parents=True, exist_ok=True)
-    images = _write_plots(report, folder, name)
+    images = _write_plots(report, folder, name, sets)
 
     data = json.dumps(plain(report), indent=1, allow_nan=False)
     _write(folder / f"{name}.json", data + "\n")
     _write(folder / f"{name}.md", report_text(report, images))
-
-    table = report_table(report)
-    if report["recordings"]:
-        note = metric_note(report["before"]["results"]) if table else ""
-        page = recordings_page(
-            report["recordings"],
-            report["judges"],
-            title=_title(report),
-            table=table,
-            note=note,
-        )
-        _write(folder / f"{name}.html", page)
-    return table
+    return report_table(report)
 
 
 def _write(path: Path, text: str) -> None:
@@ -394,14 +465,17 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def _write_plots(report: dict[str, Any], folder: Path, name: str) -> dict[str, str]:
+def _write_plots(
+    report: dict[str, Any], folder: Path, name: str, sets: Sequence[SetComparison]
+) -> dict[str, str]:
     """Draw what there is to draw; returns file names by title."""
     images: dict[str, str] = {}
 
     if report["before"] is not None:
         before, after = _results(report)
         bars = folder / f"{name}_figures.png"
-        if plots.plot_metrics(before, after, _labels(report), bars):
+        known = {one.name: one.differences for one in sets}
+        if plots.plot_metrics(before, after, _labels(report), bars, known):
             images["metrics"] = bars.name
 
     judges = folder / f"{name}_judges.png"

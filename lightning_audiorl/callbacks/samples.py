@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,7 +23,20 @@ from lightning_audiorl.callbacks.spoken_samples import (
 from lightning_audiorl.callbacks.view import RunView, StepView, run_view
 from lightning_audiorl.checks import check_count, check_number
 from lightning_audiorl.text import compared_units, fired_rules, normaliser_for
+from lightning_audiorl.text.alignment import aligned_units, num_errors
 from lightning_audiorl.types import Hypothesis, PromptBatch, Scores
+
+# What Markdown would read as bold, code or an escape.
+_MARKS = re.compile(r"[\\*_`]")
+
+#: The charts of TensorBoard's custom scalars, and the tags in each, as patterns.
+CHARTS = {
+    "error rates of the sets": [r"^val/.*/(wer|cer|held_out_cer)$"],
+    "reward": [r"^reward/mean$"],
+    "KL to the start": [r"^kl$"],
+    "tokens per sample": [r"^length/(mean|max)$"],
+    "groups from which nothing is learnt": [r"^(zero_variance|nothing_right)_share$"],
+}
 
 
 def rules_of(hypothesis: Hypothesis) -> str:
@@ -79,14 +93,18 @@ def group_table(
 
 
 def hypothesis_table(groups: Iterable[list[Hypothesis]]) -> str:
-    """Markdown: the first hypothesis of each group beside its reference."""
+    """Markdown: of each group the reference, and below it the first hypothesis; what is wrong is bold in both.
+
+    Texts with errors stand as they are compared, normalised.
+    """
     rows = []
     prompts = []
     for first, *_ in groups:
-        texts = [first.row.id, first.row.text, first.text]
-        rows.append([*texts, length_text(first), rules_of(first)])
-        prompts.append(first.prompt)
-    return _with_prompts(["id", "reference", "hypothesis", "tokens", "rules"], rows, prompts)
+        said, heard = marked_texts(first)
+        rows.append([first.row.id, "said", said, "", ""])
+        rows.append(["", "heard", heard, length_text(first), rules_of(first)])
+        prompts += ["", first.prompt]
+    return _with_prompts(["id", "", "text", "tokens", "rules"], rows, prompts)
 
 
 def _with_prompts(header: list[str], rows: list[list[str]], prompts: list[str]) -> str:
@@ -97,12 +115,44 @@ def _with_prompts(header: list[str], rows: list[list[str]], prompts: list[str]) 
     return markdown_table([*header, "prompt"], longer)
 
 
+def marked_texts(hypothesis: Hypothesis) -> tuple[str, str]:
+    """Reference and hypothesis, units that are wrong in bold; both as they were written where none is.
+
+    Example:
+        >>> from lightning_audiorl.types import Utterance
+        >>> row = Utterance("a", (), text="Turn left now.", duration_s=1.0)
+        >>> marked_texts(Hypothesis(row, "turn the left cow"))
+        ('turn left **now**', 'turn **the** left **cow**')
+        >>> marked_texts(Hypothesis(row, "turn left, now"))
+        ('Turn left now.', 'turn left, now')
+    """
+    row = hypothesis.row
+    normaliser = normaliser_for(row.lang)
+    aligned = aligned_units(*compared_units(row.text, hypothesis.text, normaliser))
+    if not num_errors(aligned):
+        return row.text, hypothesis.text
+
+    said: list[str] = []
+    heard: list[str] = []
+    for one in aligned:
+        # Of what is missing or too much, one side is empty.
+        for units, unit in ((said, one.reference), (heard, one.hypothesis)):
+            if unit:
+                shown = _MARKS.sub(r"\\\g<0>", unit)
+                units.append(shown if one.kind == "hit" else f"**{shown}**")
+
+    gap = " " if normaliser.unit == "word" else ""
+    return gap.join(said), gap.join(heard)
+
+
 class SampleLogger(Callback):
     """Writes hypotheses to TensorBoard; without a TensorBoard logger it does nothing.
 
     Every few RL steps: the best and the worst hypothesis of the groups whose rewards lie furthest apart, as text and
     with their audio. At each evaluation: the first hypotheses of each set, the same rows every time. Where rows have
     hotwords, the prompt that the model read stands beside them.
+
+    The tab of custom scalars has the five charts that tell first how a run fares, see `CHARTS`.
 
     Of a policy that speaks: the transcripts of the judges, with the sound and a mel spectrogram of each sample shown;
     the audio of its prompts is that of the speaker prompts.
@@ -136,6 +186,12 @@ class SampleLogger(Callback):
         self.num_rows = num_rows
         self.max_audio_s = max_audio_s
         self.num_spoken = num_spoken
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lay out the charts."""
+        layout = {title: ["Multiline", tags] for title, tags in CHARTS.items()}
+        for writer in tensorboard_writers(trainer):
+            writer.add_custom_scalars({"how the run fares": layout})
 
     def on_train_batch_end(
         self,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from lightning_audiorl.metrics import SetEvaluation
+from lightning_audiorl.metrics.rows import RowResult
 from lightning_audiorl.models.policy import Policy
 from lightning_audiorl.strategies.phases import PhaseClock
 from lightning_audiorl.types import Hypothesis, PromptBatch, Scores
@@ -140,6 +141,12 @@ def said_once(pl_module: object) -> list[dict[str, Any]]:
     """``{"rl_step", "text"}`` of what a run has warned of about its rows, see `engine.rarely_right`."""
     watch = getattr(pl_module, "rarely_right", None)
     return [] if watch is None else list(watch.alerts)
+
+
+def row_results(pl_module: object) -> Mapping[str, Sequence[RowResult]]:
+    """What the last evaluation says of each row, by set; empty of a module that keeps none."""
+    results: Mapping[str, Sequence[RowResult]] = getattr(pl_module, "row_results", {})
+    return results
 
 
 def validations(run: RunView) -> list[dict[str, Any]]:

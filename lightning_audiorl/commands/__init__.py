@@ -10,6 +10,7 @@ from lightning_audiorl.commands.export import export
 from lightning_audiorl.commands.manifest import manifest
 from lightning_audiorl.commands.plan.command import plan
 from lightning_audiorl.commands.predict import predict
+from lightning_audiorl.commands.report import report
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "assemble": assemble,
@@ -18,4 +19,5 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "manifest": manifest,
     "plan": plan,
     "predict": predict,
+    "report": report,
 }

@@ -120,7 +120,7 @@ def predict(
     """Decode rows with one or more models and write their hypotheses, one JSON line per row and model.
 
     A run that was killed goes on where it stopped when the same command is given again, and its file is the one that
-    an undisturbed run writes, but for measured seconds. Ends with a table of error and hallucination rates.
+    an undisturbed run writes, but for measured seconds. Ends with a table of error rates and fired rules, in percent.
 
     Args:
         models: policies by name; the name stands in every line.

@@ -12,6 +12,7 @@ from lightning_audiorl.engine.coverage import count_left_out, say_limits
 from lightning_audiorl.engine.evaluator import Evaluator, flat_metrics
 from lightning_audiorl.engine.resuming import begin_or_go_on, say_if_cut_short
 from lightning_audiorl.engine.run_parts import encode_phase
+from lightning_audiorl.metrics.rows import RowResult
 from lightning_audiorl.metrics.specs import is_monitored
 from lightning_audiorl.models.policy import Policy
 from lightning_audiorl.strategies import rl_strategy
@@ -53,6 +54,11 @@ class EvaluationHooks:
     def last_hypotheses(self: EvaluatedModule) -> dict[str, list[list[Hypothesis]]]:
         """Groups of the last evaluation by set, the first 64 rows, under the first decoding."""
         return self.evaluator.last_hypotheses
+
+    @property
+    def row_results(self: EvaluatedModule) -> dict[str, list[RowResult]]:
+        """What the last evaluation says of each row of this rank, by set, under the first decoding."""
+        return self.evaluator.row_results
 
     def _set_names(self: EvaluatedModule, kind: str) -> list[str]:
         """Names of the data module's sets; numbered where loaders were given without names."""

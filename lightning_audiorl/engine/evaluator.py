@@ -18,6 +18,7 @@ from lightning_audiorl.finite import NotFiniteError
 from lightning_audiorl.judges.panel import JudgePanel
 from lightning_audiorl.metrics import SetEvaluation
 from lightning_audiorl.metrics.reference import ReferenceProbability
+from lightning_audiorl.metrics.rows import RowResult
 from lightning_audiorl.models.policy import Policy, SampleKey
 from lightning_audiorl.strategies.phases import Phase
 from lightning_audiorl.types import Decoding, Hypothesis, PromptBatch, Rollout
@@ -53,6 +54,7 @@ class Evaluator:
 
     Attributes:
         last_hypotheses: groups by set, the first 64 rows, under the first decoding.
+        row_results: by set, what the metrics say of each row of this rank, under the first decoding.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Evaluator:
         #: What was said of each set's rows.
         self.said: dict[str, str] = {}
         self.last_hypotheses: dict[str, list[list[Hypothesis]]] = {}
+        self.row_results: dict[str, list[RowResult]] = {}
         self._metrics: dict[tuple[str, str], Metric] = {}
         self._references: dict[str, ReferenceProbability] = {}
 
@@ -75,6 +78,7 @@ class Evaluator:
         self.set_names = list(set_names)
         self.num_rows = dict.fromkeys(set_names, 0)
         self.last_hypotheses = {name: [] for name in set_names}
+        self.row_results = {name: [] for name in set_names}
         self._metrics = {}
         for name, decoding in product(set_names, self.decodings):
             self._metrics[name, decoding] = self.evaluation.new()
@@ -115,6 +119,7 @@ class Evaluator:
         encode_s = time.perf_counter() - start
 
         first: list[list[Hypothesis]] | None = None
+        main = next(iter(self.decodings))
         for label, how in self.decodings.items():
             start = time.perf_counter()
             # No RL step in the key: at every step a set is decoded with the same draws.
@@ -127,7 +132,9 @@ class Evaluator:
                 groups = hypotheses(policy, batch, rollout, context)
                 seconds = encode_s + time.perf_counter() - start
                 self._metrics[name, label].update(list(chain.from_iterable(groups)), seconds)
-            first = first or groups
+            if label == main:
+                first = groups
+                self._describe(name, groups)
 
         if name in self._references:
             with phase("rollout"):
@@ -161,7 +168,15 @@ class Evaluator:
             seconds = time.perf_counter() - start
             for label in self.decodings:
                 self._metrics[name, label].update(list(chain.from_iterable(groups)), seconds)
+        self._describe(name, groups)
         self._keep(name, groups)
+
+    def _describe(self, name: str, groups: Sequence[list[Hypothesis]]) -> None:
+        """What the metric of a set under the first decoding says of the rows that it has just counted."""
+        metric = self._metrics[name, next(iter(self.decodings))]
+        rows_of = getattr(metric, "rows_of", None)
+        if rows_of is not None:
+            self.row_results[name] += rows_of(self.panel.with_transcripts(groups))
 
     def _keep(self, name: str, groups: Sequence[list[Hypothesis]]) -> None:
         """The first rows of a set, with what the judges have heard."""

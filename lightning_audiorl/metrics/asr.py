@@ -12,8 +12,9 @@ from torchmetrics import Metric
 
 from lightning_audiorl.metrics.functional import UtteranceCounts, asr_rates, utterance_counts
 from lightning_audiorl.metrics.hotwords import HotwordCounts, hotword_counts, hotword_rates
+from lightning_audiorl.metrics.rows import RECOGNISED, Compared, RowResult, recognition_parts
 from lightning_audiorl.metrics.specs import RECOGNITION, RegistersSpecs
-from lightning_audiorl.text.compare import TextWatch
+from lightning_audiorl.text.compare import TextWatch, compared
 from lightning_audiorl.text.normalise import Normaliser, checked_normalisers, normaliser_for
 from lightning_audiorl.types import Hypothesis
 
@@ -61,6 +62,8 @@ class AsrMetrics(RegistersSpecs, Metric):
         self.normalisers = checked_normalisers(normalisers)
         self.watch = watch or TextWatch("AsrMetrics")
         self.utterance_wer = utterance_wer
+        # Of the hypotheses of the last update, for `rows_of`: aligning texts twice would take twice the time.
+        self._last_counts: list[UtteranceCounts] = []
         zeros = torch.tensor(UtteranceCounts().values(), dtype=torch.float64)
         self.add_state("sums", default=zeros, dist_reduce_fx="sum")
         zeros = torch.tensor(HotwordCounts().values(), dtype=torch.float64)
@@ -95,6 +98,7 @@ class AsrMetrics(RegistersSpecs, Metric):
             hotword_counts(hypothesis, one, self.normalisers)
             for hypothesis, one in zip(hypotheses, counts, strict=True)
         ]
+        self._last_counts = list(counts)
         counts.append(UtteranceCounts(compute_s=compute_seconds))
 
         # float64 holds whole numbers exactly up to 2**53: the order of batches and ranks cannot change a count.
@@ -102,6 +106,25 @@ class AsrMetrics(RegistersSpecs, Metric):
         self.sums += rows.sum(0).to(self.sums.device)
         for one in of_lists:
             self.hotword_sums += self.hotword_sums.new_tensor(one.values())
+
+    def rows_of(self, groups: Sequence[Sequence[Hypothesis]]) -> list[RowResult]:
+        """What the last update says of each row.
+
+        Args:
+            groups: the hypotheses of that update, those of a row together.
+        """
+        results = []
+        first = 0
+        for group in groups:
+            counts = self._last_counts[first : first + len(group)]
+            first += len(group)
+
+            row = group[0].row
+            normaliser = normaliser_for(row.lang, self.normalisers)
+            reference, written = compared(row.text, group[0].text, normaliser)
+            text = Compared(group[0].text, reference, written, normaliser.unit)
+            results.append(RowResult(row, {RECOGNISED: text}, recognition_parts(counts)))
+        return results
 
     def compute(self) -> dict[str, Tensor]:
         """The metrics of `asr_rates` and `hotword_rates` as float32 scalars."""

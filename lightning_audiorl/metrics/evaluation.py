@@ -19,6 +19,9 @@ from lightning_audiorl.text.normalise import Normaliser, checked_normalisers
 class SetEvaluation(RegistersSpecs, ABC):
     """Makes the metric of each set and decoding: ``update(hypotheses, seconds)``, ``compute() -> dict`` of scalars.
 
+    A metric that also has ``rows_of(groups) -> list[RowResult]``, of the hypotheses of its last update, lets the report
+    show rows and give intervals.
+
     Attributes:
         specs: of the metrics that are this evaluation's own; see `metrics.specs`.
 

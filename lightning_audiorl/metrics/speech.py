@@ -24,10 +24,11 @@ from lightning_audiorl.metrics.activity import (
 )
 from lightning_audiorl.metrics.evaluation import SetEvaluation
 from lightning_audiorl.metrics.roles import Judges, Listeners, check_held_out
+from lightning_audiorl.metrics.rows import Compared, Part, RowResult
 from lightning_audiorl.metrics.specs import SYNTHESIS, RegistersSpecs
 from lightning_audiorl.metrics.transcripts import character_errors, error_rate
 from lightning_audiorl.speech_activity import SpeechDetector, detector_version
-from lightning_audiorl.text.compare import TextWatch, without_sounds
+from lightning_audiorl.text.compare import TextWatch, heard_words, without_sounds
 from lightning_audiorl.text.normalise import Normaliser, checked_normalisers, normaliser_for
 from lightning_audiorl.types import Hypothesis, Speech
 
@@ -210,6 +211,32 @@ def _add_similarities(
         _add(counts, f"{prefix}similarities", 1)
 
 
+def _row_result(
+    group: Sequence[Hypothesis], names: Mapping[str, str], normalisers: Mapping[str, Normaliser]
+) -> RowResult:
+    row = group[0].row
+    normaliser = normaliser_for(row.lang, normalisers)
+    spoken = normaliser.normalise(without_sounds(row.reference))
+    missing_stops = sum(not hypothesis.finished for hypothesis in group)
+    parts: dict[str, Part] = {"missing_stop_rate": (float(missing_stops), float(len(group)))}
+
+    texts = {}
+    for role, metric in (("judge", "cer"), ("held_out_judge", "held_out_cer")):
+        name = names.get(role, "")
+        heard = [hypothesis.transcripts.get(name) for hypothesis in group]
+        if heard[0] is not None:
+            written = normaliser.normalise(heard_words(row.reference, heard[0]))
+            texts[name] = Compared(heard[0], spoken, written, normaliser.unit)
+
+        # A sample that the judge failed on is in no error rate.
+        counts = [character_errors(row, text, normaliser) for text in heard if text is not None]
+        if counts:
+            errors = sum(one for one, _ in counts)
+            characters = sum(one for _, one in counts)
+            parts[metric] = (float(errors), float(characters))
+    return RowResult(row, texts, parts)
+
+
 def _ratio(top: float, bottom: float) -> float:
     return top / bottom if bottom else math.nan
 
@@ -340,6 +367,15 @@ class SpeechMetrics(RegistersSpecs, Metric):
         if self.detector is not None:
             heard = activity_counts(hypotheses, self.detector).vector()
             self.activity += heard.to(self.activity.device)
+
+    def rows_of(self, groups: Sequence[Sequence[Hypothesis]]) -> list[RowResult]:
+        """What the judges have heard of each row, and what that adds to the metrics that are ratios of counts.
+
+        Args:
+            groups: samples with the transcripts of the judges, those of a row together.
+        """
+        names = self.judges.names
+        return [_row_result(group, names, self.normalisers) for group in groups]
 
     def compute(self) -> dict[str, Tensor]:
         """The metrics of `speech_rates`, and of `activity_rates` where there is a detector, as float32 scalars."""

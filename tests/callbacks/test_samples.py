@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,13 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_audiorl.callbacks import SampleLogger
-from lightning_audiorl.callbacks.samples import best_and_worst, group_table, hypothesis_table
+from lightning_audiorl.callbacks.samples import (
+    CHARTS,
+    best_and_worst,
+    group_table,
+    hypothesis_table,
+    marked_texts,
+)
 from lightning_audiorl.types import Hypothesis, Scores, Segment, Utterance
 from tests.callbacks import runs
 
@@ -59,7 +66,8 @@ def test_a_run_leaves_text_and_audio(root: str, tmp_path: Path) -> None:
     for name, num_rows in (("digits", 2), ("noise", 2)):
         tables = texts(found, f"val/{name}")
         assert sorted(tables) == [0, 3]
-        assert len(tables[3].splitlines()) == 2 + num_rows
+        # Of each row what was said, and below it what was heard.
+        assert len(tables[3].splitlines()) == 2 + 2 * num_rows
         assert module.last_hypotheses[name][0][0].row.id in tables[3]
 
 
@@ -86,6 +94,7 @@ def test_supervised_training_has_no_groups(root: str, tmp_path: Path) -> None:
         tmp_path, root, SampleLogger(every_n_steps=1), module=runs.sft(num_steps=1), logger=logger
     )
     assert sorted(events(tmp_path).Tags()["tensors"]) == [
+        "custom_scalars__config__",
         "val/digits/text_summary",
         "val/noise/text_summary",
     ]
@@ -99,10 +108,35 @@ def test_groups_with_the_widest_rewards_and_no_invalid_sample() -> None:
     assert len(best_and_worst(scores, 9)) == 3
 
 
+def test_errors_are_bold_on_both_lines() -> None:
+    lines = hypothesis_table([[said("turn the left cow", "Turn left now")]]).splitlines()
+    assert lines[0] == "| id |  | text | tokens | rules |"
+    assert lines[2] == "| clip | said | turn left **now** |  |  |"
+    assert lines[3].startswith("|  | heard | turn **the** left **cow** | 0 |")
+    # What is in a text is no mark of ours.
+    marked = marked_texts(said("two", "a_b*c`d"))[0]
+    assert not re.search(r"(?<!\\)(_|`)|(?<![\\*])\*(?!\*)", marked)
+
+
+def test_the_charts_are_of_tags_that_a_run_writes(root: str, tmp_path: Path) -> None:
+    logger = TensorBoardLogger(tmp_path, name="", version="")
+    runs.fit(tmp_path, root, SampleLogger(0), module=runs.grpo(num_steps=1), logger=logger)
+    found = events(tmp_path)
+    tags = found.Tags()["scalars"]
+    assert len(CHARTS) == 5
+    for title, patterns in CHARTS.items():
+        for pattern in patterns:
+            assert any(re.search(pattern, tag) for tag in tags), title
+    (config,) = found.Tensors("custom_scalars__config__")
+    shown = config.tensor_proto.string_val[0]
+    assert all(title.encode() in shown for title in CHARTS)
+
+
 def test_the_tables_name_the_rules_that_fire() -> None:
     looping = said("one " * 9, "one", num_tokens=10, finished=False)
-    (row,) = hypothesis_table([[looping]]).splitlines()[2:]
-    assert row.endswith("| 10 (cut) | loop, runaway_length |")
+    reference, heard = hypothesis_table([[looping]]).splitlines()[2:]
+    assert reference == "| clip | said | one |  |  |"
+    assert heard.endswith("| 10 (cut) | loop, runaway_length |")
     total = torch.tensor([[1.0, -1.0]])
     scores = Scores(total, total > -5, {"accuracy": total / 2})
     best, worst = group_table([[said("one", "one"), looping]], scores, [(0, 0, 1)]).splitlines()[2:]

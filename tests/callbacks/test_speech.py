@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import html
+import base64
+import io
 import json
 import math
 import re
@@ -18,7 +19,7 @@ from lightning_audiorl.algorithms import GRPO
 from lightning_audiorl.callbacks import HackingWatch, RunReport, SampleLogger, metric_table
 from lightning_audiorl.callbacks.hacking import drift_alerts
 from lightning_audiorl.callbacks.metric_table import columns_of
-from lightning_audiorl.callbacks.recordings import Recordings, recordings_page
+from lightning_audiorl.callbacks.recordings import Recordings
 from lightning_audiorl.callbacks.spoken_samples import (
     audible,
     mel_db,
@@ -34,6 +35,7 @@ from tests import speech
 from tests.callbacks import runs
 from tests.callbacks.test_samples import events, texts
 from tests.judges.fakes import FakeEncoder, FakeJudge, heard, said, tone
+from tests.reports.folders import page_of
 
 RATE_HZ = 8000
 
@@ -117,10 +119,19 @@ def test_the_report_plays_the_same_texts_before_and_after(
     text, page = ((folder / "report" / f"report.{kind}").read_text() for kind in ("md", "html"))
     assert "- held out judge: held_out_judge" in text
     assert "heard by judge | heard by held_out_judge (held out)" in text
+    # The page plays the same sound, from within itself.
+    players = re.findall(
+        r'<audio controls preload="none" src="data:audio/flac;base64,([^"]+)">', page
+    )
+    pictures = re.findall(r'<img src="data:image/png;base64,([^"]+)"', page)
+    assert len(players) == len(pictures) == len(recordings)
+    played = {soundfile.read(io.BytesIO(base64.b64decode(one)))[0].tobytes() for one in players}
+    shown_pictures = {base64.b64decode(one) for one in pictures}
     for one in recordings:
         assert f"[sound]({one['wav']}) [mel]({one['mel']})" in text
-        assert f'<audio controls preload="none" src="{one["wav"]}">' in page
-        assert f'<img src="{one["mel"]}"' in page
+        wave, _ = soundfile.read(folder / "report" / one["wav"])
+        assert wave.tobytes() in played
+        assert (folder / "report" / one["mel"]).read_bytes() in shown_pictures
     assert (folder / "report" / "report_judges.png").is_file()
 
 
@@ -132,7 +143,10 @@ def test_the_table_of_the_report_has_the_figures_of_both_judges(
     results = [one["results"] for one in module.evaluations]
     table = metric_table(*results, ("step 0", "step 2"))
     assert table in text
-    assert html.escape(table) in page
+    for name in ("CER", "held-out CER", "judge gap", "missing stop rate"):
+        assert f"<td>{name} (%)</td>" in page
+    assert f"<td>{100 * results[0]['digits']['cer']:.1f}</td>" in page
+    assert f"<td>{100 * results[1]['digits']['held_out_cer']:.1f}</td>" in page
     for column in (
         "CER",
         "held-out CER",
@@ -159,7 +173,9 @@ def test_recordings_survive_a_checkpoint_and_lost_files(
     assert again.recordings.records == first.recordings.records
     elsewhere = again.recordings.of(("before", "after"), tmp_path / "audio", tmp_path / "report")
     assert [(one["wav"], one["mel"]) for one in elsewhere] == [("", "")] * 4
-    assert "<audio" not in recordings_page(elsewhere, {}, "title", "", "")
+    page = page_of(elsewhere, tmp_path)
+    assert "<audio" not in page
+    assert elsewhere[0]["text"] in page
     old = {key: value for key, value in first.state_dict().items() if key != "recordings"}
     again.load_state_dict(old)
     assert again.recordings.records == []
@@ -180,13 +196,13 @@ def test_validate_and_test_have_recordings_of_their_own(
 
 
 def test_a_policy_that_writes_leaves_no_sound(root: str, tmp_path: Path) -> None:
-    """Neither files, nor a page, nor columns; its table is as it was."""
+    """Neither files nor columns; its page plays what it has transcribed, and its table is as it was."""
     logger = TensorBoardLogger(tmp_path, name="", version="")
     runs.fit(
         tmp_path, root, RunReport(), SampleLogger(1), module=runs.grpo(num_steps=1), logger=logger
     )
     assert not (tmp_path / "audio").exists()
-    assert not (tmp_path / "report" / "report.html").exists()
+    assert "What is heard" not in (tmp_path / "report" / "report.html").read_text()
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     assert (report["recordings"], report["judges"]) == ([], {})
     tags = events(tmp_path).Tags()

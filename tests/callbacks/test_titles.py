@@ -12,14 +12,11 @@ import soundfile
 import torch
 
 from lightning_audiorl.callbacks.plots import plot_judges, plot_metrics
-from lightning_audiorl.callbacks.recordings import (
-    Recordings,
-    recordings_markdown,
-    recordings_page,
-)
+from lightning_audiorl.callbacks.recordings import Recordings, recordings_markdown
 from lightning_audiorl.callbacks.spoken_samples import mel_figure, write_wav
 from lightning_audiorl.types import Speech
 from tests.judges.fakes import RATE_HZ, said, tone
+from tests.reports.folders import page_of
 
 TEXTS = {
     "two prices": "from $40 it rose 20% to $48",
@@ -98,7 +95,7 @@ def test_recordings_of_any_text(tmp_path: Path) -> None:
     assert all(record["wav"] and record["mel"] for record in records)
 
     table = recordings_markdown(records, {})
-    page = recordings_page(records, {}, "title", table, "")
+    page = page_of(records, tmp_path)
     (tmp_path / "report.html").write_text(page, encoding="utf-8")
     (tmp_path / "report.md").write_text(table, encoding="utf-8")
     assert TEXTS["two prices"] in page
@@ -156,4 +153,4 @@ def test_a_broken_sample_has_no_file(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert second["mel"]
     assert [path.name for path in sorted(tmp_path.rglob("*.wav"))] == ["01_before.wav"]
     assert "holds NaN or infinite values" in caplog.text
-    assert "one" in recordings_page([first, second], {}, "title", "", "")
+    assert "one" in page_of([first, second], tmp_path)

@@ -57,7 +57,7 @@ def test_the_table_has_both_rates(tmp_path: Path, lines: list[Predicted]) -> Non
     assert "B-WER" in titles
     assert "U-WER" in titles
     # One insertion and one substitution in the four words that are no keyword.
-    assert cells.split()[4:7] == ["0.4000", "0.0000", "0.5000"]
+    assert cells.split()[4:7] == ["40.0", "0.0", "50.0"]
 
     path.write_text(to_line(lines[1]) + "\n")
     assert "B-WER" not in summary(path)

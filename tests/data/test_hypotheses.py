@@ -299,11 +299,12 @@ def test_a_summary_counts_by_model_and_decoding(tmp_path: Path) -> None:
         predicted(row("a"), "other", samples=(clean,)),
     ]
     shown = [line.split() for line in summary(write(tmp_path / "h.jsonl", lines)).splitlines()]
-    assert shown[0][:5] == ["model", "decoding", "rows", "samples", "WER"]
+    assert shown[0][:6] == ["model", "decoding", "rows", "samples", "WER", "(%)"]
+    assert shown[0][6:9] == ["rules", "fired", "(%)"]
     assert shown[1:] == [
-        ["base", "greedy", "2", "2", "0.5000", "1.0000", "1.00"],
-        ["base", "sampled", "2", "2", "0.2500", "0.5000", "1.00"],
-        ["other", "sampled", "1", "1", "0.0000", "0.0000", "0.50"],
+        ["base", "greedy", "2", "2", "50.0", "100.0", "1.00"],
+        ["base", "sampled", "2", "2", "25.0", "50.0", "1.00"],
+        ["other", "sampled", "1", "1", "0.0", "0.0", "0.50"],
     ]
 
 

@@ -10,6 +10,8 @@ from lightning_audiorl.data.hypotheses.schema import Predicted, read_hypotheses
 from lightning_audiorl.text import ErrorCounts
 
 _TITLES = ("model", "decoding", "rows", "samples")
+# Not the metric `hallucination_rate`, which goes by the alignment: the rules are those that choose training rows.
+_FIRED = "rules fired (%)"
 
 
 @dataclass
@@ -38,7 +40,8 @@ class _Model:
 def summary(path: str | Path, units: frozenset[str] = frozenset({"word"})) -> str:
     """One line per model and decoding: rows, samples, error rate over all samples, share of samples with a fired rule.
 
-    Where rows have keywords, also the error rate of the words in them (B-WER), and that of all others (U-WER).
+    Rates are percent, as in the tables of a run. Where rows have keywords, also the error rate of the words in them
+    (B-WER), and that of all others (U-WER).
 
     Args:
         path: the file.
@@ -53,8 +56,8 @@ def summary(path: str | Path, units: frozenset[str] = frozenset({"word"})) -> st
 
     rates = [name for unit, name in (("word", "WER"), ("char", "CER")) if unit in units]
     has_keywords = any(model.biased for model in models.values())
-    apart = [f"{part}-{'/'.join(rates)}" for part in "BU"] if has_keywords else []
-    titles = (*_TITLES, "/".join(rates), *apart, "hallucination rate", "seconds (all decodings)")
+    apart = [f"{part}-{'/'.join(rates)} (%)" for part in "BU"] if has_keywords else []
+    titles = (*_TITLES, f"{'/'.join(rates)} (%)", *apart, _FIRED, "seconds (all decodings)")
 
     table: list[tuple[str, ...]] = [titles]
     for name, model in models.items():
@@ -66,9 +69,9 @@ def summary(path: str | Path, units: frozenset[str] = frozenset({"word"})) -> st
                 str(model.num_rows),
                 str(num_samples),
                 # Over references without a word there is no error rate.
-                f"{errors.rate:.4f}" if errors.reference_length else "-",
+                f"{100 * errors.rate:.1f}" if errors.reference_length else "-",
                 *(_apart(errors, model.biased.get(decoding)) if has_keywords else ()),
-                f"{model.num_fired[decoding] / num_samples:.4f}",
+                f"{100 * model.num_fired[decoding] / num_samples:.1f}",
                 f"{model.seconds:.2f}",
             )
             table.append(line)
@@ -82,8 +85,8 @@ def _apart(errors: ErrorCounts, biased: ErrorCounts | None) -> tuple[str, str]:
     num_others = errors.reference_length - biased.reference_length
     num_wrong = errors.errors - biased.errors
     return (
-        f"{biased.rate:.4f}" if biased.reference_length else "-",
-        f"{num_wrong / num_others:.4f}" if num_others else "-",
+        f"{100 * biased.rate:.1f}" if biased.reference_length else "-",
+        f"{100 * num_wrong / num_others:.1f}" if num_others else "-",
     )
 
 
