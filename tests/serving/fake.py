@@ -6,6 +6,7 @@ import math
 import multiprocessing
 import os
 import socket
+import threading
 import time
 from collections.abc import Sequence
 from typing import IO, Any, Literal
@@ -59,6 +60,10 @@ class Recomputed:
         self.hidden = self.hidden[rows]
 
 
+# Two threads that load at once would leave torch's initialisers as one of them has patched them.
+_LOADING = threading.Lock()
+
+
 class FakeBackend:
     """What `process.Vllm` is to the real process.
 
@@ -75,7 +80,8 @@ class FakeBackend:
 
     def load(self, folder: str, settings: Message) -> Message:
         dtype = getattr(torch, settings["dtype"])
-        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+        with _LOADING:
+            self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
         return {"engine": "fake"}
 
     def push(self, folder: str) -> None:
