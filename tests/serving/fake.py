@@ -60,7 +60,7 @@ class Recomputed:
         self.hidden = self.hidden[rows]
 
 
-# Two threads that load at once would leave torch's initialisers as one of them has patched them.
+# transformers patches the initialisers of the process while it loads: of two threads at once, one leaves them patched.
 _LOADING = threading.Lock()
 
 
