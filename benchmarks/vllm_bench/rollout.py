@@ -2,8 +2,9 @@
 
     python benchmarks/vllm_bench/rollout.py --python envs/vllm/bin/python
 
-A random Llama of 512 x 8 layers x 32,000 tokens, 4 prompts of 384 tokens, completions of 64. CPU seconds are those of
-the process that samples, all of its threads; of vLLM they are read from /proc.
+A random Llama of 512 x 8 layers x 32,000 tokens, 4 prompts, completions of 64 tokens. A case is the tokens of a prompt
+and G. CPU seconds are those of the process that samples, all of its threads, read from /proc; behind the rows stands
+the quotient of the medians, which other programs disturb least.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import os
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -21,22 +23,21 @@ from lightning_audiorl.serving import Engine, LocalEngine, VllmEngine
 from lightning_audiorl.types import Decoding, PromptBatch, Utterance
 
 NUM_PROMPTS = 4
-PROMPT_TOKENS = 384
 NEW_TOKENS = 64
 
 
 def make_policy() -> TextLMPolicy:
     """Random weights: completions reach their cap."""
     words = tuple(f"w{number}" for number in range(31_995))
-    return TextLMPolicy(TinyCausalLM(words, width=512, layers=8, heads=8, max_positions=1024))
+    return TextLMPolicy(TinyCausalLM(words, width=512, layers=8, heads=8, max_positions=2048))
 
 
-def make_batch() -> PromptBatch:
+def make_batch(prompt_tokens: int) -> PromptBatch:
     """Prompts of words at random."""
     generator = torch.Generator().manual_seed(0)
     rows = []
     for number in range(NUM_PROMPTS):
-        words = torch.randint(0, 31_995, (PROMPT_TOKENS - 1,), generator=generator)
+        words = torch.randint(0, 31_995, (prompt_tokens - 1,), generator=generator)
         prompt = " ".join(f"w{word}" for word in words.tolist())
         rows.append(Utterance(f"row-{number}", (), "w0", 1.0, extra={"prompt": prompt}))
     empty = torch.zeros(NUM_PROMPTS, 0)
@@ -55,10 +56,13 @@ def sampling_process(engine: Engine) -> int:
     return os.getpid() if link is None else link._process.pid
 
 
-def measure(engine: Engine, policy: TextLMPolicy, group_size: int, repeats: int) -> None:
-    """Print a row for each repeat; the first one warms up."""
+def measure(
+    engine: Engine, policy: TextLMPolicy, prompt_tokens: int, group_size: int, repeats: int
+) -> float:
+    """Tokens per CPU second of rounds behind one that warms up, their median; prints a row for each."""
     decoding = Decoding(max_new_tokens=NEW_TOKENS, min_cap=NEW_TOKENS, tokens_per_second=0)
-    context = policy.encode(make_batch())
+    context = policy.encode(make_batch(prompt_tokens))
+    rates = []
     for repeat in range(repeats + 1):
         before = cpu_seconds(sampling_process(engine)) if repeat else 0.0
         start = time.perf_counter()
@@ -72,11 +76,19 @@ def measure(engine: Engine, policy: TextLMPolicy, group_size: int, repeats: int)
         costs = engine.costs()
         apart = sum(value for name, value in costs.items() if name.startswith("seconds/"))
         tokens = int(rollout.lengths.sum())
+        rates.append(tokens / spent)
         print(
-            f"| {type(engine).__name__} | {group_size} | {tokens} | {tokens / (seconds - apart):.0f} "
-            f"| {tokens / spent:.0f} | {costs.get('seconds/push', 0.0):.2f} |",
+            f"| {type(engine).__name__} | {prompt_tokens} | {group_size} | {tokens} | {tokens / (seconds - apart):.0f} "
+            f"| {rates[-1]:.0f} | {costs.get('seconds/push', 0.0):.2f} |",
             flush=True,
         )
+    return median(rates)
+
+
+def case(text: str) -> tuple[int, int]:
+    """Tokens of a prompt and G, as ``384x8``."""
+    prompt_tokens, group_size = text.split("x")
+    return int(prompt_tokens), int(group_size)
 
 
 def main() -> None:
@@ -84,7 +96,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--python", required=True, help="of the environment with vLLM")
-    parser.add_argument("--groups", type=int, nargs="+", default=[8, 32])
+    cases = [(384, 8), (384, 32), (1500, 16)]
+    parser.add_argument("--cases", type=case, nargs="+", default=cases, help="such as 384x8")
     parser.add_argument("--repeats", type=int, default=2)
     arguments = parser.parse_args()
 
@@ -97,12 +110,18 @@ def main() -> None:
         arguments={"enforce_eager": True},
     )
     print(f"{threads} thread(s), float32")
-    print("| engine | G | tokens | tokens per second | tokens per CPU second | push, s |")
-    print("|---|---|---|---|---|---|")
-    for group_size in arguments.groups:
-        for engine in (LocalEngine(), by_vllm):
-            measure(engine, policy, group_size, arguments.repeats)
+    print("| engine | P | G | tokens | tokens per second | tokens per CPU second | push, s |")
+    print("|---|---|---|---|---|---|---|")
+    ratios = []
+    for prompt_tokens, group_size in arguments.cases:
+        # In turns: a case's two engines see the same machine.
+        ours, theirs = (
+            measure(engine, policy, prompt_tokens, group_size, arguments.repeats)
+            for engine in (LocalEngine(), by_vllm)
+        )
+        ratios.append(f"P {prompt_tokens}, G {group_size}: {ours / theirs:.2f}")
     by_vllm.close()
+    print("our sampler's tokens per CPU second over vLLM's: " + "; ".join(ratios))
 
 
 if __name__ == "__main__":

@@ -3,13 +3,15 @@
     python process.py --socket 5                                    a child of the training process
     python process.py --listen 127.0.0.1:5555 --key-file FILE       by itself, for processes that know the key
 
-It answers requests one after the other: ``load`` a folder, ``push`` weights, ``sample``, ``close``. A message is a line
-of JSON behind its length, and blobs of bytes behind that; nothing in it is ever executed.
+It answers requests one after the other: ``load`` a folder, ``push`` weights, ``await`` weights that another process
+pushes, ``sample``. A message is a line of JSON behind its length, and blobs of bytes behind that; nothing in it is ever
+executed.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import hashlib
 import hmac
 import importlib.util
@@ -27,7 +29,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 #: Of the messages; both sides must speak the same.
-PROTOCOL = 1
+PROTOCOL = 2
 
 # Longer ones are no messages of ours.
 _MAX_HEADER = 2**28
@@ -140,10 +142,10 @@ def describe(tensors: Mapping[str, Any]) -> Described:
     """Dtype, shape and content hash of tensors on the CPU, by name."""
 
     def one(tensor: Any) -> list[Any]:
-        import torch
-
-        content = tensor.detach().contiguous().flatten().view(torch.uint8).numpy()
-        digest = hashlib.blake2b(content.data, digest_size=16).hexdigest()
+        content = tensor.detach().contiguous()
+        # By its address: numpy would keep FSDP2 from freeing a weight that it has gathered.
+        values = (ctypes.c_ubyte * content.nbytes).from_address(content.data_ptr())
+        digest = hashlib.blake2b(values, digest_size=16).hexdigest()
         return [str(tensor.dtype).removeprefix("torch."), list(tensor.shape), digest]
 
     # The hash lets other threads run.
@@ -212,7 +214,8 @@ class Server:
         self.version = ""
         self._told: Message = {}
         self._served: dict[str, list[Any]] = {}
-        self._lock = threading.Lock()
+        # Held while a request is answered; told when other weights are served.
+        self._turn = threading.Condition()
 
     def serve(self, wire: Wire) -> None:
         """Answer one connection until it ends."""
@@ -224,7 +227,7 @@ class Server:
             answer: Message
             out: list[bytes] = []
             try:
-                with self._lock:
+                with self._turn:
                     answer, out = self._answer(request, blobs)
             except Refused as error:
                 answer = {"refused": str(error)}
@@ -248,6 +251,8 @@ class Server:
             return self._load(request), []
         if request["op"] == "push":
             return self._push(request), []
+        if request["op"] == "await":
+            return self._await(request), []
         if request["op"] == "sample":
             return self._sample(request, blobs)
         raise Refused(f"no request is called {request['op']!r}")
@@ -265,6 +270,7 @@ class Server:
         self._told = self.backend.load(request["folder"], request["settings"])
         self._served = shapes
         self.version = request["version"]
+        self._turn.notify_all()
         return self._told | {"version": self.version}
 
     def _push(self, request: Message) -> Message:
@@ -277,6 +283,18 @@ class Server:
             self.version = ""
             self.backend.push(request["folder"])
             self.version = request["version"]
+            self._turn.notify_all()
+        return {"version": self.version}
+
+    def _await(self, request: Message) -> Message:
+        seconds = float(request["seconds"])
+        # Others are answered meanwhile.
+        is_served = self._turn.wait_for(lambda: self.version == request["version"], seconds)
+        if not is_served:
+            raise Refused(
+                f"the weights that this process has were not pushed by another one in {seconds:g} s: that one has "
+                "failed, or has other weights"
+            )
         return {"version": self.version}
 
     def _check(self, request: Message) -> None:

@@ -12,6 +12,7 @@ from typing import IO, Any, Literal
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedConfig
 
 from lightning_audiorl import ops
 from lightning_audiorl.checks import check_count, check_number
@@ -23,6 +24,7 @@ from lightning_audiorl.models.decoding.served import (
     served_weights,
 )
 from lightning_audiorl.models.policy import Context, Policy, SampleKey
+from lightning_audiorl.serving.addresses import Seat, addresses_of, seat_of, this_rank
 from lightning_audiorl.serving.base import Engine, EngineMemory
 from lightning_audiorl.serving.connection import (
     Address,
@@ -32,7 +34,7 @@ from lightning_audiorl.serving.connection import (
     launch_python,
 )
 from lightning_audiorl.serving.errors import EngineError, EngineLostError, MismatchError
-from lightning_audiorl.serving.process import Described, version_of
+from lightning_audiorl.serving.process import Described, describe, version_of
 from lightning_audiorl.serving.pushed import (
     PushedFolder,
     a_place_for,
@@ -48,6 +50,9 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 #: Mean difference of log-probs that rounding explains: seen were 1e-6 in float32 and 7e-3 in bfloat16.
 ROUNDING = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.05}
+
+# What an engine that waits for others may take longer than it was told to.
+_GRACE_S = 30.0
 
 # Below, vLLM samples at another temperature than it is told.
 _LEAST_TEMPERATURE = 0.01
@@ -65,14 +70,17 @@ class VllmEngine(Engine):
 
     Args:
         python: of the environment that has vLLM; None is that of this process.
-        address: HOST:PORT of an engine that runs already, which sees the same ``folder``; see docs/engine.md.
+        address: HOST:PORT of an engine that runs already, which sees the same ``folder``. Of a list, rank r takes the
+            entry r modulo its length; ranks with the same address share the engine, and the first of them pushes for
+            all. See docs/engine.md.
         key_file: what it was started with.
         dtype: that the engine computes in; None is that of the policy's weights.
         cache_gib: of keys and values.
         max_model_len: most tokens of prompt and completion; None is what the language model reads.
         max_mismatch: mean difference of log-probs over the tokens of a step's first group that is still taken for
             rounding; None is 1e-4 where both compute in float32, else 0.05.
-        timeout_s: of a request; one that takes longer has lost the engine.
+        timeout_s: of a request, the waiting for ranks that share the engine included; one that takes longer has lost
+            the engine.
         start_timeout_s: of its start.
         devices: CUDA_VISIBLE_DEVICES of the engine; None is that of this process.
         folder: that weights are pushed through; None is shared memory.
@@ -86,7 +94,7 @@ class VllmEngine(Engine):
     def __init__(
         self,
         python: str | None = None,
-        address: str | None = None,
+        address: str | list[str] | None = None,
         key_file: str | None = None,
         dtype: Precision | None = None,
         cache_gib: float = 4.0,
@@ -112,7 +120,7 @@ class VllmEngine(Engine):
             raise ValueError("VllmEngine: address and key_file come together")
 
         self.python = python or sys.executable
-        self.address = address
+        self.addresses = addresses_of(address)
         self.key_file = key_file
         self.dtype = dtype
         self.cache_gib = cache_gib
@@ -202,8 +210,8 @@ class VllmEngine(Engine):
         own = require_servable(policy)
         size: int = getattr(torch, self._precision(own)).itemsize
         where = "on the training's own device"
-        if self.address is not None:
-            where = f"at {self.address}"
+        if self.addresses:
+            where = f"at {', '.join(dict.fromkeys(self.addresses))}"
         elif "CUDA_VISIBLE_DEVICES" in self.environment:
             where = f"on device {self.environment['CUDA_VISIBLE_DEVICES']}"
         return EngineMemory(
@@ -236,7 +244,7 @@ class VllmEngine(Engine):
         """The samples of a request, under the policy's weights."""
         request.check_room(self._max_model_len(policy))
         if self._pushed_for != step:
-            self._push(policy)
+            self._bring(policy, step)
             self._pushed_for = step
             self._is_checked = False
 
@@ -256,28 +264,35 @@ class VllmEngine(Engine):
 
     # --- weights
 
-    def _push(self, policy: DecoderOnlyPolicy[Any]) -> None:
-        """The engine gets the policy's weights; where there is none, it is started with them."""
+    def _bring(self, policy: DecoderOnlyPolicy[Any], step: tuple[int, int]) -> None:
+        """The engine has the policy's weights behind this; where there is none, it is started with them."""
         dtype = self._precision(policy)
         with self._timed("push"):
             weights = on_host(served_weights(policy), dtype)
             if self._link is not None:
                 check_same_model(self._served, weights)
-                with self._put(weights) as folder:
-                    self._send({"op": "push"}, folder, self.timeout_s)
-                return
 
+        # A rank whose engine is new in the midst of a step waits for nobody: the others may be through with it.
+        seat = self._seat()
+        if seat is not None and not seat.pushes and self._lost_in != step:
+            self._await(weights)
+        elif self._link is None:
+            self._start(weights, served_config(policy, dtype), dtype)
+        else:
+            with self._timed("push"), PushedFolder(weights, self._place(weights)) as folder:
+                self._send({"op": "push"}, folder, self.timeout_s)
+
+    def _start(self, weights: dict[str, Tensor], config: PreTrainedConfig, dtype: str) -> None:
+        """A new engine, or another one's, with these weights."""
+        settings = {
+            "dtype": dtype,
+            "max_model_len": self.max_model_len or int(config.max_position_embeddings),
+            "cache_gib": self.cache_gib,
+            "arguments": self.arguments,
+        }
         with self._timed("engine_start"):
             self._link = self._connect()
-            with PushedFolder(
-                weights, self._place(weights), served_config(policy, dtype)
-            ) as folder:
-                settings = {
-                    "dtype": dtype,
-                    "max_model_len": self._max_model_len(policy),
-                    "cache_gib": self.cache_gib,
-                    "arguments": self.arguments,
-                }
+            with PushedFolder(weights, self._place(weights), config) as folder:
                 message = {"op": "load", "settings": settings}
                 answer = self._send(message, folder, self.start_timeout_s)
                 self._served = folder.described
@@ -285,8 +300,19 @@ class VllmEngine(Engine):
                 if answer["version"] != self._version:
                     self._send({"op": "push"}, folder, self.timeout_s)
 
-    def _put(self, weights: dict[str, Tensor]) -> PushedFolder:
-        return PushedFolder(weights, self._place(weights))
+    def _await(self, weights: dict[str, Tensor]) -> None:
+        """Another rank pushes to the engine that both ask: the same weights, or this one would wait in vain."""
+        is_new = self._link is None
+        limit = self.start_timeout_s if is_new else self.timeout_s
+        with self._timed("engine_start" if is_new else "push"):
+            described = describe(weights)
+            if self._link is None:
+                self._link = self._connect()
+
+            self._served = described
+            self._version = version_of(described)
+            message = {"op": "await", "version": self._version, "seconds": limit}
+            self._link.ask(message, timeout_s=limit + _GRACE_S)
 
     def _place(self, weights: dict[str, Tensor]) -> str:
         num_bytes = sum(value.numel() * value.element_size() for value in weights.values())
@@ -303,10 +329,26 @@ class VllmEngine(Engine):
         answer, _ = self._link.ask(message | told, timeout_s=timeout_s)
         return answer
 
+    def _seat(self) -> Seat | None:
+        """Where this rank finds its engine; None for one of its own."""
+        if not self.addresses:
+            return None
+        return seat_of(self.addresses, *this_rank())
+
     def _connect(self) -> Link:
-        if self.address is not None and self.key_file is not None:
-            return Address(self.address, self.key_file, self.start_timeout_s)
-        return ChildProcess(self.launch)
+        seat = self._seat()
+        if seat is None:
+            return ChildProcess(self.launch)
+
+        assert self.key_file is not None
+        rank, world_size = this_rank()
+        if rank == 0 and len(self.addresses) > world_size:
+            _log.warning(
+                "VllmEngine.address has %d entries, and there are %d rank(s): the last entries are not asked",
+                len(self.addresses),
+                world_size,
+            )
+        return Address(seat.address, self.key_file, self.start_timeout_s)
 
     def launch(self, end: socket.socket, log: IO[bytes]) -> Started:
         """Start the process that serves on ``end``."""

@@ -56,3 +56,13 @@ def test_one_on_another_device_is_told_but_not_counted(
     assert "Engine on device 1: " in text
     assert "2.00 GiB of keys and values" in text
     assert "| engine " not in text
+
+
+def test_engines_that_are_shared_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    addresses = ["10.0.0.2:5555", "10.0.0.3:5555", "10.0.0.2:5555"]
+    shared = {"address": addresses, "key_file": "engine.key"}
+    text = planned(tmp_path, capsys, {**ENGINE, "init_args": {**ENGINE["init_args"], **shared}})
+    assert "Engine at 10.0.0.2:5555, 10.0.0.3:5555: " in text
+    assert "| engine " not in text

@@ -6,6 +6,7 @@ import math
 import multiprocessing
 import os
 import socket
+import threading
 import time
 from collections.abc import Sequence
 from typing import IO, Any, Literal
@@ -59,6 +60,10 @@ class Recomputed:
         self.hidden = self.hidden[rows]
 
 
+# transformers patches the initialisers of the process while it loads: of two threads at once, one leaves them patched.
+_LOADING = threading.Lock()
+
+
 class FakeBackend:
     """What `process.Vllm` is to the real process.
 
@@ -75,7 +80,8 @@ class FakeBackend:
 
     def load(self, folder: str, settings: Message) -> Message:
         dtype = getattr(torch, settings["dtype"])
-        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+        with _LOADING:
+            self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
         return {"engine": "fake"}
 
     def push(self, folder: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from lightning_audiorl import ops
 from lightning_audiorl.algorithms import RLModule
+from lightning_audiorl.callbacks import PhaseProgressBar
 from lightning_audiorl.engine import Sampler
 from lightning_audiorl.losses import PolicyGradient
 from lightning_audiorl.models import TinyWhisper, WhisperPolicy
@@ -53,6 +55,28 @@ def test_steps_by_an_engine(finetune: str, strategy: str) -> None:
     # The run has ended, and so has the engine.
     assert len(engine.launched) == 1
     assert engine.launched[0].poll() is not None
+
+
+def test_push_and_sampling_stand_apart_on_the_bar_and_in_the_ledger(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    grpo = make_grpo(num_steps=2, engine=FakeEngine())
+    bar = PhaseProgressBar()
+    fit(grpo, None, bar, strategy="phase_single", enable_progress_bar=True)
+    last = capsys.readouterr().out.splitlines()[-1]
+    for name in ("rollout", "push", "engine_check"):
+        assert re.search(rf"\b{name} \d+\.\d+ s", last), last
+    assert grpo.ledger_table is not None
+    assert "| pushed weights, on the host |" in grpo.ledger_table
+
+
+def test_a_mismatch_that_was_allowed_is_logged() -> None:
+    """Log-probs before the tokens that may not be sampled were left out: too low, and some weights are truncated."""
+    engine = FakeEngine(("raw",), max_mismatch=100.0)
+    metrics = fit(make_grpo(engine=engine, sampler_cap=1.05)).metrics[0]
+    assert 0.01 < metrics["engine/mismatch_mean"] < metrics["engine/mismatch_max"]
+    assert 0 < metrics["engine/clipped_share"] <= 1
+    assert metrics["engine/first_group_mismatch"] > 0.01
 
 
 def test_the_run_ends_where_the_engine_keeps_old_weights() -> None:

@@ -30,6 +30,7 @@ from tests.algorithms.speaking import Codes, make_module
 from tests.algorithms.tiny import FINETUNES, Judge, make_policy
 from tests.models.families import SPECS, batch_of, finetune_of
 from tests.models.families import make as make_lively
+from tests.serving.fake import FakeEngine
 
 NAMES = "abcd"
 DECODING = Decoding(tokens_per_second=8.0, min_cap=6, max_new_tokens=12)
@@ -147,6 +148,8 @@ def make(settings: dict[str, Any]) -> AudioRLModule:
         "num_steps": settings.get("num_steps", 2),
         "optim": Optim(lr=1e-3, max_grad_norm=settings.get("max_grad_norm", 0.5)),
     }
+    if "engine" in settings:
+        common["engine"] = FakeEngine(**settings["engine"])
     if settings.get("algorithm") == "SFT":
         return SFT(policy, micro_batch_size=1, **common)
     judges = {"blind": BlindJudge, "flat": FlatJudge}
