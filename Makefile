@@ -1,5 +1,8 @@
 # Nothing but make and Python 3.11 or newer is needed: the first target that you run installs everything into $(VENV).
 VENV ?= .venv
+# Environment of `make test-newest`, and what it tests: all, or some files.
+NEWEST ?= .venv-newest
+TESTS ?= tests
 # Candidates, best first; the first one that is new enough makes the environment.
 PYTHON ?= python3 python3.11 python3.12 python3.13 python3.14
 # What a GPU machine has torch in; `make gpu-bench` makes no environment.
@@ -10,7 +13,7 @@ INSTALLED := $(VENV)/.installed
 IS_SUITABLE := import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart quickstart-tts test test-slow test-vllm test-portable lint style format bench compare build-ratio gpu-bench figures ablation little-data tts-figures real docs notebook clean
+.PHONY: help install quickstart quickstart-tts test test-slow test-newest test-vllm test-portable lint style format bench compare build-ratio gpu-bench figures ablation little-data tts-figures real docs notebook clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.* ## ' Makefile | sed -E 's/:.* ## /\t/' | expand -t 14
@@ -27,9 +30,9 @@ $(BIN)/pip:
 	echo "Creating $(VENV) with $$found"; \
 	$$found -m venv $(VENV)
 
-$(INSTALLED): pyproject.toml | $(BIN)/pip
+$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "Installing into $(VENV): about 6 GB, a few minutes, once"
-	$(BIN)/python -m pip install --disable-pip-version-check -e '.[synth,test,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt -e '.[synth,test,dev]'
 	@touch $@
 
 install: $(INSTALLED) ## create the environment that all targets share
@@ -45,6 +48,11 @@ test: $(INSTALLED) ## all tests but the slow ones, offline, in as many processes
 
 test-slow: $(INSTALLED) ## the tests that take minutes
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow --timeout=1800 --durations=10
+
+test-newest: | $(BIN)/pip ## all tests (TESTS="FILES": these) on the newest packages that pyproject.toml allows, in $(NEWEST), 6 GB
+	[ -x $(NEWEST)/bin/pip ] || $(BIN)/python -m venv $(NEWEST)
+	$(NEWEST)/bin/python -m pip install --disable-pip-version-check --upgrade --upgrade-strategy eager -e '.[synth,test]'
+	HF_HUB_OFFLINE=1 $(NEWEST)/bin/python -m pytest $(TESTS) --numprocesses auto --maxprocesses 4 --dist loadfile --durations=10
 
 test-portable: $(INSTALLED) ## all tests under default, AVX2 and AVX-512 kernels, with one thread and two; six times as long as `make test`
 	$(BIN)/python tools/portable_tests.py

@@ -12,7 +12,12 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 import lightning_audiorl
+from tools import constraints
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -42,15 +47,41 @@ def test_versions_agree() -> None:
     assert importlib.metadata.version("lightning-audiorl") == PROJECT["version"]
 
 
-def test_torch_and_torchaudio_are_a_pair() -> None:
-    pins = {
-        d: r.removeprefix(d)
-        for r in PROJECT["dependencies"]
-        if (d := distribution(r)) in {"torch", "torchaudio"}
+def test_constraints_lie_in_the_ranges() -> None:
+    """And each package that is asked for by name has a version there."""
+    versions = constraints.kept((ROOT / "constraints.txt").read_text())
+    asked = constraints.declared()
+    assert {"torch", "torchaudio", "transformers", "pytest", "ruff"} <= {r.name for r in asked}
+    outside = [r for r in asked if versions.get(canonicalize_name(r.name), "0") not in r.specifier]
+    assert outside == [], "constraints.txt has another version, or none"
+
+
+def test_make_installs_what_was_tested() -> None:
+    recipe = re.search(r"^\$\(INSTALLED\): (.*?)\n\n", (ROOT / "Makefile").read_text(), re.M | re.S)
+    assert recipe is not None
+    assert "pyproject.toml constraints.txt |" in recipe[1]
+    assert "--constraint constraints.txt" in recipe[1]
+    assert f".[{','.join(constraints.EXTRAS)}]" in recipe[1]
+
+
+def test_constraints_go_through_what_others_bring(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Extras of extras, markers, what is not installed, and a build's local part."""
+    wants = {
+        "one": ["two[fast]>=1", "old; python_version < '3'"],
+        "two": ["three; extra == 'fast'", "four; extra == 'slow'"],
+        "three": ["one", "absent"],
     }
-    assert pins["torch"] == pins["torchaudio"]
-    series = [importlib.metadata.version(name).split(".")[:2] for name in pins]
-    assert series[0] == series[1]
+    versions = {"one": "1.0", "two": "2.0+cpu", "three": "3.0", "four": "4.0", "old": "0.1"}
+
+    def version(name: str) -> str:
+        if name not in versions:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return versions[name]
+
+    monkeypatch.setattr(constraints, "declared", lambda: [Requirement("one")])
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr(importlib.metadata, "requires", wants.get)
+    assert constraints.installed() == ({"one": "1.0", "two": "2.0", "three": "3.0"}, ["absent"])
 
 
 def test_every_module_imports() -> None:

@@ -60,12 +60,13 @@ class LossSettings:
             support,
             self.chunk_size,
             with_entropy,
+            learns_entropy=False,
         )
 
         shape = rollout.tokens.shape
         entropy = scored.entropy
         if entropy is not None:
-            entropy = entropy.detach().view(shape)
+            entropy = entropy.view(shape)
         return ops.TokenLogProbs(scored.log_probs.view(shape), entropy)
 
 

@@ -16,6 +16,10 @@ Head = Callable[[Tensor], Tensor]
 #: Most bytes that the float32 logits of one chunk take where no chunk size is given.
 CHUNK_BYTES = 64 * 2**20
 
+#: Most bytes of float32 probabilities that are kept from the forward to the backward pass where no chunk size is
+#: given; what is beyond it is computed twice.
+KEPT_BYTES = 128 * 2**20
+
 # Stands for -inf where a log-prob is multiplied with its probability; exp of it is 0, in float64 too.
 _FLOOR = -1000.0
 
@@ -42,6 +46,7 @@ def token_log_probs(
     support: Tensor | None = None,
     chunk_size: int | None = None,
     with_entropy: bool = False,
+    learns_entropy: bool = True,
 ) -> TokenLogProbs:
     """Score ``tokens`` under softmax(head(hidden) / temperature), at kept positions only.
 
@@ -63,10 +68,11 @@ def token_log_probs(
             renormalised over them.
         chunk_size: positions per call of the head: 0 is all at once, None as many as `CHUNK_BYTES` of float32 logits
             allow (the head is then asked for no position at all, to learn V). Where there is more than one chunk and
-            gradients are on, each is recomputed in the backward pass, so that logits of one chunk only are held. The
-            number of calls follows from the number of kept positions, so a head that communicates (FSDP) must be
-            gathered before.
-        with_entropy: also return the entropy; it carries a gradient.
+            gradients are on, each is recomputed in the backward pass, so that logits of one chunk only are held; with
+            None the last ones, of `KEPT_BYTES` together, are kept instead. The number of calls follows from the number
+            of kept positions, so a head that communicates (FSDP) must be gathered before.
+        with_entropy: also return the entropy.
+        learns_entropy: whether the entropy carries a gradient. Without, probabilities are computed once for both.
 
     Returns:
         Values bit-identical with and without gradients; with a graph even when nothing is kept.
@@ -97,11 +103,12 @@ def token_log_probs(
             logits = logits.gather(-1, allowed.clamp(min=0))
             logits = logits.masked_fill(allowed < 0, -float("inf"))
             target = (allowed == target.unsqueeze(-1)).int().argmax(-1)
-        return _Score.apply(logits, target, temperature, with_entropy)
+        return _Score.apply(logits, target, temperature, with_entropy, learns_entropy)
 
+    num_kept = 0
     if chunk_size is None:
-        chunk_size = _chunk_size(flat_hidden, head)
-    chunks = over_chunks(score, (flat_hidden,), chunk_size)
+        chunk_size, num_kept = _chunks(flat_hidden, head)
+    chunks = over_chunks(score, (flat_hidden,), chunk_size, num_kept)
 
     log_probs = scatter(torch.cat([log_prob for log_prob, _ in chunks]), keep)
     if not with_entropy:
@@ -111,33 +118,49 @@ def token_log_probs(
 
 
 @torch.no_grad()
-def _chunk_size(hidden: Tensor, head: Head) -> int:
-    """0 where all positions fit into `CHUNK_BYTES`, else how many do."""
-    vocab_size = head(hidden[:0]).shape[-1]
-    chunk_size = max(1, CHUNK_BYTES // (4 * vocab_size))
-    return 0 if chunk_size >= len(hidden) else chunk_size
+def _chunks(hidden: Tensor, head: Head) -> tuple[int, int]:
+    """Positions of a chunk, 0 where all fit into `CHUNK_BYTES`; and how many chunks fit into `KEPT_BYTES`."""
+    position_bytes = 4 * head(hidden[:0]).shape[-1]
+    chunk_size = max(1, CHUNK_BYTES // position_bytes)
+    if chunk_size >= len(hidden):
+        return 0, 0
+    return chunk_size, KEPT_BYTES // (chunk_size * position_bytes)
 
 
 class _Score(torch.autograd.Function):
     """Logits [N, V] and targets [N] -> log-probs [N] and entropies [N] (zeros unless asked for).
 
-    Holds the log-softmax for the backward pass and nothing else; the logits themselves can go.
+    Holds one tensor of their size for the backward pass; the logits themselves can go. It is the log-softmax or, where
+    only the entropy's value is asked for, the probabilities which that takes anyway.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, target: Tensor, temperature: float, with_entropy: bool
+        ctx: Any,
+        logits: Tensor,
+        target: Tensor,
+        temperature: float,
+        with_entropy: bool,
+        learns_entropy: bool,
     ) -> tuple[Tensor, Tensor]:
         log_p = scaled_logits(logits, temperature).log_softmax(-1)
         log_prob = log_p.gather(-1, target.unsqueeze(-1)).squeeze(-1)
         entropy = torch.zeros_like(log_prob)
+        kept = log_p
         if with_entropy:
             # 0 * -inf would be NaN for a token that is forbidden.
             log_p.clamp_(min=_FLOOR)
-            entropy = log_p.exp().mul_(log_p).sum(-1).neg_()
+            p = log_p.exp()
+            if learns_entropy:
+                entropy = p.mul_(log_p).sum(-1).neg_()
+            else:
+                entropy = log_p.mul_(p).sum(-1).neg_()
+                kept = p
+                ctx.mark_non_differentiable(entropy)
 
+        ctx.save_for_backward(kept, target, entropy)
+        ctx.keeps_p = kept is not log_p
         # Temperature 0 is scored at 1, as in `scaled_logits`.
-        ctx.save_for_backward(log_p, target, entropy)
         ctx.temperature = temperature or 1.0
         ctx.dtype = logits.dtype
         # The gradient of an entropy that nobody uses stays None: a tensor of zeros would cost a pass over the logits.
@@ -151,9 +174,9 @@ class _Score(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         """d log p(t) / dx = onehot(t) - p;  d entropy / dx = -p * (log p + entropy); both over the temperature."""
         if grad_log_prob is None and grad_entropy is None:
-            return None, None, None, None
+            return None, None, None, None, None
 
-        log_p, target, entropy = ctx.saved_tensors
+        kept, target, entropy = ctx.saved_tensors
         if grad_log_prob is None:
             grad_log_prob = torch.zeros_like(entropy)
         else:
@@ -161,14 +184,16 @@ class _Score(torch.autograd.Function):
         of_log_prob = grad_log_prob[:, None]
 
         # In place wherever it can be: [N, V] is the largest tensor of an update.
-        if grad_entropy is None:
-            grad = log_p.exp().mul_(-of_log_prob)
+        if ctx.keeps_p:
+            grad = kept * -of_log_prob
+        elif grad_entropy is None:
+            grad = kept.exp().mul_(-of_log_prob)
         else:
             of_entropy = (grad_entropy / ctx.temperature)[:, None]
-            grad = (log_p + entropy[:, None]).mul_(of_entropy).add_(of_log_prob)
-            grad = grad.mul_(log_p.exp()).neg_()
+            grad = (kept + entropy[:, None]).mul_(of_entropy).add_(of_log_prob)
+            grad = grad.mul_(kept.exp()).neg_()
         grad = grad.scatter_add_(-1, target[:, None], of_log_prob)
-        return grad.to(ctx.dtype), None, None, None
+        return grad.to(ctx.dtype), None, None, None, None
 
 
 def scaled_logits(logits: Tensor, temperature: float) -> Tensor:
@@ -185,7 +210,10 @@ def scaled_logits(logits: Tensor, temperature: float) -> Tensor:
 
 
 def over_chunks(
-    function: Callable[..., tuple[Tensor, Tensor]], states: Sequence[Tensor], chunk_size: int
+    function: Callable[..., tuple[Tensor, Tensor]],
+    states: Sequence[Tensor],
+    chunk_size: int,
+    num_kept: int = 0,
 ) -> list[tuple[Tensor, Tensor]]:
     """``function(*state chunks, index)`` over slices of the first dimension of ``states``, in order.
 
@@ -198,17 +226,18 @@ def over_chunks(
         function: called with a chunk of each state and the chunk's [n] int64 places in the whole.
         states: tensors of one length N.
         chunk_size: places per call; 0 calls it once, plainly. Otherwise calls are checkpointed where gradients are on.
+        num_kept: the last so many calls are plain, too: the backward pass begins with them.
     """
     index = torch.arange(states[0].shape[0], device=states[0].device)
     if chunk_size == 0:
         return [function(*states, index)]
 
-    chunks = zip(*(tensor.split(chunk_size) for tensor in (*states, index)), strict=True)
+    chunks = list(zip(*(tensor.split(chunk_size) for tensor in (*states, index)), strict=True))
+    num_again = max(0, len(chunks) - num_kept) if torch.is_grad_enabled() else 0
 
     # Reentrant checkpoints give no gradient at all where only the head's weights want one.
-    if torch.is_grad_enabled():
-        return [checkpoint(function, *chunk, use_reentrant=False) for chunk in chunks]
-    return [function(*chunk) for chunk in chunks]
+    out = [checkpoint(function, *chunk, use_reentrant=False) for chunk in chunks[:num_again]]
+    return out + [function(*chunk) for chunk in chunks[num_again:]]
 
 
 def scatter(values: Tensor, keep: Tensor) -> Tensor:

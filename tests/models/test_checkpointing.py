@@ -104,7 +104,10 @@ def test_the_switch_of_transformers_loses_nothing(family: str) -> None:
     expected = gradients(policy, log_probs(policy, context, rollout))
     # Granite-Speech has it in its language model alone.
     has_switch = policy.model.supports_gradient_checkpointing
-    (policy.model if has_switch else policy.backbone).gradient_checkpointing_enable()
+    model = policy.model if has_switch else policy.backbone
+    # Its name since transformers 5.23, and before.
+    switch = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
+    switch()
     policy.backbone.train()
     scored = log_probs(policy, context, rollout)
     assert_close(scored, rollout.log_probs, "policy")
