@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -46,13 +46,40 @@ def clip_loader(trainer: Trainer) -> LoadClip | None:
     if load is None:
         return None
 
+    def read(row: Utterance) -> tuple[Tensor, int]:
+        batch = load([row])
+        num_samples = int(batch.num_samples[0])
+        return batch.waveform[0, :num_samples], batch.sample_rate_hz
+
+    return clips_that_can_be_read(read)
+
+
+def clips_that_can_be_read(read: Callable[[Utterance], tuple[Tensor, int]]) -> LoadClip:
+    """Reads the audio of rows; the first that cannot be read is warned of, and has no player like those after it.
+
+    Args:
+        read: [num_samples] of a row and their rate in Hz.
+
+    Example:
+        >>> clips_that_can_be_read(print)(Utterance("a", (), "a text without audio", 0.0)) is None
+        True
+    """
+    said: list[str] = []
+
     def clip(row: Utterance) -> tuple[Tensor, int] | None:
+        if not row.segments:
+            return None
         try:
-            batch = load([row])
+            return read(row)
         except (ValueError, OSError, RuntimeError) as error:
             # The run is over, and was not about this file.
-            _log.warning("report: no player for row %r: %s", row.id, error)
+            if not said:
+                said.append(row.id)
+                _log.warning(
+                    "report: no player for row %r: %s. Said once; other rows may be alike",
+                    row.id,
+                    error,
+                )
             return None
-        return batch.waveform[0, : int(batch.num_samples[0])], batch.sample_rate_hz
 
     return clip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import textwrap
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from torch import Tensor
 from lightning_audiorl.callbacks.outputs import markdown_table, writing
 from lightning_audiorl.callbacks.report import report_title
 from lightning_audiorl.callbacks.report_page import run_page
+from lightning_audiorl.callbacks.report_rows import clips_that_can_be_read
 from lightning_audiorl.data.audio.reading import read_audio
 from lightning_audiorl.reports.compare import control_of, read_groups, side_by_side
 from lightning_audiorl.reports.compare_page import compare_page
@@ -18,8 +18,6 @@ from lightning_audiorl.reports.runs import read_control, read_run, verdicts
 from lightning_audiorl.reports.sounds import Audio, Sounds, write_page
 from lightning_audiorl.reports.tables import HEADER, cells, csv_text, latex_text
 from lightning_audiorl.types import Utterance
-
-_log = logging.getLogger(__name__)
 
 _CLIP_RATE_HZ = 16000
 
@@ -80,7 +78,7 @@ def _one_run(
         sounds,
         title=report_title(run.report),
         control=beside,
-        load_clip=_clip,
+        load_clip=clips_that_can_be_read(_read),
         num_rows=num_rows,
     )
 
@@ -94,13 +92,8 @@ def _one_run(
     print(path)
 
 
-def _clip(row: Utterance) -> tuple[Tensor, int] | None:
-    """The audio of a row; None, with a warning, where it is not there any more."""
-    try:
-        return read_audio(row, _CLIP_RATE_HZ), _CLIP_RATE_HZ
-    except (ValueError, OSError, RuntimeError) as error:
-        _log.warning("no player for row %r: %s", row.id, error)
-        return None
+def _read(row: Utterance) -> tuple[Tensor, int]:
+    return read_audio(row, _CLIP_RATE_HZ), _CLIP_RATE_HZ
 
 
 def _several(

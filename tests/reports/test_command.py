@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from lightning_audiorl.commands.report import report
 from lightning_audiorl.metrics.rows import RowResult
 from lightning_audiorl.reports.row_files import ReportError
 from lightning_audiorl.reports.tables import latex_escaped
+from lightning_audiorl.types import Segment
 from tests.reports.folders import make_run, plain_report, with_errors
 
 START = with_errors([3, 2, 1, 2] * 10)
@@ -100,12 +102,14 @@ def test_the_page_of_one_run_is_made_again(
     assert "Against the control (SFT, seed 0): better in 1 of 1, worse in none" in page
 
 
-def test_audio_that_is_gone_leaves_a_page(
-    runs: list[str], caplog: pytest.LogCaptureFixture
+def test_audio_that_is_gone_leaves_a_page_and_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    report([runs[0]])
-    assert "no player for row 'row-000'" in caplog.text
-    assert "<audio" not in (Path(runs[0]) / "report" / "report.html").read_text()
+    gone = (Segment(str(tmp_path / "gone.wav"), 1.0),)
+    rows = [replace(one, row=replace(one.row, segments=gone)) for one in with_errors([1] * 12)]
+    report([str(make_run(tmp_path / "run", {"dev": rows}, {"dev": rows}))])
+    assert caplog.text.count("no player for row 'row-000'") == caplog.text.count("no player") == 1
+    assert "<audio" not in (tmp_path / "run" / "report" / "report.html").read_text()
 
 
 @pytest.mark.fault(

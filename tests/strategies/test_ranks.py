@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lightning_audiorl.engine.distributed import clip_gradients, merge_metrics
+from lightning_audiorl.reports import read_rows
 from tests.command import tiny_config, write_manifest
 from tests.strategies.worker import run
 
@@ -222,6 +223,11 @@ def test_the_command_line_in_two_processes(strategy: str, tmp_path: Path) -> Non
     for figure, value in alone["before"]["results"]["tones"].items():
         if figure not in ("real_time_factor",) and value is not None:
             assert report["before"]["results"]["tones"][figure] == pytest.approx(value)
+    # Each rank has evaluated a share of the rows; the report has all of them, each once.
+    rows = [read_rows(tmp_path / devices / "report" / "report.before.jsonl", 0) for devices in "12"]
+    ids = [[one.row.id for one in of_run["tones"]] for of_run in rows]
+    assert len(ids[0]) == len(set(ids[0])) == 6
+    assert ids[0] == ids[1]
     assert (tmp_path / "2" / "checkpoints" / "last.ckpt").is_file()
     assert exported[1].keys() == exported[2].keys()
     for name, tensor in exported[1].items():
