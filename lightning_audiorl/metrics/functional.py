@@ -231,7 +231,7 @@ def biased_errors(alignment: Alignment, keywords: Iterable[list[str]]) -> ErrorC
         keywords: each as units (``text.keywords.keyword_units``).
 
     Example:
-        >>> one = align("call york today", "york call cork york")
+        >>> one = align("call york today", "call cork today york")
         >>> biased_errors(one, [["york"]])
         ErrorCounts(hits=0, substitutions=1, deletions=0, insertions=1)
     """

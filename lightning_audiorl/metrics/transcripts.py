@@ -20,6 +20,7 @@ def character_errors(
     The reference is the row's ``spoken_text``, or else its text; tags of sounds, such as ``[laughter]``, are no words.
 
     Example:
+        >>> from lightning_audiorl.text import normaliser_for
         >>> from lightning_audiorl.types import Utterance
         >>> row = Utterance("a", (), text="Turn left.", duration_s=1.0, lang="en")
         >>> character_errors(row, "turnleft", normaliser_for("en")), character_errors(row, "turn", normaliser_for("en"))
@@ -36,6 +37,7 @@ def error_rate(row: Utterance, transcript: str, normaliser: Normaliser) -> float
     """Errors over what is to be said, in the unit of the normaliser; NaN where that is nothing.
 
     Example:
+        >>> from lightning_audiorl.text import normaliser_for
         >>> from lightning_audiorl.types import Utterance
         >>> row = Utterance("a", (), text="Turn left.", duration_s=1.0, lang="en")
         >>> error_rate(row, "turn right", normaliser_for("en"))

@@ -63,6 +63,16 @@ def test_the_table_has_both_rates(tmp_path: Path, lines: list[Predicted]) -> Non
     assert "B-WER" not in summary(path)
 
 
+def test_no_rates_apart_where_some_lines_are_not_counted(
+    tmp_path: Path, lines: list[Predicted]
+) -> None:
+    """A file that an earlier version began, and this one ended."""
+    older = replace(lines[0], samples=(replace(lines[0].samples[0], biased=None),))
+    path = tmp_path / "h.jsonl"
+    path.write_text("".join(to_line(line) + "\n" for line in (older, lines[0])))
+    assert "B-WER" not in summary(path)
+
+
 @pytest.mark.parametrize("counts", [[1, 2, 3], "1", [1, 0, 0, 0.5], {}])
 def test_counts_that_are_none_are_refused(
     counts: Any, tmp_path: Path, lines: list[Predicted]

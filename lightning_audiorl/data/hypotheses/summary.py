@@ -24,6 +24,8 @@ class _Model:
     num_samples: Counter[str] = field(default_factory=Counter)
     num_fired: Counter[str] = field(default_factory=Counter)
     biased: dict[str, ErrorCounts] = field(default_factory=dict)
+    # Lines of a file that was begun before the words of keywords were counted apart.
+    has_uncounted: bool = False
 
     def add(self, predicted: Predicted) -> None:
         self.num_rows += 1
@@ -35,6 +37,8 @@ class _Model:
             self.num_fired[decoding] += bool(sample.rules)
             if sample.biased is not None:
                 self.biased[decoding] = self.biased.get(decoding, ErrorCounts()) + sample.biased
+            elif sample.keywords.in_reference:
+                self.has_uncounted = True
 
 
 def summary(path: str | Path, units: frozenset[str] = frozenset({"word"})) -> str:
@@ -56,6 +60,8 @@ def summary(path: str | Path, units: frozenset[str] = frozenset({"word"})) -> st
 
     rates = [name for unit, name in (("word", "WER"), ("char", "CER")) if unit in units]
     has_keywords = any(model.biased for model in models.values())
+    if any(model.has_uncounted for model in models.values()):
+        has_keywords = False
     apart = [f"{part}-{'/'.join(rates)} (%)" for part in "BU"] if has_keywords else []
     titles = (*_TITLES, f"{'/'.join(rates)} (%)", *apart, _FIRED, "seconds (all decodings)")
 
