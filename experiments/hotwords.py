@@ -208,7 +208,7 @@ def training(out: Path, arm: str, seed: int) -> Spec:
     }
 
 
-ARMS = ("sft with lists", "grpo with lists", "sft without lists")
+ARMS = ("sft without lists", "sft with lists", "grpo with lists")
 
 
 def folder_of(out: Path, arm: str, seed: int) -> Path:

@@ -70,8 +70,11 @@ def _tiny(out: Path, seeds: Sequence[int]) -> list[str]:
     for arm, label in _ARMS.items():
         if arm == "start":
             arms[label] = [_read(out / "start.json")]
-        else:
-            arms[label] = [_read(out / f"{arm}_{seed}.json") for seed in seeds]
+            continue
+        files = [out / f"{arm}_{seed}.json" for seed in seeds]
+        # An arm that was not trained, or not to its end, has no line.
+        if all(file.is_file() for file in files):
+            arms[label] = [_read(file) for file in files]
 
     lines = []
     for set_name, of_set in next(iter(arms.values()))[0].items():
