@@ -208,7 +208,7 @@ def training(out: Path, arm: str, seed: int) -> Spec:
     }
 
 
-ARMS = ("sft with lists", "grpo with lists", "sft without lists")
+ARMS = ("sft without lists", "sft with lists", "grpo with lists")
 
 
 def folder_of(out: Path, arm: str, seed: int) -> Path:
@@ -289,7 +289,8 @@ def main() -> None:
     tiny(out, given.seeds, given.num_rows)
     print(f"{time.process_time() - started:.0f} processor seconds, training apart")
     if given.write_docs:
-        DOCS.write_text(page(out, given.seeds, STEPS, SNR_DB, HELD_OUT), encoding="utf-8")
+        text = page(out, given.seeds, STEPS, SNR_DB, TRAIN_SNR_DB, HELD_OUT)
+        DOCS.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

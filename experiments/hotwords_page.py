@@ -19,7 +19,7 @@ _ARMS = {
     "start": "start, no list seen in training",
     "sft_without_lists": "SFT without lists (control)",
     "sft_with_lists": "SFT with lists",
-    "grpo_with_lists": "and GRPO with lists",
+    "grpo_with_lists": "then GRPO with lists",
 }
 
 
@@ -60,6 +60,12 @@ def _table(arms: dict[str, list[Results]], set_name: str) -> list[str]:
     return lines
 
 
+def _seeds(seeds: Sequence[int]) -> str:
+    if len(seeds) == 1:
+        return "One seed."
+    return f"Mean of {len(seeds)} seeds, lowest to highest in brackets."
+
+
 def _read(file: Path) -> Results:
     found: Results = json.loads(file.read_text())
     return found
@@ -70,8 +76,11 @@ def _tiny(out: Path, seeds: Sequence[int]) -> list[str]:
     for arm, label in _ARMS.items():
         if arm == "start":
             arms[label] = [_read(out / "start.json")]
-        else:
-            arms[label] = [_read(out / f"{arm}_{seed}.json") for seed in seeds]
+            continue
+        files = [out / f"{arm}_{seed}.json" for seed in seeds]
+        # An arm that was not trained, or not to its end, has no line.
+        if all(file.is_file() for file in files):
+            arms[label] = [_read(file) for file in files]
 
     lines = []
     for set_name, of_set in next(iter(arms.values()))[0].items():
@@ -111,7 +120,12 @@ def _whisper(out: Path) -> list[str]:
 
 
 def page(
-    out: Path, seeds: Sequence[int], steps: dict[str, int], snr_db: int, held_out: Sequence[str]
+    out: Path,
+    seeds: Sequence[int],
+    steps: dict[str, int],
+    snr_db: int,
+    noise: tuple[int, int],
+    held_out: Sequence[str],
 ) -> str:
     """The page's text.
 
@@ -120,6 +134,7 @@ def page(
         seeds: of its runs.
         steps: of SFT and of GRPO.
         snr_db: of the noise over the test sentences.
+        noise: range of it over training sentences, in dB.
         held_out: names that are in no training row and no training list.
     """
     lines = [
@@ -142,12 +157,12 @@ def page(
     lines += [
         "## A tiny Fun-ASR-Nano",
         "",
-        "1.76 M parameters, the start of `make quickstart`, which never saw a list. Test sentences of espeak-ng with "
-        f"white noise at {snr_db} dB. SFT: {steps['sft']} steps of 16 sentences in noise (-5 to 10 dB), with lists of "
-        "0, 3 or 8 distractors, 15 % of them wrong and 25 % of the rows without; the control sees the same rows "
+        "1.76 M parameters, the start of `make quickstart`, which never saw a list. Test sentences of espeak-ng of 3 to "
+        f"5 words with white noise at {snr_db} dB. SFT: {steps['sft']} steps of 16 such sentences, each with a name, in "
+        f"noise of {noise[0]} to {noise[1]} dB, with lists of 0, 1 or 3 distractors, 10 % of them wrong and 20 % of the "
+        "rows without; the control sees the same rows "
         f"without any list. GRPO: {steps['grpo']} steps of 16 x 8 samples from there, R1 and half of R3, which counts "
-        f"listed words, too. In no training row and no training list: {names}. Mean of {len(seeds)} seed(s), lowest to "
-        "highest in brackets.",
+        f"listed words, too. In no training row and no training list: {names}. {_seeds(seeds)}",
         "",
         *_tiny(out, seeds),
         *_whisper(out),
