@@ -86,7 +86,7 @@ gpu-bench: ## GPU tests and benchmarks in one command; without a registry bring 
 	@[ -d build/wheels ] || benchmarks/gpu/prepare.sh
 	PYTHON=$(GPU_PYTHON) benchmarks/gpu/run.sh
 
-figures: $(INSTALLED) ## README's table on real recordings; set FSDD_ROOT; hours on two CPU cores
+figures: $(INSTALLED) ## the table of docs/results.md on real recordings; set FSDD_ROOT; hours on two CPU cores
 	$(BIN)/python experiments/fsdd_asr.py --out runs/fsdd_figures --seeds 0 1 2
 
 ablation: $(INSTALLED) ## docs/ablation.md, from the warm starts of `make figures`; set FSDD_ROOT; about an hour on two cores
@@ -103,8 +103,8 @@ real: $(INSTALLED) ## docs/real_whisper.md: Whisper base on real speech, from RE
 	$(BIN)/python -m experiments.real.runs --real $(REAL) --out runs/real_whisper $(if $(START),--start $(START)) $(if $(FSDD_ROOT),--fsdd $(FSDD_ROOT))
 	$(BIN)/python -m experiments.real.page --results runs/real_whisper/results $(if $(DEV),--dev $(DEV))
 
-docs: $(INSTALLED) ## API reference from the docstrings, into build/docs
-	$(BIN)/pdoc --docformat google --output-directory build/docs lightning_audiorl
+docs: $(INSTALLED) ## the site, with the reference from the docstrings, into build/site; needs no network to be read
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 notebook: $(INSTALLED) ## run notebooks/ and keep their outputs in them
 	$(BIN)/jupyter-execute --inplace notebooks/*.ipynb
