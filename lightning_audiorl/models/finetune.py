@@ -52,6 +52,8 @@ class Finetune:
         seed: keys the adapters' initial values.
         gradient_checkpointing: hold no activations within the language model's layers for the backward pass, but
             compute each layer again there: less memory, about a third more time.
+        flex_attention: on CUDA, reference and update attend by torch's FlexAttention, compiled, which holds no scores;
+            else by matrices of float32 scores. Heads of 16 channels at least, no float64. Not yet run on a GPU.
     """
 
     encoder: bool = False
@@ -64,6 +66,7 @@ class Finetune:
     lora_targets: list[str] | None = None
     seed: int = 0
     gradient_checkpointing: bool = False
+    flex_attention: bool = False
 
     def __post_init__(self) -> None:
         if self.lm not in ("all", "last", "lora", "none"):

@@ -303,7 +303,8 @@ class CachedPromptPolicy(Policy[PrefixT]):
 
     def _predicting(self, layout: Layout, inputs: dict[str, Tensor]) -> Tensor:
         """[B*G, T + 1, D] states of packed rows."""
-        layout = replace(layout, fused=self.fused_attention)
+        flex = self.finetune.flex_attention
+        layout = replace(layout, fused=self.fused_attention, flex=flex)
         out = self.backbone(**inputs, **packed_arguments(layout))
         return layout.predicting(out.last_hidden_state)
 

@@ -9,17 +9,20 @@ gradient checkpointing has it too.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.attention.flex_attention import BlockMask
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from lightning_audiorl.fields import Checked, Shape
+from lightning_audiorl.models.decoding import flex_rows
 from lightning_audiorl.models.decoding.blocks import (
     attend,
     attend_backward,
@@ -55,12 +58,24 @@ class Layout(Checked):
         length: T, tokens of each completion; padding of short ones stands on the right.
         fused: whether completions attend by torch's fused kernel of the CPU, the only one that tells its normaliser
             (log-sum-exp), which joining two blocks of keys takes; by default on a CPU alone.
+        flex: whether rows on CUDA attend by FlexAttention (see `flex_rows`); elsewhere it changes nothing.
     """
 
     keep: Annotated[Tensor, Shape("B P")]
     group_size: int
     length: int
     fused: bool | None = None
+    flex: bool = False
+
+    @property
+    def is_flex(self) -> bool:
+        """``flex``, where FlexAttention has a backward pass."""
+        return self.flex and self.keep.device.type == "cuda"
+
+    @cached_property
+    def block_mask(self) -> BlockMask:
+        """Of FlexAttention, for all layers of a pass."""
+        return flex_rows.block_mask(self.keep, self.group_size, self.length)
 
     @property
     def is_fused(self) -> bool:
@@ -193,6 +208,10 @@ def _packed_rows(
 ) -> Tensor:
     """Causal self-attention over packed rows, [B, P + G*T, heads, D]; arguments as those of `attention`."""
     parts = [layout.num_prompt, layout.group_size * layout.length]
+    if layout.is_flex and parts[1]:
+        out = flex_rows.attend(query, key, value, layout.block_mask, scaling)
+        return out.transpose(1, 2)
+
     query_p, query_c = query.split(parts, dim=2)
     key_p, key_c = key.split(parts, dim=2)
     value_p, value_c = value.split(parts, dim=2)
