@@ -78,7 +78,7 @@ gpu-bench: ## GPU tests and benchmarks in one command; without a registry bring 
 	@[ -d build/wheels ] || benchmarks/gpu/prepare.sh
 	PYTHON=$(GPU_PYTHON) benchmarks/gpu/run.sh
 
-figures: $(INSTALLED) ## README's table on real recordings; set FSDD_ROOT; hours on two CPU cores
+figures: $(INSTALLED) ## the table of docs/results.md on real recordings; set FSDD_ROOT; hours on two CPU cores
 	$(BIN)/python experiments/fsdd_asr.py --out runs/fsdd_figures --seeds 0 1 2
 
 ablation: $(INSTALLED) ## docs/ablation.md, from the warm starts of `make figures`; set FSDD_ROOT; about an hour on two cores

@@ -1,4 +1,4 @@
-"""The figures of the README's FSDD table: warm start, then GRPO, MWER and the SFT control, three seeds.
+"""The figures of docs/results.md's FSDD table: warm start, then GRPO, MWER and the SFT control, three seeds.
 
     FSDD_ROOT=<folder with recordings/> python experiments/fsdd_asr.py --out runs/fsdd_figures --seeds 0 1 2
 

@@ -1,4 +1,4 @@
-"""Markdown tables of experiments/fsdd_asr.py: every figure by set, the README's summary, what changed by seed."""
+"""Markdown tables of experiments/fsdd_asr.py: every metric by set, the summary of docs/results.md, changes by seed."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def by_set(figures: Figures, floors: dict[str, dict[str, float]]) -> str:
 
 
 def summary(figures: Figures, floors: dict[str, dict[str, float]], decoding: str = "") -> str:
-    """What the README shows: the main figures of every system.
+    """What docs/results.md shows: the main figures of every system.
 
     Args:
         figures: by seed.

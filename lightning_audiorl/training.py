@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from lightning_audiorl.rewards import FunctionReward, Reward, RewardMix
 from lightning_audiorl.run_end import honest_exit
 from lightning_audiorl.run_folder import KeepFolder, RunFolder, keep_curves, take_folder
 from lightning_audiorl.types import Hypothesis
+from lightning_audiorl.weights.pretrained import hide_progress_bars
 
 # With no length of the training data, Lightning wants a whole number here; every run ends with an evaluation anyway.
 _NEVER = 1_000_000_000
@@ -46,9 +48,17 @@ _NOT_SO = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
 )
 
-# What Lightning advertises, and what transformers says of a part of an audio LM that it builds without attention.
+# What Lightning advertises, a device that nobody asked for, and the length in epochs, which no run has; what
+# transformers says of a part of an audio LM that it builds without attention.
 _NOT_FOR_USERS = {
-    "lightning.pytorch.utilities.rank_zero": ("litlogger", "LitLogger", "litmodels", "LitModels"),
+    "lightning.pytorch.utilities.rank_zero": (
+        "litlogger",
+        "LitLogger",
+        "litmodels",
+        "LitModels",
+        "TPU available: False",
+        "`max_epochs=1` reached",
+    ),
     "transformers.modeling_utils": ("without finding the associated sub-model",),
 }
 
@@ -71,6 +81,10 @@ def silence() -> None:
         warnings.filterwarnings("ignore", message=message)
     for name, texts in _NOT_FOR_USERS.items():
         logging.getLogger(name).addFilter(_Without(texts))
+
+    # A bar that is drawn over itself is no help in a file.
+    if not sys.stderr.isatty():
+        hide_progress_bars()
 
 
 @dataclass(frozen=True)

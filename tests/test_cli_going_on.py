@@ -41,7 +41,9 @@ def test_the_training_of_a_part_goes_on(tmp_path: Path) -> None:
         for name in ("last.ckpt", "epoch=0-step=3.ckpt")
     )
     assert first == second == 3
-    with pytest.warns(UserWarning, match=r"nothing left to train: .*step 3, and num_steps is 3"):
+    with pytest.warns(
+        UserWarning, match=r"already finished: step 3 of 3, nothing is left to train"
+    ):
         run(tmp_path, speaker_judge(tmp_path, num_steps=3), "--ckpt_path", "last")
     with pytest.warns(UserWarning, match=r"this run writes to .*run-2"):
         run(tmp_path, speaker_judge(tmp_path, num_steps=1))

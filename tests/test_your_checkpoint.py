@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import json
-import re
-import runpy
-import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lightning_audiorl import cli, models
+from lightning_audiorl import models
 from lightning_audiorl.models import DIGIT_WORDS
 from tests.command import write_manifest
 from tests.models.families import POLICIES, SPECS
 from tests.models.records import RECORDS
+from tests.pages import ROOT, blocks, follow
 
-ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "your_checkpoint.md").read_text()
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
+BLOCKS = blocks(PAGE)
 
 # For the minutes of a real run, the seconds of a tiny one.
 SMALLER = {
@@ -49,20 +46,6 @@ def written(text: str) -> None:
     for large, small in SMALLER.items():
         text = text.replace(large, small)
     Path(name).write_text(text)
-
-
-def follow(command: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """What one line of the page prints."""
-    capsys.readouterr()
-    program, *arguments = shlex.split(command)
-    if program == "audiorl":
-        cli.main(arguments)
-    elif program == "python":
-        runpy.run_path(*arguments)
-    else:
-        assert program == "cat"
-        return Path(*arguments).read_text()
-    return capsys.readouterr().out
 
 
 @pytest.mark.slow

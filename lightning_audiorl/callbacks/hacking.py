@@ -13,7 +13,12 @@ from lightning.pytorch.callbacks import Callback
 from lightning_audiorl.callbacks.outputs import tensorboard_writers
 from lightning_audiorl.callbacks.view import flat_metrics, run_view, validations
 from lightning_audiorl.checks import check_count, check_number
-from lightning_audiorl.metrics import gap_alerts, reward_hacking_alerts
+from lightning_audiorl.metrics import (
+    empty_answer_alerts,
+    gap_alerts,
+    reward_hacking_alerts,
+    silence_alerts,
+)
 from lightning_audiorl.metrics.specs import evaluation_spec
 
 _log = logging.getLogger(__name__)
@@ -74,6 +79,9 @@ class HackingWatch(Callback):
     The reward of a validation is the mean over the RL steps just before it; that of the validation before the first
     step is the mean over the first steps, when the policy has hardly moved. Where no waveform is rewarded (DiffRO
     alone) it is the reward by Token2Text; steps that kept no sample are passed over.
+
+    Before the first step it says which sets have an error rate above 100 %, and later when a policy falls silent: more
+    words left out, fewer said, whatever the reward does.
 
     Of a policy that speaks it also says when a gap between the judges that reward and those held out opens, and when
     pitch, pace or length drift from those of the first validation, whatever the reward does. Where nothing is rewarded
@@ -164,7 +172,10 @@ class HackingWatch(Callback):
 
         series = _series([flat_metrics(one["results"]) for one in evaluations])
         texts = reward_hacking_alerts(rewards, series, self.tolerance, self.reward_tolerance)
+        if run.rl_step == 0:
+            texts += empty_answer_alerts(flat_metrics(evaluations[0]["results"]))
         if self._rewarded:
+            texts += silence_alerts(series)
             texts += gap_alerts(series, self.gap_tolerance)
             texts += drift_alerts(series, self.drift_tolerance)
 

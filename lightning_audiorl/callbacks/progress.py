@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import shutil
 import sys
 import threading
 import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from lightning import LightningModule, Trainer
@@ -15,6 +19,9 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning_audiorl.callbacks.view import RunView, run_view
 from lightning_audiorl.checks import check_count, check_number
 from lightning_audiorl.strategies import Phase, PhaseClock, rl_strategy
+
+# RL steps whose mean stands beside the last value.
+_AVERAGED = 10
 
 _SHOWN = {"reward/mean": "reward", "kl": "kl", "loss": "loss"}
 
@@ -44,11 +51,30 @@ def bar_text(done: int, total: int, width: int) -> str:
     return f"[{'=' * filled}{' ' * (width - filled)}]"
 
 
-def _metric_texts(metrics: dict[str, float]) -> list[str]:
-    """Reward and KL of an RL step; the loss where there is no reward."""
-    names = ["reward/mean", "kl"] if "reward/mean" in metrics else ["loss"]
-    finite = [name for name in names if math.isfinite(metrics.get(name, math.nan))]
-    return [f"{_SHOWN[name]} {metrics[name]:.4g}" for name in finite]
+def _metric_texts(steps: Sequence[Mapping[str, float]]) -> list[str]:
+    """Reward and KL of the last of some RL steps, or the loss where there is no reward; the first with its mean.
+
+    A step's reward depends on which prompts it drew: one alone tells little.
+
+    Example:
+        >>> _metric_texts([{"reward/mean": 0.2, "kl": 0.0}, {"reward/mean": 0.4, "kl": 0.1}])
+        ['reward 0.4 (mean of 2: 0.3)', 'kl 0.1']
+    """
+    if not steps:
+        return []
+    last = steps[-1]
+    names = ["reward/mean", "kl"] if "reward/mean" in last else ["loss"]
+
+    texts = []
+    for name in names:
+        known = [step[name] for step in steps if math.isfinite(step.get(name, math.nan))]
+        if not math.isfinite(last.get(name, math.nan)):
+            continue
+        text = f"{_SHOWN[name]} {last[name]:.4g}"
+        if name == names[0] and len(known) > 1:
+            text += f" (mean of {len(known)}: {sum(known) / len(known):.4g})"
+        texts.append(text)
+    return texts
 
 
 def _phase_seconds(metrics: dict[str, float]) -> dict[str, float]:
@@ -89,11 +115,11 @@ class PhaseProgressBar(ProgressBar):
         self.width = width
         self._enabled = True
 
-        # What is shown: the run, its present phase, the set that is evaluated, and the metrics of the last step.
+        # What is shown: the run, its present phase, the set that is evaluated, and the metrics of the last steps.
         self._run: RunView | None = None
         self._clock = PhaseClock()
         self._evaluating = ""
-        self._metrics: dict[str, float] = {}
+        self._recent: tuple[dict[str, float], ...] = ()
 
         # Steps of this process, and the seconds that they took.
         self._num_steps = 0
@@ -108,6 +134,8 @@ class PhaseProgressBar(ProgressBar):
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        # What has to be put back when nothing is drawn any more.
+        self._above = ExitStack()
 
     def disable(self) -> None:
         """Show nothing; Lightning calls it on all ranks but the first."""
@@ -138,12 +166,14 @@ class PhaseProgressBar(ProgressBar):
         pieces = [f"RL step {done}/{total} {bar}"]
         if phase:
             pieces.append(phase + self._held(phase))
-        pieces += _metric_texts(self._metrics)
+        metrics = _metric_texts(self._recent)
+        if metrics:
+            pieces.append("  ".join(metrics))
         if self._num_steps:
             step_s = self._steps_s / self._num_steps
             left = duration_text(step_s * (total - done))
             pieces.append(f"{step_s:.2f} s/step, {left} left")
-        return "  ".join(pieces)
+        return " | ".join(pieces)
 
     def _held(self, phase: Phase) -> str:
         """What of the model is on the device, where a strategy keeps a ledger."""
@@ -177,7 +207,7 @@ class PhaseProgressBar(ProgressBar):
         """One line that stays; it ends with the seconds of each phase of the last step."""
         self._last_line_s = time.monotonic()
         line = self.line()
-        seconds = _phase_seconds(self._metrics)
+        seconds = _phase_seconds(self._recent[-1] if self._recent else {})
         if seconds and not self._evaluating:
             phases = ", ".join(f"{name} {s:.2f} s" for name, s in seconds.items())
             line += f"  ({phases})"
@@ -188,6 +218,34 @@ class PhaseProgressBar(ProgressBar):
         with self._lock:
             self._clear()
             print(*args, **kwargs)
+
+    def _wipe(self) -> None:
+        """Make room for a message of somebody else."""
+        with self._lock:
+            self._clear()
+            sys.stdout.flush()
+
+    @contextmanager
+    def _messages_above(self) -> Iterator[None]:
+        """Within, log records and warnings find the line wiped; it is drawn anew below them."""
+        make_record = logging.getLogRecordFactory()
+        show_warning = warnings.showwarning
+
+        def record_above(*args: Any, **kwargs: Any) -> logging.LogRecord:
+            self._wipe()
+            return make_record(*args, **kwargs)
+
+        def warning_above(*args: Any, **kwargs: Any) -> None:
+            self._wipe()
+            show_warning(*args, **kwargs)
+
+        logging.setLogRecordFactory(record_above)
+        warnings.showwarning = warning_above
+        try:
+            yield
+        finally:
+            logging.setLogRecordFactory(make_record)
+            warnings.showwarning = show_warning
 
     def _watch(self) -> None:
         """In a thread of its own, since a phase begins and ends where no hook is called."""
@@ -205,6 +263,8 @@ class PhaseProgressBar(ProgressBar):
         if self._enabled and self._thread is None:
             self._last_line_s = time.monotonic()
             self._stop.clear()
+            if sys.stdout.isatty():
+                self._above.enter_context(self._messages_above())
 
             # A daemon: it must not keep alive a process whose training has failed.
             self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
@@ -219,6 +279,7 @@ class PhaseProgressBar(ProgressBar):
         self._stop.set()
         self._thread.join()
         self._thread = None
+        self._above.close()
 
         if leave and sys.stdout.isatty():
             self._draw()
@@ -254,7 +315,8 @@ class PhaseProgressBar(ProgressBar):
         self._num_steps += 1
 
         run = run_view(pl_module)
-        self._metrics = run.step_metrics
+        # A new tuple each time: the thread that draws may be reading the last one.
+        self._recent = (*self._recent, run.step_metrics)[-_AVERAGED:]
         done = run.rl_step
         total = run.num_steps
         # In a file nobody sees a line move; ten of them tell a run.

@@ -50,8 +50,8 @@ def stop_if_finished(module: LightningModule, num_steps: int) -> None:
     stop_when_done(module, num_steps)
     if module.global_step >= num_steps:
         rank_zero_warn(
-            f"nothing left to train: the run stands at step {module.global_step}, and num_steps is {num_steps}; to go "
-            "on, set model.init_args.num_steps higher"
+            f"already finished: step {module.global_step} of {num_steps}, nothing is left to train; to go on, set "
+            "model.init_args.num_steps higher"
         )
 
 

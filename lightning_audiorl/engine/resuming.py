@@ -163,8 +163,8 @@ def begin_or_go_on(trainer: Trainer, module: Any) -> None:
     if is_done:
         trainer.should_stop = True
         rank_zero_warn(
-            f"nothing left to train: the run stands at RL step {module.rl_step}, and num_steps is "
-            f"{module.num_steps}; to go on, set model.init_args.num_steps higher"
+            f"already finished: RL step {module.rl_step} of {module.num_steps}, nothing is left to train; to go on, "
+            "set model.init_args.num_steps higher"
         )
     if not trainer.fit_loop.is_resuming:
         return

@@ -5,7 +5,12 @@ from lightning_audiorl.metrics.evaluation import AsrEvaluation, SetEvaluation
 from lightning_audiorl.metrics.functional import UtteranceCounts, asr_rates, utterance_counts
 from lightning_audiorl.metrics.specs import Format, MetricSpec, RegistersSpecs, percent
 from lightning_audiorl.metrics.speech import SpeechEvaluation, SpeechMetrics
-from lightning_audiorl.metrics.watch import gap_alerts, reward_hacking_alerts
+from lightning_audiorl.metrics.watch import (
+    empty_answer_alerts,
+    gap_alerts,
+    reward_hacking_alerts,
+    silence_alerts,
+)
 
 __all__ = [
     "AsrEvaluation",
@@ -18,8 +23,10 @@ __all__ = [
     "SpeechMetrics",
     "UtteranceCounts",
     "asr_rates",
+    "empty_answer_alerts",
     "gap_alerts",
     "percent",
     "reward_hacking_alerts",
+    "silence_alerts",
     "utterance_counts",
 ]

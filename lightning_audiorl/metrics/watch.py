@@ -7,6 +7,14 @@ from collections.abc import Mapping, Sequence
 
 from lightning_audiorl.metrics.specs import evaluation_spec
 
+# What to do, at the end of each alert.
+_ON_HACKING = (
+    "look at the samples of this set; a larger beta, a reward for it too, or the best checkpoint"
+)
+_ON_GAP = "listen to samples; reward by several judges, or stop at the best checkpoint"
+_ON_SILENCE = "give Accuracy a floor of -1, pay less for what punishes text, or train on fewer rows without speech"
+_ON_EMPTY = "finetune by supervision first, leave out rows that it cannot do at all, give Accuracy a floor of -1"
+
 
 def reward_hacking_alerts(
     rewards: Sequence[float],
@@ -28,7 +36,7 @@ def reward_hacking_alerts(
 
     Example:
         >>> reward_hacking_alerts([0.1, 0.8], {"val/long/wer": [0.2, 0.4]})
-        ['reward rose from 0.100 to 0.800 while val/long/wer went from 0.200 to 0.400 (validation 0 to 1)']
+        ['reward rose from 0.100 to 0.800 while val/long/wer went from 0.200 to 0.400 (validation 0 to 1); ...']
     """
     alerts = []
     for key, values in metrics.items():
@@ -56,7 +64,7 @@ def reward_hacking_alerts(
             alerts.append(
                 f"reward rose from {rewards[best]:.3f} to {rewards[-1]:.3f} "
                 f"while {key} went from {values[best]:.3f} to {values[-1]:.3f} "
-                f"(validation {best} to {len(values) - 1})"
+                f"(validation {best} to {len(values) - 1}); {_ON_HACKING}"
             )
     return alerts
 
@@ -88,6 +96,77 @@ def gap_alerts(history: Mapping[str, Sequence[float]], tolerance: float = 0.05) 
             alerts.append(
                 f"{key} opened from {start:.3f} to {now:.3f}: "
                 f"the first judge {spec.meaning} than the judge held out; "
-                "where it rewards, the policy may be learning the judge and not the task"
+                f"where it rewards, the policy may be learning the judge and not the task; {_ON_GAP}"
             )
     return alerts
+
+
+def silence_alerts(
+    history: Mapping[str, Sequence[float]],
+    deletions: float = 0.2,
+    length: float = 0.8,
+) -> list[str]:
+    """One sentence per set in which a recogniser has begun to leave words out, whatever its reward does.
+
+    A policy that is punished for what it invents may learn to say nothing: on long or hard audio an empty answer, with
+    a WER of 100 %, can be its best one.
+
+    Args:
+        history: value at each validation by log key, oldest first; of each set ``deletion_rate`` and ``length_ratio``
+            are read, NaN is passed over.
+        deletions: by how much the share of deleted words may grow over that of the first validation, absolute.
+        length: share of the first validation's words that is still said, at least.
+
+    Example:
+        >>> said = {"val/long/deletion_rate": [0.05, 0.6], "val/long/length_ratio": [1.0, 0.42]}
+        >>> silence_alerts(said)
+        ['val/long: the policy falls silent: 60 % of the words are left out (5 % at first), 0.42 words are said ...']
+        >>> silence_alerts({"val/long/deletion_rate": [0.05, 0.06], "val/long/length_ratio": [1.0, 1.0]})
+        []
+    """
+    alerts = []
+    for key, values in history.items():
+        prefix, _, name = key.rpartition("/")
+        lengths = history.get(f"{prefix}/length_ratio", ())
+        if name != "deletion_rate" or len(lengths) != len(values):
+            continue
+        left_out = _first_and_last(values)
+        said = _first_and_last(lengths)
+        if left_out is None or said is None:
+            continue
+
+        if left_out[1] - left_out[0] > deletions and said[1] < length * said[0]:
+            alerts.append(
+                f"{prefix}: the policy falls silent: {100 * left_out[1]:.0f} % of the words are left out "
+                f"({100 * left_out[0]:.0f} % at first), {said[1]:.2f} words are said for each one spoken "
+                f"({said[0]:.2f}); {_ON_SILENCE}"
+            )
+    return alerts
+
+
+def empty_answer_alerts(start: Mapping[str, float]) -> list[str]:
+    """One sentence per set whose error rate is above 100 % before the first step: saying nothing would be better.
+
+    Args:
+        start: metrics by log key; those called ``wer`` or ``cer`` are read.
+
+    Example:
+        >>> empty_answer_alerts({"val/long/wer": 1.34, "val/short/wer": 0.2})
+        ['val/long/wer is 134 % before the first step: an empty answer has 100 % and is better; ...']
+    """
+    alerts = []
+    for key, value in start.items():
+        if key.rpartition("/")[2] in ("wer", "cer") and value > 1:
+            alerts.append(
+                f"{key} is {100 * value:.0f} % before the first step: an empty answer has 100 % and is better; "
+                f"{_ON_EMPTY}"
+            )
+    return alerts
+
+
+def _first_and_last(values: Sequence[float]) -> tuple[float, float] | None:
+    """The first known value and the last one; None where the last is unknown."""
+    known = [value for value in values if not math.isnan(value)]
+    if not known or math.isnan(values[-1]):
+        return None
+    return known[0], known[-1]

@@ -233,3 +233,10 @@ def _require_mistral_common(folder: Path) -> None:
             f"{folder}: its tokenizer is {_MISTRAL_VOCABULARY}, which transformers reads by mistral-common; install "
             "it: pip install 'mistral-common[audio]'"
         )
+
+
+def hide_progress_bars() -> None:
+    """Have transformers draw none while it reads and writes weights."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()

@@ -110,7 +110,7 @@ def test_nothing_left_to_train_is_said(root: str, tmp_path: Path) -> None:
     runs.fit(tmp_path, root, RLCheckpoint(), module=runs.sft(1), **settings)
     last = str(tmp_path / "checkpoints" / "last.ckpt")
     with pytest.warns(
-        UserWarning, match=r"nothing left to train: .* RL step 1, and num_steps is 1"
+        UserWarning, match=r"already finished: RL step 1 of 1, nothing is left to train"
     ):
         again = runs.fit(
             tmp_path, root, RLCheckpoint(), module=runs.sft(1), ckpt_path=last, **settings

@@ -78,6 +78,31 @@ def test_a_watch_that_joins_later_knows_only_what_it_saw() -> None:
     assert late.alerts == []
 
 
+def test_a_policy_that_falls_silent_is_told_though_its_reward_falls(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The words are left out, and WER stays at the 100 % of an empty answer."""
+    watch = HackingWatch()
+    trainer: Any = SimpleNamespace(state=SimpleNamespace(fn="fit"), loggers=[], is_global_zero=True)
+    module = runs.view()
+    for rl_step, (deleted, said) in enumerate([(0.1, 1.3), (0.2, 1.1), (0.9, 0.1)]):
+        module.rl_step = rl_step
+        metrics = {"wer": 1.2, "deletion_rate": deleted, "length_ratio": said}
+        module.evaluations.append({"rl_step": rl_step, "kind": "val", "results": {"long": metrics}})
+        watch.on_validation_end(trainer, module)
+        module.step_metrics = {"reward/mean": -float(rl_step)}
+        watch.on_train_batch_end(trainer, module)
+
+    start, silent = watch.alerts
+    assert start["rl_step"] == 0
+    assert start["text"].startswith("val/long/wer is 120 % before the first step")
+    assert silent["rl_step"] == 2
+    assert silent["text"].startswith("val/long: the policy falls silent: 90 % of the words")
+    assert "give Accuracy a floor of -1" in silent["text"]
+    assert silent["text"] in caplog.text
+
+
+@pytest.mark.usefixtures("good_start")
 def test_an_alert_stands_in_tensorboard(
     root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,6 +116,13 @@ def test_an_alert_stands_in_tensorboard(
     assert texts(events(tmp_path), "hacking_watch") == {0: "look at this", 1: "look at this"}
 
 
+@pytest.fixture
+def good_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start whose error rates are below 100 %, unlike those of a model of random weights."""
+    monkeypatch.setattr("lightning_audiorl.callbacks.hacking.empty_answer_alerts", lambda _: [])
+
+
+@pytest.mark.usefixtures("good_start")
 @pytest.mark.parametrize(("module", "rl_steps"), [(runs.sft, []), (runs.grpo, [1])])
 def test_gaps_and_drifts_matter_where_something_is_rewarded(
     module: Any, rl_steps: list[int], root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

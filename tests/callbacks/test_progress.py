@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 import time
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -73,6 +75,50 @@ def test_a_terminal_sees_one_line_with_the_phase(monkeypatch: pytest.MonkeyPatch
     assert drawn.endswith(" \ra message"), "the line is wiped before something else is printed"
     assert last.rpartition("\r")[2].startswith("RL step 3/1000 [")
     assert rest == ""
+
+
+def test_messages_of_others_stand_above_the_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    make_record = logging.getLogRecordFactory()
+    show_warning = warnings.showwarning
+
+    # Both go where the line is drawn, as on a terminal.
+    handler = logging.StreamHandler(terminal)
+    logger = logging.getLogger("tests.progress")
+    logger.addHandler(handler)
+    monkeypatch.setattr(warnings, "showwarning", lambda message, *_: terminal.write(f"{message}\n"))
+    replaced = warnings.showwarning
+
+    bar, run = PhaseProgressBar(refresh_s=0.01), runs.view(rl_step=3)
+    bar.on_train_start(SimpleNamespace(), run)  # type: ignore[arg-type]
+    time.sleep(0.1)
+    logger.warning("a record")
+    time.sleep(0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("a warning", stacklevel=1)
+    time.sleep(0.1)
+    bar.on_train_end(SimpleNamespace(), run)  # type: ignore[arg-type]
+    logger.removeHandler(handler)
+
+    first, second, *_ = terminal.getvalue().split("\n")
+    assert first.endswith(" \ra record")
+    assert second.endswith(" \ra warning")
+    assert logging.getLogRecordFactory() is make_record
+    assert warnings.showwarning is replaced is not show_warning
+
+
+def test_the_mean_of_the_last_steps_stands_beside_the_last() -> None:
+    bar, run = PhaseProgressBar(), runs.view(rl_step=1, step_metrics={"reward/mean": 0.0})
+    bar.disable()
+    bar.on_train_start(SimpleNamespace(), run)  # type: ignore[arg-type]
+    for reward in range(12):
+        run.step_metrics = {"reward/mean": float(reward)}
+        bar.on_train_batch_end(SimpleNamespace(), run)  # type: ignore[arg-type]
+    assert " | reward 11 (mean of 10: 6.5) | " in bar.line()
 
 
 @pytest.mark.parametrize(
