@@ -1,9 +1,11 @@
 """Tokens per second of a rollout by our own sampler and by vLLM, on the same CPU and the same prompts.
 
     python benchmarks/vllm_bench/rollout.py --python envs/vllm/bin/python
+    python benchmarks/vllm_bench/rollout.py --python envs/vllm/bin/python --prompts 1 --prompt_tokens 1500 --groups 16
 
-A random Llama of 512 x 8 layers x 32,000 tokens, 4 prompts of 384 tokens, completions of 64. CPU seconds are those of
-the process that samples, all of its threads; of vLLM they are read from /proc.
+A random Llama of 512 x 8 layers x 32,000 tokens, completions of 64, by default 4 prompts of 384 tokens. CPU seconds are
+those of the process that samples, all of its threads; of vLLM they are read from /proc. Our own sampler runs twice: as
+it is by default, and with copies of the weights, which are made within its time.
 """
 
 from __future__ import annotations
@@ -20,27 +22,25 @@ from lightning_audiorl.models import SampleKey, TextLMPolicy, TinyCausalLM
 from lightning_audiorl.serving import Engine, LocalEngine, VllmEngine
 from lightning_audiorl.types import Decoding, PromptBatch, Utterance
 
-NUM_PROMPTS = 4
-PROMPT_TOKENS = 384
 NEW_TOKENS = 64
 
 
 def make_policy() -> TextLMPolicy:
     """Random weights: completions reach their cap."""
     words = tuple(f"w{number}" for number in range(31_995))
-    return TextLMPolicy(TinyCausalLM(words, width=512, layers=8, heads=8, max_positions=1024))
+    return TextLMPolicy(TinyCausalLM(words, width=512, layers=8, heads=8, max_positions=4096))
 
 
-def make_batch() -> PromptBatch:
+def make_batch(num_prompts: int, prompt_tokens: int) -> PromptBatch:
     """Prompts of words at random."""
     generator = torch.Generator().manual_seed(0)
     rows = []
-    for number in range(NUM_PROMPTS):
-        words = torch.randint(0, 31_995, (PROMPT_TOKENS - 1,), generator=generator)
+    for number in range(num_prompts):
+        words = torch.randint(0, 31_995, (prompt_tokens - 1,), generator=generator)
         prompt = " ".join(f"w{word}" for word in words.tolist())
         rows.append(Utterance(f"row-{number}", (), "w0", 1.0, extra={"prompt": prompt}))
-    empty = torch.zeros(NUM_PROMPTS, 0)
-    return PromptBatch(empty, torch.zeros(NUM_PROMPTS, dtype=torch.long), 16_000, tuple(rows))
+    empty = torch.zeros(num_prompts, 0)
+    return PromptBatch(empty, torch.zeros(num_prompts, dtype=torch.long), 16_000, tuple(rows))
 
 
 def cpu_seconds(pid: int) -> float:
@@ -55,14 +55,23 @@ def sampling_process(engine: Engine) -> int:
     return os.getpid() if link is None else link._process.pid
 
 
-def measure(engine: Engine, policy: TextLMPolicy, group_size: int, repeats: int) -> None:
+def name_of(engine: Engine) -> str:
+    """In the table."""
+    copies = isinstance(engine, LocalEngine) and engine.copy_weights
+    return f"{type(engine).__name__}{', copied weights' if copies else ''}"
+
+
+def measure(
+    engine: Engine, policy: TextLMPolicy, batch: PromptBatch, group_size: int, repeats: int
+) -> None:
     """Print a row for each repeat; the first one warms up."""
     decoding = Decoding(max_new_tokens=NEW_TOKENS, min_cap=NEW_TOKENS, tokens_per_second=0)
-    context = policy.encode(make_batch())
+    context = policy.encode(batch)
     for repeat in range(repeats + 1):
         before = cpu_seconds(sampling_process(engine)) if repeat else 0.0
         start = time.perf_counter()
-        rollout = engine.sample(policy, context, group_size, decoding, SampleKey(0, repeat))
+        with engine.rollout(policy):
+            rollout = engine.sample(policy, context, group_size, decoding, SampleKey(0, repeat))
         seconds = time.perf_counter() - start
         if not repeat:
             engine.costs()
@@ -73,7 +82,7 @@ def measure(engine: Engine, policy: TextLMPolicy, group_size: int, repeats: int)
         apart = sum(value for name, value in costs.items() if name.startswith("seconds/"))
         tokens = int(rollout.lengths.sum())
         print(
-            f"| {type(engine).__name__} | {group_size} | {tokens} | {tokens / (seconds - apart):.0f} "
+            f"| {name_of(engine)} | {group_size} | {tokens} | {tokens / (seconds - apart):.0f} "
             f"| {tokens / spent:.0f} | {costs.get('seconds/push', 0.0):.2f} |",
             flush=True,
         )
@@ -85,10 +94,13 @@ def main() -> None:
     )
     parser.add_argument("--python", required=True, help="of the environment with vLLM")
     parser.add_argument("--groups", type=int, nargs="+", default=[8, 32])
+    parser.add_argument("--prompts", type=int, default=4)
+    parser.add_argument("--prompt_tokens", type=int, default=384)
     parser.add_argument("--repeats", type=int, default=2)
     arguments = parser.parse_args()
 
     policy = make_policy().eval()
+    batch = make_batch(arguments.prompts, arguments.prompt_tokens)
     threads = str(torch.get_num_threads())
     by_vllm = VllmEngine(
         python=arguments.python,
@@ -96,12 +108,14 @@ def main() -> None:
         environment={"OMP_NUM_THREADS": threads, "TORCHDYNAMO_DISABLE": "1"},
         arguments={"enforce_eager": True},
     )
-    print(f"{threads} thread(s), float32")
+    print(
+        f"{threads} thread(s), float32, {arguments.prompts} prompts of {arguments.prompt_tokens} tokens"
+    )
     print("| engine | G | tokens | tokens per second | tokens per CPU second | push, s |")
     print("|---|---|---|---|---|---|")
     for group_size in arguments.groups:
-        for engine in (LocalEngine(), by_vllm):
-            measure(engine, policy, group_size, arguments.repeats)
+        for engine in (LocalEngine(), LocalEngine(copy_weights=True), by_vllm):
+            measure(engine, policy, batch, group_size, arguments.repeats)
     by_vllm.close()
 
 
