@@ -95,8 +95,8 @@ real: $(INSTALLED) ## docs/real_whisper.md: Whisper base on real speech, from RE
 	$(BIN)/python -m experiments.real.runs --real $(REAL) --out runs/real_whisper $(if $(START),--start $(START)) $(if $(FSDD_ROOT),--fsdd $(FSDD_ROOT))
 	$(BIN)/python -m experiments.real.page --results runs/real_whisper/results $(if $(DEV),--dev $(DEV))
 
-docs: $(INSTALLED) ## API reference from the docstrings, into build/docs
-	$(BIN)/pdoc --docformat google --output-directory build/docs lightning_audiorl
+docs: $(INSTALLED) ## the site, with the reference from the docstrings, into build/site; needs no network to be read
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 notebook: $(INSTALLED) ## run notebooks/ and keep their outputs in them
 	$(BIN)/jupyter-execute --inplace notebooks/*.ipynb

@@ -299,7 +299,9 @@ def fill(
 
     One that is refused is replaced by the next of its cell. Once a cell is full, ``admit`` is asked no more about it.
 
-    Example: two places, and b is refused.
+    Example:
+        Two places, and b is refused:
+
         >>> from lightning_audiorl.data import Everything
         >>> choices = [Choice(number, name, "every row", 0.0) for number, name in enumerate("abcd")]
         >>> [choice.id for choice in fill(Everything(2), choices, lambda choice: choice.id != "b")]
