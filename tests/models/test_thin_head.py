@@ -28,7 +28,7 @@ def head(vocab_size: int, bias: bool = False) -> nn.Linear:
 def test_pieces_give_the_heads_logits(vocab_size: int, num_rows: int) -> None:
     layer = head(vocab_size)
     hidden = states(num_rows, 48)
-    assert thin_head._is_thin(layer, hidden)
+    assert thin_head._is_thin(layer.weight, hidden)
     torch.testing.assert_close(thin_product(layer, hidden), layer(hidden), atol=1e-5, rtol=1e-6)
 
 

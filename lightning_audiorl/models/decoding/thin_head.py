@@ -17,11 +17,11 @@ def thin_product(output: nn.Module, hidden: Tensor) -> Tensor:
     A CPU's library lays the whole weight out anew for each product; in pieces it does so within its cache, and takes
     three quarters of the time. Each logit is the same sum, in the same order.
     """
-    if not _is_thin(output, hidden):
+    weight = _plain_weight(output)
+    if weight is None or not _is_thin(weight, hidden):
         logits: Tensor = output(hidden)
         return logits
 
-    weight = output.weight
     logits = hidden.new_empty(len(hidden), len(weight))
     for start in range(0, len(weight), _PIECE):
         piece = weight[start : start + _PIECE]
@@ -29,16 +29,18 @@ def thin_product(output: nn.Module, hidden: Tensor) -> Tensor:
     return logits
 
 
-def _is_thin(output: nn.Module, hidden: Tensor) -> bool:
-    """Whether pieces pay, and whether the head is no more than a product."""
+def _plain_weight(output: nn.Module) -> Tensor | None:
+    """The weight of a head that is a product by it and nothing else; None of any other."""
     # A subclass, hooks and whatever stands in place of `forward` do more than that.
-    plain = type(output) is nn.Linear and "forward" not in vars(output)
-    if not plain or output._forward_hooks or output._forward_pre_hooks:
-        return False
+    if type(output) is not nn.Linear or "forward" in vars(output) or output.bias is not None:
+        return None
+    return None if output._forward_hooks or output._forward_pre_hooks else output.weight
 
-    weight = output.weight
+
+def _is_thin(weight: Tensor, hidden: Tensor) -> bool:
+    """Whether pieces pay, and none but plain tensors of a CPU are in play."""
     if hidden.ndim != 2 or len(hidden) > _MOST_STATES or len(weight) < _MANY:
         return False
     of_cpu = hidden.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
     kinds = {type(weight.data), type(hidden)}
-    return of_cpu and output.bias is None and kinds == {Tensor} and not torch.is_grad_enabled()
+    return of_cpu and kinds == {Tensor} and not torch.is_grad_enabled()

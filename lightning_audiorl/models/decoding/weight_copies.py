@@ -82,7 +82,7 @@ class WeightCopies:
 
         try:
             for layer, copy in made.items():
-                layer.forward = copy.__call__  # type: ignore[method-assign]
+                layer.forward = copy.__call__  # type: ignore[assignment,method-assign]
             yield
         finally:
             for layer in made:
