@@ -16,6 +16,9 @@ import json
 import platform
 import subprocess
 import sys
+import tempfile
+from contextlib import ExitStack
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -73,6 +76,9 @@ def main() -> None:
     parser.add_argument(
         "--sweep", action="store_true", help="the same as adding the section growth"
     )
+    parser.add_argument(
+        "--before", default="a3a158b", help="commit of the earlier build of the section before"
+    )
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0: its default")
     parser.add_argument("--steps", type=int, default=5)
@@ -106,19 +112,12 @@ def main() -> None:
     stored: dict[str, Any] = json.loads(args.out.read_text()) if args.out.is_file() else {}
 
     names = [name for name in args.sections if name in SECTIONS] + ["growth"] * args.sweep
-    for name in SECTIONS if "all" in args.sections else dict.fromkeys(names):
-        print(f"== {name}", file=sys.stderr, flush=True)
-        date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
-        results = SECTIONS[name](plan)
-        stored[name] = {
-            "date": date,
-            "machine": machine(args.device),
-            "threads": plan.threads,
-            "results": results,
-        }
-        args.out.write_text(json.dumps(stored, indent=1) + "\n")
-        if "ours" in results:
-            print(comparison(stored[name], audio=name == "audio"))
+    chosen = list(SECTIONS if "all" in args.sections else dict.fromkeys(names))
+    with ExitStack() as stack:
+        if "before" in chosen:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="before-"))
+            plan = replace(plan, before=earlier_build(args.before, Path(folder)))
+        measure(chosen, plan, args, stored)
 
     for bar in bars(stored):
         print(bar)
@@ -131,6 +130,37 @@ def main() -> None:
             args.write_docs,
             remarks.read_text() if remarks.is_file() else "",
         )
+
+
+def earlier_build(commit: str, folder: Path) -> Path:
+    """A clone of this repository at ``commit``."""
+    # Not for the workers, of which this file is the entry, too.
+    from compare_builds import clone
+
+    root = folder / "build"
+    clone(_ROOT, commit, root)
+    return root
+
+
+def measure(
+    chosen: list[str], plan: Plan, args: argparse.Namespace, stored: dict[str, Any]
+) -> None:
+    """Run sections and enter them into ``stored`` and its file, one by one."""
+    for name in chosen:
+        print(f"== {name}", file=sys.stderr, flush=True)
+        date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+        results = SECTIONS[name](plan)
+        stored[name] = {
+            "date": date,
+            "machine": machine(args.device),
+            "threads": plan.threads,
+            "results": results,
+        }
+        if name == "before":
+            stored[name]["before"] = args.before
+        args.out.write_text(json.dumps(stored, indent=1) + "\n")
+        if "ours" in results:
+            print(comparison(stored[name], audio=name == "audio"))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""A rollout with a copy of the prompt for each sample, and with a prompt that its group shares.
+"""A rollout with a copy of the prompt for each sample, with a prompt that its group shares, and by copied weights.
 
     python benchmarks/rollout_ways.py                      # the case (P 384, G 8) and a minute of audio (P 1,500, G 16)
     python benchmarks/rollout_ways.py --cases long --rounds 3
 
 The same model, prompts and keys on all sides, in turns in one process; that the tokens are the same is checked. CPU
-seconds of the process decide, as others may use the machine. The first way is how every build up to e801c8e sampled.
+seconds of the process decide, as others may use the machine. The first way is how every build up to e801c8e sampled,
+but for the head and the draws, which are faster on all sides: `benchmarks/grpo_step.py --sections before` runs such a
+build itself. The last way is `LocalEngine(copy_weights=True)`, off by default: making the copies is part of its time.
 """
 
 from __future__ import annotations
@@ -23,9 +25,10 @@ from grpo_bench.sections import CASE, LONG, tiny_plan
 
 from lightning_audiorl.models import SampleKey, TextLMPolicy
 from lightning_audiorl.models.decoding.cache import held_bytes
+from lightning_audiorl.serving import LocalEngine
 from lightning_audiorl.types import Decoding, Rollout
 
-WAYS = ("copies of the prompt", "shared prompt")
+WAYS = ("copies of the prompt", "shared prompt", "shared prompt, copied weights")
 
 
 def prompt_of(way: str) -> AbstractContextManager[object]:
@@ -40,9 +43,10 @@ def sampled(policy: TextLMPolicy, case: Case, way: str) -> tuple[float, Rollout]
     decoding = Decoding(
         max_new_tokens=case.new_tokens, min_cap=case.new_tokens, tokens_per_second=0.0
     )
+    engine = LocalEngine(copy_weights=way == WAYS[2])
     start = time.process_time()
-    with prompt_of(way):
-        rollout = policy.sample(context, case.group_size, decoding, SampleKey(0, 0))
+    with prompt_of(way), engine.rollout(policy):
+        rollout = engine.sample(policy, context, case.group_size, decoding, SampleKey(0, 0))
     return time.process_time() - start, rollout
 
 

@@ -17,6 +17,7 @@ from grpo_bench.naive import NaiveFunAsrNano, NaiveTextLM
 from lightning_audiorl.algorithms import GRPO, Optim
 from lightning_audiorl.models import FunAsrNanoPolicy, TextLMPolicy, TinyFunAsrNano
 from lightning_audiorl.rewards import Reward, RewardMix
+from lightning_audiorl.serving import LocalEngine
 from lightning_audiorl.types import Decoding, Hypothesis, PromptBatch, Utterance
 
 _RATE_HZ = 16000
@@ -136,7 +137,8 @@ def make_policy(case: Case, model: str, naive: bool) -> TextLMPolicy | FunAsrNan
 def make_module(case: Case, policy: Any, **settings: Any) -> GRPO:
     """GRPO as the case wants it."""
     # No other side measures the reference texts in one step of ten.
-    settings = {"reference_logprob_every_n_steps": 0} | settings
+    usual = {"reference_logprob_every_n_steps": 0, "engine": LocalEngine(copy_weights=True)}
+    settings = usual | settings
     return GRPO(
         policy,
         num_steps=100_000,

@@ -22,7 +22,9 @@ _HEAD = """# Benchmarks
 How long one GRPO step takes, how much memory it adds and where the time goes: our way (a prompt is computed once for
 its group), the naive way (every sample carries its own prompt; the same code otherwise) and TRL's `GRPOTrainer`. All
 of this page but the part on a real Whisper is written by `{command} --sections all --write-docs`
-from what it measured ([benchmarks.json](benchmarks.json)).
+from what it measured ([benchmarks.json](benchmarks.json)). Ours and the naive way sample with
+`LocalEngine(copy_weights=True)`, which is off by default: products of the rollout read copies of the weights, and its
+log-probs differ from those without by rounding.
 
 Systems step in turn within one run, one process each, the order reversed in every second round. Times are medians
 over the steps after the warm-up, with the smallest and largest in brackets. Memory is the peak of a fresh process
@@ -173,6 +175,34 @@ def _long_part(section: dict[str, Any]) -> list[str]:
     return [f"{describe(_case_of(section))}. {split}\n", comparison(section)]
 
 
+def _before_part(section: dict[str, Any]) -> list[str]:
+    rows = []
+    for key, earlier in section["results"].items():
+        if not key.startswith("before/"):
+            continue
+        ours = section["results"][key.replace("before/", "ours/")]
+        case = Case(**ours["case"])
+        sizes = f"B {case.num_prompts}, P {case.prompt_tokens}, G {case.group_size}"
+        for phase in PHASES:
+            if phase in earlier["phases"]:
+                pair = (earlier["phases"][phase], ours["phases"][phase])
+                rows.append(_beside(sizes, phase, *pair))
+        rows.append(_beside(sizes, "the step", earlier["seconds"], ours["seconds"]))
+        memory = [f"{result['added_bytes'] / _MIB:.0f}" for result in (earlier, ours)]
+        ratio = f"{earlier['added_bytes'] / ours['added_bytes']:.2f}"
+        rows.append([sizes, "added peak, MiB", *memory, ratio])
+    head = ["case", "of a step", "before", "now", "before over now"]
+    return [
+        f"Before is the build at {section['before']}; both in turns in one run, seconds.\n",
+        table(head, rows),
+    ]
+
+
+def _beside(sizes: str, what: str, earlier: dict[str, float], ours: dict[str, float]) -> list[str]:
+    ratio = f"{earlier['median'] / max(ours['median'], 1e-9):.2f}"
+    return [sizes, what, _spread(earlier), _spread(ours), ratio]
+
+
 def _audio_part(section: dict[str, Any]) -> list[str]:
     return [
         describe(_case_of(section), audio=True) + ". TRL has no audio.\n",
@@ -191,6 +221,7 @@ _PARTS: dict[str, tuple[str, Callable[[dict[str, Any]], list[str]]]] = {
     "as_shipped": ("TRL as shipped", _as_shipped_part),
     "groups": ("Twice the samples", _groups_part),
     "long": ("A minute of audio", _long_part),
+    "before": ("Beside an earlier build", _before_part),
     "audio": ("Audio prompts", _audio_part),
     "growth": ("How the cost grows", _growth_part),
 }

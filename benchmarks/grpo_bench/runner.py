@@ -28,6 +28,7 @@ class Contestant:
         case: what it runs.
         threads: of torch; 0 leaves its default.
         placement: arguments of `PhaseSingleDevice`; None is Lightning's own strategy. Ours only.
+        root: the repository whose build runs; None is this one.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Contestant:
     case: Case
     threads: int = 0
     placement: dict[str, Any] | None = None
+    root: Path | None = None
 
 
 def environment(root: Path, threads: int = 0) -> dict[str, str]:
@@ -127,9 +129,11 @@ class Worker:
 
 
 @contextmanager
-def worker(system: str, device: str, threads: int = 0) -> Iterator[Worker]:
+def worker(
+    system: str, device: str, threads: int = 0, root: Path | None = None
+) -> Iterator[Worker]:
     """A worker that ends with the block."""
-    started = Worker(system, device, threads)
+    started = Worker(system, device, threads, root or _ROOT)
     try:
         yield started
     finally:
@@ -152,7 +156,8 @@ def compete(
     rates: list[float] = []
     with ExitStack() as stack:
         workers = {
-            c.name: stack.enter_context(worker(c.system, device, c.threads)) for c in contestants
+            c.name: stack.enter_context(worker(c.system, device, c.threads, c.root))
+            for c in contestants
         }
         for contestant in contestants:
             workers[contestant.name].open(contestant, models)

@@ -33,6 +33,7 @@ class Plan:
         small: what growth curves start from.
         seconds_of_audio, group_sizes, batch_sizes, widths: the axes of the growth curves.
         naive_tokens: growth curves of the naive way end where a pass would hold more tokens.
+        before: folder of an earlier build of this repository, for the section of that name.
     """
 
     models: Path
@@ -51,6 +52,7 @@ class Plan:
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     widths: tuple[int, ...] = (256, 512, 768, 1024)
     naive_tokens: int = 12_000
+    before: Path | None = None
 
     def contestant(self, system: str, case: Case, name: str = "", threads: int = 0) -> Contestant:
         return Contestant(name or system, system, case, threads or self.threads)
@@ -107,6 +109,18 @@ def long_prompts(plan: Plan) -> Results:
     return plan.compete([plan.contestant("ours", plan.long), plan.contestant("trl", split)])
 
 
+def before(plan: Plan) -> Results:
+    """An earlier build of this repository against this one, on the case and at a minute of audio."""
+    if plan.before is None:
+        raise SystemExit("the section before wants the commit of an earlier build: --before COMMIT")
+    out: Results = {}
+    for case in (plan.case, plan.long):
+        where = f"P={case.prompt_tokens}"
+        earlier = replace(plan.contestant("ours", case, f"before/{where}"), root=plan.before)
+        out |= plan.compete([earlier, plan.contestant("ours", case, f"ours/{where}")])
+    return out
+
+
 def audio(plan: Plan) -> Results:
     """Audio prompts: encoder rows. TRL has no audio."""
     return plan.compete([plan.contestant(system, plan.audio) for system in ("ours", "naive")])
@@ -145,6 +159,7 @@ SECTIONS: dict[str, Callable[[Plan], Results]] = {
     "case": main_case,
     "groups": groups,
     "long": long_prompts,
+    "before": before,
     "audio": audio,
     "growth": growth,
     "as_shipped": as_shipped,

@@ -1,10 +1,12 @@
 """Tokens per second of a rollout by our own sampler and by vLLM, on the same CPU and the same prompts.
 
     python benchmarks/vllm_bench/rollout.py --python envs/vllm/bin/python
+    python benchmarks/vllm_bench/rollout.py --python envs/vllm/bin/python --cases 1x1500x16
 
-A random Llama of 512 x 8 layers x 32,000 tokens, 4 prompts, completions of 64 tokens. A case is the tokens of a prompt
-and G. CPU seconds are those of the process that samples, all of its threads, read from /proc; behind the rows stands
-the quotient of the medians, which other programs disturb least.
+A random Llama of 512 x 8 layers x 32,000 tokens, completions of 64 tokens. A case is the number of prompts, the tokens
+of each, and G. CPU seconds are those of the process that samples, all of its threads, read from /proc; behind the rows
+stand quotients of the medians, which other programs disturb least. Our own sampler runs twice: as it is by default, and
+with copies of the weights, which are made within its time.
 """
 
 from __future__ import annotations
@@ -22,26 +24,28 @@ from lightning_audiorl.models import SampleKey, TextLMPolicy, TinyCausalLM
 from lightning_audiorl.serving import Engine, LocalEngine, VllmEngine
 from lightning_audiorl.types import Decoding, PromptBatch, Utterance
 
-NUM_PROMPTS = 4
 NEW_TOKENS = 64
+
+#: Prompts, tokens of each, samples of each.
+Case = tuple[int, int, int]
 
 
 def make_policy() -> TextLMPolicy:
     """Random weights: completions reach their cap."""
     words = tuple(f"w{number}" for number in range(31_995))
-    return TextLMPolicy(TinyCausalLM(words, width=512, layers=8, heads=8, max_positions=2048))
+    return TextLMPolicy(TinyCausalLM(words, width=512, layers=8, heads=8, max_positions=4096))
 
 
-def make_batch(prompt_tokens: int) -> PromptBatch:
+def make_batch(num_prompts: int, prompt_tokens: int) -> PromptBatch:
     """Prompts of words at random."""
     generator = torch.Generator().manual_seed(0)
     rows = []
-    for number in range(NUM_PROMPTS):
+    for number in range(num_prompts):
         words = torch.randint(0, 31_995, (prompt_tokens - 1,), generator=generator)
         prompt = " ".join(f"w{word}" for word in words.tolist())
         rows.append(Utterance(f"row-{number}", (), "w0", 1.0, extra={"prompt": prompt}))
-    empty = torch.zeros(NUM_PROMPTS, 0)
-    return PromptBatch(empty, torch.zeros(NUM_PROMPTS, dtype=torch.long), 16_000, tuple(rows))
+    empty = torch.zeros(num_prompts, 0)
+    return PromptBatch(empty, torch.zeros(num_prompts, dtype=torch.long), 16_000, tuple(rows))
 
 
 def cpu_seconds(pid: int) -> float:
@@ -56,17 +60,23 @@ def sampling_process(engine: Engine) -> int:
     return os.getpid() if link is None else link._process.pid
 
 
-def measure(
-    engine: Engine, policy: TextLMPolicy, prompt_tokens: int, group_size: int, repeats: int
-) -> float:
+def name_of(engine: Engine) -> str:
+    """In the table."""
+    copies = isinstance(engine, LocalEngine) and engine.copy_weights
+    return f"{type(engine).__name__}{', copied weights' if copies else ''}"
+
+
+def measure(engine: Engine, policy: TextLMPolicy, case: Case, repeats: int) -> float:
     """Tokens per CPU second of rounds behind one that warms up, their median; prints a row for each."""
+    num_prompts, prompt_tokens, group_size = case
     decoding = Decoding(max_new_tokens=NEW_TOKENS, min_cap=NEW_TOKENS, tokens_per_second=0)
-    context = policy.encode(make_batch(prompt_tokens))
+    context = policy.encode(make_batch(num_prompts, prompt_tokens))
     rates = []
     for repeat in range(repeats + 1):
         before = cpu_seconds(sampling_process(engine)) if repeat else 0.0
         start = time.perf_counter()
-        rollout = engine.sample(policy, context, group_size, decoding, SampleKey(0, repeat))
+        with engine.rollout(policy):
+            rollout = engine.sample(policy, context, group_size, decoding, SampleKey(0, repeat))
         seconds = time.perf_counter() - start
         if not repeat:
             engine.costs()
@@ -78,17 +88,17 @@ def measure(
         tokens = int(rollout.lengths.sum())
         rates.append(tokens / spent)
         print(
-            f"| {type(engine).__name__} | {prompt_tokens} | {group_size} | {tokens} | {tokens / (seconds - apart):.0f} "
-            f"| {rates[-1]:.0f} | {costs.get('seconds/push', 0.0):.2f} |",
+            f"| {name_of(engine)} | {num_prompts} | {prompt_tokens} | {group_size} | {tokens} "
+            f"| {tokens / (seconds - apart):.0f} | {rates[-1]:.0f} | {costs.get('seconds/push', 0.0):.2f} |",
             flush=True,
         )
     return median(rates)
 
 
-def case(text: str) -> tuple[int, int]:
-    """Tokens of a prompt and G, as ``384x8``."""
-    prompt_tokens, group_size = text.split("x")
-    return int(prompt_tokens), int(group_size)
+def case(text: str) -> Case:
+    """Prompts, tokens of each, and G, as ``4x384x8``."""
+    num_prompts, prompt_tokens, group_size = text.split("x")
+    return int(num_prompts), int(prompt_tokens), int(group_size)
 
 
 def main() -> None:
@@ -96,8 +106,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--python", required=True, help="of the environment with vLLM")
-    cases = [(384, 8), (384, 32), (1500, 16)]
-    parser.add_argument("--cases", type=case, nargs="+", default=cases, help="such as 384x8")
+    cases = [(4, 384, 8), (4, 384, 32), (1, 1500, 16)]
+    parser.add_argument("--cases", type=case, nargs="+", default=cases, help="such as 4x384x8")
     parser.add_argument("--repeats", type=int, default=2)
     arguments = parser.parse_args()
 
@@ -110,16 +120,20 @@ def main() -> None:
         arguments={"enforce_eager": True},
     )
     print(f"{threads} thread(s), float32")
-    print("| engine | P | G | tokens | tokens per second | tokens per CPU second | push, s |")
-    print("|---|---|---|---|---|---|---|")
+    print("| engine | B | P | G | tokens | tokens per second | tokens per CPU second | push, s |")
+    print("|---|---|---|---|---|---|---|---|")
     ratios = []
-    for prompt_tokens, group_size in arguments.cases:
-        # In turns: a case's two engines see the same machine.
-        ours, theirs = (
-            measure(engine, policy, prompt_tokens, group_size, arguments.repeats)
-            for engine in (LocalEngine(), by_vllm)
+    for one in arguments.cases:
+        # In turns: a case's engines see the same machine.
+        engines = (LocalEngine(), LocalEngine(copy_weights=True), by_vllm)
+        ours, copied, theirs = (
+            measure(engine, policy, one, arguments.repeats) for engine in engines
         )
-        ratios.append(f"P {prompt_tokens}, G {group_size}: {ours / theirs:.2f}")
+        num_prompts, prompt_tokens, group_size = one
+        ratios.append(
+            f"B {num_prompts}, P {prompt_tokens}, G {group_size}: {ours / theirs:.2f}, with copied weights "
+            f"{copied / theirs:.2f}"
+        )
     by_vllm.close()
     print("our sampler's tokens per CPU second over vLLM's: " + "; ".join(ratios))
 

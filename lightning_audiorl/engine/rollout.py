@@ -70,12 +70,13 @@ class Sampler:
 
         # A pass lasts as long as its longest completion, and longer clips have longer ones.
         rollouts = []
-        for start in range(0, len(batch), size):
-            index = by_duration[start : start + size]
-            rollout = self.source.sample(
-                policy, context.select(index), self.group_size, self.decoding, key
-            )
-            rollouts.append((index, rollout))
+        engine = self.source
+        with engine.rollout(policy):
+            for start in range(0, len(batch), size):
+                index = by_duration[start : start + size]
+                some = context.select(index)
+                rollout = engine.sample(policy, some, self.group_size, self.decoding, key)
+                rollouts.append((index, rollout))
         return join_rollouts(rollouts)
 
 

@@ -71,8 +71,12 @@ def step_costs(
     if ledger is not None:
         if encoder_cache is not None:
             ledger.host_bytes["encoder cache"] = encoder_cache.num_bytes
-        if engine is not None:
+        if engine is not None and not engine.is_local:
             ledger.host_bytes["pushed weights"] = engine.host_bytes
+        if engine is not None:
+            kept, in_rollout = engine.copied_bytes()
+            if in_rollout:
+                ledger.add_copies(kept, in_rollout)
         metrics |= ledger.metrics()
         table = ledger.table()
         ledger.reset()

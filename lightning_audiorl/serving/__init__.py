@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from lightning_audiorl.serving.base import Engine, LocalEngine
+from lightning_audiorl.serving.base import Engine
 from lightning_audiorl.serving.errors import EngineError, EngineLostError, MismatchError
+from lightning_audiorl.serving.local import LocalEngine
 from lightning_audiorl.serving.vllm_engine import VllmEngine
 
 __all__ = ["Engine", "EngineError", "EngineLostError", "LocalEngine", "MismatchError", "VllmEngine"]

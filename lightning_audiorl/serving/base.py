@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -47,12 +49,21 @@ class Engine(ABC):
     ) -> Rollout:
         """G completions of each prompt under the policy's present weights; see `Policy.sample`."""
 
+    @contextmanager
+    def rollout(self, policy: Policy[Any]) -> Iterator[None]:
+        """Around the calls of `sample` of one rollout: the policy's weights stay as they are."""
+        yield
+
     def check(self, policy: Policy[Any], decoding: Decoding) -> None:  # noqa: B027
         """See before a run that the engine can sample from ``policy``.
 
         Raises:
             ValueError: saying why it cannot.
         """
+
+    def copied_bytes(self) -> tuple[int, int]:
+        """Of copies of the policy's weights on its device: those that are kept, and all of them in the last rollout."""
+        return 0, 0
 
     def costs(self) -> dict[str, float]:
         """Metrics of what was done since the last call, by log key; seconds among them are part of the rollout."""
@@ -69,19 +80,3 @@ class Engine(ABC):
 
     def close(self) -> None:  # noqa: B027
         """Give back what is held; a later `sample` begins anew."""
-
-
-class LocalEngine(Engine):
-    """Our own sampler: keyed draws, each prompt computed once for its group, every family."""
-
-    is_local = True
-
-    def sample(
-        self,
-        policy: Policy[Any],
-        context: Context,
-        group_size: int,
-        decoding: Decoding,
-        key: SampleKey,
-    ) -> Rollout:
-        return policy.sample(context, group_size, decoding, key)

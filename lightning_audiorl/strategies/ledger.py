@@ -96,6 +96,11 @@ class Ledger:
             if peak is not None:
                 self.peak_bytes[name] = max(peak, self.peak_bytes.get(name, 0))
 
+    def add_copies(self, kept: int, in_rollout: int) -> None:
+        """Take down copies of weights: bytes ``kept`` in every phase that there was, and those of the rollout."""
+        for phase, held in self.resident_bytes.items():
+            held["weight copies"] = in_rollout if phase == "rollout" else kept
+
     def metrics(self) -> dict[str, float]:
         """By log key: MiB resident and peak per phase, MiB moved, seconds spent moving, and of them hidden."""
         placement = self.placement

@@ -15,9 +15,15 @@ ENGINE = {"class_path": "VllmEngine", "init_args": {"cache_gib": 2, "dtype": "bf
 
 
 def planned(
-    folder: Path, capsys: pytest.CaptureFixture[str], engine: dict | None, *more: str
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    engine: dict | None,
+    *more: str,
+    precision: str = "",
 ) -> str:
     config = tiny_config(folder)
+    if precision:
+        config["trainer"]["precision"] = precision
     if engine is not None:
         config["model"]["init_args"]["engine"] = engine
     path = folder / "run.yaml"
@@ -66,3 +72,26 @@ def test_engines_that_are_shared_are_named(
     text = planned(tmp_path, capsys, {**ENGINE, "init_args": {**ENGINE["init_args"], **shared}})
     assert "Engine at 10.0.0.2:5555, 10.0.0.3:5555: " in text
     assert "| engine " not in text
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_copies_of_weights_take_memory_in_the_rollout(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], precision: str
+) -> None:
+    copying = {"class_path": "LocalEngine", "init_args": {"copy_weights": True}}
+    plain, copied = (
+        json.loads(planned(tmp_path, capsys, engine, "--json", "true", precision=precision))
+        for engine in ({"class_path": "LocalEngine"}, copying)
+    )
+
+    # Everything trains: copies last as long as the rollout.
+    added = {
+        phase: copied["working_bytes"][phase] - size
+        for phase, size in plain["working_bytes"].items()
+    }
+    in_rollout = added.pop("rollout")
+    lm = plain["parts"]["lm (trainable)"]
+    share = 1.0 if precision == "32-true" else 0.5
+    assert 0.5 * share * lm < in_rollout <= share * lm
+    assert not any(added.values())
+    assert "weight copies" not in copied["parts"]

@@ -105,3 +105,20 @@ def test_mismatch_counts_kept_tokens_alone() -> None:
     keep = torch.tensor([[[True, True, False]]])
     mismatch = ops.sampler_mismatch(trainer, sampler, keep, cap=1.5)
     assert mismatch == {"mismatch_mean": 0.25, "mismatch_max": 0.5, "clipped_share": 0.5}
+
+
+def test_our_own_sampler_by_copies_of_the_weights() -> None:
+    engine = LocalEngine(copy_weights=True)
+    grpo = make_grpo(make_policy(FINETUNES["lora"]), num_steps=2, engine=engine)
+    copied = fit(grpo, strategy="phase_single")
+    plain = fit(make_grpo(make_policy(FINETUNES["lora"]), num_steps=2), strategy="phase_single")
+    assert grpo.losses[0].sampler_cap is None
+
+    for name, weight in plain.weights[-1].items():
+        torch.testing.assert_close(copied.weights[-1][name], weight, atol=1e-4, rtol=0)
+    # The frozen ones' are counted in every phase, those of adapters in the rollout, and none is left behind.
+    for phase, more in (("update", 0.0), ("rollout", 0.001)):
+        name = f"resident_mib/{phase}"
+        assert copied.metrics[-1][name] > plain.metrics[-1][name] + more
+    assert "host_mib/pushed_weights" not in copied.metrics[-1]
+    assert engine.copied_bytes()[0] == 0

@@ -132,6 +132,8 @@ def pieces(
     if engine is not None and engine.shares_device:
         held = engine.weights + engine.cache
         out.append(Piece("engine", frozenset(PHASES), held, frozen=True, always=True))
+    copies = working.kept_copies_bytes if num == 1 else 0
+    out.append(Piece("weight copies", frozenset(PHASES), copies, frozen=True, always=True))
     return [piece for piece in out if piece.num_bytes]
 
 

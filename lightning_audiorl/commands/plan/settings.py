@@ -14,7 +14,7 @@ from lightning import LightningDataModule
 
 from lightning_audiorl.algorithms import GRPO, SFT, AudioRLModule, GRPODiffRO
 from lightning_audiorl.models import Policy
-from lightning_audiorl.serving import Engine
+from lightning_audiorl.serving import Engine, LocalEngine
 from lightning_audiorl.types import Decoding
 
 # The Trainer's precision -> dtype of the weights where it is not the policy's own, dtype of the forward passes where
@@ -39,6 +39,7 @@ class Settings:
         keep_context: encoded prompts stay on the device for the whole step.
         accelerator: "cpu", or anything else for a GPU.
         engine: where completions come from; None is our own sampler.
+        copy_weights: whether that makes copies of the weights.
     """
 
     make_policy: Callable[[], Policy]
@@ -55,6 +56,7 @@ class Settings:
     keep_context: bool
     accelerator: str
     engine: Engine | None = None
+    copy_weights: bool = False
 
 
 def read_settings(
@@ -122,6 +124,8 @@ def _settings(
     # Supervised training has neither samples nor a reference.
     samples = not issubclass(algorithm, SFT)
     decoding = model.get("decoding")
+    engine = _engine(model.get("engine"))
+    is_local = engine is not None and engine.is_local
 
     return Settings(
         make_policy=lambda: _made(model.policy),
@@ -137,16 +141,17 @@ def _settings(
         decoding=Decoding(**vars(decoding)) if decoding else Decoding(),
         keep_context=bool(model.get("keep_context")),
         accelerator=accelerator,
-        engine=_engine(model.get("engine")),
+        engine=None if is_local else engine,
+        copy_weights=isinstance(engine, LocalEngine) and engine.copy_weights,
     )
 
 
 def _engine(engine: Namespace | None) -> Engine | None:
-    """The engine of a parsed class path; None for one that samples in the training process."""
+    """The engine of a parsed class path."""
     if engine is None:
         return None
     made: Engine = _class(engine.class_path)(**engine.get("init_args", Namespace()).as_dict())
-    return None if made.is_local else made
+    return made
 
 
 def _made(policy: Namespace) -> Policy:

@@ -18,6 +18,7 @@ from lightning_audiorl.engine.micro_batches import micro_batches
 from lightning_audiorl.models.decoding.cached_prompt import CachedPromptPolicy, PrefixContext
 from lightning_audiorl.models.decoding.decoder_only import DecoderOnlyPolicy
 from lightning_audiorl.models.decoding.sampling import draw
+from lightning_audiorl.models.decoding.weight_copies import copied_layers, copy_bytes
 from lightning_audiorl.models.finetune import adapters_off
 from lightning_audiorl.serving.base import EngineMemory
 from lightning_audiorl.strategies.phases import Phase
@@ -37,6 +38,7 @@ class Working:
         needs_reference: whether a copy of the trainable tensors stands aside.
         cached_clip_bytes: of one clip in the policy's encoder cache; 0 without one.
         engine: what another engine takes; None where our own sampler runs.
+        kept_copies_bytes: of copies of frozen weights that our own sampler keeps.
     """
 
     policy: CachedPromptPolicy
@@ -47,6 +49,7 @@ class Working:
     needs_reference: bool
     cached_clip_bytes: int = 0
     engine: EngineMemory | None = None
+    kept_copies_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ class Trace:
         """Trace every phase that the run has."""
         settings = self.settings
         phases: dict[Phase, int] = {}
+        kept, in_rollout = self._copied_bytes()
         trainable = self.policy.trainable()
         self.meter.watch_gradients(trainable.values())
 
@@ -121,7 +125,8 @@ class Trace:
                     self._rollout(some, cap)
                 else:
                     self._embed(some, cap)
-                phases["rollout"] = self._held() - context_bytes
+                # Those that are kept are a part of their own.
+                phases["rollout"] = self._held() - context_bytes + in_rollout - kept
             phases["reward"] = 0
 
         # Fresh adapters alone: the reference is the model without them, at no cost.
@@ -146,6 +151,7 @@ class Trace:
             needs_reference=settings.beta > 0 and not only_adapters,
             cached_clip_bytes=self._cached_clip_bytes(context),
             engine=None if settings.engine is None else settings.engine.memory(self.policy),
+            kept_copies_bytes=kept,
         )
 
     # --- the phases
@@ -168,6 +174,22 @@ class Trace:
         if cache is None or features is None:
             return 0
         return cache.bytes_of(features[0])
+
+    def _copied_bytes(self) -> tuple[int, int]:
+        """Of copies of weights for the rollout: those that are kept, and all of them."""
+        kept = 0
+        in_rollout = 0
+        if not self.settings.copy_weights:
+            return kept, in_rollout
+
+        for layer in copied_layers([self.policy.backbone, self.policy.output]):
+            dtype = layer.weight.dtype
+            if self.settings.autocast and dtype == torch.float32:
+                dtype = getattr(torch, self.settings.autocast)
+            size = copy_bytes(layer.weight, self.settings.accelerator, dtype)
+            in_rollout += size
+            kept += 0 if layer.weight.requires_grad else size
+        return kept, in_rollout
 
     def _rollout(self, context: PrefixContext, cap: int) -> None:
         """The first token after the prompts, and the last one before the cap: in between memory only grows."""

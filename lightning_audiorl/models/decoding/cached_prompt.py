@@ -23,6 +23,7 @@ from lightning_audiorl.fields import PerPrompt
 from lightning_audiorl.models.decoding import sampling
 from lightning_audiorl.models.decoding.clips import clips_of
 from lightning_audiorl.models.decoding.shared_prefix import Layout, packed_arguments, share_prefix
+from lightning_audiorl.models.decoding.thin_head import thin_product
 from lightning_audiorl.models.decoding.tokens import allowed_tokens, decode_groups, target_rollout
 from lightning_audiorl.models.encoder_cache import EncoderCache, encoder_hash
 from lightning_audiorl.models.export import Adapter, write_model
@@ -318,7 +319,7 @@ class CachedPromptPolicy(Policy[PrefixT]):
         return self.allowed[tokens]
 
     def _logits(self, hidden: Tensor, allowed: Tensor) -> Tensor:
-        logits = self.output(hidden)
+        logits = thin_product(self.output, hidden)
         forbidden = torch.zeros_like(allowed, dtype=logits.dtype)
         forbidden.masked_fill_(~allowed, -torch.inf)
         # Added rather than filled in: nothing is copied, and the gradient passes (where -inf stands it is 0 anyway).

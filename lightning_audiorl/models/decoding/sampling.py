@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from lightning_audiorl.models.decoding.inverse import drawn_tokens
 from lightning_audiorl.models.policy import SampleKey
 from lightning_audiorl.ops.randomness import keyed_uniform
 from lightning_audiorl.types import Decoding, Rollout
@@ -91,7 +92,7 @@ def draw(logits: Tensor, uniform: Tensor, decoding: Decoding) -> Draw:
         decoding: temperature and truncation.
     """
     logits = logits.float()
-    if decoding.temperature > 0:
+    if decoding.temperature not in (0.0, 1.0):
         logits = logits / decoding.temperature
     kept = _kept(logits, decoding)
     if kept is not None:
@@ -101,11 +102,7 @@ def draw(logits: Tensor, uniform: Tensor, decoding: Decoding) -> Draw:
     if decoding.temperature == 0:
         tokens = logits.argmax(-1)
     else:
-        cumulative = log_probs.double().exp().cumsum(-1)
-        # The last sum is 1 up to rounding; a draw beyond it would be a token that does not exist.
-        target = uniform[:, None] * cumulative[:, -1:]
-        tokens = torch.searchsorted(cumulative, target, right=True).squeeze(-1)
-        tokens = tokens.clamp(max=logits.shape[-1] - 1)
+        tokens = drawn_tokens(log_probs, uniform)
 
     chosen = log_probs.gather(-1, tokens[:, None]).squeeze(-1)
     support = None if kept is None else _padded_indices(kept)
