@@ -137,6 +137,7 @@ ROOMS = {
     "data.manifest": Room(
         "rows: their schema, their files, where they come from",
         "checks types languages text data.sound",
+        "msgspec",
     ),
     "data.audio": Room(
         "reading, content hashes, effects, augmentation, non-speech",
@@ -161,7 +162,7 @@ ROOMS = {
     "data.hypotheses": Room(
         "hypotheses as JSON lines, read and written",
         "types text data.manifest.json_lines",
-        "numpy",
+        "numpy msgspec",
     ),
     "data.mix.selection": Room(
         "rules that choose the rows of a subset",

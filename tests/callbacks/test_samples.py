@@ -148,7 +148,7 @@ def test_the_prompt_stands_beside_a_row_with_hotwords() -> None:
     plain = said("two", "one")
     listed = said("one", "one", prompt="<start> anna | victor")
     assert "prompt" not in hypothesis_table([[plain]])
-    header, _, first, second = hypothesis_table([[plain], [listed]]).splitlines()
+    header, _, _, first, _, second = hypothesis_table([[plain], [listed]]).splitlines()
     assert header.endswith("| rules | prompt |")
     assert first.endswith("|  |")
     assert second.endswith(r"| &lt;start&gt; anna \| victor |")

@@ -152,16 +152,16 @@ def kaldi(root: Path, clips: Sequence[Clip]) -> Path:
     for clip in clips:
         pieces = files.setdefault(clip.speaker, [])
         start = sum(map(len, pieces))
-        samples, _ = soundfile.read(clip.path, dtype="int16")
+        samples, rate_hz = soundfile.read(clip.path, dtype="int16")
         pieces.append(samples)
         end = start + len(samples)
-        times = f"{start / RATE_HZ:.7f} {end / RATE_HZ:.7f}"
+        times = f"{start / rate_hz:.7f} {end / rate_hz:.7f}"
         lines["segments"].append(f"{clip.id} rec{clip.speaker} {times}\n")
         lines["text"].append(f"{clip.id} {clip.text}\n")
         lines["utt2spk"].append(f"{clip.id} {clip.speaker}\n")
     for speaker, pieces in files.items():
         path = root / f"rec{speaker}.wav"
-        soundfile.write(path, np.concatenate(pieces), RATE_HZ, subtype="PCM_16")
+        soundfile.write(path, np.concatenate(pieces), rate_hz, subtype="PCM_16")
         lines["wav.scp"].append(f"rec{speaker} {path}\n")
     for name, content in lines.items():
         (root / name).write_text("".join(content))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from unittest.mock import patch
 
@@ -20,8 +20,10 @@ from lightning_audiorl.data import (
     TarShards,
 )
 from lightning_audiorl.data.datamodules import asr
+from lightning_audiorl.data.layouts import sources
+from lightning_audiorl.data.manifest.files import write_manifest
 from lightning_audiorl.data.mix.spec import source_hash
-from lightning_audiorl.types import PromptBatch
+from lightning_audiorl.types import PromptBatch, Utterance
 from tests.data.layouts import CASES, Clip, make_clips, manifest
 
 
@@ -133,6 +135,26 @@ def damage() -> Callable[[Path], None]:
         shard.write_bytes(data)
 
     return overwrite
+
+
+def test_processes_that_begin_at_once_do_not_change_each_other_s_rows(
+    tmp_path: Path, clips: list[Clip]
+) -> None:
+    root = CASES["cuts"].write(tmp_path / "set", clips)
+    cache = str(tmp_path / "cache")
+    first: list[LhotseCuts] = []
+
+    def write(rows: Iterable[Utterance], path: Path) -> None:
+        """Writes the rows while another process does, which is done sooner."""
+        write_manifest(rows, path)
+        if not first:
+            with patch.object(sources, "write_manifest", write_manifest):
+                first.append(LhotseCuts(str(root), cache=cache))
+
+    with patch.object(sources, "write_manifest", write):
+        second = LhotseCuts(str(root), cache=cache)
+    assert [first[0][i] for i in range(24)] == [second[i] for i in range(24)]
+    assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
 def test_streaming_is_refused_with_the_reason() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from array import array
@@ -13,6 +12,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import msgspec
 import numpy as np
 
 from lightning_audiorl.data.hypotheses.schema import (
@@ -86,7 +86,7 @@ def _id_of(line: bytes) -> str:
     # Where the id stands first, as it does in our own files, the rest need not be parsed.
     if match := _ID_FIRST.match(line):
         with suppress(ValueError):
-            return str(json.loads(match[1]))
+            return msgspec.json.decode(match[1], type=str)
     return parse_line(line).id
 
 

@@ -11,7 +11,15 @@ from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lightning_audiorl.data.manifest.json_lines import JsonLineError, filled, read_object, show
+import msgspec
+
+from lightning_audiorl.data.manifest.json_lines import (
+    JsonLineError,
+    filled,
+    num_quotes,
+    read_object,
+    show,
+)
 from lightning_audiorl.text import ErrorCounts, KeywordCounts
 
 
@@ -194,11 +202,6 @@ _SAMPLE = {
     "rules": list,
     "keywords": list,
 }
-#: Of a sample as `to_line` writes it.
-_SAMPLE_NAMES = tuple(_SAMPLE)
-_SAMPLE_TYPES = tuple(_SAMPLE.values())
-_FOUR_INTS = [int] * 4
-_THREE_INTS = [int] * 3
 _EXPECTED = {
     str: "a string",
     int: "a whole number",
@@ -212,16 +215,11 @@ def _checked(values: Any, kinds: dict[str, type], place: str) -> dict[str, Any]:
     """``values`` itself, an object that has all the fields of ``kinds``."""
     if type(values) is not dict:
         raise LineError(place or "(whole line)", f"expected an object {{...}}, got {show(values)}")
-    # Nearly all lines of a file have just these fields; only others are looked at field by field.
-    plain = len(values) == len(kinds) and list(values) == list(kinds)
-    if not plain or list(map(type, values.values())) != list(kinds.values()):
-        for name, kind in kinds.items():
-            value = values.get(name)
-            if type(value) is not kind and not (kind is float and type(value) is int):
-                found = f"got {show(value)}" if name in values else "it is missing"
-                raise LineError(
-                    f"{place}.{name}".lstrip("."), f"expected {_EXPECTED[kind]}, {found}"
-                )
+    for name, kind in kinds.items():
+        value = values.get(name)
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            found = f"got {show(value)}" if name in values else "it is missing"
+            raise LineError(f"{place}.{name}".lstrip("."), f"expected {_EXPECTED[kind]}, {found}")
     return values
 
 
@@ -232,36 +230,98 @@ def _items(values: list[Any], kinds: list[type], expected: str, place: str) -> l
     return values
 
 
-def _sample(values: Any, number: int) -> Sample:
-    return _plain_sample(values) or _checked_sample(values, number)
-
-
 # Counts of a few words are the same ones over and over.
 _error_counts = lru_cache(maxsize=2**13)(ErrorCounts)
 _keyword_counts = lru_cache(maxsize=2**10)(KeywordCounts)
 
 
-def _plain_sample(values: Any) -> Sample | None:
-    """A sample with just the fields that `to_line` writes, in its order; None for any other."""
-    if type(values) is not dict or tuple(values) != _SAMPLE_NAMES:
+class _SpeechFields(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """``speech`` of a sample, as `to_line` writes it."""
+
+    cer: float | None
+    similarity: float | None
+    duration_s: float
+
+
+class _SampleFields(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """One of ``samples``, as `to_line` writes it."""
+
+    decoding: str
+    sample: int
+    text: str
+    log_prob: float
+    num_tokens: int
+    finished: bool
+    errors: tuple[int, int, int, int]
+    rules: tuple[str, ...]
+    keywords: tuple[int, int, int]
+    speech: _SpeechFields | None = None
+    biased: tuple[int, int, int, int] | None = None
+
+
+class _LineFields(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """A line, as `to_line` writes it."""
+
+    id: str
+    model: str
+    reference: str
+    fingerprint: str
+    seconds: float
+    samples: list[_SampleFields]
+    reference_logprob: float | None = None
+
+
+_LINE_DECODER = msgspec.json.Decoder(_LineFields)
+# Strings of a line, its names among them: without samples, of one sample, of its speech.
+_LINE_STRINGS = 6 + 4
+_SAMPLE_STRINGS = 9 + 2
+_SPEECH_STRINGS = 1 + 3
+
+
+def _plain_line(line: bytes) -> Predicted | None:
+    """A line with just the fields that `to_line` writes, each once; None of any other line, good or bad."""
+    try:
+        fields = _LINE_DECODER.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if tuple(map(type, values.values())) != _SAMPLE_TYPES:
+
+    num_strings = _LINE_STRINGS + _SAMPLE_STRINGS * len(fields.samples)
+    num_strings += fields.reference_logprob is not None
+    samples = []
+    for one in fields.samples:
+        num_strings += len(one.rules)
+        num_strings += one.biased is not None
+        speech = None
+        if one.speech is not None:
+            num_strings += _SPEECH_STRINGS
+            speech = SpeechSample(one.speech.cer, one.speech.similarity, one.speech.duration_s)
+        sample = {
+            "text": one.text,
+            "decoding": one.decoding,
+            "sample": one.sample,
+            "log_prob": one.log_prob,
+            "num_tokens": one.num_tokens,
+            "finished": one.finished,
+            "errors": _error_counts(*one.errors),
+            "rules": one.rules,
+            "keywords": _keyword_counts(*one.keywords),
+            "speech": speech,
+            "biased": None if one.biased is None else _error_counts(*one.biased),
+        }
+        samples.append(filled(Sample, sample))
+
+    # msgspec takes the last of two fields of one name: the line then holds more strings than its object.
+    if num_quotes(line) != 2 * num_strings:
         return None
-    errors = values["errors"]
-    rules = values["rules"]
-    keywords = values["keywords"]
-    # A boolean is equal to a number, so the kinds are compared.
-    if list(map(type, errors)) != _FOUR_INTS or list(map(type, keywords)) != _THREE_INTS:
-        return None
-    if rules and set(map(type, rules)) != {str}:
-        return None
-    values["errors"] = _error_counts(*errors)
-    values["rules"] = tuple(rules)
-    values["keywords"] = _keyword_counts(*keywords)
-    values["speech"] = None
-    values["biased"] = None
-    # The line's names are those of the fields.
-    return filled(Sample, values)
+    return Predicted(
+        id=fields.id,
+        model=fields.model,
+        reference=fields.reference,
+        fingerprint=fields.fingerprint,
+        samples=tuple(samples),
+        seconds=fields.seconds,
+        reference_logprob=fields.reference_logprob,
+    )
 
 
 def _checked_sample(values: Any, number: int) -> Sample:
@@ -321,6 +381,13 @@ def parse_line(line: bytes | str) -> Predicted:
     Raises:
         LineError: naming the field and what is wrong with it.
     """
+    if isinstance(line, str):
+        line = line.encode("utf-8", "surrogatepass")
+    # Nearly all lines; of others is said what is wrong with them.
+    plain = _plain_line(line)
+    if plain is not None:
+        return plain
+
     try:
         # A model may have written what no manifest may hold.
         values = read_object(line, any_text=True)
@@ -338,7 +405,7 @@ def parse_line(line: bytes | str) -> Predicted:
         model=fields["model"],
         reference=fields["reference"],
         fingerprint=fields["fingerprint"],
-        samples=tuple(map(_sample, fields["samples"], count())),
+        samples=tuple(map(_checked_sample, fields["samples"], count())),
         seconds=_number(fields["seconds"], "seconds"),
         reference_logprob=log_prob,
     )

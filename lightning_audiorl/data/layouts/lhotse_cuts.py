@@ -22,7 +22,7 @@ from lightning_audiorl.data.layouts.base import (
     sound_of,
 )
 from lightning_audiorl.data.layouts.tar import members
-from lightning_audiorl.data.manifest.json_lines import JsonLineError, read_object
+from lightning_audiorl.data.manifest.json_lines import JsonLineError, read_object, show
 from lightning_audiorl.data.manifest.schema import ManifestError
 from lightning_audiorl.data.sound.places import Place
 
@@ -100,12 +100,31 @@ def _objects(path: Path) -> Iterator[tuple[str, dict[str, Any] | ManifestError]]
                 if not line.strip():
                     continue
                 try:
-                    yield where, read_object(line)
-                except JsonLineError as error:
-                    yield where, refused(where, error.field, error.problem, "bad JSON")
+                    yield where, _read(line, where)
+                except ManifestError as error:
+                    yield where, error
     except (gzip.BadGzipFile, EOFError) as error:
         problem = f"is damaged ({error}); write it again"
         raise ManifestError(str(path), "(whole file)", problem, "damaged") from error
+
+
+def _read(line: bytes, where: str) -> dict[str, Any]:
+    """The fields of a line; ManifestError with its place where it has none."""
+    try:
+        return read_object(line)
+    except JsonLineError as error:
+        raise refused(where, error.field, error.problem, "bad JSON") from error
+
+
+def _id(fields: dict[str, Any], where: str) -> str:
+    """The id of a cut or a supervision."""
+    value = fields.get("id")
+    if value is None:
+        raise refused(where, "id", "is missing; every row needs it", "missing id")
+    if not isinstance(value, str):
+        problem = f"expected a string, got {show(value)}; put it in quotes"
+        raise refused(where, "id", problem, "type of id")
+    return value
 
 
 def _rows_of_cuts(path: Path, tars: list[Path]) -> Iterator[Found | ManifestError]:
@@ -119,8 +138,12 @@ def _rows_of_cuts(path: Path, tars: list[Path]) -> Iterator[Found | ManifestErro
             yield error
 
 
-def _audio_of_shard(tar: Path) -> Iterator[tuple[str, tuple[str, bytes]]]:
-    """Address of the audio, and the recording's JSON, by the cut's id."""
+#: What a shard holds of a cut: address of the audio, place of the recording's line, the line.
+_Held = tuple[str, str, bytes]
+
+
+def _audio_of_shard(tar: Path) -> Iterator[tuple[str, _Held]]:
+    """What a shard holds, by the cut's id."""
     size = tar.stat().st_size
     audio: tuple[str, str] | None = None
     with tar.open("rb") as file:
@@ -132,30 +155,32 @@ def _audio_of_shard(tar: Path) -> Iterator[tuple[str, tuple[str, bytes]]]:
                 audio = (key, Place(str(tar), member.name, member.first, member.size, size).address)
             elif audio is not None and audio[0] == key:
                 file.seek(member.first)
-                yield key, (audio[1], file.read(member.size))
+                place = f"{tar.name}, member {member.name}"
+                yield key, (audio[1], place, file.read(member.size))
 
 
-def _row_of_cut(
-    cut: dict[str, Any], where: str, folder: Path, audio: dict[str, tuple[str, bytes]]
-) -> Found:
+def _row_of_cut(cut: dict[str, Any], where: str, folder: Path, audio: dict[str, _Held]) -> Found:
     kind = cut.get("type")
     if kind != "MonoCut":
         problem = f"a {kind} is not one stretch of one file; write it with CutSet.save_audios, and take those cuts"
         raise refused(where, "type", problem, f"{kind}")
 
+    cut_id = _id(cut, where)
     supervisions = cut.get("supervisions") or []
+    if not isinstance(supervisions, list):
+        raise refused(where, "supervisions", "expected a list of objects", "type of supervisions")
     if len(supervisions) != 1:
         problem = f"has {len(supervisions)} supervisions; cut it with CutSet.trim_to_supervisions"
         raise refused(where, "supervisions", problem, f"{len(supervisions)} supervisions")
 
     recording = _object(cut, "recording", where)
     address = None
-    if cut["id"] in audio:
+    if cut_id in audio:
         # What lies in the shard was cut, and may be of another rate, than the cut's own entry says.
-        address, line = audio[cut["id"]]
-        recording = read_object(line)
+        address, place, line = audio[cut_id]
+        recording = _read(line, place)
     stretch = _stretch(recording, cut, where, folder, address)
-    return Found(where, {"id": cut["id"], **stretch, **_said(supervisions[0], where)}, sure=True)
+    return Found(where, {"id": cut_id, **stretch, **_said(supervisions[0], where)}, sure=True)
 
 
 def _rows_of_supervisions(recordings: Path, supervisions: Path) -> Iterator[Found | ManifestError]:
@@ -171,11 +196,11 @@ def _rows_of_supervisions(recordings: Path, supervisions: Path) -> Iterator[Foun
                 raise supervision
             name = supervision.get("recording_id", "")
             if name not in known:
-                problem = f"{name!r} is not in {recordings.name}"
+                problem = f"{name!r} is not in {recordings.name}; add it, or remove the supervision"
                 raise refused(where, "recording_id", problem, "no recording")
             stretch = _stretch(known[name], supervision, where, recordings.parent, None)
             said = _said(supervision, where)
-            yield Found(where, {"id": supervision["id"], **stretch, **said}, sure=True)
+            yield Found(where, {"id": _id(supervision, where), **stretch, **said}, sure=True)
         except ManifestError as error:
             yield error
 

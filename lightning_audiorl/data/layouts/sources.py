@@ -107,7 +107,7 @@ def _remembered(checked: Checked, folder: Path) -> tuple[Path, Counter[str]]:
             counts_text = json.dumps(checked.skipped)
             counts.with_suffix(f".{own.name}").write_text(counts_text, encoding="utf-8")
             counts.with_suffix(f".{own.name}").replace(counts)
-            own.replace(path)
+            _placed_first(own, path)
         finally:
             own.unlink(missing_ok=True)
         return path, checked.skipped
@@ -119,6 +119,18 @@ def _remembered(checked: Checked, folder: Path) -> tuple[Path, Counter[str]]:
             "%s: %d rows are left out (%s)", checked.layout.source, skipped.total(), reasons
         )
     return path, skipped
+
+
+def _placed_first(own: Path, path: Path) -> None:
+    """Give a file its name, unless another has it: ranks that begin at once have the first one's rows open by then."""
+    try:
+        os.link(own, path)
+    except FileExistsError:
+        return
+    except OSError:
+        # A file system without links.
+        if not path.exists():
+            own.replace(path)
 
 
 def _key(checked: Checked) -> str:

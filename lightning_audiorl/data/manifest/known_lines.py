@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
+
+import msgspec
 
 from lightning_audiorl.data.manifest.json_lines import filled
 from lightning_audiorl.data.manifest.schema import KNOWN, PREFIX, full_path
 from lightning_audiorl.data.sound.places import INSIDE
 from lightning_audiorl.types import Origin, Segment, Utterance
 
-_DECODER = json.JSONDecoder()
+_DECODER = msgspec.json.Decoder(dict[str, Any])
 
 
 def known_row(
@@ -33,10 +34,11 @@ def known_row(
         >>> known == parse_row(line, "m.jsonl, line 1", "/clips", "m:1", allow_empty_text=False, check_files=False)
         True
     """
-    # A byte order mark stands before the first line of some files.
-    if not line.startswith(b"{"):
+    try:
+        fields = _DECODER.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        # A byte order mark stands before the first line of some files; Python's own reader knows Infinity, too.
         return None
-    fields = _DECODER.decode(line.decode())
     seconds = fields.get("duration")
     name = fields.get("audio_filepath")
     if seconds is None or name is None or "segments" in fields or "gap" in fields:

@@ -12,6 +12,7 @@ from lightning_audiorl.data.mix.selection.base import (
     SubsetBuilder,
     Verdict,
     normalised,
+    removed,
     unit_of,
 )
 from lightning_audiorl.data.mix.selection.hypothesis_choice import (
@@ -36,6 +37,8 @@ def disagreement(texts: Sequence[str], lang: str) -> float:
         0.3333
     """
     # Samples often are the same text: each pair of distinct ones is compared once.
+    if len(set(texts)) == 1:
+        return 0.0
     copies: dict[str, int] = {}
     for text in texts:
         same = normalised(text, lang)
@@ -102,9 +105,9 @@ class Hard(SubsetBuilder):
 
         found = disagreement([sample.text for sample in samples], candidate.row.lang)
         if found < self.min_disagreement:
-            return Verdict(False, f"disagreement below {self.min_disagreement:g}")
+            return removed(f"disagreement below {self.min_disagreement:g}")
         if found > self.max_disagreement:
-            return Verdict(False, f"disagreement above {self.max_disagreement:g}")
+            return removed(f"disagreement above {self.max_disagreement:g}")
 
         reason = f"disagreement {found:.2f} between {len(samples)} {self.across}"
         return Verdict(True, reason, priority=found)
@@ -166,9 +169,9 @@ class Hallucinating(SubsetBuilder):
 
         rate = num_fired / len(samples)
         if rate == 0:
-            return Verdict(False, "no rule fired")
+            return removed("no rule fired")
         if rate < self.min_rate:
-            return Verdict(False, f"hallucination rate below {self.min_rate:g}")
+            return removed(f"hallucination rate below {self.min_rate:g}")
         listed = ", ".join(sorted(names))
         reason = f"hallucination rate {rate:.2f} over {len(samples)} samples ({listed})"
         return Verdict(True, reason, rate)
@@ -289,8 +292,8 @@ class RarelyRight(SubsetBuilder):
                 return Verdict(True, f"log-probability of the reference {known:.2f}", -known)
 
         if not self.nothing_right:
-            return Verdict(False, f"reference at {self.max_reference_logprob:g} or above")
+            return removed(f"reference at {self.max_reference_logprob:g} or above")
         samples = self._choice.of_one_model(candidate)
         if any(sample.errors.rate <= self.max_error_rate for sample in samples):
-            return Verdict(False, "some hypothesis is right")
+            return removed("some hypothesis is right")
         return Verdict(True, f"none of {len(samples)} hypotheses is right", -known)

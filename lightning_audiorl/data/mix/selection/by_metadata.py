@@ -6,7 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 
 from lightning_audiorl.checks import check_number
-from lightning_audiorl.data.mix.selection.base import Candidate, SubsetBuilder, Verdict, kind_of
+from lightning_audiorl.data.mix.selection.base import (
+    Candidate,
+    SubsetBuilder,
+    Verdict,
+    kind_of,
+    removed,
+)
 from lightning_audiorl.types import Utterance
 
 #: What is decided on rows by the million.
@@ -92,10 +98,10 @@ class RandomControl(SubsetBuilder):
             )
 
         if candidate.row.id in self._taken:
-            return Verdict(False, f"row of {self.like!r} itself")
+            return removed(f"row of {self.like!r} itself")
         cell = self._cell(candidate.row)
         if not self._places[cell]:
-            return Verdict(False, f"{self.like!r} has no row of this kind and length")
+            return removed(f"{self.like!r} has no row of this kind and length")
         return Verdict(True, f"drawn at random like {self.like!r} ({cell})", cell=cell)
 
 
@@ -133,9 +139,9 @@ class Length(SubsetBuilder):
     def judge(self, candidate: Candidate) -> Verdict:
         duration_s = candidate.row.duration_s
         if duration_s <= self.min_s:
-            return Verdict(False, f"not longer than {self.min_s:g} s")
+            return removed(f"not longer than {self.min_s:g} s")
         if self.max_s is not None and duration_s > self.max_s:
-            return Verdict(False, f"longer than {self.max_s:g} s")
+            return removed(f"longer than {self.max_s:g} s")
         return Verdict(True, f"{duration_s:.1f} s long")
 
 
@@ -169,5 +175,5 @@ class EmptyReference(SubsetBuilder):
 
         kind = kind_of(candidate.row)
         if self.kinds is not None and kind not in self.kinds:
-            return Verdict(False, "kind not asked for")
+            return removed("kind not asked for")
         return Verdict(True, f"empty reference ({kind})")

@@ -10,6 +10,7 @@ from lightning_audiorl.data.mix.selection.base import (
     Candidate,
     SubsetBuilder,
     Verdict,
+    removed,
     unit_of,
     units_of,
 )
@@ -122,14 +123,14 @@ class RepeatedPhrases(SubsetBuilder):
         row = candidate.row
         units = units_of(row.text, row.lang)
         if len(units) < self.min_words:
-            return Verdict(False, f"shorter than {self.min_words} words")
+            return removed(f"shorter than {self.min_words} words")
 
         # A phrase that is not said twice anywhere is not said twice in a row either.
         phrase, times = repeated_phrase(units, self.phrase_words)
         if times > 1 and self.where == "back_to_back":
             phrase, times = phrase_said_again(units, self.phrase_words)
         if times < 2:
-            return Verdict(False, "no repeated phrase")
+            return removed("no repeated phrase")
 
         quoted = _joined(phrase, row.lang)
         reason = f'"{quoted}" said {times} times in {len(units)} words'
@@ -147,12 +148,15 @@ class _Keywords:
         for units in distinct:
             if units:
                 self._by_first[units[0]].append(units)
+        self._firsts = frozenset(self._by_first)
 
     def count(self, units: list[str]) -> dict[Phrase, int]:
         """How often each keyword that is there stands in ``units``."""
         # Of thousands of keywords, only those whose first unit is there are looked for.
         counts: dict[Phrase, int] = {}
-        for first in set(units) & self._by_first.keys():
+        if self._firsts.isdisjoint(units):
+            return counts
+        for first in self._firsts.intersection(units):
             for keyword in self._by_first[first]:
                 count = count_occurrences(units, list(keyword))
                 if count:
@@ -182,6 +186,10 @@ class KeywordHeavy(SubsetBuilder):
         >>> verdict.reason, verdict.priority
         ('keywords: 2 in 5 words (new york, oslo)', 0.4)
     """
+
+    # Words that are too short, or said too often, to be rare: found when the survey is over. No setting, so it is none
+    # of the attributes that a mix is known by.
+    _plain: frozenset[str] | None = None
 
     def __init__(
         self,
@@ -226,18 +234,29 @@ class KeywordHeavy(SubsetBuilder):
         units = units_of(candidate.row.text, candidate.row.lang)
         self._said.update(units)
         self._num_said += len(units)
+        self._plain = None
 
     def _rare(self, units: list[str]) -> dict[Phrase, int]:
         """The rare words among ``units``, each with how often it stands there."""
         if self.rare_below is None:
             return {}
+        if self._plain is None:
+            self._plain = self._not_rare(self.rare_below)
 
-        # A count, or a share of all words.
-        most = self.rare_below if self.rare_below >= 1 else self.rare_below * self._num_said
-        said = self._said
-        length = self.min_length
-        rare = [(unit,) for unit in units if len(unit) >= length and said[unit] <= most]
+        # Most sentences have no others, which a set says at once.
+        others = set(units) - self._plain
+        if not others:
+            return {}
+        rare = [(unit,) for unit in units if unit in others and len(unit) >= self.min_length]
         return Counter(rare) if rare else {}
+
+    def _not_rare(self, rare_below: float) -> frozenset[str]:
+        """The words of the survey that are too short, or said too often, to be rare."""
+        # A count, or a share of all words.
+        most = rare_below if rare_below >= 1 else rare_below * self._num_said
+        length = self.min_length
+        words = [word for word, said in self._said.items() if said > most or len(word) < length]
+        return frozenset(words)
 
     def found(self, row: Utterance) -> dict[Phrase, int]:
         """The keywords in a row's reference, each with how often it is said there."""
@@ -255,7 +274,7 @@ class KeywordHeavy(SubsetBuilder):
         found = self.found(row)
         num_keywords = sum(found.values())
         if num_keywords < self.min_keywords:
-            return Verdict(False, f"keywords below {self.min_keywords}")
+            return removed(f"keywords below {self.min_keywords}")
 
         num_words = len(units_of(row.text, row.lang))
         names = sorted(_joined(keyword, row.lang) for keyword in found)

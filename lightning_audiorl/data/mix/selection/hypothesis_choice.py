@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lightning_audiorl.data.hypotheses.reader import Predicted, Sample
-from lightning_audiorl.data.mix.selection.base import Candidate, Verdict
+from lightning_audiorl.data.mix.selection.base import Candidate, Verdict, removed
 
 
 class HypothesisChoice:
@@ -125,7 +125,7 @@ def pass_rate_verdict(num_passed: int, num_samples: int, low: float, high: float
     """
     rate = num_passed / num_samples
     if rate <= low:
-        return Verdict(False, f"pass rate not above {low:g}")
+        return removed(f"pass rate not above {low:g}")
     if rate >= high:
-        return Verdict(False, f"pass rate not below {high:g}")
+        return removed(f"pass rate not below {high:g}")
     return Verdict(True, f"{num_passed} of {num_samples} samples pass", rate * (1 - rate))
