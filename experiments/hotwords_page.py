@@ -157,10 +157,10 @@ def page(
     lines += [
         "## A tiny Fun-ASR-Nano",
         "",
-        "1.76 M parameters, the start of `make quickstart`, which never saw a list. Test sentences of espeak-ng of 3 to "
-        f"5 words with white noise at {snr_db} dB. SFT: {steps['sft']} steps of 16 such sentences, each with a name, in "
-        f"noise of {noise[0]} to {noise[1]} dB, with lists of 0, 1 or 3 distractors, 10 % of them wrong and 20 % of the "
-        "rows without; the control sees the same rows "
+        "1.76 M parameters, the start of `make quickstart`, which never saw a list. Test sentences of espeak-ng of 3 "
+        f"to 5 words with white noise at {snr_db} dB. SFT: {steps['sft']} steps of 16 such sentences, each with a "
+        f"name, in noise of {noise[0]} to {noise[1]} dB, with lists of 0, 1 or 3 distractors, 10 % of them wrong and "
+        "20 % of the rows without; the control sees the same rows "
         f"without any list. GRPO: {steps['grpo']} steps of 16 x 8 samples from there, R1 and half of R3, which counts "
         f"listed words, too. In no training row and no training list: {names}. {_seeds(seeds)}",
         "",
