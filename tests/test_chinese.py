@@ -165,7 +165,7 @@ def test_the_miniature_learns_to_write_chinese(tmp_path: Path) -> None:
     first, last = (evaluation["results"] for evaluation in trained.evaluations)
     # The export is what was trained, and RL has not spoilt it.
     assert first["short"]["cer"] == pytest.approx(after["cer"], abs=1e-6)
-    assert last["short"]["cer"] < first["short"]["cer"] + 0.05
+    assert last["short"]["cer"] < first["short"]["cer"] + 0.1
     assert 0 < trained.step_metrics["reward/keyword/mean"] <= 1
     # Noise was never heard before: what the start writes for it, it writes less of.
     assert first["nonspeech"]["nonspeech_text_rate"] > 0
