@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,10 +66,13 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, scaling: 
     """[B, heads, S, D] over [B, key heads, S, D] -> [B, heads, S, D]."""
     function = _compiled() if query.is_cuda else flex_attention
     grouped = query.shape[1] != key.shape[1]
-    return function(query, key, value, block_mask=mask, scale=scaling, enable_gqa=grouped)
+    out = function(query, key, value, block_mask=mask, scale=scaling, enable_gqa=grouped)
+    # With other arguments it returns more.
+    assert isinstance(out, Tensor)
+    return out
 
 
 @cache
-def _compiled() -> Callable[..., Tensor]:
+def _compiled() -> Callable[..., Any]:
     # Lengths differ from step to step.
     return torch.compile(flex_attention, dynamic=True)
