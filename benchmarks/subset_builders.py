@@ -37,6 +37,7 @@ from lightning_audiorl.data.hypotheses.reader import (
     to_line,
 )
 from lightning_audiorl.data.manifest.files import IndexedManifest, write_manifest
+from lightning_audiorl.data.manifest.source import PickedRows
 from lightning_audiorl.data.mix import selection
 from lightning_audiorl.data.mix.selection import (
     Candidate,
@@ -220,7 +221,9 @@ def measure(folder: Path) -> dict[str, Any]:
     )
     hypotheses_of = clock.sampled("hypotheses read", files.of)
     choose_those(lambda builder: builder.like is None, decoded)
-    every["control"].matches([rows[choice.number] for choice in kept("hallucinating")])
+    # Row by row, as they are read from the subset's own manifest.
+    like = PickedRows(rows, [choice.number for choice in kept("hallucinating")])
+    every["control"].matches(like)
     choose_those(lambda builder: builder.like is not None, plain)
     return {
         "rows": len(rows),

@@ -149,6 +149,12 @@ class Chosen:
     num_seen: int
 
 
+@lru_cache(maxsize=4096)
+def _kept_once(reason: str) -> str:
+    """The reason itself, the same object for rows of the same one: "5.2 s long" is said of thousands."""
+    return reason
+
+
 @dataclass
 class _Cell:
     """The best ``most`` entries seen so far: a heap with the worst in front."""
@@ -166,7 +172,9 @@ class _Cell:
         # In a heap the least stands first: of equal priorities the worst is the one with the largest draw.
         row_id = candidate.row.id
         draw = draw_of(row_id)
-        entry = (verdict.priority, -draw, -candidate.number, row_id, verdict.reason)
+        if full and verdict.priority == self.entries[0][0] and -draw < self.entries[0][1]:
+            return
+        entry = (verdict.priority, -draw, -candidate.number, row_id, _kept_once(verdict.reason))
         if full:
             heapq.heappushpop(self.entries, entry)
         else:
