@@ -58,7 +58,7 @@ class TtsDataModule(AsrDataModule):
         self.charset = charset
 
         # Manifests of speech synthesis have fields of their own.
-        if isinstance(self.train, str):
+        if isinstance(self.train, str | RowSource):
             self.train = [Subset(self.train)]
         if self.train is not None:
             self.train = [
