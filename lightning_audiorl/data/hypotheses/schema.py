@@ -287,6 +287,7 @@ def _plain_line(line: bytes) -> Predicted | None:
 
     num_strings = _LINE_STRINGS + _SAMPLE_STRINGS * len(fields.samples)
     num_strings += fields.reference_logprob is not None
+
     samples = []
     for one in fields.samples:
         num_strings += len(one.rules)
@@ -295,6 +296,8 @@ def _plain_line(line: bytes) -> Predicted | None:
         if one.speech is not None:
             num_strings += _SPEECH_STRINGS
             speech = SpeechSample(one.speech.cer, one.speech.similarity, one.speech.duration_s)
+
+        # All fields of a sample, as `filled` wants them.
         sample = {
             "text": one.text,
             "decoding": one.decoding,
