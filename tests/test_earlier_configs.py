@@ -84,7 +84,13 @@ def test_an_earlier_config_means_what_the_present_one_does(
 ) -> None:
     monkeypatch.chdir(ROOT)
     present = ROOT / "configs" / (path.stem.replace("-", "/") + ".yaml")
-    assert resolved(path) == resolved(present)
+    meant = resolved(present)
+    if path.stem == "quickstart":
+        # The one setting that has changed since: an answer that runs away no longer outweighs its group.
+        accuracy = meant["model"]["init_args"]["rewards"]["init_args"]["rewards"][0]["init_args"]
+        assert accuracy["floor"] == -1.0
+        accuracy["floor"] = None
+    assert resolved(path) == meant
 
 
 def test_present_configs_name_classes_alone_and_leave_the_logger_to_the_program() -> None:

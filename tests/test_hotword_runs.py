@@ -69,7 +69,9 @@ def test_lists_reach_prompts_metrics_and_tables(tmp_path: Path) -> None:
     for hypothesis in listed:
         read = hypothesis.prompt.split()
         assert [word for word in read if word in DIGITS] == list(hypothesis.row.hotwords)
-    header, _, *rows = texts(tmp_path / "run", "val/right")[-1].splitlines()
+    # Two lines a sample: what was said, and what was heard, with the prompt.
+    header, _, *lines = texts(tmp_path / "run", "val/right")[-1].splitlines()
+    rows = lines[1::2]
     assert header.endswith("| rules | prompt |")
     assert all("&lt;|object_ref_start|&gt;".replace("|", "\\|") in row for row in rows)
     assert "prompt" not in texts(tmp_path / "run", "val/none")[-1]

@@ -509,7 +509,7 @@ def test_the_command_on_a_manifest(tmp_path: Path, capsys: pytest.CaptureFixture
     greedy = [s for line in lines for s in line.samples if s.decoding == "greedy"]
     rate = sum(s.errors.errors for s in greedy) / sum(s.errors.reference_length for s in greedy)
     share = sum(bool(s.rules) for s in greedy) / len(greedy)
-    assert table[0][:-1] == ["base", "greedy", "7", "7", f"{rate:.4f}", f"{share:.4f}"]
+    assert table[0][:-1] == ["base", "greedy", "7", "7", f"{100 * rate:.1f}", f"{100 * share:.1f}"]
     assert table[1][:4] == ["base", "sampled", "7", "21"]
     assert float(table[0][-1]) == pytest.approx(sum(line.seconds for line in lines), abs=0.01)
 

@@ -18,6 +18,7 @@ from lightning_audiorl import cli
 from lightning_audiorl.data import read_manifest
 from tests.command import run, tiny_config, write_manifest
 from tests.data import layouts
+from tests.data.eval_sets import CHINESE, ENGLISH, cv3eval, seedtts
 from tests.data.fakes import write_tone
 from tests.data.layouts import Clip, make_clips
 
@@ -50,6 +51,9 @@ WRITERS: dict[str, Callable[[Path, Sequence[Clip]], Any]] = {
     "folder": layouts.hf,
     "audio_{0..1}.tar": lambda path, clips: nemo(path.parent, clips),
     "shards": layouts.webdataset,
+    "fleurs/data/de_de": lambda path, clips: layouts.fleurs(path.parent, clips).rename(path),
+    "seedtts_testset/en/meta.lst": lambda path, _: seedtts(path.parents[1], "en", ENGLISH),
+    "CV3-Eval/data/zero_shot/zh": lambda path, _: cv3eval(path.parents[2], "zh", CHINESE),
 }
 
 
@@ -72,7 +76,10 @@ def test_a_command_of_the_page_runs(command: str, clips: list[Clip]) -> None:
     WRITERS[name](Path(source).absolute(), clips)
 
     cli.main(args)
-    assert len(read_manifest("rows.jsonl")) == len(clips)
+    out = Path(args[args.index("--out") + 1])
+    # Texts to be spoken are prompts of their own, three in each list.
+    num_rows = 3 if out.name == "texts.jsonl" else len(clips)
+    assert len(out.read_text().splitlines()) == num_rows
 
 
 def test_every_kind_has_a_command() -> None:

@@ -83,6 +83,9 @@ def _curves(folder: Path) -> tuple[dict[str, Value], dict[str, Value]]:
             for event in events.Scalars(tag):
                 scalars[f"{tag}@{event.step}"] = event.value
         for tag in events.Tags()["tensors"]:
+            # The layout of charts is no text.
+            if events.SummaryMetadata(tag).plugin_data.plugin_name != "text":
+                continue
             for event in events.Tensors(tag):
                 texts[f"{tag}@{event.step}"] = event.tensor_proto.string_val[0].decode()
     return scalars, texts

@@ -58,6 +58,27 @@ def opus(root: Path) -> None:
 LATIN = "one caf\u00e9".encode("latin-1")
 
 MORE: dict[str, Fault] = {
+    "a line of FLEURS that is cut": (
+        "fleurs",
+        lambda root: first_line(root / "test.tsv", "0\t11-1-0000.wav\tone two"),
+        "test.tsv, line 1, field `(whole line)`",
+        "complete the line, or remove it",
+        "number of columns",
+    ),
+    "a line of FLEURS without a clip": (
+        "fleurs",
+        lambda root: first_line(root / "test.tsv", "0\t\tone two\tone two\t|\t1600\tFEMALE"),
+        "test.tsv, line 1, field `file_name`",
+        "name a clip",
+        "missing file",
+    ),
+    "a clip of FLEURS that is not there": (
+        "fleurs",
+        lambda root: next((root / "audio" / "test").iterdir()).unlink(),
+        "field `audio_filepath`",
+        "no such file",
+        "missing file",
+    ),
     "a text in another encoding": (
         "folder",
         lambda root: (root / "11-1-0000.txt").write_bytes(LATIN),

@@ -47,7 +47,10 @@ class Fleurs(Layout):
     def _row(self, line: str, folder: Path, lang: str, where: str) -> Found | ManifestError:
         cells = line.split("\t")
         if len(cells) < len(_COLUMNS):
-            problem = f"has {len(cells)} columns; expected {', '.join(_COLUMNS)}, and the speaker's gender"
+            expected = f"{', '.join(_COLUMNS)}, and the speaker's gender"
+            problem = (
+                f"has {len(cells)} columns; expected {expected}: complete the line, or remove it"
+            )
             return refused(where, "(whole line)", problem, "number of columns")
 
         named = dict(zip(_COLUMNS, cells, strict=False))
