@@ -32,7 +32,7 @@ from typing import Any
 
 import torch
 from compare.results import KINDS, Comparison, Table, after, compare, read
-from compare.scenarios import FOLDER, Scenario, scenarios
+from compare.scenarios import FOLDER, MEANT, Scenario, scenarios
 
 #: The last commit before the folders were turned over.
 BASE = "a3a158b"
@@ -211,15 +211,18 @@ def run_present(present: Build, base: Build, chosen: Sequence[Scenario]) -> dict
 
 
 def without(table: Table, ignored: Sequence[str]) -> Table:
-    """Leave out the values whose ``kind/name`` fits any of the patterns."""
-    return {
-        kind: {
+    """Leave out the values whose ``kind/name`` fits any of the patterns, and kinds of which nothing is left."""
+    kept: Table = {}
+    for kind, values in table.items():
+        left = {
             name: value
             for name, value in values.items()
             if not any(fnmatch.fnmatch(f"{kind}/{name}", pattern) for pattern in ignored)
         }
-        for kind, values in table.items()
-    }
+        # A kind that had no values to begin with stays, and is told.
+        if left or not values:
+            kept[kind] = left
+    return kept
 
 
 def show(name: str, results: dict[str, Comparison]) -> None:
@@ -275,16 +278,21 @@ def compare_all(
                 all_equal = False
                 continue
 
-            left_out = [*ignored, *scenario.meant]
-            tables = [without(read(folder / "run"), left_out) for folder in (base_run, present_run)]
-            if scenario.meant:
-                print(f"{name:24s} meant      {', '.join(scenario.meant)}")
+            tables = [read(folder / "run") for folder in (base_run, present_run)]
             if suffix:
                 tables = [after(table, scenario.resume, scenario.num_steps) for table in tables]
+            if scenario.meant:
+                print(f"{name:24s} meant      {', '.join(scenario.meant)}")
+            left_out = [*ignored, *MEANT, *scenario.meant]
+            tables = [without(table, left_out) for table in tables]
             results = {}
             for kind in KINDS:
+                # All of it is meant to differ.
+                if kind not in tables[0]:
+                    continue
+                present_values = tables[1].get(kind, {})
                 results[kind] = compare(
-                    tables[0][kind], tables[1][kind], may_grow=kind in GROWING_KINDS
+                    tables[0][kind], present_values, may_grow=kind in GROWING_KINDS
                 )
                 results[kind].rounding = scenario.rounding
             show(name, results)

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from compare.results import KINDS, after, compare, is_measured, leaves, read  # noqa: E402
-from compare.scenarios import merged, scenarios  # noqa: E402
+from compare.scenarios import MEANT, merged, scenarios  # noqa: E402
 from compare_builds import without  # noqa: E402
 from lightning.pytorch.loggers import TensorBoardLogger  # noqa: E402
 
@@ -141,6 +141,8 @@ def test_scenarios_cover_the_algorithms() -> None:
 def test_differences_by_design_are_few_and_named() -> None:
     meant = {name: scenario.meant for name, scenario in scenarios().items() if scenario.meant}
     assert meant == {"grpo_whisper": ("checkpoint/audiorl/finetune/lora_targets/*",)}
+    # Of all of them only what is read, and no number.
+    assert not [one for one in MEANT if one.startswith(("metrics", "weights", "optimizer"))]
     rounding = {name: one.rounding for name, one in scenarios().items() if one.rounding}
     assert rounding == {"grpo_dapo": 1e-3}
 

@@ -11,6 +11,14 @@ import yaml
 
 FOLDER = Path(__file__).parent
 
+#: What every scenario has otherwise, by design. The tables of evaluated samples have two lines a sample; the watch says
+#: what to do, and speaks before the first step where an error rate is above 100 %, as that of these tiny models is.
+MEANT = (
+    "texts/val/*",
+    "texts/hacking_watch/*",
+    "checkpoint/callbacks/HackingWatch/alerts/*",
+)
+
 
 @dataclass(frozen=True)
 class Scenario:
