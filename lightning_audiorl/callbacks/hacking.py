@@ -172,7 +172,9 @@ class HackingWatch(Callback):
 
         series = _series([flat_metrics(one["results"]) for one in evaluations])
         texts = reward_hacking_alerts(rewards, series, self.tolerance, self.reward_tolerance)
-        if run.rl_step == 0:
+        # Supervised training begins where it begins: it is what the advice would be.
+        is_rewarded = getattr(pl_module, "rewards", None) is not None
+        if run.rl_step == 0 and is_rewarded:
             texts += empty_answer_alerts(flat_metrics(evaluations[0]["results"]))
         if self._rewarded:
             texts += silence_alerts(series)

@@ -85,6 +85,7 @@ def test_a_policy_that_falls_silent_is_told_though_its_reward_falls(
     watch = HackingWatch()
     trainer: Any = SimpleNamespace(state=SimpleNamespace(fn="fit"), loggers=[], is_global_zero=True)
     module = runs.view()
+    module.rewards = object()
     for rl_step, (deleted, said) in enumerate([(0.1, 1.3), (0.2, 1.1), (0.9, 0.1)]):
         module.rl_step = rl_step
         metrics = {"wer": 1.2, "deletion_rate": deleted, "length_ratio": said}
@@ -100,6 +101,18 @@ def test_a_policy_that_falls_silent_is_told_though_its_reward_falls(
     assert silent["text"].startswith("val/long: the policy falls silent: 90 % of the words")
     assert "give Accuracy a floor of -1" in silent["text"]
     assert silent["text"] in caplog.text
+
+
+def test_supervised_training_is_not_told_to_begin_with_supervised_training(
+    root: str, tmp_path: Path
+) -> None:
+    """Random weights err in more than 100 % of the words, which is why they are trained."""
+    watch = HackingWatch()
+    module = runs.sft(num_steps=1)
+    runs.fit(tmp_path, root, watch, module=module)
+    start = [results["wer"] for results in module.evaluations[0]["results"].values()]
+    assert max(start) > 1
+    assert watch.alerts == []
 
 
 @pytest.mark.usefixtures("good_start")
