@@ -107,6 +107,7 @@ class Corpus:
             ]
         if words and self._draw.random() < 0.03:
             words, rules = words + words[-1:] * 9, ("loop",)
+
         text = " ".join(words)
         errors = count_errors(reference, text)
         return Sample(

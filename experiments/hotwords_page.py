@@ -93,6 +93,7 @@ def _whisper(out: Path) -> list[str]:
     file = out / "whisper.json"
     if not file.is_file():
         return []
+
     results = _read(file)
     lines = [
         "## Whisper base, as published",
@@ -104,9 +105,11 @@ def _whisper(out: Path) -> list[str]:
         "run: nothing is drawn but the lists.",
         "",
     ]
+
     for set_name, of_set in results.items():
         heading = f"### Prompts {set_name}: {of_set['rows']} rows, {of_set['keywords']} rare words"
         lines += [heading, "", *_table({"Whisper base": [results]}, set_name), ""]
+
     text, prompt = next(iter(results.values()))["right, 10 more"]["example"]
     lines += [
         "A prompt as the decoder reads it, and what it wrote:",

@@ -183,14 +183,17 @@ def _before_part(section: dict[str, Any]) -> list[str]:
         ours = section["results"][key.replace("before/", "ours/")]
         case = Case(**ours["case"])
         sizes = f"B {case.num_prompts}, P {case.prompt_tokens}, G {case.group_size}"
+
         for phase in PHASES:
             if phase in earlier["phases"]:
                 pair = (earlier["phases"][phase], ours["phases"][phase])
                 rows.append(_beside(sizes, phase, *pair))
         rows.append(_beside(sizes, "the step", earlier["seconds"], ours["seconds"]))
+
         memory = [f"{result['added_bytes'] / _MIB:.0f}" for result in (earlier, ours)]
         ratio = f"{earlier['added_bytes'] / ours['added_bytes']:.2f}"
         rows.append([sizes, "added peak, MiB", *memory, ratio])
+
     head = ["case", "of a step", "before", "now", "before over now"]
     return [
         f"Before is the build at {section['before']}; both in turns in one run, seconds.\n",
