@@ -4,7 +4,7 @@
 
 Takes the shipped codec and ASR judges, trains speaker encoders and Token2Text once, a language model for each seed,
 then every row of the table from it; ends with docs/tts_figures.md and docs/images/tts_*.png. What is done is not done
-again.
+again. Ears that were not trained here listen where they are named: ``--whisper <folder> --pocketsphinx --resemblyzer``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import tts_ears
 import tts_runs
 from figure_runs import Spec, last_figures, made_with, side_by_side, spec
 from tts_page import DIFFRO, HALVES, page
@@ -67,6 +68,8 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "both + filter, R1+R2+R3": ("grpo_diffro", {REWARDS: mix(R2, R3)}),
     "both + filter, R1+R2, no head": ("grpo_diffro", {REWARDS: mix(R2), HEADS: heads(0.0)}),
 }
+#: Texts of the evaluation set that the real ears hear.
+NUM_EAR_TEXTS = 200
 #: Rows that are also run long, with evaluations on dev on the way.
 LONG = ("both + filter, R1+R2", "GRPO R1+R2", "DiffRO")
 
@@ -84,8 +87,18 @@ def short(out: Path, seed: int, row: str) -> dict[str, Any]:
     folder = tts_runs.run(
         out, seed, folder_name(row), config, changes | {"data.init_args.val": tts_runs.TEST}
     )
-    figures = last_figures(folder / "report" / "report.json")["test"]
+    figures = dict(last_figures(folder / "report" / "report.json")["test"])
     return {"figures": figures, "budget": tts_runs.budget(folder), **tts_runs.log_means(folder)}
+
+
+def by_real_ears(out: Path, seed: int, row: str, paths: tts_ears.EarPaths) -> dict[str, float]:
+    """What the real ears hear of a start or a finished row, on the first texts of the evaluation set."""
+    name = "start" if row == "start" else folder_name(row)
+    model = tts_runs.started(out, seed)[-1] if row == "start" else out / f"seed{seed}" / name
+    folder = out / f"seed{seed}" / name / "ears" / f"test{NUM_EAR_TEXTS}"
+    rows = tts_runs.TEST["test"]
+    records = tts_ears.listened(folder, model / "export", rows, NUM_EAR_TEXTS, paths, seed)
+    return tts_ears.summary(records)
 
 
 def once_more(out: Path, seed: int, row: str) -> dict[str, Any]:
@@ -130,6 +143,7 @@ def main() -> None:
     )
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, one thread each")
     parser.add_argument("--docs", type=Path, default=Path(__file__).parents[1] / "docs")
+    tts_ears.add_arguments(parser)
     args = parser.parse_args()
     if not os.environ.get("FSDD_ROOT"):
         parser.error("set FSDD_ROOT to the folder that holds recordings/")
@@ -158,6 +172,12 @@ def main() -> None:
     }
     for (seed, row), result in zip(todo, done, strict=True):
         results[seed][row] = result
+
+    # None of them has had a part in anything above.
+    paths = tts_ears.ear_paths(args)
+    for seed, of_seed in results.items():
+        for row in of_seed:
+            of_seed[row]["figures"] |= by_real_ears(out, seed, row, paths)
 
     halves = {"start", *HALVES, *HALVES.values(), *DIFFRO}
     todo = [
