@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from lightning_audiorl.judges.base import AsrJudge, JudgeError, SpeakerEncoder, require_numbers
+from lightning_audiorl.judges.models.whisper_window import CutWindow, by_window
 from lightning_audiorl.languages import MIXED, language_of
 from lightning_audiorl.models.policy import Policy, SampleKey
 from lightning_audiorl.types import Decoding, PromptBatch, Utterance
@@ -132,6 +133,9 @@ class TransformersJudge(AsrJudge):
         batch_size: clips per pass of a seq2seq model; Whisper pads every clip to 30 s, of others 1 keeps a transcript
             from depending on the batch. CTC models and transducers always take one clip per pass.
         min_duration_s: shorter speech is lengthened by silence.
+        window_tail_s: of Whisper, cuts the window of 30 s to the clip and so many seconds of silence behind it, its
+            positions alike: a fraction of the time for short clips, and transcripts that may differ. None takes the
+            whole window.
     """
 
     def __init__(
@@ -144,6 +148,7 @@ class TransformersJudge(AsrJudge):
         generate: dict[str, Any] | None = None,
         batch_size: int = 1,
         min_duration_s: float = 0.1,
+        window_tail_s: float | None = None,
     ) -> None:
         if kind not in ("ctc", "seq2seq", "transducer"):
             raise ValueError(
@@ -165,6 +170,10 @@ class TransformersJudge(AsrJudge):
         self.processor = processor
         self.kind = kind
         self.generate = dict(generate or {})
+        self.window_tail_s = window_tail_s
+        self._window: CutWindow | None = None
+        if window_tail_s is not None:
+            self._window = CutWindow(model, processor.feature_extractor, window_tail_s)
         self._said_language = False
         self.freeze()
 
@@ -183,9 +192,13 @@ class TransformersJudge(AsrJudge):
 
         extractor = self.processor.feature_extractor
         texts: list[str | None] = [None] * len(waveforms)
-        for language, members in self._by_language(rows).items():
+        for language, members in self._passes(waveforms, rows):
             clips = [waveforms[i] for i in members]
-            inputs = _features(extractor, clips, self.sample_rate_hz, self.model, is_long)
+            inputs: dict[str, Any]
+            if self._window is None or is_long:
+                inputs = _features(extractor, clips, self.sample_rate_hz, self.model, is_long)
+            else:
+                inputs = {"encoder_outputs": self._window.encode(clips)}
             how: dict[str, Any] = {"return_timestamps": True} if is_long else {}
             if language:
                 how["language"] = language
@@ -232,6 +245,20 @@ class TransformersJudge(AsrJudge):
         return str(
             self.processor.tokenizer.decode(said, skip_special_tokens=True, group_tokens=False)
         )
+
+    def _passes(
+        self, waveforms: list[Tensor], rows: list[Utterance]
+    ) -> list[tuple[str, list[int]]]:
+        """Language and numbers of the clips that are heard together."""
+        groups = list(self._by_language(rows).items())
+        if self._window is None:
+            return groups
+
+        passes = []
+        for language, members in groups:
+            for found in by_window(self._window, [waveforms[i] for i in members]).values():
+                passes.append((language, [members[i] for i in found]))
+        return passes
 
     def _by_language(self, rows: list[Utterance]) -> dict[str, list[int]]:
         """Numbers of the rows by the language to hear them in; "" leaves it to ``generate``."""
