@@ -78,13 +78,13 @@ ROOMS = {
     ),
     "judges": Room(
         "what a judge of speech is, the panel that asks each of them once per step, pitch",
-        "checks types",
+        "checks text types",
         "torch torchaudio",
     ),
     "judges.models": Room(
         "the models that judge: recognisers, speaker encoders, quality predictors",
-        "checks types ops models.policy judges.base languages judges.silence weights",
-        "torch torchaudio torchmetrics transformers huggingface_hub speechbrain safetensors",
+        "checks types ops models.policy judges.base languages judges.silence judges.transcript weights",
+        "torch torchaudio torchmetrics transformers huggingface_hub speechbrain safetensors onnxruntime pocketsphinx",
     ),
     "judges.training": Room(
         "training of our own judges",

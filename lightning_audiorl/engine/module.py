@@ -337,7 +337,7 @@ class RLModule(EvaluationHooks, LightningModule):
         self.ledger_table = table or self.ledger_table
 
         self.context = None
-        self.panel.clear()
+        logged |= self.panel.end_step()
         self.rl_step += 1
         self.step_metrics = gather_metrics(
             self.strategy, {k: float(v) for k, v in logged.items()}, weight

@@ -15,6 +15,8 @@ from torchaudio.functional import resample
 
 from lightning_audiorl.checks import check_count, check_number
 from lightning_audiorl.judges.silence import SILENCE_DBFS, says_nothing, sound_dbfs
+from lightning_audiorl.judges.transcript import LIKE_SILENCE, Transcript, measures_of
+from lightning_audiorl.text.normalise import normaliser_for
 from lightning_audiorl.types import MAX_AMPLITUDE, Hypothesis, Speech, Utterance
 
 _log = logging.getLogger(__name__)
@@ -183,7 +185,20 @@ class AsrJudge(Judge[str | None], ABC):
         >>> sample = Hypothesis(Utterance("row", (), "loud", 1.0), "", speech=speech)
         >>> Loud("loud", sample_rate_hz=8000).transcribe([sample])
         ['loud']
+
+    Attributes:
+        silence_check: whether a transcript that a silent clip gets, too, counts as empty: it says nothing about the
+            speech. A silent clip of as many whole seconds is transcribed once for each language and length. Texts that
+            are no more than what the judge hears in silence ("you", of Whisper) can then never be a hit.
+        reports: the `MEASURES` that its transcripts have.
     """
+
+    silence_check: bool = False
+
+    @property
+    def reports(self) -> tuple[str, ...]:
+        """What is measured of each sample beside its words, by name."""
+        return (LIKE_SILENCE,) if self.silence_check else ()
 
     @abstractmethod
     def listen(self, waveforms: list[Tensor], rows: list[Utterance]) -> Sequence[str | None]:
@@ -229,7 +244,40 @@ class AsrJudge(Judge[str | None], ABC):
                     "transcript; expected a text, or None"
                 )
         by_sample = dict(zip(spoken, transcripts, strict=True))
+        if self.silence_check:
+            for i, transcript in by_sample.items():
+                seconds = math.ceil(speeches[i].duration_s)
+                by_sample[i] = self._beside_silence(transcript, hypotheses[i].row.lang, seconds)
         return [by_sample.get(i, "") for i in range(len(speeches))]
+
+    def _beside_silence(self, transcript: str | None, lang: str, seconds: int) -> str | None:
+        """The transcript, an empty one where a silent clip so long gets the same."""
+        if transcript is None:
+            return None
+
+        normaliser = normaliser_for(lang)
+        said = normaliser.normalise(transcript)
+        is_like_silence = bool(said) and said == normaliser.normalise(
+            self._silent_transcript(lang, seconds)
+        )
+        measures = measures_of(transcript) | {LIKE_SILENCE: float(is_like_silence)}
+        return Transcript("" if is_like_silence else transcript, measures, heard=str(transcript))
+
+    def _silent_transcript(self, lang: str, seconds: int) -> str:
+        """What is heard in silence of that length, for a row of that language."""
+        # Kept: it depends on nothing but the judge, and a judge is frozen.
+        known: dict[tuple[str, int], str] = self.__dict__.setdefault("_silent_transcripts", {})
+        if (lang, seconds) not in known:
+            row = Utterance("a silent clip", (), "", float(seconds), lang=lang)
+            clip = torch.zeros(seconds * self.sample_rate_hz, device=self.device)
+            (heard,) = self.each([clip], lambda clips: self.listen(clips, [row]), [row.id])
+            if heard is None:
+                raise JudgeError(
+                    f"judge '{self.name}' gave no transcript of {seconds} s of silence, which its silence_check "
+                    "compares others with; set silence_check: false"
+                )
+            known[lang, seconds] = str(heard)
+        return known[lang, seconds]
 
 
 def require_numbers(values: Tensor) -> None:

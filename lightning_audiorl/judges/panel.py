@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass, replace
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_audiorl.judges.base import AsrJudge, Judge, JudgeError, speech_of
+from lightning_audiorl.judges.transcript import measures_of
 from lightning_audiorl.types import Hypothesis, Speech
 
 AnswerT = TypeVar("AnswerT")
@@ -112,6 +114,21 @@ class JudgePanel:
         """Forget the answers of this step; the judges stay."""
         self._answers.clear()
 
+    def end_step(self) -> dict[str, float]:
+        """Forget the answers of this step, and say how sure the judges were of them.
+
+        Returns:
+            ``judge/<name>/<measure>`` for what a judge `reports`: the mean over the samples that it listened to, NaN
+            where there was none. Nothing of judges that report nothing.
+        """
+        metrics: dict[str, float] = {}
+        for name, known in self._answers.items():
+            for measure in getattr(self.judges[name], "reports", ()):
+                values = [measures_of(answer).get(measure, math.nan) for answer in known.values()]
+                metrics[f"judge/{name}/{measure}"] = _mean_of_numbers(values)
+        self.clear()
+        return metrics
+
     def _group_with_transcripts(self, group: Sequence[Hypothesis]) -> list[Hypothesis]:
         return [self._with_transcripts(hypothesis) for hypothesis in group]
 
@@ -121,7 +138,7 @@ class JudgePanel:
             return hypothesis
 
         transcripts = {
-            name: known[speech]
+            name: _plain(known[speech])
             for name, known in self._answers.items()
             if isinstance(self.judges[name], AsrJudge) and speech in known
         }
@@ -143,6 +160,16 @@ class JudgePanel:
                 f"two judges have the name '{judge.name}', but {what}; what a judge hears is kept by its name: set "
                 "init_args.name of one of them, or name the same judge"
             )
+
+
+def _plain(transcript: str | None) -> str | None:
+    """Without what the judge measured: tables and files want the words."""
+    return None if transcript is None else str(transcript)
+
+
+def _mean_of_numbers(values: Sequence[float]) -> float:
+    numbers = [value for value in values if not math.isnan(value)]
+    return sum(numbers) / len(numbers) if numbers else math.nan
 
 
 def difference(one: Judge[Any], other: Judge[Any]) -> str:

@@ -22,6 +22,12 @@ from lightning_audiorl.metrics.activity import (
     activity_counts,
     activity_rates,
 )
+from lightning_audiorl.metrics.confidence import (
+    CONFIDENCE,
+    confidence_means,
+    confidence_sums,
+    no_confidence,
+)
 from lightning_audiorl.metrics.evaluation import SetEvaluation
 from lightning_audiorl.metrics.roles import Judges, Listeners, check_held_out
 from lightning_audiorl.metrics.rows import Compared, Part, RowResult
@@ -318,12 +324,13 @@ class SpeechMetrics(RegistersSpecs, Metric):
         kwargs: see torchmetrics.Metric.
     """
 
-    specs = (*SYNTHESIS, *ACTIVITY)
+    specs = (*SYNTHESIS, *ACTIVITY, *CONFIDENCE)
     is_differentiable = False
     higher_is_better = None
     full_state_update = False
     sums: Tensor
     activity: Tensor
+    confidence: Tensor
 
     def __init__(
         self,
@@ -348,6 +355,7 @@ class SpeechMetrics(RegistersSpecs, Metric):
         )
         self.detector = detector
         self.add_state("activity", ActivityCounts().vector(), dist_reduce_fx="sum")
+        self.add_state("confidence", no_confidence(), dist_reduce_fx="sum")
 
     def update(self, hypotheses: Sequence[Hypothesis], compute_seconds: float = 0.0) -> None:
         """Have the judges hear samples, and add them.
@@ -359,11 +367,15 @@ class SpeechMetrics(RegistersSpecs, Metric):
         Raises:
             JudgeError: for a hypothesis without speech.
         """
+        # One panel for both, so that a judge hears each sample once.
+        panel = self.panel or JudgePanel()
         counts = speech_counts(
-            hypotheses, self.judges, self.normalisers, self.panel, self.watch, self.utterance_wer
+            hypotheses, self.judges, self.normalisers, panel, self.watch, self.utterance_wer
         )
         counts.compute_s = compute_seconds
         self.sums += torch.tensor(astuple(counts), dtype=torch.float64, device=self.sums.device)
+        sure = confidence_sums(hypotheses, self.judges, panel)
+        self.confidence += sure.to(self.confidence.device)
         if self.detector is not None:
             heard = activity_counts(hypotheses, self.detector).vector()
             self.activity += heard.to(self.activity.device)
@@ -378,13 +390,14 @@ class SpeechMetrics(RegistersSpecs, Metric):
         return [_row_result(group, names, self.normalisers) for group in groups]
 
     def compute(self) -> dict[str, Tensor]:
-        """The metrics of `speech_rates`, and of `activity_rates` where there is a detector, as float32 scalars."""
+        """The metrics of `speech_rates`, of `activity_rates` with a detector, of `confidence_means`, as float32."""
         counts = SpeechCounts(*self.sums.tolist())
         rates = speech_rates(counts)
         if self.utterance_wer:
             rates["utterance_wer"] = _ratio(counts.rates, counts.rated)
         if self.detector is not None:
             rates |= activity_rates(ActivityCounts(*self.activity.tolist()))
+        rates |= confidence_means(self.confidence, self.judges)
         return {name: torch.tensor(rate, device=self.sums.device) for name, rate in rates.items()}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal, get_args
 
 from lightning_audiorl.languages import LanguageError, check_language, english_name, language_of
 from lightning_audiorl.text.folding import fold
@@ -16,6 +16,11 @@ _BY_WETEXT = ("zh", "ja")
 # These write 1,000.5; others 1.000,5.
 _DECIMAL_POINT = frozenset(["en", "ko", "th", "he", "te", "kn", "am", "hi", "bn", "fa", "ar"])
 _NUMBER = re.compile(r"\d+(?:[.,'\u00a0\u202f]\d+)*")
+_DIGIT = re.compile(r"\d")
+# Read without a package: rows of digits are the first thing that one trains on.
+_ENGLISH_DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+Reading = Literal["number", "digits"]
 
 
 class SpokenNumberNormaliser(Normaliser):
@@ -27,8 +32,12 @@ class SpokenNumberNormaliser(Normaliser):
 
     Args:
         lang: any code or name of the language.
+        reading: "number" reads 13 as thirteen. "digits" reads one digit after the other, one three, for texts that are
+            rows of digits: a recogniser writes "seven three" as 73, 7-3 or 7, 3, all of which are then what was said.
+            That of English wants no package.
 
     Raises:
+        ValueError: for another reading.
         LanguageError: for a language that num2words does not read.
         ImportError: where the package is missing; names the extra.
 
@@ -36,14 +45,25 @@ class SpokenNumberNormaliser(Normaliser):
 
         SpokenNumberNormaliser("de").normalise("Bei 10 Metern")    # "bei zehn metern"
         SpokenNumberNormaliser("zh").normalise("2025年")           # "二零二五年"
+
+    Example:
+        >>> SpokenNumberNormaliser("en", reading="digits").normalise("7-3, 05.")
+        'seven three zero five'
     """
 
-    def __init__(self, lang: str) -> None:
+    def __init__(self, lang: str, reading: Reading = "number") -> None:
         check_language(lang)
+        if reading not in get_args(Reading):
+            raise ValueError(
+                f"SpokenNumberNormaliser.reading: expected 'number' or 'digits', got {reading!r}"
+            )
+        self.reading = reading
         self.lang = language_of(lang)
         self._plain = normaliser_for(lang)
         self.unit = self._plain.unit
         self._wetext: Any = None
+        if self._reads_alone:
+            return
 
         package = "wetext" if self.lang in _BY_WETEXT else "num2words"
         if find_spec(package) is None:
@@ -58,9 +78,24 @@ class SpokenNumberNormaliser(Normaliser):
         """Numbers as words, then the plain normaliser."""
         # Folded first: full width digits and those of other scripts are numbers, too.
         folded = fold(text)
+        if self.reading == "digits":
+            folded = _DIGIT.sub(lambda digit: f" {self._digit(digit[0])} ", folded)
+        if self._reads_alone:
+            return self._plain.normalise(folded)
         if self.lang in _BY_WETEXT:
             return self._plain.normalise(self._by_wetext(folded))
         return self._plain.normalise(_NUMBER.sub(self._number, folded))
+
+    @property
+    def _reads_alone(self) -> bool:
+        """Whether no package is needed."""
+        return self.lang == "en" and self.reading == "digits"
+
+    def _digit(self, digit: str) -> str:
+        if self.lang == "en":
+            return _ENGLISH_DIGITS[int(digit)]
+        # What reads Chinese and Japanese reads a digit that stands alone by its name, too.
+        return digit if self.lang in _BY_WETEXT else self._words(int(digit))
 
     def _by_wetext(self, text: str) -> str:
         if self._wetext is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from lightning_audiorl.callbacks.hacking import drift_alerts
 from lightning_audiorl.callbacks.metric_table import columns_of, shown_metrics
 from lightning_audiorl.callbacks.plots import panels
 from lightning_audiorl.engine.distributed import merge_metrics
+from lightning_audiorl.judges.transcript import MEASURES
 from lightning_audiorl.metrics import (
     AsrEvaluation,
     AsrMetrics,
@@ -25,7 +27,9 @@ from lightning_audiorl.metrics import (
     percent,
 )
 from lightning_audiorl.metrics.activity import ActivityCounts, activity_rates
+from lightning_audiorl.metrics.confidence import confidence_means, no_confidence
 from lightning_audiorl.metrics.hotwords import HotwordCounts, hotword_rates
+from lightning_audiorl.metrics.roles import Judges
 from lightning_audiorl.metrics.specs import (
     EVALUATION_METRICS,
     SpecTable,
@@ -60,6 +64,8 @@ def test_every_metric_of_the_shipped_evaluations_has_a_spec(name: str) -> None:
 
 def test_no_spec_is_of_a_metric_that_nothing_computes() -> None:
     heard = set(activity_rates(ActivityCounts()))
+    sure: Any = SimpleNamespace(reports=MEASURES)
+    heard |= set(confidence_means(no_confidence(), Judges(judge=sure, held_out_judge=sure)))
     assert {spec.name for spec in (*AsrMetrics.specs, *SpeechMetrics.specs)} == heard | set(SHIPPED)
 
 

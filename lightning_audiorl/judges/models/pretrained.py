@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +25,9 @@ from transformers import (
 )
 
 from lightning_audiorl.judges.base import AsrJudge, JudgeError, SpeakerEncoder, require_numbers
+from lightning_audiorl.judges.models.confidence import GreedyConfidence, no_speech_token
+from lightning_audiorl.judges.models.whisper_window import CutWindow, by_window
+from lightning_audiorl.judges.transcript import LOG_PROB, NO_SPEECH_PROB, Transcript
 from lightning_audiorl.languages import MIXED, language_of
 from lightning_audiorl.models.policy import Policy, SampleKey
 from lightning_audiorl.types import Decoding, PromptBatch, Utterance
@@ -132,6 +136,14 @@ class TransformersJudge(AsrJudge):
         batch_size: clips per pass of a seq2seq model; Whisper pads every clip to 30 s, of others 1 keeps a transcript
             from depending on the batch. CTC models and transducers always take one clip per pass.
         min_duration_s: shorter speech is lengthened by silence.
+        window_tail_s: of Whisper, cuts the window of 30 s to the clip and so many seconds of silence behind it, its
+            positions alike: a fraction of the time for short clips, and transcripts that may differ. None takes the
+            whole window.
+        confidence: for seq2seq, also measures how sure the model is, for log and evaluation: the mean log-probability
+            of the tokens of each transcript, and of a Whisper the probability that a clip holds no speech. The
+            transcripts stay what they are.
+        silence_check: a transcript that a silent clip gets, too, counts as empty, see AsrJudge: Whisper writes "you" on
+            silence. How often that happened is in log and evaluation.
     """
 
     def __init__(
@@ -144,10 +156,19 @@ class TransformersJudge(AsrJudge):
         generate: dict[str, Any] | None = None,
         batch_size: int = 1,
         min_duration_s: float = 0.1,
+        window_tail_s: float | None = None,
+        confidence: bool = False,
+        silence_check: bool = False,
     ) -> None:
         if kind not in ("ctc", "seq2seq", "transducer"):
             raise ValueError(
                 f"TransformersJudge.kind: expected 'ctc', 'seq2seq' or 'transducer', got {kind!r}"
+            )
+        is_greedy = kind == "seq2seq" and (generate or {}).get("num_beams", 1) == 1
+        if confidence and not is_greedy:
+            raise ValueError(
+                "TransformersJudge.confidence: wants kind: seq2seq, and no num_beams in generate: it is that of tokens "
+                "chosen one by one; leave it out"
             )
 
         model, processor = load_pretrained(
@@ -165,8 +186,23 @@ class TransformersJudge(AsrJudge):
         self.processor = processor
         self.kind = kind
         self.generate = dict(generate or {})
+        self.window_tail_s = window_tail_s
+        self._window: CutWindow | None = None
+        if window_tail_s is not None:
+            self._window = CutWindow(model, processor.feature_extractor, window_tail_s)
+        self.confidence = confidence
+        self.silence_check = silence_check
+        self._no_speech = no_speech_token(processor.tokenizer) if confidence else None
         self._said_language = False
         self.freeze()
+
+    @property
+    def reports(self) -> tuple[str, ...]:
+        """What is measured of each sample: see ``confidence`` and ``silence_check``."""
+        measured = super().reports
+        if self._no_speech is not None:
+            measured = (NO_SPEECH_PROB, *measured)
+        return (LOG_PROB, *measured) if self.confidence else measured
 
     def listen(self, waveforms: list[Tensor], rows: list[Utterance]) -> list[str | None]:
         # One clip per pass: padding reaches into the features of some CTC models.
@@ -183,18 +219,38 @@ class TransformersJudge(AsrJudge):
 
         extractor = self.processor.feature_extractor
         texts: list[str | None] = [None] * len(waveforms)
-        for language, members in self._by_language(rows).items():
+        for language, members in self._passes(waveforms, rows):
             clips = [waveforms[i] for i in members]
-            inputs = _features(extractor, clips, self.sample_rate_hz, self.model, is_long)
+            inputs: dict[str, Any]
+            if self._window is None or is_long:
+                inputs = _features(extractor, clips, self.sample_rate_hz, self.model, is_long)
+            else:
+                inputs = {"encoder_outputs": self._window.encode(clips)}
             how: dict[str, Any] = {"return_timestamps": True} if is_long else {}
             if language:
                 how["language"] = language
-            how["logits_processor"] = LogitsProcessorList([_Numbers()])
-            ids = self.model.generate(**inputs, do_sample=False, **how | self.generate)
-            decoded = self.processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
-            for i, text in zip(members, decoded, strict=True):
+            for i, text in zip(members, self._greedy_texts(inputs, how), strict=True):
                 texts[i] = text
         return texts
+
+    def _greedy_texts(self, inputs: dict[str, Any], how: dict[str, Any]) -> list[str]:
+        """What an encoder-decoder writes, one text per clip, with how sure it is where that was asked for."""
+        watchers: list[LogitsProcessor] = [_Numbers()]
+        sure: GreedyConfidence | None = None
+        if self.confidence:
+            encoded = inputs["encoder_outputs"][0] if "encoder_outputs" in inputs else None
+            sure = GreedyConfidence(self.model, self._no_speech, encoded)
+            watchers.append(sure)
+
+        how = how | {"logits_processor": LogitsProcessorList(watchers)}
+        with sure.watching() if sure is not None else nullcontext():
+            ids = self.model.generate(**inputs, do_sample=False, **how | self.generate)
+
+        texts: list[str] = self.processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        if sure is None:
+            return texts
+        pairs = zip(texts, sure.measures(), strict=True)
+        return [Transcript(text, measures) for text, measures in pairs]
 
     def _inputs(self, wave: Tensor) -> dict[str, Tensor]:
         extractor = self.processor.feature_extractor
@@ -232,6 +288,20 @@ class TransformersJudge(AsrJudge):
         return str(
             self.processor.tokenizer.decode(said, skip_special_tokens=True, group_tokens=False)
         )
+
+    def _passes(
+        self, waveforms: list[Tensor], rows: list[Utterance]
+    ) -> list[tuple[str, list[int]]]:
+        """Language and numbers of the clips that are heard together."""
+        groups = list(self._by_language(rows).items())
+        if self._window is None:
+            return groups
+
+        passes = []
+        for language, members in groups:
+            for found in by_window(self._window, [waveforms[i] for i in members]).values():
+                passes.append((language, [members[i] for i in found]))
+        return passes
 
     def _by_language(self, rows: list[Utterance]) -> dict[str, list[int]]:
         """Numbers of the rows by the language to hear them in; "" leaves it to ``generate``."""
