@@ -25,6 +25,7 @@ from lightning_audiorl.metrics import (
     percent,
 )
 from lightning_audiorl.metrics.activity import ActivityCounts, activity_rates
+from lightning_audiorl.metrics.agreement import agreement_rates
 from lightning_audiorl.metrics.hotwords import HotwordCounts, hotword_rates
 from lightning_audiorl.metrics.specs import (
     EVALUATION_METRICS,
@@ -60,6 +61,7 @@ def test_every_metric_of_the_shipped_evaluations_has_a_spec(name: str) -> None:
 
 def test_no_spec_is_of_a_metric_that_nothing_computes() -> None:
     heard = set(activity_rates(ActivityCounts()))
+    heard |= set(agreement_rates(torch.ones(2, 6), ["*"], cer=0.0))
     assert {spec.name for spec in (*AsrMetrics.specs, *SpeechMetrics.specs)} == heard | set(SHIPPED)
 
 
