@@ -130,6 +130,7 @@ SETTINGS: list[tuple[Callable[..., Any], str, list[Any]]] = [
     (HackingWatch, "reward_tolerance", [INF]),
     (HackingWatch, "gap_tolerance", [INF, -1]),
     (HackingWatch, "drift_tolerance", [INF, -1]),
+    (HackingWatch, "agreement_tolerance", [INF, -1]),
     (HackingWatch, "window", [INF, 0]),
     (SampleLogger, "max_audio_s", [-1]),
     (PhaseProgressBar, "refresh_s", [INF, 0]),

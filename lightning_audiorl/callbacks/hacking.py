@@ -14,6 +14,7 @@ from lightning_audiorl.callbacks.outputs import tensorboard_writers
 from lightning_audiorl.callbacks.view import flat_metrics, run_view, validations
 from lightning_audiorl.checks import check_count, check_number
 from lightning_audiorl.metrics import (
+    agreement_alerts,
     empty_answer_alerts,
     gap_alerts,
     reward_hacking_alerts,
@@ -83,9 +84,10 @@ class HackingWatch(Callback):
     Before the first step it says which sets have an error rate above 100 %, and later when a policy falls silent: more
     words left out, fewer said, whatever the reward does.
 
-    Of a policy that speaks it also says when a gap between the judges that reward and those held out opens, and when
-    pitch, pace or length drift from those of the first validation, whatever the reward does. Where nothing is rewarded
-    (supervised training) it says nothing: no reward can be hacked, and to leave the start behind is the point.
+    Of a policy that speaks it also says when a gap between the judges that reward and those held out opens, when they
+    no longer put the samples of a text in one order, and when pitch, pace or length drift from those of the first
+    validation, whatever the reward does. Where nothing is rewarded (supervised training) it says nothing: no reward can
+    be hacked, and to leave the start behind is the point.
 
     Args:
         tolerance: how much worse than at its best a metric may be, absolute (0.02 is two points of WER).
@@ -93,6 +95,7 @@ class HackingWatch(Callback):
         window: RL steps averaged, at most; never over another validation.
         gap_tolerance: by how much a gap between judges may grow, absolute (0.05 is five points of CER).
         drift_tolerance: how far mean F0, duration ratio and tokens per unit may move, as a share of their start.
+        agreement_tolerance: by how much the rank agreement of judges may fall, absolute.
 
     Raises:
         ValueError: for a window without a step, or a negative tolerance.
@@ -105,18 +108,21 @@ class HackingWatch(Callback):
         window: int = 10,
         gap_tolerance: float = 0.05,
         drift_tolerance: float = 0.1,
+        agreement_tolerance: float = 0.2,
     ) -> None:
         check_count("HackingWatch.window", window, at_least=1)
         check_number("HackingWatch.tolerance", tolerance)
         check_number("HackingWatch.reward_tolerance", reward_tolerance)
         check_number("HackingWatch.gap_tolerance", gap_tolerance, at_least=0)
         check_number("HackingWatch.drift_tolerance", drift_tolerance, at_least=0)
+        check_number("HackingWatch.agreement_tolerance", agreement_tolerance, at_least=0)
 
         self.tolerance = tolerance
         self.reward_tolerance = reward_tolerance
         self.window = window
         self.gap_tolerance = gap_tolerance
         self.drift_tolerance = drift_tolerance
+        self.agreement_tolerance = agreement_tolerance
         #: Reward at each validation, oldest first.
         self.rewards: list[float] = []
         #: ``{"rl_step", "text"}`` of everything said so far.
@@ -179,6 +185,7 @@ class HackingWatch(Callback):
         if self._rewarded:
             texts += silence_alerts(series)
             texts += gap_alerts(series, self.gap_tolerance)
+            texts += agreement_alerts(series, self.agreement_tolerance)
             texts += drift_alerts(series, self.drift_tolerance)
 
         for text in texts:

@@ -22,6 +22,11 @@ _SPEECH_NOTE = (
     "the length cap cut. F0 Hz: mean pitch of voiced frames, a dash where fewer than 5 % are voiced. voiced: percent "
     "of frames that are. duration: seconds spoken per second expected. change: difference, or percent of the start."
 )
+# Beside the other of speech, where there are such metrics.
+_AGREEMENT_NOTE = (
+    " judge tau: Kendall's tau-b between the errors that the judge that rewards and the one held out find in the "
+    "samples of a text, mean over judge tau groups texts; by an ear: the same of that ear."
+)
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,17 @@ def columns_of(results: Results) -> list[Column]:
 
 def metric_note(results: Results) -> str:
     """What the columns are, in a sentence or two."""
-    return _SPEECH_NOTE if is_speech(results) else _NOTE
+    if not is_speech(results):
+        return _NOTE
+    return f"{_SPEECH_NOTE}{agreement_note(results)}"
+
+
+def agreement_note(results: Results) -> str:
+    """What the columns of rank agreement are; empty where there are none."""
+    for metrics in results.values():
+        if any(name.startswith("judge_tau") for name in metrics):
+            return _AGREEMENT_NOTE
+    return ""
 
 
 def metric_table(

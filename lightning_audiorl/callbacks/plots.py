@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -294,12 +293,13 @@ def plot_judges(evaluations: Sequence[Mapping[str, Any]], path: Path) -> bool:
     steps = [one["rl_step"] for one in evaluations]
     figure, axes = _figure(len(drawn))
     for axis, (title, curves) in zip(axes, drawn.items(), strict=True):
-        # The judge that rewards comes first: a whole line; the one held out is dashed.
-        styles = cycle(("-", "--"))
+        # The judge that rewards comes first: a whole line; those held out are dashed.
+        style = "-"
         for name, values in curves.items():
             spec = evaluation_spec(name)
             scaled = [spec.factor * value for value in values]
-            axis.plot(steps, scaled, next(styles), marker=".", label=spec.words)
+            axis.plot(steps, scaled, style, marker=".", label=spec.words)
+            style = "--"
 
         axis.set_title(label(title), fontsize=9)
         axis.set_xlabel("RL step")
@@ -330,10 +330,27 @@ def judge_panels(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Curves]:
     return drawn
 
 
-def _curves(results: Sequence[Mapping[str, float]], names: Sequence[str]) -> Curves:
-    """Values of the metrics over evaluations; empty unless each is known somewhere."""
-    curves = {}
+def _present(results: Sequence[Mapping[str, float]], names: Sequence[str]) -> list[str]:
+    """The names, and in place of each pattern the names of results that fit it."""
+    of_results = dict.fromkeys(name for metrics in results for name in metrics)
+    present = []
     for name in names:
+        if "*" in name:
+            # Of two patterns the longer one has the metric, as in the table of metrics.
+            fitting = [one for one in of_results if EVALUATION_METRICS[one].name == name]
+            present += fitting
+        else:
+            present.append(name)
+    return present
+
+
+def _curves(results: Sequence[Mapping[str, float]], names: Sequence[str]) -> Curves:
+    """Values of the metrics over evaluations; empty unless each is known somewhere.
+
+    Of a pattern these are the metrics that fit it, if any do.
+    """
+    curves = {}
+    for name in _present(results, names):
         known = [metrics.get(name) for metrics in results]
         # A report as data has null where a metric is undefined.
         values = [math.nan if value is None else value for value in known]

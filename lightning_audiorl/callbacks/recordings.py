@@ -19,6 +19,7 @@ from lightning_audiorl.callbacks.spoken_samples import (
     write_wav,
 )
 from lightning_audiorl.metrics import SetEvaluation, SpeechEvaluation
+from lightning_audiorl.metrics.roles import EAR
 from lightning_audiorl.types import Hypothesis
 
 Record = dict[str, Any]
@@ -201,7 +202,7 @@ def judges_of(evaluation: SetEvaluation | None) -> dict[str, str]:
 
 
 def heard_columns(records: Sequence[Record], judges: Mapping[str, str]) -> dict[str, str]:
-    """Headings by judge; the one held out is marked.
+    """Headings by judge; those held out are marked.
 
     Args:
         records: of `Recordings`.
@@ -211,10 +212,15 @@ def heard_columns(records: Sequence[Record], judges: Mapping[str, str]) -> dict[
         >>> heard_columns([{"heard": {"a": "one", "b": "won"}}], {"judge": "a", "held_out_judge": "b"})
         {'a': 'heard by a', 'b': 'heard by b (held out)'}
     """
+    held_out = set()
+    for role, name in judges.items():
+        if role == "held_out_judge" or role.startswith(EAR):
+            held_out.add(name)
+
     headings = {}
     for record in records:
         for name in record["heard"]:
-            mark = " (held out)" if name == judges.get("held_out_judge") else ""
+            mark = " (held out)" if name in held_out else ""
             headings[name] = f"heard by {name}{mark}"
     return headings
 

@@ -180,8 +180,8 @@ def _evaluation_charts(evaluations: Sequence[Mapping[str, Any]]) -> list[Chart |
         for colour, (name, values) in enumerate(curves.items()):
             spec = evaluation_spec(name)
             scaled = [spec.factor * value for value in values]
-            # The judge that rewards comes first; the one held out is dashed.
-            is_held_out = colour % 2 == 1
+            # The judge that rewards comes first; those held out are dashed.
+            is_held_out = colour > 0
             lines.append(Line(spec.title, steps, scaled, colour, dashed=is_held_out))
         drawn.append(chart(title, lines, marks=True))
     return drawn

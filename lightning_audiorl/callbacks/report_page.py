@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
-from lightning_audiorl.callbacks.metric_table import is_speech
+from lightning_audiorl.callbacks.metric_table import agreement_note, is_speech
 from lightning_audiorl.callbacks.report_curves import bars_of_run, curves_of_run
 from lightning_audiorl.callbacks.report_samples import LoadClip, heard_rows, sample_rows
 from lightning_audiorl.reports.page import render
@@ -111,7 +111,10 @@ def _note(report: Mapping[str, Any]) -> str:
     before = report["before"]
     if before is None:
         return ""
-    return _SPEECH_NOTE if is_speech(before["results"]) else _NOTE
+    results = before["results"]
+    if not is_speech(results):
+        return _NOTE
+    return f"{_SPEECH_NOTE}{agreement_note(results)}"
 
 
 def _settings(report: Mapping[str, Any]) -> str:

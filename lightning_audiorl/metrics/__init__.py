@@ -6,6 +6,7 @@ from lightning_audiorl.metrics.functional import UtteranceCounts, asr_rates, utt
 from lightning_audiorl.metrics.specs import Format, MetricSpec, RegistersSpecs, percent
 from lightning_audiorl.metrics.speech import SpeechEvaluation, SpeechMetrics
 from lightning_audiorl.metrics.watch import (
+    agreement_alerts,
     empty_answer_alerts,
     gap_alerts,
     reward_hacking_alerts,
@@ -22,6 +23,7 @@ __all__ = [
     "SpeechEvaluation",
     "SpeechMetrics",
     "UtteranceCounts",
+    "agreement_alerts",
     "asr_rates",
     "empty_answer_alerts",
     "gap_alerts",

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Literal, get_args
 
 Better = Literal["higher", "lower", "near one"]
-Watch = Literal["reward", "gap", "drift"]
+Watch = Literal["reward", "gap", "drift", "agreement"]
 Reduction = Literal["mean", "sum", "max"]
 Task = Literal["recognition", "synthesis"]
 
@@ -92,8 +92,8 @@ class MetricSpec:
         panel: title of the panel that draws it over RL steps, together with all other metrics of that title; None draws
             none. A metric of a set has a panel in each set, where every metric of that title is known.
         watch: what the hacking watch compares it with at each evaluation: the ``reward``, which should not rise while
-            the metric gets worse by ``better``; or its own start, which a ``gap`` should not exceed and a ``drift`` not
-            leave either way. None is not watched.
+            the metric gets worse by ``better``; or its own start, which a ``gap`` should not exceed, a ``drift`` not
+            leave either way and an ``agreement`` not fall below. None is not watched.
         meaning: what it means when it opens or drifts, as the alert says it.
         monitor: whether Lightning's callbacks see it (``trainer.callback_metrics``).
         reduce: how the values of several ranks become one; only for metrics of an RL step, those of a set are summed
@@ -401,7 +401,9 @@ def evaluation_spec(log_key: str) -> MetricSpec:
         >>> evaluation_spec("val/long/wer").better
         'lower'
     """
-    return EVALUATION_METRICS[log_key.rpartition("/")[2]]
+    name = log_key.rpartition("/")[2]
+    spec = EVALUATION_METRICS[name]
+    return replace(spec, name=name) if "*" in spec.name else spec
 
 
 def is_monitored(name: str) -> bool:

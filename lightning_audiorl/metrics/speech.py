@@ -22,6 +22,13 @@ from lightning_audiorl.metrics.activity import (
     activity_counts,
     activity_rates,
 )
+from lightning_audiorl.metrics.agreement import (
+    AGREEMENT,
+    EarCounts,
+    agreement_rates,
+    ear_counts,
+    no_ear_counts,
+)
 from lightning_audiorl.metrics.confidence import (
     CONFIDENCE,
     confidence_means,
@@ -29,12 +36,13 @@ from lightning_audiorl.metrics.confidence import (
     no_confidence,
 )
 from lightning_audiorl.metrics.evaluation import SetEvaluation
-from lightning_audiorl.metrics.roles import Judges, Listeners, check_held_out
-from lightning_audiorl.metrics.rows import Compared, Part, RowResult
+from lightning_audiorl.metrics.roles import Judges, Listeners, check_held_out, named_ears
+from lightning_audiorl.metrics.rows import RowResult
 from lightning_audiorl.metrics.specs import SYNTHESIS, RegistersSpecs
+from lightning_audiorl.metrics.speech_rows import speech_row
 from lightning_audiorl.metrics.transcripts import character_errors, error_rate
 from lightning_audiorl.speech_activity import SpeechDetector, detector_version
-from lightning_audiorl.text.compare import TextWatch, heard_words, without_sounds
+from lightning_audiorl.text.compare import TextWatch, without_sounds
 from lightning_audiorl.text.normalise import Normaliser, checked_normalisers, normaliser_for
 from lightning_audiorl.types import Hypothesis, Speech
 
@@ -217,32 +225,6 @@ def _add_similarities(
         _add(counts, f"{prefix}similarities", 1)
 
 
-def _row_result(
-    group: Sequence[Hypothesis], names: Mapping[str, str], normalisers: Mapping[str, Normaliser]
-) -> RowResult:
-    row = group[0].row
-    normaliser = normaliser_for(row.lang, normalisers)
-    spoken = normaliser.normalise(without_sounds(row.reference))
-    missing_stops = sum(not hypothesis.finished for hypothesis in group)
-    parts: dict[str, Part] = {"missing_stop_rate": (float(missing_stops), float(len(group)))}
-
-    texts = {}
-    for role, metric in (("judge", "cer"), ("held_out_judge", "held_out_cer")):
-        name = names.get(role, "")
-        heard = [hypothesis.transcripts.get(name) for hypothesis in group]
-        if heard[0] is not None:
-            written = normaliser.normalise(heard_words(row.reference, heard[0]))
-            texts[name] = Compared(heard[0], spoken, written, normaliser.unit)
-
-        # A sample that the judge failed on is in no error rate.
-        counts = [character_errors(row, text, normaliser) for text in heard if text is not None]
-        if counts:
-            errors = sum(one for one, _ in counts)
-            characters = sum(one for _, one in counts)
-            parts[metric] = (float(errors), float(characters))
-    return RowResult(row, texts, parts)
-
-
 def _ratio(top: float, bottom: float) -> float:
     return top / bottom if bottom else math.nan
 
@@ -311,7 +293,7 @@ class SpeechMetrics(RegistersSpecs, Metric):
     """All metrics of one set of synthesised speech; sums over processes.
 
     The state is one float64 vector (the fields of `SpeechCounts`). ``compute`` gives a dict of scalar tensors with the
-    keys of `speech_rates`.
+    keys of `speech_rates`, and of `agreement_rates` where there are several samples per text or further ears.
 
     Args:
         judges: by role.
@@ -324,11 +306,12 @@ class SpeechMetrics(RegistersSpecs, Metric):
         kwargs: see torchmetrics.Metric.
     """
 
-    specs = (*SYNTHESIS, *ACTIVITY, *CONFIDENCE)
+    specs = (*SYNTHESIS, *AGREEMENT, *ACTIVITY, *CONFIDENCE)
     is_differentiable = False
     higher_is_better = None
     full_state_update = False
     sums: Tensor
+    ears: Tensor
     activity: Tensor
     confidence: Tensor
 
@@ -353,6 +336,7 @@ class SpeechMetrics(RegistersSpecs, Metric):
             torch.zeros(len(fields(SpeechCounts)), dtype=torch.float64),
             dist_reduce_fx="sum",
         )
+        self.add_state("ears", no_ear_counts(judges), dist_reduce_fx="sum")
         self.detector = detector
         self.add_state("activity", ActivityCounts().vector(), dist_reduce_fx="sum")
         self.add_state("confidence", no_confidence(), dist_reduce_fx="sum")
@@ -372,6 +356,8 @@ class SpeechMetrics(RegistersSpecs, Metric):
         counts = speech_counts(
             hypotheses, self.judges, self.normalisers, panel, self.watch, self.utterance_wer
         )
+        ears = ear_counts(hypotheses, self.judges, self.normalisers, panel)
+        self.ears += ears.to(self.ears.device)
         counts.compute_s = compute_seconds
         self.sums += torch.tensor(astuple(counts), dtype=torch.float64, device=self.sums.device)
         sure = confidence_sums(hypotheses, self.judges, panel)
@@ -386,13 +372,14 @@ class SpeechMetrics(RegistersSpecs, Metric):
         Args:
             groups: samples with the transcripts of the judges, those of a row together.
         """
-        names = self.judges.names
-        return [_row_result(group, names, self.normalisers) for group in groups]
+        return [speech_row(group, self.judges, self.normalisers) for group in groups]
 
     def compute(self) -> dict[str, Tensor]:
         """The metrics of `speech_rates`, of `activity_rates` with a detector, of `confidence_means`, as float32."""
         counts = SpeechCounts(*self.sums.tolist())
+        counts.failures += sum(EarCounts(*ear).failures for ear in self.ears.tolist())
         rates = speech_rates(counts)
+        rates |= agreement_rates(self.ears, list(self.judges.ears), rates["cer"])
         if self.utterance_wer:
             rates["utterance_wer"] = _ratio(counts.rates, counts.rated)
         if self.detector is not None:
@@ -416,6 +403,9 @@ class SpeechEvaluation(SetEvaluation):
         utterance_wer: also gives the mean over samples of the error rate of each, see `SpeechMetrics`.
         detector: also measures where speech is heard: clips without any, silence before it and what comes after it.
             ``{}`` is one with its defaults; wants the extra ``vad``.
+        ears: further ASR judges that are held out, or their names in the algorithm's ``judges``, by a name of their
+            own: each has its ``cer_by_<name>`` and its gap. With several samples per text (``num_samples`` of an
+            `EvalDecoding`) each has its rank agreement with the judge of the reward, too, see `agreement_rates`.
 
     Raises:
         ImportError: for a detector where the extra ``vad`` is not installed.
@@ -432,13 +422,15 @@ class SpeechEvaluation(SetEvaluation):
         normalisers: dict[str, Normaliser] | None = None,
         utterance_wer: bool = False,
         detector: SpeechDetector | None = None,
+        ears: dict[str, AsrJudge | str] | None = None,
     ) -> None:
         self.utterance_wer = utterance_wer
         self.detector = detector
         if detector is not None:
             # Missed here, and not at the first evaluation.
             detector_version()
-        self.by_role = Judges(judge, held_out_judge, encoder, held_out_encoder)
+        heard_by = named_ears(ears)
+        self.by_role = Judges(judge, held_out_judge, encoder, held_out_encoder, heard_by)
         self.normalisers = checked_normalisers(normalisers)
         # One for all evaluations of a run: what it says, it says once.
         self._watch = TextWatch("SpeechEvaluation")

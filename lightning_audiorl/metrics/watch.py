@@ -101,6 +101,38 @@ def gap_alerts(history: Mapping[str, Sequence[float]], tolerance: float = 0.05) 
     return alerts
 
 
+def agreement_alerts(history: Mapping[str, Sequence[float]], tolerance: float = 0.2) -> list[str]:
+    """One sentence per judge held out that orders the samples of a text less as the judge that rewards than it did.
+
+    What RL climbs is the order of the samples of a text: where the judges no longer share it, reward is gained by what
+    the other one does not hear. That shows before the gap of their means does.
+
+    Args:
+        history: value at each validation by log key, oldest first; metrics that are not watched for agreement
+            (``judge_tau`` and ``judge_tau_by_*`` are) are ignored, NaN is passed over.
+        tolerance: by how much a rank agreement may fall below that of the first validation, absolute.
+
+    Example:
+        >>> (alert,) = agreement_alerts({"val/long/judge_tau": [0.62, 0.35], "val/long/wer": [0.2, 0.4]})
+        >>> alert.partition(":")[0]
+        'val/long/judge_tau fell from 0.62 to 0.35'
+    """
+    alerts = []
+    for key, values in history.items():
+        spec = evaluation_spec(key)
+        known = _first_and_last(values)
+        if spec.watch != "agreement" or known is None:
+            continue
+
+        start, now = known
+        if start - now > tolerance:
+            alerts.append(
+                f"{key} fell from {start:.2f} to {now:.2f}: the judge held out {spec.meaning} than the judge that "
+                f"rewards; more reward may no longer mean more that others understand; {_ON_GAP}"
+            )
+    return alerts
+
+
 def silence_alerts(
     history: Mapping[str, Sequence[float]],
     deletions: float = 0.2,

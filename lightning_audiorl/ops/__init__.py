@@ -30,6 +30,7 @@ from lightning_audiorl.ops.objectives import (
     unique_samples,
 )
 from lightning_audiorl.ops.randomness import key_to_seed, keyed_generator, keyed_uniform
+from lightning_audiorl.ops.rank import kendall_tau
 from lightning_audiorl.ops.reduce import (
     Reduction,
     kl_penalised,
@@ -73,6 +74,7 @@ __all__ = [
     "group_advantages",
     "gumbel_noise",
     "keep_finite",
+    "kendall_tau",
     "key_to_seed",
     "keyed_exponentials",
     "keyed_generator",

@@ -55,8 +55,17 @@ def judge(folder: str, **settings: Any) -> TransformersJudge:
     )
 
 
-def cut(listens: TransformersJudge, tail_s: float = 1.0) -> CutWindow:
-    return CutWindow(listens.model, listens.processor.feature_extractor, tail_s)
+def cut(listens: TransformersJudge, tail_s: float = 1.0, rest_step: int = 8) -> CutWindow:
+    return CutWindow(listens.model, listens.processor.feature_extractor, tail_s, rest_step)
+
+
+def whole_features(listens: TransformersJudge, wave: Tensor) -> Tensor:
+    """As the model takes them without the setting."""
+    extractor = listens.processor.feature_extractor
+    features: Tensor = extractor(wave.numpy(), sampling_rate=RATE_HZ, return_tensors="pt")[
+        "input_features"
+    ]
+    return features
 
 
 def test_the_window_is_the_clip_its_tail_and_what_is_left_to_half_a_second(folder: str) -> None:
@@ -71,7 +80,7 @@ def test_encoder_and_positions_are_those_of_a_whisper_made_for_the_short_window(
 ) -> None:
     listens = judge(folder)
     wave = clip(1.7)
-    encoded = cut(listens).encode([wave]).last_hidden_state
+    encoded = cut(listens, rest_step=0).encode([wave]).last_hidden_state
 
     # 1.7 s, 1 s of tail, rounded up: 3 s of 50 positions each.
     config = copy.deepcopy(listens.model.config)
@@ -81,12 +90,26 @@ def test_encoder_and_positions_are_those_of_a_whisper_made_for_the_short_window(
     name = "model.encoder.embed_positions.weight"
     short.load_state_dict(weights | {name: weights[name][:150]})
 
-    features = listens.processor.feature_extractor(
-        wave.numpy(), sampling_rate=RATE_HZ, return_tensors="pt"
-    )["input_features"]
-    expected = short.model.encoder(features[..., :300]).last_hidden_state
+    expected = short.model.encoder(whole_features(listens, wave)[..., :300]).last_hidden_state
     assert encoded.shape == (1, 150, 16)
     assert_close(encoded, expected)
+
+
+def test_with_the_whole_rest_it_is_the_whole_window(folder: str) -> None:
+    listens = judge(folder)
+    wave = clip(1.7)
+    expected = listens.model.model.encoder(whole_features(listens, wave)).last_hidden_state
+    assert_close(cut(listens, rest_step=1).encode([wave]).last_hidden_state, expected)
+
+
+def test_of_the_rest_every_eighth_position_is_there_and_the_last_one(folder: str) -> None:
+    window = cut(judge(folder))
+    positions = window.positions(48000)
+    assert positions[:150] == list(range(150))
+    assert positions[150:] == list(range(151, 400, 8))
+    assert positions[-1] == 399
+    assert window.positions(128000) == list(range(400))
+    assert window.encode([clip(1.7)]).last_hidden_state.shape == (1, len(positions), 16)
 
 
 def test_the_judge_itself_is_as_before(folder: str) -> None:
@@ -141,5 +164,7 @@ def test_a_clip_that_fills_the_window_is_heard_as_without_the_setting(folder: st
 def test_what_has_no_such_window_is_refused(folder: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="window_tail_s: want a finite number at least 0, got -1"):
         judge(folder, window_tail_s=-1.0)
+    with pytest.raises(ValueError, match="window_rest_step: want a whole number"):
+        judge(folder, window_tail_s=1.0, window_rest_step=-1)
     with pytest.raises(ValueError, match="Wav2Vec2ForCTC has no window of one length"):
         TransformersJudge(ctc_folder(tmp_path), "ctc", window_tail_s=1.0)

@@ -27,6 +27,7 @@ from lightning_audiorl.metrics import (
     percent,
 )
 from lightning_audiorl.metrics.activity import ActivityCounts, activity_rates
+from lightning_audiorl.metrics.agreement import agreement_rates
 from lightning_audiorl.metrics.confidence import confidence_means, no_confidence
 from lightning_audiorl.metrics.hotwords import HotwordCounts, hotword_rates
 from lightning_audiorl.metrics.roles import Judges
@@ -66,6 +67,7 @@ def test_no_spec_is_of_a_metric_that_nothing_computes() -> None:
     heard = set(activity_rates(ActivityCounts()))
     sure: Any = SimpleNamespace(reports=MEASURES)
     heard |= set(confidence_means(no_confidence(), Judges(judge=sure, held_out_judge=sure)))
+    heard |= set(agreement_rates(torch.ones(2, 6), ["*"], cer=0.0))
     assert {spec.name for spec in (*AsrMetrics.specs, *SpeechMetrics.specs)} == heard | set(SHIPPED)
 
 

@@ -136,9 +136,10 @@ class TransformersJudge(AsrJudge):
         batch_size: clips per pass of a seq2seq model; Whisper pads every clip to 30 s, of others 1 keeps a transcript
             from depending on the batch. CTC models and transducers always take one clip per pass.
         min_duration_s: shorter speech is lengthened by silence.
-        window_tail_s: of Whisper, cuts the window of 30 s to the clip and so many seconds of silence behind it, its
-            positions alike: a fraction of the time for short clips, and transcripts that may differ. None takes the
-            whole window.
+        window_tail_s: of Whisper, cuts the window of 30 s to the clip and so many seconds of silence behind it: a
+            fraction of the time for short clips, and transcripts that may differ. None takes the whole window.
+        window_rest_step: of the positions behind a window that is cut every so many-th is kept, without which Whisper
+            often repeats itself; 0 keeps none.
         confidence: for seq2seq, also measures how sure the model is, for log and evaluation: the mean log-probability
             of the tokens of each transcript, and of a Whisper the probability that a clip holds no speech. The
             transcripts stay what they are.
@@ -157,6 +158,7 @@ class TransformersJudge(AsrJudge):
         batch_size: int = 1,
         min_duration_s: float = 0.1,
         window_tail_s: float | None = None,
+        window_rest_step: int = 8,
         confidence: bool = False,
         silence_check: bool = False,
     ) -> None:
@@ -187,9 +189,12 @@ class TransformersJudge(AsrJudge):
         self.kind = kind
         self.generate = dict(generate or {})
         self.window_tail_s = window_tail_s
+        self.window_rest_step = window_rest_step
         self._window: CutWindow | None = None
         if window_tail_s is not None:
-            self._window = CutWindow(model, processor.feature_extractor, window_tail_s)
+            self._window = CutWindow(
+                model, processor.feature_extractor, window_tail_s, window_rest_step
+            )
         self.confidence = confidence
         self.silence_check = silence_check
         self._no_speech = no_speech_token(processor.tokenizer) if confidence else None
