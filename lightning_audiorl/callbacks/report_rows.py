@@ -28,12 +28,11 @@ def gathered_rows(
         trainer: of the run; every rank calls.
         rows: of this rank, by set.
     """
-    lines = plain_rows(rows)
-    if trainer.world_size > 1:
-        ranks: list[list[dict[str, Any]]] = [[]] * trainer.world_size
-        torch.distributed.all_gather_object(ranks, lines)
-        lines = list(chain.from_iterable(ranks))
-    return from_plain(lines)
+    if trainer.world_size == 1:
+        return {name: sorted(of_set, key=lambda one: one.row.id) for name, of_set in rows.items()}
+    ranks: list[list[dict[str, Any]]] = [[]] * trainer.world_size
+    torch.distributed.all_gather_object(ranks, plain_rows(rows))
+    return from_plain(list(chain.from_iterable(ranks)))
 
 
 def clip_loader(trainer: Trainer) -> LoadClip | None:

@@ -95,6 +95,7 @@ class MetricSpec:
             the metric gets worse by ``better``; or its own start, which a ``gap`` should not exceed, a ``drift`` not
             leave either way and an ``agreement`` not fall below. None is not watched.
         meaning: what it means when it opens or drifts, as the alert says it.
+        difference_of: two metrics of the set; it is the first less the second.
         monitor: whether Lightning's callbacks see it (``trainer.callback_metrics``).
         reduce: how the values of several ranks become one; only for metrics of an RL step, those of a set are summed
             before they are computed.
@@ -116,6 +117,7 @@ class MetricSpec:
     panel: str | None = None
     watch: Watch | None = "reward"
     meaning: str = ""
+    difference_of: tuple[str, str] | None = None
     monitor: bool = True
     reduce: Reduction = "mean"
 
@@ -267,6 +269,7 @@ SYNTHESIS = (
         "synthesis",
         watch="gap",
         meaning="understands more",
+        difference_of=("held_out_cer", "cer"),
         monitor=False,
     ),
     MetricSpec(
@@ -286,6 +289,7 @@ SYNTHESIS = (
         bars=None,
         watch="gap",
         meaning="finds the voice closer",
+        difference_of=("similarity", "held_out_similarity"),
         monitor=False,
     ),
     MetricSpec(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from lightning_audiorl.metrics.specs import evaluation_spec
 
@@ -15,12 +15,22 @@ _ON_GAP = "listen to samples; reward by several judges, or stop at the best chec
 _ON_SILENCE = "give Accuracy a floor of -1, pay less for what punishes text, or train on fewer rows without speech"
 _ON_EMPTY = "finetune by supervision first, leave out rows that it cannot do at all, give Accuracy a floor of -1"
 
+#: Whether chance may have made a change: of the metric with this log key, since the validation of this number, by so
+#: much.
+IsNoise = Callable[[str, int, float], bool]
+
+
+def never_noise(key: str, since: int, change: float) -> bool:
+    """Of a watch that knows nothing of the rows: every change counts."""
+    return False
+
 
 def reward_hacking_alerts(
     rewards: Sequence[float],
     metrics: Mapping[str, Sequence[float]],
     tolerance: float = 0.02,
     reward_tolerance: float = 0.0,
+    is_noise: IsNoise = never_noise,
 ) -> list[str]:
     """One sentence per metric that is worse now than at its best, though the reward has risen since then.
 
@@ -30,6 +40,7 @@ def reward_hacking_alerts(
             beside the reward are ignored. NaN (undefined in a set) is passed over.
         tolerance: how much worse a metric may be, absolute: 0.02 is two points of WER, or of length ratio away from 1.
         reward_tolerance: how much the reward must have risen.
+        is_noise: says which changes may be chance; they are passed over.
 
     Raises:
         ValueError: when a metric has another number of values than the reward.
@@ -60,7 +71,9 @@ def reward_hacking_alerts(
         # Since its best, not since the validation before: a metric may get worse in steps too small to be seen.
         worse = spec.badness(values[-1]) - spec.badness(values[best])
         gained = rewards[-1] - rewards[best]
-        if worse > tolerance and gained > reward_tolerance:
+        if worse <= tolerance or gained <= reward_tolerance:
+            continue
+        if not is_noise(key, best, worse):
             alerts.append(
                 f"reward rose from {rewards[best]:.3f} to {rewards[-1]:.3f} "
                 f"while {key} went from {values[best]:.3f} to {values[-1]:.3f} "
@@ -69,13 +82,18 @@ def reward_hacking_alerts(
     return alerts
 
 
-def gap_alerts(history: Mapping[str, Sequence[float]], tolerance: float = 0.05) -> list[str]:
+def gap_alerts(
+    history: Mapping[str, Sequence[float]],
+    tolerance: float = 0.05,
+    is_noise: IsNoise = never_noise,
+) -> list[str]:
     """One sentence per gap between a reward judge and its held-out counterpart that has opened since the start.
 
     Args:
         history: value at each validation by log key, oldest first; metrics that are not watched as a gap
             (``judge_gap`` and ``similarity_gap`` are) are ignored, NaN is passed over.
         tolerance: by how much a gap may grow over that of the first validation, absolute.
+        is_noise: says which changes may be chance; they are passed over.
 
     Example:
         >>> (alert,) = gap_alerts({"val/long/judge_gap": [0.01, 0.14], "val/long/wer": [0.2, 0.4]})
@@ -85,14 +103,14 @@ def gap_alerts(history: Mapping[str, Sequence[float]], tolerance: float = 0.05) 
     alerts = []
     for key, values in history.items():
         spec = evaluation_spec(key)
-        known = [value for value in values if not math.isnan(value)]
-        if spec.watch != "gap" or not known or math.isnan(values[-1]):
+        span = first_and_last(values)
+        if spec.watch != "gap" or span is None:
             continue
 
         # A gap that the start already had is the judges' difference, not the policy's doing.
-        start = known[0]
-        now = known[-1]
-        if now - start > tolerance:
+        start, now = span
+        since = values.index(start)
+        if now - start > tolerance and not is_noise(key, since, now - start):
             alerts.append(
                 f"{key} opened from {start:.3f} to {now:.3f}: "
                 f"the first judge {spec.meaning} than the judge held out; "
@@ -137,6 +155,7 @@ def silence_alerts(
     history: Mapping[str, Sequence[float]],
     deletions: float = 0.2,
     length: float = 0.8,
+    is_noise: IsNoise = never_noise,
 ) -> list[str]:
     """One sentence per set in which a recogniser has begun to leave words out, whatever its reward does.
 
@@ -148,6 +167,7 @@ def silence_alerts(
             are read, NaN is passed over.
         deletions: by how much the share of deleted words may grow over that of the first validation, absolute.
         length: share of the first validation's words that is still said, at least.
+        is_noise: says which changes may be chance; they are passed over.
 
     Example:
         >>> said = {"val/long/deletion_rate": [0.05, 0.6], "val/long/length_ratio": [1.0, 0.42]}
@@ -162,12 +182,15 @@ def silence_alerts(
         lengths = history.get(f"{prefix}/length_ratio", ())
         if name != "deletion_rate" or len(lengths) != len(values):
             continue
-        left_out = _first_and_last(values)
-        said = _first_and_last(lengths)
+        left_out = first_and_last(values)
+        said = first_and_last(lengths)
         if left_out is None or said is None:
             continue
 
-        if left_out[1] - left_out[0] > deletions and said[1] < length * said[0]:
+        grown = left_out[1] - left_out[0]
+        if grown <= deletions or said[1] >= length * said[0]:
+            continue
+        if not is_noise(key, values.index(left_out[0]), grown):
             alerts.append(
                 f"{prefix}: the policy falls silent: {100 * left_out[1]:.0f} % of the words are left out "
                 f"({100 * left_out[0]:.0f} % at first), {said[1]:.2f} words are said for each one spoken "
@@ -176,11 +199,12 @@ def silence_alerts(
     return alerts
 
 
-def empty_answer_alerts(start: Mapping[str, float]) -> list[str]:
+def empty_answer_alerts(start: Mapping[str, float], is_noise: IsNoise = never_noise) -> list[str]:
     """One sentence per set whose error rate is above 100 % before the first step: saying nothing would be better.
 
     Args:
         start: metrics by log key; those called ``wer`` or ``cer`` are read.
+        is_noise: says which of them chance may have put above 100 %; they are passed over.
 
     Example:
         >>> empty_answer_alerts({"val/long/wer": 1.34, "val/short/wer": 0.2})
@@ -188,7 +212,8 @@ def empty_answer_alerts(start: Mapping[str, float]) -> list[str]:
     """
     alerts = []
     for key, value in start.items():
-        if key.rpartition("/")[2] in ("wer", "cer") and value > 1:
+        is_rate = key.rpartition("/")[2] in ("wer", "cer")
+        if is_rate and value > 1 and not is_noise(key, 0, value - 1):
             alerts.append(
                 f"{key} is {100 * value:.0f} % before the first step: an empty answer has 100 % and is better; "
                 f"{_ON_EMPTY}"
@@ -196,8 +221,13 @@ def empty_answer_alerts(start: Mapping[str, float]) -> list[str]:
     return alerts
 
 
-def _first_and_last(values: Sequence[float]) -> tuple[float, float] | None:
-    """The first known value and the last one; None where the last is unknown."""
+def first_and_last(values: Sequence[float]) -> tuple[float, float] | None:
+    """The first known value and the last one; None where the last is unknown.
+
+    Example:
+        >>> first_and_last([math.nan, 0.1, 0.4]), first_and_last([0.1, math.nan])
+        ((0.1, 0.4), None)
+    """
     known = [value for value in values if not math.isnan(value)]
     if not known or math.isnan(values[-1]):
         return None

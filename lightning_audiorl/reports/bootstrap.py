@@ -107,7 +107,7 @@ def paired_intervals(
         columns.append(torch.tensor(second[name], dtype=torch.float64))
     parts = torch.cat(columns, dim=1)
 
-    drawn = _drawn_sums(
+    drawn = drawn_sums(
         parts,
         num_draws,
         *key,
@@ -120,7 +120,7 @@ def paired_intervals(
     return intervals
 
 
-def _drawn_sums(
+def drawn_sums(
     parts: Tensor,
     num_draws: int,
     *key: int | str,

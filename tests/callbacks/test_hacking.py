@@ -132,7 +132,7 @@ def test_an_alert_stands_in_tensorboard(
 @pytest.fixture
 def good_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """A start whose error rates are below 100 %, unlike those of a model of random weights."""
-    monkeypatch.setattr("lightning_audiorl.callbacks.hacking.empty_answer_alerts", lambda _: [])
+    monkeypatch.setattr("lightning_audiorl.callbacks.hacking.empty_answer_alerts", lambda *_: [])
 
 
 @pytest.mark.usefixtures("good_start")
