@@ -104,7 +104,13 @@ def validate(folder: Path, seed: int, model: Spec, data: Spec) -> Figures:
         "data": data,
     }
     audiorl("validate", settings, folder)
-    return last_figures(folder / "report" / "validate.json")
+    return last_figures(newest_evaluation(folder))
+
+
+def newest_evaluation(folder: Path) -> Path:
+    """The report of the last `audiorl validate` in a folder: each has one of its own there."""
+    reports = folder.glob("validate*/report/validate.json")
+    return max(reports, key=lambda path: path.stat().st_mtime)
 
 
 def last_figures(report: Path) -> Figures:

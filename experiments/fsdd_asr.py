@@ -60,7 +60,7 @@ def fit(out: Path, seed: int, configs: list[str], start: Path | None, extra: lis
 
 def evaluate(folder: Path, out: Path) -> dict[str, dict[str, float]]:
     """Figures of one exported model on the test sets."""
-    report = out / "report" / "validate.json"
+    report = out / "validate" / "report" / "validate.json"
     if not report.is_file():
         out.mkdir(parents=True, exist_ok=True)
         args = ["--config", str(CONFIGS / "test.yaml"), "--trainer.default_root_dir", str(out)]

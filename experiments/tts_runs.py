@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from figure_runs import Figures, Spec, audiorl, last_figures, spec
+from figure_runs import Figures, Spec, audiorl, last_figures, newest_evaluation, spec
 
 MODEL = "model.init_args"
 CONFIGS = Path(__file__).parents[1] / "configs" / "tts" / "fsdd"
@@ -235,7 +235,7 @@ def evaluated(out: Path, seed: int, name: str, model: Path, rows: Spec = TEST) -
     settings = in_folder(placed(changed(shipped("grpo"), changes), parts(out)), folder, seed)
     settings["trainer"]["logger"] = False
     audiorl("validate", settings, folder)
-    return last_figures(folder / "report" / "validate.json")
+    return last_figures(newest_evaluation(folder))
 
 
 def log_means(folder: Path) -> dict[str, float]:

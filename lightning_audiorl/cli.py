@@ -6,6 +6,7 @@ import importlib
 import inspect
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
@@ -18,6 +19,7 @@ from lightning_audiorl.algorithms import AudioRLModule
 from lightning_audiorl.command_line import answer
 from lightning_audiorl.commands import COMMANDS
 from lightning_audiorl.engine.resuming import FollowSettings
+from lightning_audiorl.evaluation_folder import KeepEvaluationFolder, take_evaluation_folder
 from lightning_audiorl.run_end import completed
 from lightning_audiorl.run_folder import (
     KeepFolder,
@@ -58,15 +60,14 @@ def import_named_classes() -> None:
             getattr(module, name)
 
 
-def give_logger(trainer: Namespace, name: str = "") -> None:
+def give_logger(trainer: Namespace) -> None:
     """TensorBoard in the run's folder, beside its checkpoints and report, where the settings say nothing of a logger.
 
     Args:
         trainer: the section of the settings; ``logger: false``, or a logger of the user's, stays.
-        name: of a folder in that one, for what is no part of the run's curves.
     """
     if trainer.get("logger") is None:
-        arguments = Namespace(save_dir=trainer.default_root_dir, name=name, version="")
+        arguments = Namespace(save_dir=trainer.default_root_dir, name="", version="")
         trainer.logger = Namespace(
             class_path="lightning.pytorch.loggers.TensorBoardLogger", init_args=arguments
         )
@@ -126,10 +127,10 @@ class AudioRLCLI(LightningCLI):
         self.folder: RunFolder | None = None
         if self.subcommand == "fit":
             self.folder = take_folder(settings)
-            give_logger(settings.trainer)
         else:
             # An evaluation, of whatever model, is no point of the run's curves.
-            give_logger(settings.trainer, str(self.subcommand))
+            self.folder = take_evaluation_folder(settings, str(self.subcommand))
+        give_logger(settings.trainer)
 
     def instantiate_classes(self) -> None:
         """As Lightning does it, but what a constructor says of its arguments comes out by itself."""
@@ -164,6 +165,8 @@ class AudioRLCLI(LightningCLI):
 
         if self.subcommand == "fit":
             added.append(KeepFolder(self.folder))
+        else:
+            added.append(KeepEvaluationFolder(self.folder))
         ours = [one for one in callbacks if type(one) not in unwanted]
         return super()._instantiate_trainer(config, ours + added)
 
@@ -183,15 +186,21 @@ class AudioRLCLI(LightningCLI):
 
     def validate(self, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """``Trainer.validate`` without its list of every metric."""
-        keep_curves(self.trainer)
-        with completed("audiorl validate"):
-            self.trainer.validate(verbose=False, ckpt_path=self._checkpoint(ckpt_path), **kwargs)
+        self._evaluate(self.trainer.validate, ckpt_path, **kwargs)
 
     def test(self, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """``Trainer.test`` without its list of every metric."""
-        keep_curves(self.trainer)
-        with completed("audiorl test"):
-            self.trainer.test(verbose=False, ckpt_path=self._checkpoint(ckpt_path), **kwargs)
+        self._evaluate(self.trainer.test, ckpt_path, **kwargs)
+
+    def _evaluate(self, command: Callable[..., Any], ckpt_path: str | None, **kwargs: Any) -> None:
+        try:
+            keep_curves(self.trainer)
+            with completed(f"audiorl {self.subcommand}"):
+                command(verbose=False, ckpt_path=self._checkpoint(ckpt_path), **kwargs)
+        finally:
+            self._release_folder()
+        if self.folder is not None:
+            print(f"all that this evaluation has written is in {self.folder.path}")
 
     def _checkpoint(self, name: str | None) -> str | None:
         """The file that ``--ckpt_path`` means, see `checkpoint_file`."""

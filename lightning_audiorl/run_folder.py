@@ -325,8 +325,8 @@ class SaveSettings(SaveConfigCallback):
         super().setup(trainer, pl_module, stage)
 
 
-def _own_folder(root: Path) -> RunFolder:
-    """The first folder that no run has used; a line says so where it is not ``root``."""
+def free_folder(root: Path) -> tuple[RunFolder, str]:
+    """The first of ``root``, ``<root>-2`` and so on that no run has used, held; and why it is not ``root``, if so."""
     reason = ""
     for path in _numbered(root):
         folder = RunFolder(path)
@@ -335,7 +335,12 @@ def _own_folder(root: Path) -> RunFolder:
         if not reason:
             reason = "holds an earlier run" if folder.is_free else f"is in use by {folder.holder()}"
         folder.release()
+    return folder, reason
 
+
+def _own_folder(root: Path) -> RunFolder:
+    """The first folder that no run has used; a line says so where it is not ``root``."""
+    folder, reason = free_folder(root)
     if reason:
         rank_zero_warn(
             f"{root} {reason}: this run writes to {folder.path}. To begin anew in {root} give --overwrite; to go on "
@@ -344,14 +349,15 @@ def _own_folder(root: Path) -> RunFolder:
     return folder
 
 
-def move(settings: Namespace, old: Path, new: Path) -> None:
+def move(settings: Namespace, old: Path, new: Path, suffix: str | None = None) -> None:
     """Put the folder ``new`` in the place of ``old`` wherever the settings say where something is written.
 
-    A folder elsewhere that a setting names for what the run writes gets the same number behind it.
+    A folder elsewhere that a setting names for what the run writes gets ``suffix`` behind it: by default the number.
     """
     if old == new:
         return
-    suffix = new.name.removeprefix(old.name)
+    if suffix is None:
+        suffix = new.name.removeprefix(old.name)
     for name, section in vars(settings).items():
         if name not in ("model", "data"):
             _move_within(section, old, new, suffix)

@@ -151,7 +151,8 @@ def test_files_are_found() -> None:
     }
     modules = {"checks", "finite", "fields", "types", "languages", "outline", "", "moved"}
     command_line = {"command_line", "screen", "cli", "training", "__main__"}
-    files = modules | command_line | {"locks", "run_folder", "run_end", "speech_activity"}
+    folders_of_runs = {"locks", "run_folder", "evaluation_folder", "run_end"}
+    files = modules | command_line | folders_of_runs | {"speech_activity"}
     assert folders - {PACKAGE} == set(ROOMS) - files
     assert len(package_files()) > 20
     assert {ROOT / "README.md", ROOT / "Makefile", Path(__file__)} <= set(text_files())

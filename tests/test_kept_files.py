@@ -42,19 +42,40 @@ def test_a_users_settings_stay(folder: Path) -> None:
         assert saved["seed_everything"] == 7
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    """Every file of a folder; a lock says which process has it."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".run"]
+    return {path: path.read_bytes() for path in files}
+
+
 @pytest.mark.fault(
     "Runs that stop and go on",
     "an evaluation in the folder of a run",
-    "the saved settings of the run stay as they are; those of the evaluation have a file of their own",
+    "every file of the run stays as it is; the evaluation has a folder of its own in it, and so has the next one",
 )
-def test_an_evaluation_leaves_the_settings_of_the_run(folder: Path) -> None:
+def test_an_evaluation_has_a_folder_of_its_own(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run(folder, config(folder))
-    saved = (folder / "run" / "config.yaml").read_text()
-    evaluated = config(folder)
+    whole = folder / "run"
+    written = contents(whole)
+    evaluated = config(folder, report={"enabled": True})
     evaluated["data"]["init_args"]["val"] = {"tones": str(folder / "train.jsonl")}
+
+    run(folder, evaluated, "--ckpt_path", "last", command="validate")
+    first = contents(whole)
+    assert {path: first[path] for path in written} == written
+    assert "tones" in (whole / "validate" / "validate.yaml").read_text()
+    assert (whole / "validate" / "report" / "validate.json").is_file()
+    assert f"is in {whole / 'validate'}\n" in capsys.readouterr().out
+
+    # Another evaluation of the same run, while reports go to a folder of the user's.
+    evaluated["report"]["dirpath"] = str(folder / "reports")
     run(folder, evaluated, command="validate")
-    assert (folder / "run" / "config.yaml").read_text() == saved
-    assert "tones" in (folder / "run" / "validate.yaml").read_text()
+    second = contents(whole)
+    assert {path: second[path] for path in first} == first
+    assert (folder / "reports-validate-2" / "validate.json").is_file()
+    assert f"is in {whole / 'validate-2'}\n" in capsys.readouterr().out
 
 
 @pytest.mark.fault(

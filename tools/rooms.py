@@ -240,6 +240,11 @@ ROOMS |= {
         "callbacks engine locks weights",
         "lightning jsonargparse",
     ),
+    "evaluation_folder": Room(
+        "the folder of an evaluation, in that of the run",
+        "run_folder",
+        "lightning jsonargparse",
+    ),
     "run_end": Room("how a command ends for the shell", "callbacks", "lightning"),
     "training": Room(
         "a run, from the command line or from Python: trainer, callbacks, folder",
@@ -254,7 +259,7 @@ ROOMS |= {
     ),
     "cli": Room(
         "`audiorl`; nobody imports it",
-        f"{_FOLDERS} command_line commands run_end run_folder screen training",
+        f"{_FOLDERS} command_line commands evaluation_folder run_end run_folder screen training",
         "torch lightning jsonargparse",
     ),
     "moved": Room("old names of modules, which go on working"),

@@ -79,7 +79,8 @@ class RunReport(Callback):
     The page is one file that needs nothing else: what improved and what did not, with paired bootstrap intervals, every
     metric, texts with their errors in colour, players and curves. What each evaluation said of each row is beside it,
     in ``report.before.jsonl`` and ``report.after.jsonl``. A validation writes ``validate.html``, ``validate.json`` and
-    ``validate.md``, a test ``test.html`` and so on. The table of metrics and the verdict are printed too.
+    ``validate.md``, a test ``test.html`` and so on; the command line gives them a folder of their own. The table of
+    metrics and the verdict are printed too.
 
     Of a policy that speaks, ``<default_root_dir>/audio`` holds the first texts of each set as wav files with their mel
     spectrograms, as they were spoken before the first step and after the last; the page plays them beside what the

@@ -106,7 +106,7 @@ def test_fit_and_validate(call: Any, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert validated.model.rl_step == 2
     assert "Validate metric" not in shown
     assert shown.count("WER") == 1
-    assert (tmp_path / "report" / "validate.json").exists()
+    assert (tmp_path / "validate" / "report" / "validate.json").exists()
 
 
 def test_last_is_where_the_run_goes_on(
