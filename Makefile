@@ -13,7 +13,7 @@ INSTALLED := $(VENV)/.installed
 IS_SUITABLE := import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart quickstart-tts test test-slow test-newest test-vllm test-portable lint style format bench compare build-ratio gpu-bench figures ablation little-data tts-figures real docs notebook clean
+.PHONY: help install quickstart quickstart-tts test test-slow test-docs test-dist test-newest test-vllm test-portable lint style format bench compare build-ratio gpu-bench figures ablation little-data tts-figures real docs notebook clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.* ## ' Makefile | sed -E 's/:.* ## /\t/' | expand -t 14
@@ -48,6 +48,12 @@ test: $(INSTALLED) ## all tests but the slow ones, offline, in as many processes
 
 test-slow: $(INSTALLED) ## the tests that take minutes
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow --timeout=1800 --durations=10
+
+test-docs: $(INSTALLED) ## every command of README, how-tos and notebooks, on tiny models, and the site; minutes
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "slow or not slow" --timeout=1800 --durations=10 tests/test_readme.py tests/test_howtos.py tests/test_your_checkpoint.py tests/test_your_data_page.py tests/test_extending.py tests/test_notebooks.py tests/test_site.py
+
+test-dist: $(INSTALLED) ## sdist and wheel, installed in a new environment and run outside of the checkout; asks the package index for build tools
+	$(BIN)/python -m tools.dist
 
 test-newest: | $(BIN)/pip ## all tests (TESTS="FILES": these) on the newest packages that pyproject.toml allows, in $(NEWEST), 6 GB
 	[ -x $(NEWEST)/bin/pip ] || $(BIN)/python -m venv $(NEWEST)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 from lightning_audiorl import screen
 from lightning_audiorl.algorithms import AudioRLModule
-from lightning_audiorl.command_line import answer
+from lightning_audiorl.command_line import answer, config_files, of_the_run
 from lightning_audiorl.commands import COMMANDS
 from lightning_audiorl.engine.resuming import FollowSettings
 from lightning_audiorl.evaluation_folder import KeepEvaluationFolder, take_evaluation_folder
@@ -207,13 +208,33 @@ class AudioRLCLI(LightningCLI):
         return checkpoint_file(self.trainer, name, may_begin=self.subcommand == "fit")
 
 
-def run(args: ArgsType = None) -> AudioRLCLI:
+class _Parsed(AudioRLCLI):
+    """A command that is read and not run."""
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """As Lightning does it, without its word on a command line that is another one."""
+        self.config = parser.parse_args(args)
+
+    def _set_seed(self) -> None:
+        """Nothing is drawn."""
+
+    def before_instantiate_classes(self) -> None:
+        """No folder is taken."""
+
+    def instantiate_classes(self) -> None:
+        """Nothing is made."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Nothing is run."""
+
+
+def run(args: ArgsType = None, kind: type[AudioRLCLI] = AudioRLCLI) -> AudioRLCLI:
     """Parse and run one Lightning command; returns the CLI with its model and trainer."""
     import_named_classes()
     silence()
 
     # Model and data module are whatever the YAML file names by class path.
-    return AudioRLCLI(
+    return kind(
         LightningModule,
         LightningDataModule,
         subclass_mode_model=True,
@@ -229,6 +250,22 @@ def run(args: ArgsType = None) -> AudioRLCLI:
     )
 
 
+def fit_settings(args: list[str]) -> dict[str, Any]:
+    """What ``audiorl fit`` would run with, as a YAML file has it.
+
+    Args:
+        args: of the command line, behind ``fit``.
+
+    Raises:
+        SystemExit: 2 for a setting that does not exist.
+    """
+    command = run(["fit", *args], _Parsed)
+    parser = command._parser("fit")
+    text = parser.dump(command.config["fit"], format="json", skip_validation=True)
+    settings: dict[str, Any] = json.loads(text)
+    return settings
+
+
 def command_parser(name: str) -> ArgumentParser:
     """The parser of one of `COMMANDS`; ``--config`` is a file of its arguments, unless it has one of that name."""
     import_named_classes()
@@ -237,7 +274,9 @@ def command_parser(name: str) -> ArgumentParser:
     if "config" not in inspect.signature(command).parameters:
         parser.add_argument("--config", action="config")
     place = _PLACES.get(name)
-    parser.add_function_arguments(command, skip={place[0]} if place else None)
+    # What no command line can give.
+    skip = {"read"} if name == "plan" else set()
+    parser.add_function_arguments(command, skip=skip | ({place[0]} if place else set()))
     if place:
         parser.add_argument(place[0], type=str, help=place[1], nargs=place[2])
     return parser
@@ -247,8 +286,15 @@ def run_command(name: str, args: list[str]) -> None:
     """Run one of `COMMANDS`."""
     command = COMMANDS[name]
     parser = command_parser(name)
+    args, of_run = of_the_run(args) if name == "plan" else (args, [])
     with screen.own_words():
         given = parser.instantiate(parser.parse_args(args))
+
+    # `plan` takes the settings of the run that it plans; of several files the last one names it.
+    files = list(config_files(args))
+    if of_run or (name == "plan" and len(files) > 1):
+        before = [f"--config={file}" for file in files[:-1]]
+        given["read"] = lambda path: fit_settings([*before, f"--config={path}", *of_run])
     if "config" not in inspect.signature(command).parameters:
         given.pop("config")
     with completed(f"audiorl {name}"):

@@ -85,6 +85,26 @@ def config_files(arguments: list[str]) -> Iterator[str]:
             yield argument.partition("=")[2]
 
 
+def of_the_run(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Arguments of ``plan`` itself, and those that are settings of the run that it plans.
+
+    Example:
+        >>> of_the_run(["--config", "my.yaml", "--model.beta", "0.1", "--trainer.devices=2", "--json", "true"])
+        (['--config', 'my.yaml', '--json', 'true'], ['--model.beta', '0.1', '--trainer.devices=2'])
+    """
+    own: list[str] = []
+    of_run: list[str] = []
+    goes_on = own
+    for argument in arguments:
+        # A value goes where its name went.
+        if argument.startswith("--"):
+            section = argument[2:].partition("=")[0].partition(".")[0].rstrip("+")
+            is_of_run = section in (*SECTIONS, *FIT_SECTIONS) and section != "config"
+            goes_on = of_run if is_of_run else own
+        goes_on.append(argument)
+    return own, of_run
+
+
 def _sections_of(path: Path) -> list[str]:
     """The outermost keys of a YAML file; none where it is not to be read: the parser says why."""
     import yaml

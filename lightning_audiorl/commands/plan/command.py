@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json as json_format
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from lightning_audiorl.commands.plan import report
 from lightning_audiorl.commands.plan.placement import Piece, Plan, Sharding, pieces
@@ -24,10 +26,12 @@ def plan(
     text_tokens: int | None = None,
     accelerator: str | None = None,
     json: bool = False,
+    read: Callable[[Path], Any] | None = None,
 ) -> None:
     """Print the peak memory of each phase of a run, and what moving parts between phases costs.
 
-    Reads the model's config.json; needs neither its weights nor a GPU. Every clip is taken to be ``audio_s`` long and
+    Settings of the run are given as to ``audiorl fit``: ``--model.micro_batch_size 1``, or a second ``--config``. Reads
+    the model's config.json; needs neither its weights nor a GPU. Every clip is taken to be ``audio_s`` long and
     every completion to reach its length cap: the worst case. GB of memory are GiB (2**30 bytes).
 
     Args:
@@ -43,6 +47,7 @@ def plan(
         text_tokens: tokens of a prompt beside its audio frames; by default 20, or 200 where there is no audio.
         accelerator: "cpu" or "gpu"; by default the trainer's.
         json: print one JSON object per config instead of tables.
+        read: what a YAML file says, together with settings of the command line; by default the file alone.
     """
     if bus_gb_per_s <= 0:
         raise ValueError(f"plan: bus_gb_per_s must be above 0, got {bus_gb_per_s}")
@@ -50,7 +55,7 @@ def plan(
 
     named: list[tuple[str, list[Plan]]] = []
     for path in _configs(config):
-        settings = read_settings(path, batch_size, accelerator)
+        settings = read_settings(path, batch_size, accelerator, read)
         alone = trace(settings, 1, audio_s, text_tokens)
         placed = pieces(alone)
         plans = _plans(settings, alone, 1, limit, budget_gb)

@@ -60,7 +60,10 @@ class Settings:
 
 
 def read_settings(
-    path: str | Path, batch_size: int | None = None, accelerator: str | None = None
+    path: str | Path,
+    batch_size: int | None = None,
+    accelerator: str | None = None,
+    read: Callable[[Path], Any] | None = None,
 ) -> Settings:
     """Settings of the run that ``path`` describes.
 
@@ -68,6 +71,7 @@ def read_settings(
         path: YAML file.
         batch_size: in place of the data module's.
         accelerator: in place of the trainer's.
+        read: what the file says, as plain data, together with what else is given; by default the file alone.
 
     Raises:
         FileNotFoundError: where there is no such file.
@@ -76,7 +80,7 @@ def read_settings(
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"plan: no config {path}")
-    raw = yaml.safe_load(path.read_text())
+    raw = yaml.safe_load(path.read_text()) if read is None else read(path)
     if not isinstance(raw, dict) or "model" not in raw:
         raise ValueError(f"{path}: expected the settings of a run, with 'model' and 'data'")
 
