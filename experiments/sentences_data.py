@@ -13,6 +13,7 @@ import json
 import subprocess
 import tempfile
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import soundfile
@@ -60,16 +61,22 @@ def speak(flite: str, text: str, voice: str, stretch: float, path: Path) -> None
     """Write what a voice says of a text as 16 kHz FLAC; the whole file or none.
 
     Raises:
-        RuntimeError: the program failed, or has another rate than 16 kHz.
+        RuntimeError: the program is missing, failed, or has another rate than 16 kHz.
     """
+    if which(flite) is None:
+        raise RuntimeError(
+            f"the program {flite!r} is not there; install flite (Debian's package flite), or name it by --flite"
+        )
     with tempfile.TemporaryDirectory() as folder:
         wav = Path(folder) / "said.wav"
         command = [flite, "-voice", voice, "--setf", f"duration_stretch={stretch}"]
-        done = subprocess.run([*command, "-t", text, "-o", str(wav)], capture_output=True)
+        done = subprocess.run(
+            [*command, "-t", text, "-o", str(wav)], capture_output=True, text=True, check=False
+        )
         if done.returncode or not wav.is_file():
             raise RuntimeError(
-                f"{flite} did not say {text!r} in voice {voice}: {done.stderr.decode()}; is it flite 2.2 "
-                f"with the voices {', '.join(VOICES)}?"
+                f"{flite} did not say {text!r} in voice {voice}: {done.stderr.strip()}; is it flite 2.2 with the "
+                f"voices {', '.join(VOICES)}?"
             )
         samples, rate_hz = soundfile.read(wav, dtype="int16")
 
