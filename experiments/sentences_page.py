@@ -1,0 +1,57 @@
+"""The page of experiments/sentences.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tts_page import Results, against_control, budgets, change, foot, of, shares, spread
+
+#: Title -> metric, factor, digits, whether its change is a share of the start.
+COLUMNS: dict[str, tuple[str, float, int, bool]] = {
+    "Whisper small CER % (held out)": ("held_out_cer", 100, 1, True),
+    "Whisper base CER % (rewards)": ("cer", 100, 1, True),
+    "tokens per word": ("tokens_per_unit", 1, 2, True),
+    "missing stops %": ("missing_stop_rate", 100, 2, False),
+}
+HEAD = """# Speech synthesis on sentences, judged by Whisper
+
+Sentences of four to six common words in three voices of flite 2.2 (slt, rms, kal16), two hours of speech; a codec of
+1,000 codes at 50 per second and a language model of 1 million parameters, trained from nothing on it. The judge that
+rewards is Whisper base, in a window cut to the clip; Whisper small, in its whole window, is held out. Nobody here
+trained either. Texts and prompts of the test part, one sample each at temperature 1. Mean ± standard deviation over the
+seeds; in brackets the change against the start of the same seed, mean (lowest to highest). Made by
+`python experiments/sentences.py`."""
+
+
+def table(results: Results) -> str:
+    """One row per method."""
+    lines = ["| | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for row in dict.fromkeys(row for each in results.values() for row in each):
+        cells = []
+        for metric, factor, digits, relative in COLUMNS.values():
+            cell = spread([factor * value for value in of(results, row, metric)], digits)
+            if row != "start" and relative:
+                cell += f"<br>[{change(results, row, metric, True, factor, 0)}]"
+            cells.append(cell)
+        lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def page(kept: dict[str, Any]) -> str:
+    """The whole page, from what experiments/sentences.py keeps."""
+    results: Results = kept["results"]
+    parts = [
+        HEAD,
+        "## Table",
+        table(results),
+        "## Against the control\n\nDifferences seed by seed, mean ± standard error.",
+        against_control(results),
+        "## What each run may do",
+        budgets(results),
+        "## What the logs say",
+        "Means over the steps of a run; seconds are those of the last attempt of a run on one thread, evaluation "
+        "included.",
+        shares(results),
+        foot(kept["made_with"]),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
