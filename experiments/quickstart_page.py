@@ -42,6 +42,16 @@ class Section:
 
 
 SECTIONS = {
+    "tts": Section(
+        "Synthesis",
+        "make quickstart-tts",
+        "The start (0.9 M parameters) speaks digits that a recogniser often misunderstands. 80 steps of GRPO with 8 "
+        "texts and 8 samples each, rewarded by one recogniser and judged by another. RL has texts alone; the control "
+        "has 30 recordings of each of these texts besides, joined of single digits of the Free Spoken Digit Dataset.",
+        ("test", "held_out_cer"),
+        "character errors, held-out judge",
+        (("test", "cer", "character errors, rewarding judge"),),
+    ),
     "asr": Section(
         "Recognition",
         "make quickstart",
@@ -55,16 +65,6 @@ SECTIONS = {
             ("medium", "wer", "WER, medium"),
             ("long", "wer", "WER, long"),
         ),
-    ),
-    "tts": Section(
-        "Synthesis",
-        "make quickstart-tts",
-        "The start (0.9 M parameters) speaks digits that a recogniser often misunderstands. 80 steps of GRPO with 8 "
-        "texts and 8 samples each, rewarded by one recogniser and judged by another. RL has texts alone; the control "
-        "has a recording of each of these texts besides, joined of single digits of the Free Spoken Digit Dataset.",
-        ("test", "held_out_cer"),
-        "character errors, held-out judge",
-        (("test", "cer", "character errors, rewarding judge"),),
     ),
 }
 
