@@ -138,7 +138,7 @@ def agreement_alerts(history: Mapping[str, Sequence[float]], tolerance: float = 
     alerts = []
     for key, values in history.items():
         spec = evaluation_spec(key)
-        known = _first_and_last(values)
+        known = first_and_last(values)
         if spec.watch != "agreement" or known is None:
             continue
 
