@@ -10,15 +10,19 @@ does not count. CPU seconds of the process decide, as others may use the machine
 
 How far transcripts agree is shown on the 16 samples, and on the first rows of the manifest, whole, and of FSDD's
 connected digits: how many say what the whole window says (numbers read, spaces left out), and the CER of each way.
+`--only` does a part. `--out` keeps what is done, so that a run that was ended goes on.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +30,7 @@ import torch
 from torch import Tensor, nn
 from torchaudio.functional import resample
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
+from transformers.utils import logging
 
 from lightning_audiorl.data.audio.reading import read_audio
 from lightning_audiorl.data.corpora.fsdd import FsddDigits
@@ -40,16 +45,47 @@ RATE_HZ = 16_000
 SAMPLE_S = 2.0
 GENERATE = {"language": "en", "task": "transcribe", "max_new_tokens": 64}
 WHOLE = "judge"
+PARTS = ("time", "speech", "digits")
 
 Transcribe = Callable[[list[Hypothesis]], list[str]]
 
 
 @dataclass
 class Way:
-    """A way to hear samples."""
+    """A way to hear samples, made ready when it is first used."""
 
     name: str
-    transcribe: Transcribe
+    make: Callable[[], Transcribe]
+    made: list[Transcribe] = field(default_factory=list)
+
+    def transcribe(self, samples: list[Hypothesis]) -> list[str]:
+        """What is heard; the first clip is heard once more before, which makes caches warm."""
+        if not self.made:
+            self.made.append(self.make())
+            self.made[0](samples[:1])
+        return self.made[0](samples)
+
+
+@dataclass
+class Kept:
+    """Answers by key, in a file as soon as they are there."""
+
+    path: Path | None
+    answers: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.path is not None and self.path.is_file():
+            self.answers = json.loads(self.path.read_text())
+
+    def once(self, key: str, answer: Callable[[], Any]) -> Any:
+        """The answer of the key; made now if there is none."""
+        if key not in self.answers:
+            self.answers[key] = answer()
+            print(f"{key} done", file=sys.stderr)
+            if self.path is not None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self.path.write_text(json.dumps(self.answers, indent=1) + "\n")
+        return self.answers[key]
 
 
 def speech_of(row: Utterance, waveform: Tensor) -> Hypothesis:
@@ -122,18 +158,38 @@ def by_judge(folder: str, batch_size: int, tail_s: float | None, rest_step: int 
     return transcribe
 
 
-def timed(ways: list[Way], samples: list[Hypothesis], rounds: int) -> dict[str, Any]:
+def timed(
+    ways: list[Way], samples: list[Hypothesis], rounds: int, kept: Kept
+) -> dict[str, dict[str, Any]]:
     """CPU seconds of each round by way, and what was heard."""
     seconds: dict[str, list[float]] = {way.name: [] for way in ways}
     heard = {}
-    for way in ways:
-        way.transcribe(samples[:1])
     for number in range(rounds):
         for way in ways if number % 2 == 0 else reversed(ways):
-            start = time.process_time()
-            heard[way.name] = way.transcribe(samples)
-            seconds[way.name].append(time.process_time() - start)
+            found = kept.once(f"round {number}, {way.name}", lambda way=way: measured(way, samples))
+            seconds[way.name].append(found["seconds"])
+            heard[way.name] = found["heard"]
     return {"seconds": seconds, "heard": heard}
+
+
+def measured(way: Way, samples: list[Hypothesis]) -> dict[str, Any]:
+    """CPU seconds of a reward phase, and what was heard."""
+    if not way.made:
+        way.transcribe(samples[:1])
+    start = time.process_time()
+    heard = way.transcribe(samples)
+    return {"seconds": time.process_time() - start, "heard": heard}
+
+
+def heard_in_parts(way: Way, name: str, clips: list[Hypothesis], kept: Kept) -> list[str]:
+    """What is heard of a set, eight clips after the other."""
+    texts: list[str] = []
+    for first in range(0, len(clips), 8):
+        some = clips[first : first + 8]
+        texts += kept.once(
+            f"{name}, {way.name}, from {first}", lambda some=some: way.transcribe(some)
+        )
+    return texts
 
 
 def same(one: str, other: str) -> bool:
@@ -156,9 +212,9 @@ def cer(samples: list[Hypothesis], heard: list[str]) -> float:
     return errors / characters
 
 
-def time_table(measured: dict[str, Any]) -> None:
+def time_table(found: dict[str, Any]) -> None:
     """Medians, with the smallest and largest."""
-    seconds = measured["seconds"]
+    seconds = found["seconds"]
     base = statistics.median(seconds["transformers"])
     whole = statistics.median(seconds[WHOLE])
     print("\n| way | CPU s | of transformers | of the judge | transcripts as by transformers |")
@@ -166,11 +222,11 @@ def time_table(measured: dict[str, Any]) -> None:
     for name, values in seconds.items():
         median = statistics.median(values)
         spread = f"{median:.2f} [{min(values):.2f}, {max(values):.2f}]"
-        texts = zip(measured["heard"][name], measured["heard"]["transformers"], strict=True)
+        texts = zip(found["heard"][name], found["heard"]["transformers"], strict=True)
         equal = sum(same(one, other) for one, other in texts)
         print(
             f"| {name} | {spread} | 1/{base / median:.2f} | 1/{whole / median:.2f} | "
-            f"{equal} of {len(measured['heard'][name])} |"
+            f"{equal} of {len(found['heard'][name])} |"
         )
 
 
@@ -206,6 +262,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--tails", nargs="*", type=float, default=[0.5, 1.0], help="seconds of silence"
     )
+    parser.add_argument("--out", type=Path, help="file of what is done; default none")
+    parser.add_argument("--only", nargs="*", default=PARTS, choices=PARTS, help="default all")
     parser.add_argument("--threads", type=int, default=1, help="of torch; default 1")
     return parser.parse_args()
 
@@ -213,31 +271,39 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Entry point."""
     args = arguments()
+    # Of every call, that both a greatest length and a number of tokens are set.
+    logging.set_verbosity_error()
     torch.set_num_threads(args.threads)
     rows = read_manifest(args.speech)
 
-    ways = [Way("transformers", by_transformers(args.model))]
-    ways.append(Way(WHOLE, by_judge(args.model, args.batch_size, None)))
+    ways = [
+        Way("transformers", lambda: by_transformers(args.model)),
+        Way(WHOLE, lambda: by_judge(args.model, args.batch_size, None)),
+    ]
     for tail_s in args.tails:
-        cut = by_judge(args.model, args.samples, tail_s)
-        ways.append(Way(f"cut, {tail_s:g} s", cut))
+        make = partial(by_judge, args.model, args.samples, tail_s)
+        ways.append(Way(f"cut, {tail_s:g} s", make))
     # The last tail once more, and nothing behind it.
     for tail_s in args.tails[-1:]:
-        bare = by_judge(args.model, args.samples, tail_s, rest_step=0)
-        ways.append(Way(f"cut, {tail_s:g} s, no rest", bare))
+        make = partial(by_judge, args.model, args.samples, tail_s, rest_step=0)
+        ways.append(Way(f"cut, {tail_s:g} s, no rest", make))
 
-    samples = samples_of_one_length(rows, args.samples)
-    measured = timed(ways, samples, args.rounds)
-    time_table(measured)
-    heard = {way.name: measured["heard"][way.name] for way in ways[1:]}
-    agreement_table("The samples", samples, heard)
+    kept = Kept(args.out)
+    if "time" in args.only:
+        samples = samples_of_one_length(rows, args.samples)
+        found = timed(ways, samples, args.rounds, kept)
+        time_table(found)
+        heard = {way.name: found["heard"][way.name] for way in ways[1:]}
+        agreement_table("The samples", samples, heard)
 
-    sets = {Path(args.speech).stem: [read(row) for row in rows[: args.rows]]}
-    if args.fsdd:
+    sets = {}
+    if "speech" in args.only:
+        sets[Path(args.speech).stem] = [read(row) for row in rows[: args.rows]]
+    if "digits" in args.only and args.fsdd:
         digits = FsddDigits(args.fsdd, "test", num_words=(1, 7), num_rows=args.rows)
         sets["digits"] = [read(digits[i]) for i in range(args.rows)]
     for name, clips in sets.items():
-        heard = {way.name: way.transcribe(clips) for way in ways[1:]}
+        heard = {way.name: heard_in_parts(way, name, clips, kept) for way in ways[1:]}
         agreement_table(name, clips, heard)
 
 

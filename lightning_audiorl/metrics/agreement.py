@@ -95,14 +95,16 @@ def ear_counts(
         normalisers: by language code, in place of the built-in table.
         panel: that is asked.
     """
+    held_out = (judges.held_out_judge, *judges.ears.values())
     sizes = [len(list(group)) for _, group in groupby(hypotheses, key=lambda one: one.row.id)]
     is_ranked = judges.judge is not None and max(sizes, default=0) > 1
+    is_ranked = is_ranked and any(ear is not None for ear in held_out)
     rewarded: list[int | None] = []
     if is_ranked:
         rewarded, _ = _errors(judges.judge, hypotheses, normalisers, panel)
 
     counts = no_ear_counts(judges)
-    for place, ear in enumerate((judges.held_out_judge, *judges.ears.values())):
+    for place, ear in enumerate(held_out):
         # What the judge held out heard is counted elsewhere; here it is only ranked.
         is_ear = place > 0
         if ear is None or not (is_ear or is_ranked):

@@ -123,7 +123,7 @@ def agreement_alerts(history: Mapping[str, Sequence[float]], tolerance: float = 
     """One sentence per judge held out that orders the samples of a text less as the judge that rewards than it did.
 
     What RL climbs is the order of the samples of a text: where the judges no longer share it, reward is gained by what
-    the other one does not hear. That shows before the gap of their means does.
+    the other one does not hear, and that can show before the means part.
 
     Args:
         history: value at each validation by log key, oldest first; metrics that are not watched for agreement
