@@ -188,13 +188,13 @@ ASR_KINDS = [
     Kind("a null id", asr(id=...), "id", says="string"),
     Kind("a lang that is a number", asr(lang=1), "lang", says="string"),
     Kind("keywords in one string", asr(keywords="one"), "keywords", says="list of strings"),
-    Kind("numbers as keywords", asr(keywords=[1]), "keywords", says="list of strings"),
+    Kind("numbers as keywords", asr(keywords=[1]), "keywords[0]", says="got int 1"),
     Kind("segments that are none", asr(audio_filepath=None, segments="a.wav"), "segments"),
     Kind("no segments", asr(audio_filepath=None, segments=[]), "segments"),
     Kind(
         "segments without a file",
         asr(audio_filepath=None, segments=[{"duration": 1}]),
-        "audio_filepath",
+        "segments[0].audio_filepath",
     ),
     # other names
     Kind(
@@ -301,14 +301,14 @@ TTS_KINDS = [
     Kind(
         "a target of no file",
         fields({"text": "one"}, target={"audio_filepath": "gone.wav"}),
-        "audio_filepath",
+        "target.audio_filepath",
     ),
-    Kind("a target that is a number", fields({"text": "one"}, target=3, duration=1), "segments"),
+    Kind("a target that is a number", fields({"text": "one"}, target=3, duration=1), "target"),
     Kind("no seconds", tts(duration=0), "duration", says="is 0"),
     Kind("negative seconds", tts(duration=-1), "duration"),
     Kind("seconds in quotes", tts(duration="1.2"), "duration"),
     Kind("no length at all", fields({"text": "one"}), "duration", says="expected length"),
-    Kind("a prompt of no seconds", tts(prompt_duration=0), "duration"),
+    Kind("a prompt of no seconds", tts(prompt_duration=0), "prompt_duration"),
     Kind(
         "a prompt text that is a number",
         tts(prompt_text=3, duration=1),

@@ -400,12 +400,20 @@ def test_a_manifest_names_prompt_and_recording(tmp_path: Path) -> None:
         ({"text": "a"}, r"m\.jsonl, line 1, field `duration`: is missing, and there is no target"),
         (
             {"text": "a", "duration": 1, "target": "t.wav"},
-            r"line 1, field `target`, field `segments`: expected a list",
+            r'line 1, field `target`: expected an object, got str "t.wav"',
         ),
         ({"text": "a", "duration": 1, "target": []}, r"field `target`: is an empty list"),
         (
             {"text": "a", "target": {"audio_filepath": "gone.wav"}},
-            r"field `audio_filepath`: no such file: .*gone\.wav",
+            r"field `target.audio_filepath`: no such file: .*gone\.wav",
+        ),
+        (
+            {"text": "a", "target": [{"audio_filepath": "a.wav", "duration": "1"}]},
+            r"field `target\[0\].duration`: expected a number of seconds, got str",
+        ),
+        (
+            {"text": "a", "duration": 1, "audio_filepath": "a.wav", "prompt_duration": "1"},
+            r"field `prompt_duration`: expected a number of seconds, got str",
         ),
         (
             {"text": "a", "duration": 1, "audio_filepath": "gone.wav"},

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from lightning_audiorl.data.manifest.field_types import wrong_type
 from lightning_audiorl.data.manifest.json_lines import JsonLineError, read_object, show
 from lightning_audiorl.data.manifest.spelling import meant_as, misspelt
 from lightning_audiorl.data.manifest.words import DEFAULT_LANG, no_language, wordless
@@ -69,7 +70,9 @@ class ManifestError(ValueError):
 
     def __init__(self, where: str, field: str, problem: str, reason: str) -> None:
         super().__init__(f"{where}, field `{field}`: {problem}")
+        self.where = where
         self.field = field
+        self.problem = problem
         self.reason = reason
 
 
@@ -80,9 +83,11 @@ class _Line:
     where: str
     row: dict[str, Any]
     folder: str
+    # Of its fields, such as "segments[0].".
+    path: str = ""
 
     def error(self, field: str, problem: str, reason: str) -> ManifestError:
-        return ManifestError(self.where, field, problem, reason)
+        return ManifestError(self.where, f"{self.path}{field}", problem, reason)
 
     def text(self, field: str, default: Any = _MISSING) -> str:
         value = self.row.get(field, default)
@@ -93,32 +98,20 @@ class _Line:
                 problem += f"; did you mean it by `{name}`?"
             raise self.error(field, problem, f"missing {field}")
 
-        if not isinstance(value, str):
-            problem = f"expected a string, got {show(value)}; put it in quotes"
-            raise self.error(field, problem, f"type of {field}")
         # Programs in C, as readers of files and synthesisers are, take it for the end.
         if "\0" in value:
             problem = "holds a NUL character; remove it"
             raise self.error(field, problem, f"NUL in {field}")
-        return value
+        return str(value)
 
     def strings(self, field: str) -> tuple[str, ...]:
-        values = self.row.get(field, [])
-        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-            problem = f"expected a list of strings, got {show(values)}"
-            raise self.error(field, problem, f"type of {field}")
-        return tuple(values)
+        return tuple(self.row.get(field, []))
 
     def seconds(self, field: str, default: float | None, most_s: float = MOST_S) -> float | None:
         """A number of seconds from 0 to ``most_s``; ``default`` where the row has none."""
         value = self.row.get(field)
         if value is None:
             return default
-
-        # A bool is an int to Python, but true is no duration.
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            problem = f"expected a number of seconds, got {show(value)}"
-            raise self.error(field, problem, f"type of {field}")
 
         # Compared before it is made a float, which holds no whole number of 400 digits. Of NaN neither is true.
         shown = f"{value}"[:20]
@@ -200,6 +193,10 @@ def _utterance(
     common = _common(line, default_id, allow_empty_text, check_files, origin, lang)
     if common is not None:
         return common
+    wrong = wrong_type(line.row)
+    if wrong is not None:
+        path, problem = wrong
+        raise line.error(path, problem, f"type of {path.partition('[')[0]}")
 
     text = line.text("text")
     problem = wordless(text, allow_empty_text)
@@ -208,8 +205,6 @@ def _utterance(
 
     segments, duration_s = _audio(line, check_files, allow_no_audio)
     check_names(line.row, line.where, _OPTIONAL)
-    # They stay among the extra fields; what is no list is refused here, by its line.
-    line.strings("hotwords")
     return Utterance(
         id=line.text("id", default_id),
         segments=segments,
@@ -358,8 +353,7 @@ def _segments(line: _Line, check_files: bool, allow_none: bool) -> tuple[Segment
     if listed == [] and allow_none:
         return ()
 
-    is_list = isinstance(listed, list) and bool(listed)
-    if not is_list or not all(isinstance(fields, dict) for fields in listed):
+    if not listed:
         problem = f"expected a list of objects, got {show(listed)}"
         raise line.error("segments", problem, "type of segments")
 
@@ -370,9 +364,9 @@ def _segments(line: _Line, check_files: bool, allow_none: bool) -> tuple[Segment
 
     segments: list[Segment] = []
     for number, fields in enumerate(listed):
-        item = _Line(f"{line.where}, segment {number}", fields, line.folder)
+        item = _Line(line.where, fields, line.folder, f"segments[{number}].")
         segments.append(_segment(item, check_files))
-        check_names(fields, item.where, _OPTIONAL_IN_SEGMENT)
+        check_names(fields, f"{line.where}, segment {number}", _OPTIONAL_IN_SEGMENT)
     return tuple(segments)
 
 

@@ -128,15 +128,16 @@ class SpeechManifest(RowSource):
     def _row(self, fields: dict[str, Any], where: str, default_id: str) -> Utterance:
         """The row that the fields of a line describe."""
         fields = dict(fields)
+        is_flat = "audio_filepath" in fields
         check_names(fields, where, _OPTIONAL)
-        if "audio_filepath" in fields and "segments" in fields:
+        if is_flat and "segments" in fields:
             problem = "stands beside `segments`, whose entries have it; leave one of the two out"
             raise ManifestError(where, "audio_filepath", problem, "audio given twice")
         if not fields.get("audio_filepath") and not fields.get("segments"):
             _refuse_prompt_fields(fields, where)
 
         # ``duration`` is that of the speech to be made, so the prompt's length has another name in the line.
-        if "audio_filepath" in fields:
+        if is_flat:
             names = {
                 "audio_filepath": "audio_filepath",
                 "offset": "offset",
@@ -147,12 +148,15 @@ class SpeechManifest(RowSource):
         fields.setdefault("segments", [])
 
         if fields.get(TARGET) is not None:
-            target, target_s = self._target(fields[TARGET], f"{where}, field `{TARGET}`")
+            target, target_s = self._target(fields[TARGET], where)
             fields[TARGET] = target
             if fields.get("duration") is None:
                 fields["duration"] = target_s
 
-        row = self._parsed(fields, where, default_id)
+        try:
+            row = self._parsed(fields, where, default_id)
+        except ManifestError as error:
+            raise (_of_prompt(error) if is_flat else error) from None
         _check_paces(row, where)
         if fields.get("duration") is not None:
             return row
@@ -175,7 +179,11 @@ class SpeechManifest(RowSource):
         """The recording with absolute paths, and its length in seconds."""
         listed = value if isinstance(value, list) else [value]
         # Read as a row of its own, for the checks of paths, offsets and durations.
-        made = self._parsed({"text": "target", "segments": listed}, where, "target")
+        try:
+            made = self._parsed({"text": "target", "segments": listed}, where, "target")
+        except ManifestError as error:
+            inside = "segments" if isinstance(value, list) else "segments[0]"
+            raise _renamed(error, error.field.replace(inside, TARGET, 1)) from None
         if not made.segments:
             problem = "is an empty list; name a recording, or leave the field out"
             raise ManifestError(where, TARGET, problem, "no target")
@@ -196,6 +204,19 @@ class SpeechManifest(RowSource):
         prompt_s = length_s(row.segments)
         fields["duration"] = round(len(row.text) * prompt_s / len(prompt_text), 4)
         return self._parsed(fields, where, default_id)
+
+
+def _renamed(error: ManifestError, field: str) -> ManifestError:
+    """The error, of the field as it stands in the line."""
+    return ManifestError(error.where, field, error.problem, error.reason)
+
+
+def _of_prompt(error: ManifestError) -> ManifestError:
+    """The error, where the prompt's fields are those of the line."""
+    field = error.field.removeprefix("segments[0].")
+    if field != error.field and field == "duration":
+        field = "prompt_duration"
+    return _renamed(error, field)
 
 
 def _refuse_prompt_fields(fields: dict[str, Any], where: str) -> None:
