@@ -81,8 +81,9 @@ CASES = {
     HEALTHY: Case("Healthy"),
     "silence": Case("Falling silent", lambda: [Hallucination(), brief], lr=2e-4),
     "hacking": Case("Reward hacking", lambda: [found], lr=2e-4, beta=0.0),
-    "kl": Case("KL blow-up", lr=3e-3, beta=0.0),
-    "entropy": Case("Entropy collapse", lr=2e-4, beta=0.0, num_rows=12),
+    # With a weight of 0 the KL would not be measured.
+    "kl": Case("KL blow-up", lr=3e-3, beta=1e-4),
+    "entropy": Case("Entropy collapse", lr=2e-4, beta=1e-4, num_rows=12),
 }
 
 
@@ -158,7 +159,11 @@ def draw(kept: dict[str, Any], healthy: dict[str, Any], title: str, path: Path) 
     for drawn, colour, second in runs:
         steps = drawn["steps"]["step"]
         for axis, name in ((0, "reward/mean"), (3, "kl"), (4, "entropy"), (5, "length/mean")):
-            panels[axis].plot(steps, _smooth(drawn["steps"][name]), color=colour)
+            # A run without a KL term does not measure it.
+            if name in drawn["steps"]:
+                panels[axis].plot(steps, _smooth(drawn["steps"][name]), color=colour)
+        alike = _smooth(drawn["steps"]["zero_variance_share"])
+        panels[4].plot(steps, alike, color=second, linestyle="--")
         panels[1].plot(*_metric(drawn, "speech", "wer"), color=colour)
         on_noise = _metric(drawn, "nonspeech", "nonspeech_text_rate")
         panels[1].plot(*on_noise, color=second, linestyle="--")
@@ -170,7 +175,7 @@ def draw(kept: dict[str, Any], healthy: dict[str, Any], title: str, path: Path) 
         "WER, text on non-speech (dashed), %",
         "insertions, deletions (dashed), %",
         "kl",
-        "entropy",
+        "entropy, zero_variance_share (dashed)",
         "length/mean, tokens",
     )
     for axis, name in zip(panels, titles, strict=True):
@@ -206,9 +211,9 @@ def table(runs: dict[str, dict[str, Any]]) -> str:
         ):
             _, values = _metric(kept, of, metric)
             cells.append(f"{values[0]:.1f} → {values[-1]:.1f}")
-        cells.append(f"{_smooth(steps['kl'])[-1]:.3f}")
+        cells.append(f"{_smooth(steps['kl'])[-1]:.2f}" if "kl" in steps else "-")
         entropy = _smooth(steps["entropy"])
-        cells.append(f"{entropy[4]:.3f} → {entropy[-1]:.3f}")
+        cells.append(f"{entropy[4]:.2f} → {entropy[-1]:.2f}")
         lines.append(f"| {CASES[name].title.lower()} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
