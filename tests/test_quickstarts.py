@@ -156,15 +156,19 @@ def record(seed: int, num_wrong: int) -> dict[str, Any]:
         "made_with": {"commit": "abc", "machine": "m", "torch": "2", "transformers": "5"},
         "cost": {"rl": cost, "control": cost},
         "rl_to_start": between("start", "rl"),
+        "control_to_start": between("start", "control"),
         "rl_to_control": between("control", "rl"),
     }
 
 
 def test_the_page_says_wins_and_losses() -> None:
     text = page([record(0, 0), record(1, 12)])
-    assert "Against the start RL is better beyond chance in 1 of 2 seeds." in text
-    assert "Against the control it is lower in 1 of 2 and higher in 1" in text
+    assert "RL is better than the start beyond chance in 1 of 2 seeds, the control in 2." in text
+    assert "RL is lower than the control in 1 of 2 and higher in 1" in text
     assert "beyond chance better in 1, worse in 1." in text
+    assert "The difference to the control is +0.0 ± 17.7 points. 2 of 5 seeds have run." in text
+    assert "In no seed" not in text
+    assert "**In no seed does RL exceed its control beyond chance.**" in page([record(0, 6)])
     assert "| seed 0 | 25.0 | 12.5 | 0.0 | -25.0 (-25.0 to -25.0) | -12.5 (" in text
     assert "## Synthesis" not in text
 
