@@ -5,6 +5,9 @@ NEWEST ?= .venv-newest
 TESTS ?= tests
 # Candidates, best first; the first one that is new enough makes the environment.
 PYTHON ?= python3 python3.11 python3.12 python3.13 python3.14
+# Of `make quickstart-whisper`: a folder in Hugging Face's layout, or a name on the hub; and a folder with train.jsonl and dev.jsonl.
+WHISPER ?= openai/whisper-base
+DATA ?=
 # What a GPU machine has torch in; `make gpu-bench` makes no environment.
 GPU_PYTHON ?= python3
 
@@ -12,8 +15,13 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 IS_SUITABLE := import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 
+# Your speech in place of the synthetic one; what is no speech stays.
+OWN_ROWS = --data.init_args.val.speech $(DATA)/dev.jsonl --data.init_args.train \
+    '[{"source": "$(DATA)/train.jsonl", "share": 0.5}, {"source": {"class_path": "NonSpeech", "init_args": {"num_rows": 20000, "seed": 1}}, "share": 0.5}]'
+ON_WHISPER = fit --config configs/quickstart_whisper.yaml --model.init_args.policy.init_args.init_from $(WHISPER) $(if $(DATA),$(OWN_ROWS))
+
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart quickstart-tts test test-slow test-docs test-dist test-newest test-vllm test-portable lint style format bench compare build-ratio gpu-bench figures ablation little-data tts-figures real docs notebook clean
+.PHONY: help install quickstart quickstart-tts quickstart-whisper quickstart-seeds test test-slow test-docs test-dist test-newest test-vllm test-portable lint style format bench compare build-ratio gpu-bench figures ablation little-data tts-figures real docs notebook clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.* ## ' Makefile | sed -E 's/:.* ## /\t/' | expand -t 14
@@ -42,6 +50,12 @@ quickstart: $(INSTALLED) ## GRPO on the embedded default, ends with the before/a
 
 quickstart-tts: $(INSTALLED) ## GRPO for speech synthesis on a tiny system that ships with it; table, report, wav files
 	$(BIN)/audiorl fit --config configs/quickstart_tts.yaml
+
+quickstart-whisper: $(INSTALLED) ## GRPO on the real Whisper base: WHISPER=FOLDER, or from the hub; DATA=FOLDER with train.jsonl and dev.jsonl: your speech
+	$(BIN)/audiorl $(ON_WHISPER)
+
+quickstart-seeds: $(INSTALLED) ## docs/quickstart.md: the quickstarts over five seeds, each beside its control; set FSDD_ROOT for synthesis; an hour on one core
+	$(BIN)/python -m experiments.quickstart_seeds --out runs/quickstart_seeds --write-docs
 
 test: $(INSTALLED) ## all tests but the slow ones, offline, in as many processes as there are cores, at most four
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --durations=10

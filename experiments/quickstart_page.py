@@ -10,11 +10,13 @@ from typing import Any
 Record = dict[str, Any]
 """Of a seed, see `experiments.quickstart_seeds.record`."""
 
+NUM_SEEDS = 5
+
 HEAD = """# Quickstarts over seeds
 
 `make quickstart` and `make quickstart-tts` with other seeds, each beside a control: the same start, finetuned by
-supervision (SFT) on the same rows for at least as many CPU seconds. Metric, start and control were fixed before the
-first of these seeds ran, in the head of `experiments/quickstart_seeds.py`; no setting was chosen by the sets below.
+supervision (SFT) on the same rows for at least as many CPU seconds. Metric, start and control were written down before
+the seeds ran, in the head of `experiments/quickstart_seeds.py`; what was changed after a first look is said below.
 
 Intervals are paired bootstraps over the utterances of the set (95 %), as the report of a run has them: what other
 utterances of this kind would do. The seeds say what other runs would do."""
@@ -47,7 +49,11 @@ SECTIONS = {
         "make quickstart-tts",
         "The start (0.9 M parameters) speaks digits that a recogniser often misunderstands. 80 steps of GRPO with 8 "
         "texts and 8 samples each, rewarded by one recogniser and judged by another. RL has texts alone; the control "
-        "has 30 recordings of each of these texts besides, joined of single digits of the Free Spoken Digit Dataset.",
+        "has 30 recordings of each of these texts besides, joined of single digits of the Free Spoken Digit "
+        "Dataset.\n\n"
+        "What was tried before: 40 steps, seed 0, showed nothing beyond chance on 100 texts (33.0 to 26.9 %, interval "
+        "of the difference -12.5 to +0.9), so the steps went back to 80, the test has 400 texts, and seed 0 is left "
+        "out. A control with one recording of each text learnt them by heart (seed 1: 37.0 to 42.8 %).",
         ("test", "held_out_cer"),
         "character errors, held-out judge",
         (("test", "cer", "character errors, rewarding judge"),),
@@ -90,15 +96,29 @@ def page(records: Sequence[Record]) -> str:
 def reading(section: Section, records: Sequence[Record]) -> str:
     """What the table says, in words."""
     start = [found(one, "rl_to_start", *section.headline) for one in records]
+    other = [found(one, "control_to_start", *section.headline) for one in records]
     control = [found(one, "rl_to_control", *section.headline) for one in records]
     num = len(records)
     wins = sum(one["after"] < one["before"] for one in control)
     losses = sum(one["after"] > one["before"] for one in control)
-    return (
-        f"**Headline: {section.words}, lower is better.** Against the start RL is better beyond chance in "
-        f"{count(start, 'better')} of {num} seeds. Against the control it is lower in {wins} of {num} and higher in "
-        f"{losses}; beyond chance better in {count(control, 'better')}, worse in {count(control, 'worse')}."
-    )
+    better = count(control, "better")
+    worse = count(control, "worse")
+    said = [
+        f"**Headline: {section.words}, lower is better.** RL is better than the start beyond chance in "
+        f"{count(start, 'better')} of {num} seeds, the control in {count(other, 'better')}.",
+        f"RL is lower than the control in {wins} of {num} and higher in {losses}; beyond chance better in {better}, "
+        f"worse in {worse}.",
+    ]
+    less = [100 * (one["after"] - one["before"]) for one in control]
+    if num > 1:
+        said.append(
+            f"The difference to the control is {statistics.mean(less):+.1f} ± {statistics.stdev(less):.1f} points."
+        )
+    if not better:
+        said.append("**In no seed does RL exceed its control beyond chance.**")
+    if num < NUM_SEEDS:
+        said.append(f"{num} of {NUM_SEEDS} seeds have run.")
+    return " ".join(said)
 
 
 def count(differences: Iterable[Record], judgement: str) -> int:

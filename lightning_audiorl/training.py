@@ -201,14 +201,27 @@ class Run:
     @property
     def history(self) -> dict[str, list[float]]:
         """Every RL step's metrics in columns, with the step as ``step``; ``pandas.DataFrame`` takes it as it is."""
-        [report] = [one for one in self.trainer.callbacks if isinstance(one, RunReport)]  # type: ignore[attr-defined]
-        steps = [float(step) for step in report.history.steps]
-        return {"step": steps, **report.history.columns}
+        history = self._report.history
+        steps = [float(step) for step in history.steps]
+        return {"step": steps, **history.columns}
 
     @property
     def evaluations(self) -> list[dict[str, Any]]:
         """``{"rl_step": ..., "kind": "val", "results": {set: {metric: value}}}``, the start first."""
         return self.algorithm.evaluations
+
+    @property
+    def verdict(self) -> str:
+        """What improved and what did not, by how much, on how many utterances, against what; as it was printed.
+
+        Empty where the run was evaluated only once, or its report is off.
+        """
+        return "\n".join(self._report.verdict)
+
+    @property
+    def _report(self) -> RunReport:
+        [report] = [one for one in self.trainer.callbacks if isinstance(one, RunReport)]  # type: ignore[attr-defined]
+        return report
 
     def table(self) -> str:
         """Metrics of each set before the first step and after the last, as text."""

@@ -67,6 +67,7 @@ def test_a_run_from_python_leaves_what_one_from_yaml_leaves(tmp_path: Path) -> N
     assert len(done.history["reward/brief/mean"]) == 2
     assert [one["rl_step"] for one in done.evaluations] == [0, 2]
     assert "dev" in done.table()
+    assert done.verdict.startswith("Against the start (step 0): ")
     for name in ("checkpoints/last.ckpt", "report/report.md", "export/config.json"):
         assert (done.folder / name).is_file(), name
 

@@ -95,12 +95,13 @@ def test_every_command_from_top_to_bottom(
 def test_the_targets_of_make_are_there() -> None:
     commands = [text for language, text in BLOCKS if language == "sh"]
     named = re.findall(r"^make ([\w-]+)", "\n".join(commands), re.MULTILINE)
-    assert named == ["quickstart", "test"]
+    assert named == ["quickstart-tts", "quickstart"]
     for target in named:
         plan = subprocess.run(
             ["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=True
         )
-        assert "audiorl fit --config configs/quickstart.yaml" in plan.stdout or target == "test"
+        config = f"configs/{target.replace('-', '_')}.yaml"
+        assert f"audiorl fit --config {config}" in plan.stdout
 
 
 def test_one_screen_comes_first() -> None:

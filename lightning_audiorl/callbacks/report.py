@@ -124,6 +124,8 @@ class RunReport(Callback):
         self._evaluation_start_s = 0.0
         self._memory_table: str | None = None
         self._last_rows: Rows = {}
+        #: What the run has achieved, a sentence for each thing it was compared with; known at its end.
+        self.verdict: list[str] = []
 
     def state_dict(self) -> dict[str, Any]:
         """What the run has been through, for a report of the whole run after a resume."""
@@ -253,6 +255,7 @@ class RunReport(Callback):
         rows = stored_rows(folder, report) if is_fit else {BEFORE: self._last_rows}
         finished = Run(folder, report, rows)
         said = [one.sentence for one in verdicts(finished, self._control)]
+        self.verdict = said
         report |= {"verdict": said, "comparison": comparison_records(finished)}
 
         with writing("the report", folder):

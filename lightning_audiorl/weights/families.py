@@ -123,7 +123,7 @@ def read_config(source: str, revision: str | None = None) -> Any:
 
     Raises:
         WeightsError: for one that transformers cannot read, or does not know, or that wants code of its own to be run.
-        OSError: where a hub id cannot be reached; transformers says it best.
+        OSError: where a hub id cannot be reached; a note names it, and what to do.
     """
     file = Path(source) / CONFIG
     if file.is_file():
@@ -137,7 +137,12 @@ def read_config(source: str, revision: str | None = None) -> Any:
     try:
         # Else transformers asks on the terminal, and waits.
         return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
-    except OSError:
+    except OSError as error:
+        # It says what went wrong, and not with what.
+        error.add_note(
+            f"{source} is neither a folder here nor among what this machine has of the hub; run `hf download {source}` "
+            "where there is a network, or give the folder of a checkpoint"
+        )
         raise
     except Exception as error:  # values of the wrong kind fail in many ways
         if wants_code(error):
