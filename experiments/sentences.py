@@ -54,12 +54,12 @@ def main() -> None:
     if args.until == "codec":
         return
 
-    sentences_runs.part(place, "token2text")
     for seed in args.seeds:
         sentences_runs.start(place, seed)
     if args.until == "start":
         return
 
+    sentences_runs.part(place, "token2text")
     results: dict[int, dict[str, Any]] = {}
     for seed in args.seeds:
         results[seed] = {"start": {"figures": sentences_runs.of_start(place, seed)["test"]}}

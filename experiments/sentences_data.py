@@ -25,7 +25,7 @@ from lightning_audiorl.ops.randomness import keyed_generator, keyed_uniform
 VOICES = ("slt", "rms", "kal16")
 #: Times the voice's own length: slower speech has more codes a sound.
 STRETCH = (1.05, 1.25)
-NUM_ROWS: dict[Part, int] = {"dev": 200, "test": 400, "train": 3600}
+NUM_ROWS: dict[Part, int] = {"dev": 120, "test": 200, "train": 3600}
 
 #: Words without a homophone, which an open recogniser writes in one way.
 SLOTS = {

@@ -96,7 +96,10 @@ def part(place: Place, name: str) -> None:
 
 
 def start(place: Place, seed: int) -> None:
-    """The language model of one seed: initial weights, prompts, order and draws are its own."""
+    """The language model of one seed: initial weights, prompts, order and draws are its own.
+
+    No judge is asked on the way: `of_start` does it once, on the evaluation set.
+    """
     settings = place.settings("sft")
     read, spoken = settings["data"]["init_args"]["train"]
     settings = changed(
@@ -104,24 +107,26 @@ def start(place: Place, seed: int) -> None:
         {
             f"{MODEL}.policy.init_args.init_from.init_args.seed": seed,
             "data.init_args.train": [read, with_seed(spoken, 100 + seed)],
-            "data.init_args.val": texts(place, "dev"),
+            "data.init_args.val": None,
         },
     )
+    for asked in ("judges", "evaluation", "eval_decodings"):
+        del settings["model"]["init_args"][asked]
     resumed(settings, place.start(seed).parent, seed)
 
 
-def texts(place: Place, part: str) -> Spec:
-    """The evaluation set of a part: texts that no recording of training has, with prompts of the same part."""
+def texts(place: Place) -> Spec:
+    """The evaluation set: texts that no recording of training has, with prompts of the test part."""
     rows: Spec = place.settings("grpo")["data"]["init_args"]["val"]["dev"]
-    recordings = str(place.data / f"{part}.jsonl")
-    return {part: changed(rows, {"init_args.recordings": recordings})}
+    recordings = str(place.data / "test.jsonl")
+    return {"test": changed(rows, {"init_args.recordings": recordings})}
 
 
 def row(place: Place, seed: int, name: str, changes: Mapping[str, Any] = {}) -> Path:
     """One row of the table; the folder of its run."""
     config, of_row = ROWS[name]
     settings = changed(place.settings(config, seed), of_row | dict(changes))
-    settings["data"]["init_args"]["val"] = texts(place, "test")
+    settings["data"]["init_args"]["val"] = texts(place)
     if config == "control":
         recordings = settings["data"]["init_args"]["train"]
         settings["data"]["init_args"]["train"] = [
@@ -135,9 +140,7 @@ def of_start(place: Place, seed: int) -> Figures:
     """The start on the evaluation set."""
     folder = place.out / f"seed{seed}" / "start_test"
     settings = place.settings("grpo", seed)
-    settings = changed(
-        settings, {"data.init_args.val": texts(place, "test"), "data.init_args.train": None}
-    )
+    settings = changed(settings, {"data.init_args.val": texts(place), "data.init_args.train": None})
     settings = in_folder(settings, folder, seed)
     settings["trainer"]["logger"] = False
     audiorl("validate", settings, folder)
