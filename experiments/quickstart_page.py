@@ -165,7 +165,7 @@ def further(section: Section, records: Sequence[Record]) -> str:
         start = [found(one, "rl_to_start", set_name, metric) for one in records]
         control = [found(one, "rl_to_control", set_name, metric) for one in records]
         cells = [
-            percent(start[0]["before"]),
+            spread([one["before"] for one in start]),
             spread([one["before"] for one in control]),
             spread([one["after"] for one in control]),
         ]
