@@ -205,7 +205,8 @@ def spread(values: Sequence[float]) -> str:
 def foot(records: Sequence[Record]) -> str:
     """How it is made again."""
     made = records[0]["made_with"]
-    commits = ", ".join(sorted({one["made_with"]["commit"] for one in records}))
+    named = ", ".join(one["made_with"]["commit"] for one in records)
+    commits = ", ".join(sorted(set(named.split(", "))))
     return (
         "`FSDD_ROOT=<folder> make quickstart-seeds` makes this page again; the records are in "
         f"[quickstart.json](quickstart.json). Machine: {made['machine']}, one thread a run, torch {made['torch']}, "
