@@ -165,7 +165,7 @@ def further(section: Section, records: Sequence[Record]) -> str:
         start = [found(one, "rl_to_start", set_name, metric) for one in records]
         control = [found(one, "rl_to_control", set_name, metric) for one in records]
         cells = [
-            percent(start[0]["before"]),
+            spread([one["before"] for one in start]),
             spread([one["before"] for one in control]),
             spread([one["after"] for one in control]),
         ]
@@ -205,7 +205,8 @@ def spread(values: Sequence[float]) -> str:
 def foot(records: Sequence[Record]) -> str:
     """How it is made again."""
     made = records[0]["made_with"]
-    commits = ", ".join(sorted({one["made_with"]["commit"] for one in records}))
+    named = ", ".join(one["made_with"]["commit"] for one in records)
+    commits = ", ".join(sorted(set(named.split(", "))))
     return (
         "`FSDD_ROOT=<folder> make quickstart-seeds` makes this page again; the records are in "
         f"[quickstart.json](quickstart.json). Machine: {made['machine']}, one thread a run, torch {made['torch']}, "
