@@ -213,7 +213,7 @@ class _Parsed(AudioRLCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """As Lightning does it, without its word on a command line that is another one."""
-        self.config = parser.parse_args(args)
+        self.config = parser.parse_args(args)  # type: ignore[arg-type]
 
     def _set_seed(self) -> None:
         """Nothing is drawn."""
@@ -275,8 +275,10 @@ def command_parser(name: str) -> ArgumentParser:
         parser.add_argument("--config", action="config")
     place = _PLACES.get(name)
     # What no command line can give.
-    skip = {"read"} if name == "plan" else set()
-    parser.add_function_arguments(command, skip=skip | ({place[0]} if place else set()))
+    skip: set[str | int] = {"read"} if name == "plan" else set()
+    if place:
+        skip.add(place[0])
+    parser.add_function_arguments(command, skip=skip)
     if place:
         parser.add_argument(place[0], type=str, help=place[1], nargs=place[2])
     return parser

@@ -260,7 +260,7 @@ class AsrJudge(Judge[str | None], ABC):
         is_like_silence = bool(said) and said == normaliser.normalise(
             self._silent_transcript(lang, seconds)
         )
-        measures = measures_of(transcript) | {LIKE_SILENCE: float(is_like_silence)}
+        measures = {**measures_of(transcript), LIKE_SILENCE: float(is_like_silence)}
         return Transcript("" if is_like_silence else transcript, measures, heard=str(transcript))
 
     def _silent_transcript(self, lang: str, seconds: int) -> str:
