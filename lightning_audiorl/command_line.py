@@ -20,8 +20,8 @@ LIGHTNING_COMMANDS = {
 COMMANDS = LIGHTNING_COMMANDS | {
     "assemble": "Make one speech language model of a pretrained encoder, a fresh projector and a pretrained language "
     "model.",
-    "calibrate": "Compare a Token2Text with a judge of waveforms, on recordings and on a policy's samples, and write a "
-    "table.",
+    "calibrate": "Measure what judges of speech are worth, or compare a Token2Text with a judge of waveforms, and "
+    "write a table.",
     "export": "Write a policy as a folder that the transformers class loads with ``from_pretrained``, with a model "
     "card.",
     "manifest": "Write a manifest of a data set in another layout, and say what it holds. The audio stays where it is.",

@@ -41,11 +41,11 @@ class Transcript(str):
         return self
 
 
-def measures_of(transcript: str | None) -> Mapping[str, float]:
+def measures_of(transcript: str | None) -> dict[str, float]:
     """What was measured of a transcript; nothing of a plain text, and of None.
 
     Example:
         >>> measures_of("seven"), measures_of(Transcript("", {"like_silence": 1.0}, heard="you"))
         ({}, {'like_silence': 1.0})
     """
-    return transcript.measures if isinstance(transcript, Transcript) else {}
+    return dict(transcript.measures) if isinstance(transcript, Transcript) else {}

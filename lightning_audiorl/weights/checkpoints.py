@@ -200,8 +200,12 @@ def _are_tensors(found: Any) -> bool:
     return isinstance(found, dict) and all(isinstance(value, Tensor) for value in found.values())
 
 
-def read_tensors(path: str | Path) -> dict[str, Tensor]:
+def read_tensors(path: str | Path, under: str = "") -> dict[str, Tensor]:
     """The tensors by name in somebody else's file of weights; no code of it runs.
+
+    Args:
+        path: the file.
+        under: key that they stand under, in a file of a training that holds more than weights.
 
     Raises:
         WeightsError: for a file that cannot be read, or holds something else.
@@ -215,6 +219,8 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         raise WeightsError(
             f"{path}: cut short, damaged, or no file of tensors ({first_line(error)}); copy or download it again"
         ) from error
+    if under and isinstance(tensors, dict):
+        tensors = tensors.get(under)
     if not _are_tensors(tensors):
         raise WeightsError(f"{path}: holds no tensors by name; give the weights of a model")
     return tensors
