@@ -91,7 +91,7 @@ def test_what_outputs_may_not_hold(tmp_path: Path) -> None:
     execute(notebook)
     tidy(notebook)
     nbformat.write(notebook, path)
-    assert "50%" not in path.read_text()
+    assert "50%" not in printed(notebook)
     found = problems(path)
     assert [problem.partition(" '")[0] for problem in found] == [
         "cell 1: shows the path",
