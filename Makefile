@@ -127,7 +127,7 @@ docs: $(INSTALLED) ## the site, with the reference from the docstrings, into bui
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 notebook: $(INSTALLED) ## run notebooks/ and keep their outputs in them
-	$(BIN)/jupyter-execute --inplace notebooks/*.ipynb
+	$(BIN)/python -m tools.notebooks --run notebooks/*.ipynb
 
 clean: ## remove what can be rebuilt, but not the environment nor runs/
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

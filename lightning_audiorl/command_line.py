@@ -9,6 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from lightning_audiorl.setting_names import first_mistake
+
 # Lightning's own commands.
 LIGHTNING_COMMANDS = {
     "fit": "Train by a YAML file of settings: RL, SFT, or a part such as a codec or a judge.",
@@ -105,15 +107,15 @@ def of_the_run(arguments: list[str]) -> tuple[list[str], list[str]]:
     return own, of_run
 
 
-def _sections_of(path: Path) -> list[str]:
-    """The outermost keys of a YAML file; none where it is not to be read: the parser says why."""
+def _settings_of(path: Path) -> dict[Any, Any]:
+    """What a YAML file holds; nothing where it is not to be read: the parser says why."""
     import yaml
 
     try:
         settings: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, OSError, UnicodeDecodeError):
-        return []
-    return [str(key) for key in settings] if isinstance(settings, dict) else []
+        return {}
+    return settings if isinstance(settings, dict) else {}
 
 
 def mistyped(command: str, arguments: list[str]) -> str:
@@ -132,13 +134,32 @@ def mistyped(command: str, arguments: list[str]) -> str:
 
     for file in config_files(arguments):
         # One file may hold the sections of each command.
-        sections = [name for name in _sections_of(Path(file)) if name not in LIGHTNING_COMMANDS]
-        given += [(name, f" (in {file})") for name in sections]
+        sections = [str(name) for name in _settings_of(Path(file))]
+        given += [(name, f" (in {file})") for name in sections if name not in LIGHTNING_COMMANDS]
 
     for name, where in given:
         if name not in (*known, "help"):
             return f"there is no setting '{name}'{where}{nearest(name, known)}"
     return ""
+
+
+def misspelt(command: str, arguments: list[str]) -> list[str]:
+    """Lines about a class, or a setting of one, that a YAML file names and that does not exist; mostly none."""
+    for file in config_files(arguments):
+        settings = _settings_of(Path(file))
+        settings = settings.get(command, settings)
+        found = first_mistake(settings) if isinstance(settings, dict) else None
+        if found is None:
+            continue
+
+        near = nearest(found.name, found.known)
+        if not found.owner:
+            reason = f"there is no class '{found.name}'{near}"
+        else:
+            has = "" if near else f"; it has: {', '.join(found.known)}"
+            reason = f"{found.owner} has no setting '{found.name}'{near}{has}"
+        return [f"in {file}, {found.where}:", f"error: {reason}"]
+    return []
 
 
 def answer(arguments: list[str]) -> int | None:
@@ -162,13 +183,13 @@ def answer(arguments: list[str]) -> int | None:
             print(f"error: there is no command '{first}'{known}", file=sys.stderr)
         return 2
 
-    wrong = mistyped(first, arguments[1:]) if first in LIGHTNING_COMMANDS else ""
+    wrong: list[str] = []
+    if first in LIGHTNING_COMMANDS:
+        outermost = mistyped(first, arguments[1:])
+        wrong = [f"error: {outermost}"] if outermost else misspelt(first, arguments[1:])
     if wrong:
         command = f"audiorl {first}"
-        print(
-            f"{command}: a setting is wrong; `{command} --help` lists what there is.",
-            file=sys.stderr,
-        )
-        print(f"error: {wrong}", file=sys.stderr)
+        lead = f"{command}: a setting is wrong; `{command} --help` lists what there is."
+        print(lead, *wrong, sep="\n", file=sys.stderr)
         return 2
     return None

@@ -150,7 +150,7 @@ def test_files_are_found() -> None:
         for path in package_files()
     }
     modules = {"checks", "finite", "fields", "types", "languages", "outline", "", "moved"}
-    command_line = {"command_line", "screen", "cli", "training", "__main__"}
+    command_line = {"command_line", "setting_names", "screen", "cli", "training", "__main__"}
     folders_of_runs = {"locks", "run_folder", "evaluation_folder", "run_end"}
     files = modules | command_line | folders_of_runs | {"speech_activity"}
     assert folders - {PACKAGE} == set(ROOMS) - files

@@ -251,7 +251,10 @@ ROOMS |= {
         f"{_FOLDERS} run_end run_folder",
         "lightning jsonargparse",
     ),
-    "command_line": Room("what `audiorl` answers before torch is imported", "", "yaml"),
+    "setting_names": Room("misspelt names in YAML, found in the source of the classes"),
+    "command_line": Room(
+        "what `audiorl` answers before torch is imported", "setting_names", "yaml"
+    ),
     "screen": Room(
         "what the command line prints where something went wrong",
         "command_line",
