@@ -4,7 +4,7 @@
 
 Takes the shipped codec and ASR judges, trains speaker encoders and Token2Text once, a language model for each seed,
 then every row of the table from it; ends with docs/tts_figures.md and docs/images/tts_*.png. What is done is not done
-again. Ears that were not trained here listen where they are named: ``--whisper <folder> --pocketsphinx --resemblyzer``.
+again. Ears that were not trained here listen where they are named: ``--whisper <folder> --resemblyzer <file>``.
 """
 
 from __future__ import annotations

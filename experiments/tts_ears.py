@@ -26,7 +26,15 @@ from lightning_audiorl.data.corpora.fsdd import DIGIT_WORDS
 from lightning_audiorl.data.corpora.tts import FsddSpeech
 from lightning_audiorl.data.datamodules.tts import TtsDataModule
 from lightning_audiorl.engine.rollout import hypotheses
-from lightning_audiorl.judges import AsrJudge, Judge, SpeakerEncoder, TransformersJudge
+from lightning_audiorl.judges import (
+    AsrJudge,
+    DnsmosQuality,
+    Judge,
+    PocketSphinxJudge,
+    ResemblyzerEncoder,
+    SpeakerEncoder,
+    TransformersJudge,
+)
 from lightning_audiorl.judges.base import speech_of
 from lightning_audiorl.judges.pitch import pitch_of
 from lightning_audiorl.metrics.transcripts import character_errors
@@ -38,6 +46,8 @@ _log = logging.getLogger(__name__)
 
 #: As every evaluation of the miniature decodes (see `tts_runs.SAMPLED`).
 DECODING = Decoding(temperature=1.0, tokens_per_second=50.0, min_cap=16)
+#: As in configs/tts/fsdd/ears.yaml. On a short clip Whisper may say a digit over and over, up to 448 tokens.
+WHISPER = {"language": "en", "task": "transcribe", "max_new_tokens": 24}
 #: Texts at a time.
 BATCH = 25
 
@@ -49,13 +59,13 @@ class EarPaths:
     Args:
         whisper: folder of Whisper base.
         pocketsphinx: whether to listen with the package's own English model.
-        resemblyzer: whether to listen with the package's own weights.
-        dnsmos: folder of the DNSMOS networks.
+        resemblyzer: weights of Resemblyzer, pretrained.pt of its package.
+        dnsmos: network of DNSMOS, sig_bak_ovr.onnx.
     """
 
     whisper: Path | None = None
     pocketsphinx: bool = False
-    resemblyzer: bool = False
+    resemblyzer: Path | None = None
     dnsmos: Path | None = None
 
 
@@ -63,8 +73,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that say which ears there are."""
     parser.add_argument("--whisper", type=Path, help="folder of Whisper base")
     parser.add_argument("--pocketsphinx", action="store_true", help="listen with PocketSphinx")
-    parser.add_argument("--resemblyzer", action="store_true", help="compare voices by Resemblyzer")
-    parser.add_argument("--dnsmos", type=Path, help="folder of the DNSMOS networks")
+    parser.add_argument("--resemblyzer", type=Path, help="weights of Resemblyzer, pretrained.pt")
+    parser.add_argument("--dnsmos", type=Path, help="network of DNSMOS, sig_bak_ovr.onnx")
 
 
 def ear_paths(args: argparse.Namespace) -> EarPaths:
@@ -77,14 +87,14 @@ def makers(paths: EarPaths) -> dict[str, Callable[[], Judge[Any]]]:
     made: dict[str, Callable[[], Judge[Any]]] = {}
     if paths.whisper is not None:
         made["whisper"] = lambda: TransformersJudge(
-            str(paths.whisper), "seq2seq", "whisper", generate={"language": "en"}, batch_size=8
+            str(paths.whisper), "seq2seq", "whisper", generate=dict(WHISPER), batch_size=8
         )
     if paths.pocketsphinx:
         made["pocketsphinx"] = lambda: PocketSphinxJudge(words=list(DIGIT_WORDS))
-    if paths.resemblyzer:
-        made["resemblyzer"] = ResemblyzerEncoder
+    if paths.resemblyzer is not None:
+        made["resemblyzer"] = lambda: ResemblyzerEncoder(str(paths.resemblyzer))
     if paths.dnsmos is not None:
-        made["dnsmos"] = lambda: DnsmosPredictor(str(paths.dnsmos))
+        made["dnsmos"] = lambda: DnsmosQuality(str(paths.dnsmos))
     return made
 
 

@@ -1,6 +1,6 @@
 """What the paper's filtered samples are worth: GRPO on rows chosen by filters, on all rows, on as many random rows.
 
-    FSDD_ROOT=<folder with recordings/> python experiments/tts_filters.py --whisper <folder> --resemblyzer
+    FSDD_ROOT=<folder with recordings/> python experiments/tts_filters.py --whisper <folder> --resemblyzer <file>
 
 Wants the parts and the starts of `experiments/tts.py`. Each seed's own start says its four samples of 1,000 texts, and
 the rules of configs/tts/fsdd/rl_subsets.yaml choose among them. Every arm takes the same steps from the same start.

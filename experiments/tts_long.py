@@ -1,6 +1,6 @@
 """The paper's Figure 3 in miniature: GRPO, DiffRO and both, 1,500 steps, heard by machines that nobody here trained.
 
-    FSDD_ROOT=<folder with recordings/> python experiments/tts_long.py --whisper <folder> --pocketsphinx --resemblyzer
+    FSDD_ROOT=<folder with recordings/> python experiments/tts_long.py --whisper <folder> --resemblyzer <file>
 
 Wants the parts and the starts of `experiments/tts.py`, and makes those that are not there. A run that is killed goes on
 from its last checkpoint; what was heard is not heard again. ``--report`` only writes the page of what there is. Ends
