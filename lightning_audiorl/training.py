@@ -223,6 +223,15 @@ class Run:
         [report] = [one for one in self.trainer.callbacks if isinstance(one, RunReport)]  # type: ignore[attr-defined]
         return report
 
+    @property
+    def alerts(self) -> list[dict[str, Any]]:
+        """``{"rl_step": ..., "text": ...}`` of everything that the hacking watch has said."""
+        alerts: list[dict[str, Any]] = []
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, HackingWatch):
+                alerts += callback.alerts
+        return alerts
+
     def table(self) -> str:
         """Metrics of each set before the first step and after the last, as text."""
         before = self.evaluations[0]["results"]

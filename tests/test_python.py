@@ -11,7 +11,7 @@ import pytest
 
 import lightning_audiorl
 from lightning_audiorl import GRPO, Accuracy, AsrDataModule, Hypothesis, train
-from lightning_audiorl.callbacks import RLCheckpoint
+from lightning_audiorl.callbacks import HackingWatch, RLCheckpoint
 from lightning_audiorl.models import FunAsrNanoPolicy, TinyFunAsrNano
 from lightning_audiorl.rewards import FunctionReward, RewardMix
 from lightning_audiorl.training import reward_mix
@@ -68,6 +68,9 @@ def test_a_run_from_python_leaves_what_one_from_yaml_leaves(tmp_path: Path) -> N
     assert [one["rl_step"] for one in done.evaluations] == [0, 2]
     assert "dev" in done.table()
     assert done.verdict.startswith("Against the start (step 0): ")
+    [watch] = [one for one in done.trainer.callbacks if isinstance(one, HackingWatch)]
+    watch.alerts.append({"rl_step": 2, "text": "look"})
+    assert done.alerts == watch.alerts
     for name in ("checkpoints/last.ckpt", "report/report.md", "export/config.json"):
         assert (done.folder / name).is_file(), name
 

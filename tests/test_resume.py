@@ -162,7 +162,8 @@ def test_killed_and_resumed_is_bit_for_bit_the_whole_run(tmp_path: Path) -> None
     curves, again = scalars(tmp_path / "whole"), scalars(tmp_path / "cut")
     assert {step for tag, step in curves if tag == "reward/mean"} == set(range(1, 8))
     assert {step for tag, step in curves if tag.startswith("val/tones")} == {0, 3, 6, 7}
-    assert len({tag for tag, _ in curves}) > 30
+    # Curves that do not change are left out.
+    assert len({tag for tag, _ in curves}) > 20
     assert all(len(values) == 1 for values in curves.values())
     assert again == curves
     for name in ("step-000006", "last"):

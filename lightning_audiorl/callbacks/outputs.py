@@ -64,10 +64,12 @@ def run_folder(trainer: Trainer, dirpath: str | None, name: str) -> Path:
 
 
 def tensorboard_writers(trainer: Trainer) -> list[Any]:
-    """The SummaryWriter of every TensorBoard logger; empty without one."""
-    return [
-        logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)
-    ]
+    """The SummaryWriter of every TensorBoard logger; empty without one, and in every process but the first."""
+    boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+    # Other ranks have writers that write nothing.
+    if not boards or not trainer.is_global_zero:
+        return []
+    return [board.experiment for board in boards]
 
 
 def plain_markdown(text: str) -> str:

@@ -9,34 +9,34 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from lightning_audiorl.callbacks.clips import (
+    ClipWriter,
+    caption_of,
+    changed_most,
+    heard_caption,
+)
 from lightning_audiorl.callbacks.outputs import markdown_table, tensorboard_writers
+from lightning_audiorl.callbacks.report_rows import clip_loader
 from lightning_audiorl.callbacks.spoken_samples import (
     has_speech,
     labelled,
     length_text,
     reward_cells,
     spoken,
+    spoken_caption,
     spoken_group_table,
     transcript_table,
     write_speech,
 )
 from lightning_audiorl.callbacks.view import RunView, StepView, run_view
 from lightning_audiorl.checks import check_count, check_number
+from lightning_audiorl.metrics.charts import CHARTS
 from lightning_audiorl.text import compared_units, fired_rules, normaliser_for
 from lightning_audiorl.text.alignment import aligned_units, num_errors
 from lightning_audiorl.types import Hypothesis, PromptBatch, Scores
 
 # What Markdown would read as bold, code or an escape.
 _MARKS = re.compile(r"[\\*_`]")
-
-#: The charts of TensorBoard's custom scalars, and the tags in each, as patterns.
-CHARTS = {
-    "error rates of the sets": [r"^val/.*/(wer|cer|held_out_cer)$"],
-    "reward": [r"^reward/mean$"],
-    "KL to the start": [r"^kl$"],
-    "tokens per sample": [r"^length/(mean|max)$"],
-    "groups from which nothing is learnt": [r"^(zero_variance|nothing_right)_share$"],
-}
 
 
 def rules_of(hypothesis: Hypothesis) -> str:
@@ -149,8 +149,11 @@ class SampleLogger(Callback):
     """Writes hypotheses to TensorBoard; without a TensorBoard logger it does nothing.
 
     Every few RL steps: the best and the worst hypothesis of the groups whose rewards lie furthest apart, as text and
-    with their audio. At each evaluation: the first hypotheses of each set, the same rows every time. Where rows have
-    hotwords, the prompt that the model read stands beside them.
+    with their audio. At each evaluation: the first hypotheses of each set, the same rows every time, and the audio of
+    those clips, of the first 64 rows, whose errors have changed most since the first evaluation; at that one of those
+    with most errors. Where rows have hotwords, the prompt that the model read stands beside them.
+
+    Each clip has a caption: what was said or asked, what was heard, error rate or reward.
 
     The tab of custom scalars has the five charts that tell first how a run fares, see `CHARTS`.
 
@@ -163,6 +166,8 @@ class SampleLogger(Callback):
         num_rows: hypotheses shown of each evaluation set; 0 shows none.
         max_audio_s: audio is cut here, in seconds; 0 writes no audio.
         num_spoken: of these rows, how many are written as sound too where the policy speaks.
+        num_clips: clips of each evaluation set that are written as sound where the policy transcribes.
+        max_audio_mib: of sound that a run writes at most.
 
     Raises:
         ValueError: for a negative setting.
@@ -175,17 +180,34 @@ class SampleLogger(Callback):
         num_rows: int = 5,
         max_audio_s: float = 30.0,
         num_spoken: int = 3,
+        num_clips: int = 3,
+        max_audio_mib: float = 64.0,
     ) -> None:
         check_count("SampleLogger.every_n_steps", every_n_steps)
         check_count("SampleLogger.num_groups", num_groups)
         check_count("SampleLogger.num_rows", num_rows)
         check_number("SampleLogger.max_audio_s", max_audio_s, at_least=0, infinite=True)
         check_count("SampleLogger.num_spoken", num_spoken)
+        check_count("SampleLogger.num_clips", num_clips)
+        check_number("SampleLogger.max_audio_mib", max_audio_mib, at_least=0, infinite=True)
         self.every_n_steps = every_n_steps
         self.num_groups = num_groups
         self.num_rows = num_rows
         self.max_audio_s = max_audio_s
         self.num_spoken = num_spoken
+        self.num_clips = num_clips
+        self.clips = ClipWriter(max_audio_s, max_audio_mib)
+        # First hypotheses of the first evaluation, by set and row.
+        self._start: dict[str, dict[str, str]] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was heard at first, and how much sound was written."""
+        return {"start": self._start, "num_bytes": self.clips.num_bytes}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the `state_dict` of another process."""
+        self._start = state_dict["start"]
+        self.clips.num_bytes = state_dict["num_bytes"]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lay out the charts."""
@@ -228,13 +250,24 @@ class SampleLogger(Callback):
         rl_step: int,
     ) -> None:
         """The audio of each place's prompt; of a policy that speaks that of its two samples, too."""
+        totals = step.scores.total
         for number, place in enumerate(places):
-            self._write_prompt(writer, f"groups/{number}", step.batch, place[0], rl_step)
-            if not has_speech(step.groups):
-                continue
+            tag = f"groups/step {rl_step}/{number}"
+            is_spoken = has_speech(step.groups)
+            parts = [] if is_spoken else [f"said: {step.batch.rows[place[0]].text}"]
             for label, prompt, sample in labelled(place):
-                speech = spoken(step.groups[prompt][sample])
-                write_speech(writer, f"groups/{number}/{label}", speech, rl_step, self.max_audio_s)
+                one = step.groups[prompt][sample]
+                reward = float(totals[prompt, sample])
+                if is_spoken:
+                    caption = spoken_caption(one, reward)
+                    write_speech(
+                        self.clips, writer, f"{tag}/{label}", spoken(one), rl_step, caption
+                    )
+                else:
+                    parts.append(f"{label} ({reward:.2f}): {one.text or '(nothing)'}")
+
+            caption = caption_of(parts or ["speaker prompt"])
+            self._write_prompt(writer, tag, step.batch, place[0], rl_step, caption)
 
     def _write_prompt(
         self,
@@ -243,14 +276,10 @@ class SampleLogger(Callback):
         batch: PromptBatch,
         prompt: int,
         rl_step: int,
+        caption: str,
     ) -> None:
-        rate = batch.sample_rate_hz
-        longest = round(self.max_audio_s * rate)
-        num_samples = min(int(batch.num_samples[prompt]), longest)
-        if num_samples > 0:
-            wave = batch.waveform[prompt, :num_samples]
-            wave = wave.detach().float().cpu().clamp(-1, 1)
-            writer.add_audio(tag, wave[None], rl_step, sample_rate=rate)
+        wave = batch.waveform[prompt, : int(batch.num_samples[prompt])]
+        self.clips.write(writer, tag, wave, batch.sample_rate_hz, rl_step, caption)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the first hypotheses of each set."""
@@ -266,6 +295,12 @@ class SampleLogger(Callback):
             for set_name, groups in run.last_hypotheses.items():
                 tag = f"{kind}/{set_name}"
                 self._write_set(writer, tag, groups[: self.num_rows], run.rl_step)
+                if not has_speech(groups):
+                    self._write_clips(trainer, writer, tag, groups, run.rl_step)
+
+        if kind == "val" and trainer.state.fn == "fit" and not self._start:
+            for set_name, groups in run.last_hypotheses.items():
+                self._start[set_name] = {first.row.id: first.text for first, *_ in groups}
 
     def _write_set(
         self,
@@ -281,4 +316,27 @@ class SampleLogger(Callback):
 
         writer.add_text(tag, transcript_table(groups), rl_step)
         for number, (first, *_) in enumerate(groups[: self.num_spoken]):
-            write_speech(writer, f"{tag}/{number}", spoken(first), rl_step, self.max_audio_s)
+            clip_tag = f"{tag}/step {rl_step}/{number}"
+            caption = spoken_caption(first)
+            write_speech(self.clips, writer, clip_tag, spoken(first), rl_step, caption)
+
+    def _write_clips(
+        self,
+        trainer: Trainer,
+        writer: Any,
+        tag: str,
+        groups: list[list[Hypothesis]],
+        rl_step: int,
+    ) -> None:
+        """The sound of the clips that have changed most since the first evaluation."""
+        load = clip_loader(trainer)
+        if load is None or not self.max_audio_s:
+            return
+
+        start = self._start.get(tag.partition("/")[2], {})
+        for number, one in enumerate(changed_most(groups, start, self.num_clips)):
+            clip = load(one.row)
+            if clip is not None:
+                caption = heard_caption(one, start.get(one.row.id))
+                clip_tag = f"{tag}/step {rl_step}/{number}"
+                self.clips.write(writer, clip_tag, *clip, rl_step, caption)

@@ -15,8 +15,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torchaudio.transforms import AmplitudeToDB, MelSpectrogram
 
+from lightning_audiorl.callbacks.clips import ClipWriter, caption_of
 from lightning_audiorl.callbacks.figure_text import draw_title
 from lightning_audiorl.callbacks.outputs import markdown_table
+from lightning_audiorl.metrics.transcripts import character_errors
+from lightning_audiorl.text import normaliser_for
 from lightning_audiorl.types import Hypothesis, Scores, Speech
 
 _log = logging.getLogger(__name__)
@@ -278,24 +281,49 @@ def picture(figure: Figure) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def write_speech(writer: Any, tag: str, speech: Speech, step: int, max_audio_s: float) -> None:
+def write_speech(
+    clips: ClipWriter, writer: Any, tag: str, speech: Speech, step: int, caption: str
+) -> None:
     """A sample's sound and mel spectrogram under ``tag`` and ``<tag>/mel`` in TensorBoard.
 
-    Nothing where it is empty, or holds NaN or infinite values.
+    Nothing where it is empty, or holds NaN or infinite values, and where the run has its fill of sound.
 
     Args:
+        clips: writes the sound.
         writer: a SummaryWriter.
         tag: in TensorBoard.
         speech: of the sample.
         step: RL step.
-        max_audio_s: longer speech is cut, in seconds; 0 writes nothing.
+        caption: what is heard.
     """
     rate_hz = speech.sample_rate_hz
-    wave = audible(speech.waveform, rate_hz, max_audio_s)
+    wave = audible(speech.waveform, rate_hz, clips.max_audio_s)
     if not wave.numel() or not bool(speech.waveform.isfinite().all()):
         return
+    if clips.write(writer, tag, wave, rate_hz, step, caption):
+        cut = Speech(wave, rate_hz, speech.codes)
+        mel = picture(mel_figure(cut))
+        writer.add_image(f"{tag}/mel", mel, step, dataformats="HWC")
 
-    writer.add_audio(tag, wave[None], step, sample_rate=rate_hz)
-    cut = Speech(wave, rate_hz, speech.codes)
-    mel = picture(mel_figure(cut))
-    writer.add_image(f"{tag}/mel", mel, step, dataformats="HWC")
+
+def spoken_caption(hypothesis: Hypothesis, reward: float | None = None) -> str:
+    """What a sample was to say, what each judge heard with its error rate, and the reward.
+
+    Example:
+        >>> from lightning_audiorl.types import Utterance
+        >>> row = Utterance("a", (), text="one two", duration_s=1.0)
+        >>> spoken_caption(Hypothesis(row, "", transcripts={"asr": "one"}), reward=0.5)
+        'asked: one two | asr heard: one (CER 50 %) | reward 0.50'
+    """
+    row = hypothesis.row
+    parts = [f"asked: {row.text}"]
+    for judge in judge_names([hypothesis]):
+        heard = hypothesis.transcripts[judge]
+        rate = ""
+        if heard is not None:
+            errors, characters = character_errors(row, heard, normaliser_for(row.lang))
+            rate = f" (CER {100 * errors / characters:.0f} %)" if characters else ""
+        parts.append(f"{judge} heard: {transcript(hypothesis, judge)}{rate}")
+    if reward is not None:
+        parts.append(f"reward {reward:.2f}")
+    return caption_of(parts)

@@ -17,6 +17,7 @@ from lightning import Callback, LightningModule
 from torch import Tensor, nn
 
 from lightning_audiorl.engine import checkpointing
+from lightning_audiorl.engine.curves import Curves
 from lightning_audiorl.engine.distributed import gather_metrics, raise_on_all_ranks
 from lightning_audiorl.engine.dynamic_sampling import RefillingData, refill
 from lightning_audiorl.engine.evaluation_hooks import EvaluationHooks
@@ -171,6 +172,7 @@ class RLModule(EvaluationHooks, LightningModule):
         of_losses = [loss.advantages for loss in self.losses if loss.advantages is not None]
         self.advantages = of_losses[0] if of_losses else GroupAdvantages()
         self.rarely_right = RarelyRight(self, reference_logprob_every_n_steps)
+        self.curves = Curves()
 
         self.rl_step = 0
         self.clock = PhaseClock()
@@ -366,10 +368,8 @@ class RLModule(EvaluationHooks, LightningModule):
         return getattr(self.trainer, "datamodule", None)
 
     def write_metrics(self, metrics: Mapping[str, float]) -> None:
-        """Log at the present RL step, and have it on disk: a killed run loses no point that a checkpoint counts."""
-        for logger in self.loggers:
-            logger.log_metrics(dict(metrics), step=self.rl_step)
-            logger.save()
+        """Log at the present RL step; see `Curves`."""
+        self.curves.write(self.loggers, metrics, self.rl_step)
 
     # --- a run: its start, what is placed, what is optimised
 
@@ -456,7 +456,8 @@ class RLModule(EvaluationHooks, LightningModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """What ends a run whose weights are lost, and what has one that goes on follow its settings."""
-        return [self.update_watch, self.rarely_right, FollowSettings(), *self.sampler.callbacks()]
+        watching = [self.update_watch, self.rarely_right, self.curves]
+        return [*watching, FollowSettings(), *self.sampler.callbacks()]
 
     def configure_optimizers(self) -> Any:
         """The optimizer over what trains, with its schedule."""

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Literal, get_args
 
+from lightning_audiorl.metrics.about import EVALUATION, About
+
 Better = Literal["higher", "lower", "near one"]
 Watch = Literal["reward", "gap", "drift", "agreement"]
 Reduction = Literal["mean", "sum", "max"]
@@ -95,6 +97,7 @@ class MetricSpec:
             the metric gets worse by ``better``; or its own start, which a ``gap`` should not exceed, a ``drift`` not
             leave either way and an ``agreement`` not fall below. None is not watched.
         meaning: what it means when it opens or drifts, as the alert says it.
+        about: what the page of metrics says of it; None is what `metrics.about` has under its name.
         difference_of: two metrics of the set; it is the first less the second.
         monitor: whether Lightning's callbacks see it (``trainer.callback_metrics``).
         reduce: how the values of several ranks become one; only for metrics of an RL step, those of a set are summed
@@ -117,6 +120,7 @@ class MetricSpec:
     panel: str | None = None
     watch: Watch | None = "reward"
     meaning: str = ""
+    about: About | None = None
     difference_of: tuple[str, str] | None = None
     monitor: bool = True
     reduce: Reduction = "mean"
@@ -133,6 +137,11 @@ class MetricSpec:
                 raise ValueError(
                     f"MetricSpec {self.name!r}: {field} is one of {allowed}, got {given!r}"
                 )
+
+    @property
+    def told(self) -> About | None:
+        """What is said of it as a metric of an evaluation set; None where nobody has said anything."""
+        return self.about or EVALUATION.get(self.name)
 
     @property
     def title(self) -> str:

@@ -58,7 +58,7 @@ def test_a_run_leaves_text_and_audio(root: str, tmp_path: Path) -> None:
     assert "| best |" in best
     assert "| worst |" in worst
     assert float(best.split("|")[5]) > float(worst.split("|")[5])
-    audio = found.Audio("groups/0")
+    audio = [*found.Audio("groups/step 1/0"), *found.Audio("groups/step 2/0")]
     assert [one.step for one in audio] == [1, 2]
     assert audio[0].content_type == "audio/wav"
     assert audio[0].encoded_audio_string.startswith(b"RIFF")

@@ -58,19 +58,17 @@ def test_tensorboard_has_sound_pictures_and_transcripts(
     folder, module, _ = finished
     found = events(folder)
     tags = found.Tags()
-    assert sorted(tags["audio"]) == [
-        "groups/0",
-        "groups/0/best",
-        "groups/0/worst",
-        "val/digits/0",
-        "val/digits/1",
-    ]
-    assert sorted(tags["images"]) == [
-        f"{tag}/mel" for tag in sorted(tags["audio"]) if tag != "groups/0"
-    ]
-    assert [one.step for one in found.Audio("val/digits/0")] == [0, 2]
-    assert [one.step for one in found.Audio("groups/0/best")] == [1, 2]
-    sound = found.Audio("val/digits/1")[-1]
+    of_groups = [f"groups/step {step}/0" for step in (1, 2)]
+    of_sets = [f"val/digits/step {step}/{number}" for step in (0, 2) for number in (0, 1)]
+    of_samples = [f"{tag}/{label}" for tag in of_groups for label in ("best", "worst")]
+    assert sorted(tags["audio"]) == sorted([*of_groups, *of_samples, *of_sets])
+    assert sorted(tags["images"]) == sorted(f"{tag}/mel" for tag in [*of_samples, *of_sets])
+    assert [one.step for one in found.Audio("val/digits/step 2/0")] == [2]
+    caption = found.SummaryMetadata("groups/step 2/0/best").display_name
+    assert caption.startswith("asked: ")
+    assert "| judge heard: " in caption
+    assert "| reward " in caption
+    sound = found.Audio("val/digits/step 2/1")[-1]
     shown = [group[0] for group in module.last_hypotheses["digits"]]
     assert (sound.sample_rate, sound.length_frames) == (RATE_HZ, len(shown[1].speech.waveform))
     table = texts(found, "val/digits")[2].splitlines()
@@ -207,7 +205,8 @@ def test_a_policy_that_writes_leaves_no_sound(root: str, tmp_path: Path) -> None
     assert (report["recordings"], report["judges"]) == ([], {})
     tags = events(tmp_path).Tags()
     assert tags["images"] == []
-    assert sorted(tags["audio"]) == ["groups/0", "groups/1"]
+    assert {tag.split("/")[0] for tag in tags["audio"]} == {"groups", "val"}
+    assert not [tag for tag in tags["audio"] if tag.endswith(("best", "worst"))]
 
 
 # --- the pieces
