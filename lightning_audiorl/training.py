@@ -216,12 +216,11 @@ class Run:
 
         Empty where the run was evaluated only once, or its report is off.
         """
-        return "\n".join(self._report.verdict)
-
-    @property
-    def _report(self) -> RunReport:
-        [report] = [one for one in self.trainer.callbacks if isinstance(one, RunReport)]  # type: ignore[attr-defined]
-        return report
+        lines: list[str] = []
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, RunReport):
+                lines += callback.verdict
+        return "\n".join(lines)
 
     @property
     def alerts(self) -> list[dict[str, Any]]:
