@@ -56,6 +56,24 @@ def differing(base: Path, present: Path) -> dict[str, float]:
     return {kind: result.largest for kind, result in results.items() if not result.is_equal}
 
 
+def test_a_constant_that_one_build_draws_and_another_does_not_is_no_difference(
+    tmp_path: Path,
+) -> None:
+    """Here each point of curves that do not change, there what is drawn of them once they do."""
+    base = run_folder(tmp_path / "base")
+    present = run_folder(tmp_path / "present")
+    drawn = TensorBoardLogger(str(base), name="", version="")
+    for step in (1, 2, 3, 4):
+        later = 0.5 if step == 4 else 0.1
+        drawn.log_metrics({"never": 0.0, "later": later, "odd": math.nan}, step=step)
+    drawn.save()
+    held_back = TensorBoardLogger(str(present), name="", version="")
+    for step, later in ((1, 0.1), (3, 0.1), (4, 0.5)):
+        held_back.log_metrics({"later": later}, step=step)
+    held_back.save()
+    assert differing(base, present) == {}
+
+
 @pytest.mark.parametrize(
     ("change", "kind", "size"),
     [

@@ -219,7 +219,7 @@ ROOMS = {
     "callbacks": Room(
         "progress, samples, checkpoints, hacking watch, early stopping, report, export",
         "checks text types metrics models.policy reports strategies weights __version__",
-        "torch torchaudio torchmetrics lightning numpy matplotlib soundfile yaml",
+        "torch torchaudio torchmetrics lightning tensorboard numpy matplotlib soundfile yaml",
     ),
     "commands.plan": Room(
         "`audiorl plan`: peak memory and moving cost of a run, traced on tensors without values",

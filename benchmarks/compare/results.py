@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,24 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Value]]:
         yield from leaves(item, f"{path}/{key}" if path else str(key))
 
 
+def _drawn(events: Sequence[Any]) -> list[Any]:
+    """The points of a curve that every build draws.
+
+    Some draw no constants, and of a curve that changes later the first and the last constant point; every number is in
+    the history of the report as well, which the checkpoint has.
+    """
+    num_constant = 0
+    for event in events:
+        # NaN is the same as NaN.
+        if repr(event.value) != repr(events[0].value):
+            break
+        num_constant += 1
+    if num_constant == len(events):
+        return []
+    ends = {0, max(0, num_constant - 1)}
+    return [event for i, event in enumerate(events) if i in ends or i >= num_constant]
+
+
 def _curves(folder: Path) -> tuple[dict[str, Value], dict[str, Value]]:
     """Scalars and texts of the TensorBoard files in ``folder``, by tag and step."""
     scalars: dict[str, Value] = {}
@@ -80,7 +98,7 @@ def _curves(folder: Path) -> tuple[dict[str, Value], dict[str, Value]]:
         events = EventAccumulator(str(file), size_guidance={"scalars": 0, "tensors": 0})
         events.Reload()
         for tag in events.Tags()["scalars"]:
-            for event in events.Scalars(tag):
+            for event in _drawn(events.Scalars(tag)):
                 scalars[f"{tag}@{event.step}"] = event.value
         for tag in events.Tags()["tensors"]:
             # The layout of charts is no text.

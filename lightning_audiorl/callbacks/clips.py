@@ -7,6 +7,10 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.plugins.audio.metadata import create_summary_metadata
+from tensorboard.plugins.audio.plugin_data_pb2 import AudioPluginData
 from torch import Tensor
 from torch.utils.tensorboard.summary import audio
 
@@ -92,10 +96,23 @@ class ClipWriter:
 
         self.num_bytes += size
         wave = waveform[:num_samples].detach().float().cpu().clamp(-1, 1)
-        summary = audio(tag, wave[None], sample_rate=sample_rate_hz)
-        summary.value[0].metadata.display_name = caption
-        writer.file_writer.add_summary(summary, step)
+        writer.file_writer.add_summary(_captioned(tag, wave, sample_rate_hz, caption), step)
         return True
+
+
+def _captioned(tag: str, waveform: Tensor, sample_rate_hz: int, caption: str) -> Any:
+    """A clip as TensorBoard 2 keeps it; of the older kind, which torch writes, its server drops the caption."""
+    older = audio(tag, waveform[None], sample_rate=sample_rate_hz)
+    sound = TensorProto(
+        dtype="DT_STRING", string_val=[older.value[0].audio.encoded_audio_string, b""]
+    )
+    # One clip, and its label, which the page does not show.
+    for size in (1, 2):
+        sound.tensor_shape.dim.add(size=size)
+
+    metadata = create_summary_metadata(caption, "", AudioPluginData.Encoding.Value("WAV"))
+    value = Summary.Value(tag=tag, tensor=sound, metadata=metadata)
+    return Summary(value=[value])
 
 
 # --- a policy that transcribes: the clips of a set that changed most

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
 from lightning_audiorl.callbacks import RLCheckpoint, SampleLogger
 from lightning_audiorl.callbacks.clips import ClipWriter, caption_of, changed_most, heard_caption
 from lightning_audiorl.types import Hypothesis, Utterance
 from tests.callbacks import runs
+from tests.callbacks.test_samples import events, sounds
 
 
 def heard(row_id: str, text: str, reference: str = "one two three") -> list[Hypothesis]:
@@ -23,9 +23,7 @@ def heard(row_id: str, text: str, reference: str = "one two three") -> list[Hypo
 
 def captions(folder: Path) -> dict[str, str]:
     """The caption of each clip, by tag."""
-    found = EventAccumulator(str(folder), size_guidance={"audio": 0})
-    found.Reload()
-    return {tag: found.SummaryMetadata(tag).display_name for tag in found.Tags()["audio"]}
+    return {tag: clip.caption for tag, clip in sounds(events(folder)).items()}
 
 
 def test_the_clips_that_changed_most_come_first_and_of_equal_ones_the_worst() -> None:

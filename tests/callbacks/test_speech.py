@@ -33,7 +33,7 @@ from lightning_audiorl.judges import JudgePanel
 from lightning_audiorl.types import Scores, Speech
 from tests import speech
 from tests.callbacks import runs
-from tests.callbacks.test_samples import events, texts
+from tests.callbacks.test_samples import events, sounds, texts
 from tests.judges.fakes import FakeEncoder, FakeJudge, heard, said, tone
 from tests.reports.folders import page_of
 
@@ -61,16 +61,17 @@ def test_tensorboard_has_sound_pictures_and_transcripts(
     of_groups = [f"groups/step {step}/0" for step in (1, 2)]
     of_sets = [f"val/digits/step {step}/{number}" for step in (0, 2) for number in (0, 1)]
     of_samples = [f"{tag}/{label}" for tag in of_groups for label in ("best", "worst")]
-    assert sorted(tags["audio"]) == sorted([*of_groups, *of_samples, *of_sets])
+    assert sorted(sounds(found)) == sorted([*of_groups, *of_samples, *of_sets])
     assert sorted(tags["images"]) == sorted(f"{tag}/mel" for tag in [*of_samples, *of_sets])
-    assert [one.step for one in found.Audio("val/digits/step 2/0")] == [2]
-    caption = found.SummaryMetadata("groups/step 2/0/best").display_name
+    clips = sounds(found)
+    assert clips["val/digits/step 2/0"].step == 2
+    caption = clips["groups/step 2/0/best"].caption
     assert caption.startswith("asked: ")
     assert "| judge heard: " in caption
     assert "| reward " in caption
-    sound = found.Audio("val/digits/step 2/1")[-1]
+    sound = soundfile.info(io.BytesIO(clips["val/digits/step 2/1"].wav))
     shown = [group[0] for group in module.last_hypotheses["digits"]]
-    assert (sound.sample_rate, sound.length_frames) == (RATE_HZ, len(shown[1].speech.waveform))
+    assert (sound.samplerate, sound.frames) == (RATE_HZ, len(shown[1].speech.waveform))
     table = texts(found, "val/digits")[2].splitlines()
     assert table[0] == "| id | text | heard by judge | heard by held_out_judge | seconds | tokens |"
     assert len(table) == 2 + 3
@@ -205,8 +206,9 @@ def test_a_policy_that_writes_leaves_no_sound(root: str, tmp_path: Path) -> None
     assert (report["recordings"], report["judges"]) == ([], {})
     tags = events(tmp_path).Tags()
     assert tags["images"] == []
-    assert {tag.split("/")[0] for tag in tags["audio"]} == {"groups", "val"}
-    assert not [tag for tag in tags["audio"] if tag.endswith(("best", "worst"))]
+    clips = sounds(events(tmp_path))
+    assert {tag.split("/")[0] for tag in clips} == {"groups", "val"}
+    assert not [tag for tag in clips if tag.endswith(("best", "worst"))]
 
 
 # --- the pieces
