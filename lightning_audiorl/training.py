@@ -201,7 +201,8 @@ class Run:
     @property
     def history(self) -> dict[str, list[float]]:
         """Every RL step's metrics in columns, with the step as ``step``; ``pandas.DataFrame`` takes it as it is."""
-        history = self._report.history
+        [report] = [one for one in self.trainer.callbacks if isinstance(one, RunReport)]  # type: ignore[attr-defined]
+        history = report.history
         steps = [float(step) for step in history.steps]
         return {"step": steps, **history.columns}
 

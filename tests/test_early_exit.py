@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,7 +28,14 @@ def command(folder: str = "here") -> None:
 )
 def test_an_exit_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = SimpleNamespace(validate=stops, test=stops, loggers=[], is_global_zero=False)
-    part: Any = SimpleNamespace(trainer=trainer, _checkpoint=lambda name: name)
+    part: Any = SimpleNamespace(
+        trainer=trainer,
+        folder=None,
+        subcommand="validate",
+        _checkpoint=lambda name: name,
+        _release_folder=lambda: None,
+    )
+    part._evaluate = partial(cli.AudioRLCLI._evaluate, part)
     for evaluate in (cli.AudioRLCLI.validate, cli.AudioRLCLI.test):
         with pytest.raises(RuntimeError, match=r"called sys\.exit\(0\)"):
             evaluate(part)

@@ -165,6 +165,7 @@ def test_every_how_to_is_followed() -> None:
         "plan",
         "phases",
         "engine",
+        "judges",
         "new_family",
     }
     commanding = set()

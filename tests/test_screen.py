@@ -67,7 +67,7 @@ MISTAKES: dict[str, tuple[Edit, str]] = {
     ),
     "an argument of the trainer": (
         lambda c: c["trainer"].update(acelerator="cpu"),
-        "there is no setting 'trainer.acelerator'; did you mean 'trainer.accelerator'?",
+        "Trainer has no setting 'acelerator'; did you mean 'accelerator'?",
     ),
     "a value": (
         lambda c: model(c).update(group_size=1),

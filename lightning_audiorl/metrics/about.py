@@ -268,4 +268,46 @@ EVALUATION: dict[str, About] = {
         "s",
         COUNT,
     ),
+    # --- several samples for each text, and further ears
+    "judge_tau": About(
+        "rank agreement (Kendall's tau-b) of rewarding judge and held-out one over the samples of a text, mean",
+        _AT_OR_ABOVE,
+        _LISTEN,
+        "-",
+        "-1 to 1",
+    ),
+    "judge_tau_groups": About(
+        "texts that `judge_tau` rests on: those that both judges order",
+        "tens; fewer as samples get alike",
+        "more samples for each text in `eval_decodings`",
+        "count",
+        COUNT,
+    ),
+    "cer_by_*": About("character errors by a further ear", "falls", _LISTEN, range=_NO_BOUND),
+    "judge_gap_by_*": About(
+        "`cer_by_*` less `cer`", _AT_OR_BELOW, _LISTEN, range="below 0 to 1, more is possible"
+    ),
+    "judge_tau_by_*": About(
+        "as `judge_tau`, with a further ear", _AT_OR_ABOVE, _LISTEN, "-", "-1 to 1"
+    ),
+    "judge_tau_groups_by_*": About(
+        "texts that `judge_tau_by_*` rests on",
+        "tens; fewer as samples get alike",
+        "more samples for each text in `eval_decodings`",
+        "count",
+        COUNT,
+    ),
+    # --- how sure a judge is; with `held_out_` before it, the one held out
+    "log_prob": About(
+        "log-probability of the tokens of a transcript, mean", _AT_OR_ABOVE, _LISTEN, "nats", "to 0"
+    ),
+    "held_out_log_prob": About(
+        "the same of the judge held out", _AT_OR_ABOVE, _LISTEN, "nats", "to 0"
+    ),
+    "no_speech_prob": About("probability that nobody speaks, by Whisper", _AT_OR_BELOW, _LISTEN),
+    "held_out_no_speech_prob": About("the same of the judge held out", _AT_OR_BELOW, _LISTEN),
+    "like_silence": About(
+        "samples whose transcript a silent clip gets, too", "0", "listen; another judge"
+    ),
+    "held_out_like_silence": About("the same of the judge held out", "0", "listen; another judge"),
 }
