@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 from pathlib import Path
@@ -29,8 +30,10 @@ TINY = {"width": 16, "encoder_layers": 1, "decoder_layers": 1, "heads": 2, "num_
 
 def whisper_command(*variables: str) -> list[str]:
     """The arguments that `make quickstart-whisper` gives `audiorl`."""
-    command = ["make", "--dry-run", "quickstart-whisper", *variables]
-    plan = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    command = ["make", "--dry-run", "--no-print-directory", "quickstart-whisper", *variables]
+    # `make test` hands its own flags and level to the make below it.
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    plan = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=alone)
     text = plan.stdout.replace("\\\n", " ").splitlines()[-1]
     program, *arguments = shlex.split(text)
     assert program.endswith("audiorl")

