@@ -278,7 +278,7 @@ def compare_all(
                 all_equal = False
                 continue
 
-            tables = [read(folder / "run") for folder in (base_run, present_run)]
+            tables = [read(base_run / "run"), read(present_run / "run", is_resumed=bool(suffix))]
             if suffix:
                 tables = [after(table, scenario.resume, scenario.num_steps) for table in tables]
             if scenario.meant:

@@ -90,7 +90,7 @@ def _drawn(events: Sequence[Any]) -> list[Any]:
     return [event for i, event in enumerate(events) if i in ends or i >= num_constant]
 
 
-def _curves(folder: Path) -> tuple[dict[str, Value], dict[str, Value]]:
+def _curves(folder: Path, is_resumed: bool) -> tuple[dict[str, Value], dict[str, Value]]:
     """Scalars and texts of the TensorBoard files in ``folder``, by tag and step."""
     scalars: dict[str, Value] = {}
     texts: dict[str, Value] = {}
@@ -98,7 +98,9 @@ def _curves(folder: Path) -> tuple[dict[str, Value], dict[str, Value]]:
         events = EventAccumulator(str(file), size_guidance={"scalars": 0, "tensors": 0})
         events.Reload()
         for tag in events.Tags()["scalars"]:
-            for event in _drawn(events.Scalars(tag)):
+            # One that goes on from the earlier build's checkpoint draws all, and a curve may have one point.
+            points = events.Scalars(tag)
+            for event in points if is_resumed else _drawn(points):
                 scalars[f"{tag}@{event.step}"] = event.value
         for tag in events.Tags()["tensors"]:
             # The layout of charts is no text.
@@ -119,10 +121,15 @@ def _kind_of(path: str) -> str:
     return "evaluations" if path.startswith("audiorl/evaluations") else "checkpoint"
 
 
-def read(folder: Path) -> Table:
-    """What the run in ``folder`` left: its TensorBoard files and its last checkpoint."""
+def read(folder: Path, is_resumed: bool = False) -> Table:
+    """What the run in ``folder`` left: its TensorBoard files and its last checkpoint.
+
+    Args:
+        folder: of the run.
+        is_resumed: whether it went on from a checkpoint of the earlier build.
+    """
     table: Table = {kind: {} for kind in KINDS}
-    table["metrics"], table["texts"] = _curves(folder)
+    table["metrics"], table["texts"] = _curves(folder, is_resumed)
 
     checkpoint = torch.load(
         folder / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True
