@@ -15,6 +15,8 @@ from pathlib import Path
 from lightning_audiorl.metrics.about import About
 from lightning_audiorl.metrics.about_steps import STEP
 from lightning_audiorl.metrics.activity import ACTIVITY
+from lightning_audiorl.metrics.agreement import AGREEMENT
+from lightning_audiorl.metrics.confidence import CONFIDENCE
 from lightning_audiorl.metrics.reference import ReferenceProbability
 from lightning_audiorl.metrics.specs import RECOGNITION, SYNTHESIS, MetricSpec, evaluation_spec
 
@@ -60,6 +62,12 @@ def _values(about: About) -> str:
     return ", ".join(part for part in (about.unit, about.range) if part != "-") or "-"
 
 
+_OF_JUDGES = """
+Where a text has several samples, an evaluation has further ears, or a judge says how sure it is
+([judges](judges.md)).
+"""
+
+
 def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     rows = [header, ["---"] * len(header), *lines]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
@@ -88,6 +96,10 @@ def page() -> str:
         "### Synthesis",
         "`cer` and `utterance_wer` stand above.",
         _of_sets([*synthesis, *ACTIVITY]),
+        # Only where they are asked for.
+        "### Judges",
+        _OF_JUDGES,
+        _of_sets([*AGREEMENT, *CONFIDENCE]),
         "## Of an RL step",
         _OF_STEPS,
         _of_steps(),
