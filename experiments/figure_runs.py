@@ -139,7 +139,9 @@ def made_with() -> dict[str, str]:
     changed = subprocess.run(
         ["git", "status", "--porcelain", "lightning_audiorl"], cwd=root, capture_output=True
     )
+
     state = (commit.stdout.strip() or "unknown") + (" with changes" if changed.stdout else "")
+
     names = [
         line
         for line in Path("/proc/cpuinfo").read_text().splitlines()

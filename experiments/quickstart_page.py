@@ -98,22 +98,26 @@ def reading(section: Section, records: Sequence[Record]) -> str:
     start = [found(one, "rl_to_start", *section.headline) for one in records]
     other = [found(one, "control_to_start", *section.headline) for one in records]
     control = [found(one, "rl_to_control", *section.headline) for one in records]
+
     num = len(records)
     wins = sum(one["after"] < one["before"] for one in control)
     losses = sum(one["after"] > one["before"] for one in control)
     better = count(control, "better")
     worse = count(control, "worse")
+
     said = [
         f"**Headline: {section.words}, lower is better.** RL is better than the start beyond chance in "
         f"{count(start, 'better')} of {num} seeds, the control in {count(other, 'better')}.",
         f"RL is lower than the control in {wins} of {num} and higher in {losses}; beyond chance better in {better}, "
         f"worse in {worse}.",
     ]
+
     less = [100 * (one["after"] - one["before"]) for one in control]
     if num > 1:
         said.append(
             f"The difference to the control is {statistics.mean(less):+.1f} ± {statistics.stdev(less):.1f} points."
         )
+
     if not better:
         said.append("**In no seed does RL exceed its control beyond chance.**")
     if num < NUM_SEEDS:

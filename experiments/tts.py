@@ -2,9 +2,9 @@
 
     FSDD_ROOT=<folder with recordings/> python experiments/tts.py --out runs/tts_figures --seeds 0 1 2
 
-Takes the shipped codec and ASR judges, trains speaker encoders and Token2Text once, a language model for each seed,
-then every row of the table from it; ends with docs/tts_figures.md and docs/images/tts_*.png. What is done is not done
-again. Ears that were not trained here listen where they are named: ``--whisper <folder> --resemblyzer <file>``.
+Takes the shipped codec, ASR judges and Token2Text, trains speaker encoders once, a language model for each seed, then
+every row of the table from it; ends with docs/tts_figures.md and docs/images/tts_*.png. What is done is not done again.
+Ears that were not trained here listen where they are named: ``--whisper <folder> --resemblyzer <file>``.
 """
 
 from __future__ import annotations

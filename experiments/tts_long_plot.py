@@ -55,6 +55,7 @@ def _draw(axis: Axes, runs: list[dict[str, Any]], where: list[Any]) -> None:
         series = _series(run, *where)
         if not series:
             continue
+
         steps, values = zip(*series, strict=True)
         is_first = run["seed"] == 0
         axis.plot(
@@ -66,10 +67,12 @@ def _draw(axis: Axes, runs: list[dict[str, Any]], where: list[Any]) -> None:
             marker="." if where[0] == "ears" else None,
             label=run["arm"] if is_first else None,
         )
+
         stop = early_stop(run)
         on_line = [value for step, value in series if step == stop]
         if on_line and where[0] == "dev":
             axis.plot(stop, on_line[0], "x", color=COLOURS[run["arm"]], markersize=7)
+
     axis.set_xlabel("RL step", fontsize=8)
     axis.tick_params(labelsize=7)
     axis.grid(alpha=0.3)

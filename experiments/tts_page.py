@@ -186,15 +186,18 @@ def against_halves(results: Results) -> str:
         "by GRPO",
     ]
     titles += [*(f"by {row}" for row in DIFFRO), "DiffRO's share"]
+
     lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
     for row, grpo in HALVES.items():
         if row not in here:
             continue
+
         less = [paired(results, row, half) if half in here else "-" for half in (grpo, *DIFFRO)]
         lost = [
             spread([-d for d in moved(results, r, "held_out_similarity")], 3) if r in here else "-"
             for r in (row, grpo, *DIFFRO)
         ]
+
         share = spread([each[row]["diffro_share"] for each in results.values()], 2)
         lines.append(f"| {row} | " + " | ".join([*less, *lost, share]) + " |")
     return "\n".join(lines) if len(lines) > 2 else ""
@@ -204,6 +207,7 @@ def halves(results: Results, more: Results) -> list[str]:
     """The comparison on the evaluation set and on its second draw, with what each seed says; empty without one."""
     if not against_halves(results):
         return []
+
     parts = [
         "## Combinations against their halves",
         "Differences: mean ± standard error; the rest: ± standard deviation.",
@@ -212,12 +216,14 @@ def halves(results: Results, more: Results) -> list[str]:
     if any(more.values()):
         second = "On a second draw of 1,600 texts and prompts from the same recordings, for this comparison alone:"
         parts += [second, against_halves(more)]
+
     seeds = ["| | of each seed | on the second draw |", "|---|---|---|"]
     for row, half in HALVES.items():
         if {row, half} <= set(trained(results)):
             drawn = [each for each in (results, more) if any(each.values())]
             cells = [", ".join(f"{d:+.1f}" for d in differences(each, row, half)) for each in drawn]
             seeds.append(f"| {row}, less {half} | " + " | ".join([*cells, ""][:2]) + " |")
+
     return [
         *parts,
         "Held-out CER of a combination less that of its half by GRPO, points:",
@@ -240,9 +246,11 @@ def seed_table(results: Results) -> str:
         "held-out similarity, change",
         "tokens per digit, change, %",
     ]
+
     lines = ["| " + " | ".join([*titles, "missing stops %"]) + " |", "|---" * 6 + "|"]
     start = ", ".join(f"{100 * value:.1f}" for value in of(results, "start", "held_out_cer"))
     lines.append(f"| start | {start} | | | | |")
+
     for row in [
         *(["SFT control"] if "SFT control" in next(iter(results.values())) else []),
         *trained(results),
