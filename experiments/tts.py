@@ -94,17 +94,19 @@ def short(out: Path, seed: int, row: str) -> dict[str, Any]:
 def by_real_ears(out: Path, seed: int, row: str, paths: tts_ears.EarPaths) -> dict[str, float]:
     """What the real ears hear of a start or a finished row, on the first texts of the evaluation set."""
     name = "start" if row == "start" else folder_name(row)
-    model = tts_runs.started(out, seed)[-1] if row == "start" else out / f"seed{seed}" / name
+    model = (
+        tts_runs.start_model(out, seed) if row == "start" else out / f"seed{seed}" / name / "export"
+    )
     folder = out / f"seed{seed}" / name / "ears" / f"test{NUM_EAR_TEXTS}"
     rows = tts_runs.TEST["test"]
-    records = tts_ears.listened(folder, model / "export", rows, NUM_EAR_TEXTS, paths, seed)
+    records = tts_ears.listened(folder, model, rows, NUM_EAR_TEXTS, paths, seed)
     return tts_ears.summary(records)
 
 
 def once_more(out: Path, seed: int, row: str) -> dict[str, Any]:
     """The figures of a start or a finished row on the second draw of the evaluation set."""
     if row == "start":
-        name, model, log = "start", tts_runs.started(out, seed)[-1] / "export", {}
+        name, model, log = "start", tts_runs.start_model(out, seed), {}
     else:
         name = folder_name(row)
         model, log = (
@@ -155,11 +157,11 @@ def main() -> None:
         [lambda n=n: tts_runs.part(n, out) for n in tts_runs.PARTS if n != "codec"], args.jobs
     )
 
-    starts = side_by_side([lambda s=s: tts_runs.start(out, s) for s in args.seeds], args.jobs)
+    fell_by = side_by_side([lambda s=s: tts_runs.start(out, s) for s in args.seeds], args.jobs)
     base = side_by_side(
         [
-            lambda s=s, m=m: tts_runs.evaluated(out, s, "start/test", m)
-            for s, (m, _) in zip(args.seeds, starts, strict=True)
+            lambda s=s: tts_runs.evaluated(out, s, "start/test", tts_runs.start_model(out, s))
+            for s in args.seeds
         ],
         args.jobs,
     )
@@ -200,7 +202,7 @@ def main() -> None:
         )
     )
 
-    plateau = {seed: fell for seed, (_, fell) in zip(args.seeds, starts, strict=True)}
+    plateau = {s: fell for s, fell in zip(args.seeds, fell_by, strict=True) if fell is not None}
     kept = {
         "results": results,
         "more": more,

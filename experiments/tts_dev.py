@@ -67,7 +67,8 @@ def main() -> None:
     args = parser.parse_args()
 
     out = args.out.absolute()
-    model, _ = tts_runs.start(out, args.seed)
+    tts_runs.start(out, args.seed)
+    model = tts_runs.start_model(out, args.seed)
     rows = {"dev": tts_runs.dev(NUM_TEXTS)}
     start = tts_runs.evaluated(out, args.seed, "start/dev", model, rows)["dev"]
     found = side_by_side([lambda n=n: tried(out, args.seed, n) for n in SETTINGS], args.jobs)

@@ -81,6 +81,6 @@ def long_run(out: Path, seed: int, arm: str, num_steps: int) -> Path:
 def model_at(out: Path, seed: int, arm: str, num_steps: int, step: int) -> Path:
     """The language model of a long run after ``step`` steps; at 0 the start of its seed."""
     if step == 0:
-        return tts_runs.started(out, seed)[-1] / "export"
+        return tts_runs.start_model(out, seed)
     folder = folder_of(out, seed, arm, num_steps)
     return folder / "checkpoints" / f"step-{step:06d}.ckpt"

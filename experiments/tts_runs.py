@@ -109,22 +109,26 @@ def parts(out: Path) -> dict[str, Path]:
 
 def parts_and_start(out: Path, seed: int) -> dict[str, Path]:
     """Where the parts and the start of one seed are."""
-    return parts(out) | {"sft": started(out, seed)[-1] / "export"}
+    return parts(out) | {"sft": start_model(out, seed)}
 
 
-def started(out: Path, seed: int) -> list[Path]:
-    """The runs, one after the other, that made the start of one seed: SFT, and what it took to come to rest."""
+def start_model(out: Path, seed: int) -> Path:
+    """The language model that every row of one seed starts from; that of seed 0 comes with the configurations."""
+    if seed == 0:
+        return SHIPPED / "lm"
     first = out / f"seed{seed}" / "start"
-    return [first, *sorted(first.parent.glob("start_more_*"))]
+    return [first, *sorted(first.parent.glob("start_more_*"))][-1] / "export"
 
 
-def start(out: Path, seed: int) -> tuple[Path, float]:
-    """The language model that everything starts from, and how much its dev error still fell in the last tenth.
+def start(out: Path, seed: int) -> float | None:
+    """Train the start of one seed; how much its dev error still fell in the last tenth, None for the one that ships.
 
     Each seed has its own initial weights, labelled utterances and order. A start whose error fell by more than
     `AT_REST` goes on for another tenth of the steps at the last learning rate, and so on until it does not. The
     evaluations are on 1,200 texts of the dev part, heard by the held-out judge alone.
     """
+    if start_model(out, seed).parent == SHIPPED:
+        return None
     folder = out / f"seed{seed}" / "start"
     settings = placed(shipped("sft"), parts(out))
     num_steps = settings["model"]["init_args"]["num_steps"]
@@ -157,7 +161,7 @@ def start(out: Path, seed: int) -> tuple[Path, float]:
         before = after
         after = dev_errors(folder)[-1]
 
-    return folder / "export", (before - after) / before
+    return (before - after) / before
 
 
 def one_more_tenth(settings: Spec, model: Path) -> Spec:
