@@ -9,7 +9,7 @@ from typing import Any
 
 import sentences_data
 import yaml
-from figure_runs import Figures, Spec, audiorl, last_figures
+from figure_runs import Figures, Spec, audiorl, last_figures, newest_evaluation
 from tts_runs import changed, in_folder, with_seed
 
 MODEL = "model.init_args"
@@ -144,4 +144,4 @@ def of_start(place: Place, seed: int) -> Figures:
     settings = in_folder(settings, folder, seed)
     settings["trainer"]["logger"] = False
     audiorl("validate", settings, folder)
-    return last_figures(folder / "report" / "validate.json")
+    return last_figures(newest_evaluation(folder))

@@ -24,7 +24,7 @@ from lightning_audiorl.engine.evaluation_hooks import EvaluationHooks
 from lightning_audiorl.engine.evaluator import EvalDecoding, Evaluator
 from lightning_audiorl.engine.loss_checks import check_losses, check_prepared
 from lightning_audiorl.engine.micro_batches import step_micro_batches
-from lightning_audiorl.engine.optim import Optim
+from lightning_audiorl.engine.optim import Optim, step_schedule
 from lightning_audiorl.engine.rarely_right import RarelyRight
 from lightning_audiorl.engine.resuming import FollowSettings, reopen_epoch
 from lightning_audiorl.engine.rollout import RewardScorer, Sampler, sampled_metrics, unrewarded
@@ -332,7 +332,7 @@ class RLModule(EvaluationHooks, LightningModule):
         """
         schedule: Any = self.lr_schedulers()
         logged = {"lr": schedule.get_last_lr()[0], **metrics}
-        schedule.step()
+        step_schedule(schedule)
 
         costs, table = run_costs(self)
         logged |= costs

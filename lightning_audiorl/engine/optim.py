@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -181,6 +182,13 @@ class Optim:
                 f"{num_steps} steps: {first_line(error)}"
             ) from error
         return made
+
+
+def step_schedule(schedule: LRScheduler) -> None:
+    """One RL step further, also where the optimizer stood still: torch warns of that if it was in the first step."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+        schedule.step()
 
 
 def _check_factors(schedule: LRScheduler, num_steps: int) -> None:

@@ -253,6 +253,7 @@ def test_rewards_alone_teach_nothing() -> None:
     assert_close(one.gradient(), other.gradient(), "exact")
 
 
+@pytest.mark.filterwarnings("error:Detected call of")
 def test_drops_are_counted_and_an_empty_step_is_well_defined() -> None:
     filters = [StopEmitted(), LengthRange(high=5)]
     recorder = fit(make_module(diffro_filters=filters), [make_batch()])
