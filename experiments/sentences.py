@@ -1,6 +1,6 @@
-"""Speech synthesis on sentences of a few words: SFT control, GRPO, DiffRO and both, judged by Whisper.
+"""Speech synthesis on sentences of a few words: SFT control, GRPO, DiffRO and both, rewarded by Whisper, held out PocketSphinx.
 
-    python experiments/sentences.py --whisper <folder> --held-out <folder> --flite flite --out runs/sentences
+    python experiments/sentences.py --whisper <folder> --flite flite --out runs/sentences
 
 Speaks the recordings, trains codec and Token2Text once and a language model for each seed, then every row from it;
 ends with docs/tts_sentences.md. What is done is not done again, and a run that was killed goes on.
@@ -38,7 +38,6 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("runs/sentences"))
     parser.add_argument("--whisper", type=Path, required=True, help="folder of Whisper base")
-    parser.add_argument("--held-out", type=Path, required=True, help="folder of Whisper small")
     parser.add_argument("--flite", default="flite", help="the program that speaks the recordings")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
@@ -48,7 +47,7 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, default=Path(__file__).parents[1] / "docs")
     args = parser.parse_args()
 
-    place = Place(args.out.absolute(), args.whisper, args.held_out, args.flite)
+    place = Place(args.out.absolute(), args.whisper, args.flite)
     sentences_runs.data(place)
     sentences_runs.part(place, "codec")
     if args.until == "codec":

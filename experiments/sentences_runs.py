@@ -14,10 +14,9 @@ from tts_runs import changed, in_folder, with_seed
 
 MODEL = "model.init_args"
 CONFIGS = Path(__file__).parents[1] / "configs" / "tts" / "sentences"
-#: The root of every path in the configurations, and the names of the judges there.
+#: The root of every path in the configurations, and the name of the judge there.
 ROOT = "runs/tts/sentences"
-WHISPER_BASE = "openai/whisper-base"
-WHISPER_SMALL = "openai/whisper-small"
+WHISPER = "openai/whisper-base"
 #: Steps between two checkpoints: what a kill costs.
 SAVE_EVERY = 20
 
@@ -27,7 +26,6 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "GRPO R1+R2": ("grpo", {}),
     "DiffRO": ("diffro", {}),
     "both + filter, R1+R2": ("grpo_diffro", {}),
-    "both, no filter, R1+R2": ("grpo_diffro", {f"{MODEL}.diffro_filters": []}),
 }
 
 
@@ -38,13 +36,11 @@ class Place:
     Args:
         out: the folder of everything.
         whisper: folder of Whisper base, which rewards.
-        held_out: folder of Whisper small, which does not.
         flite: the program that speaks the recordings.
     """
 
     out: Path
     whisper: Path
-    held_out: Path
     flite: str
 
     @property
@@ -66,8 +62,7 @@ class Place:
         if seed is not None:
             text = text.replace(f"{ROOT}/sft/export", str(self.start(seed)))
         text = text.replace(ROOT, str(self.out))
-        text = text.replace(WHISPER_BASE, str(self.whisper))
-        text = text.replace(WHISPER_SMALL, str(self.held_out))
+        text = text.replace(WHISPER, str(self.whisper))
         loaded: Spec = yaml.safe_load(text)
         return loaded
 

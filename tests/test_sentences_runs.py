@@ -19,7 +19,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_every_path_of_the_configurations_is_put_in_its_place(runs: ModuleType) -> None:
-    place = runs.Place(Path("/there"), Path("/base"), Path("/small"), "flite")
+    place = runs.Place(Path("/there"), Path("/base"), "flite")
     configs = {config for config, _ in runs.ROWS.values()}
     for config in (*configs, "codec", "sft", "token2text"):
         text = str(place.settings(config, seed=3))
