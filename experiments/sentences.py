@@ -1,4 +1,4 @@
-"""Speech synthesis on sentences of a few words: SFT control, GRPO, DiffRO and both, rewarded by Whisper, held out PocketSphinx.
+"""Speech synthesis on sentences of a few words: SFT control, GRPO, DiffRO and both, rewarded by Whisper.
 
     python experiments/sentences.py --whisper <folder> --flite flite --out runs/sentences
 

@@ -18,8 +18,8 @@ HEAD = """# Speech synthesis on sentences, judged by Whisper
 Sentences of four to six common words in three voices of flite 2.2 (slt, rms, kal16), two hours of speech; a codec of
 1,000 codes at 50 per second and a language model of 1 million parameters, trained from nothing on it. The judge that
 rewards is Whisper base, in a window cut to the clip; PocketSphinx with its own language model, an ear of quite another
-kind, is held out. Nobody here trained either. Texts and prompts of the test part, one sample each at temperature 1. Mean
-± standard deviation over the seeds; in brackets the change against the start of the same seed, mean (lowest to
+kind, is held out. Nobody here trained either. Texts and prompts of the test part, one sample each at temperature 1.
+Mean ± standard deviation over the seeds; in brackets the change against the start of the same seed, mean (lowest to
 highest). Made by `python experiments/sentences.py`."""
 
 
