@@ -19,7 +19,7 @@ import tts_ears
 import tts_runs
 from figure_runs import Spec, last_figures, made_with, side_by_side, spec
 from tts_page import DIFFRO, HALVES, page
-from tts_plots import curves, plot
+from tts_plots import plot
 from tts_token2text import validated
 
 MODEL = "model.init_args"
@@ -68,10 +68,10 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "both + filter, R1+R2+R3": ("grpo_diffro", {REWARDS: mix(R2, R3)}),
     "both + filter, R1+R2, no head": ("grpo_diffro", {REWARDS: mix(R2), HEADS: heads(0.0)}),
 }
+#: What the real ears compare every row with.
+COMPARED = ("start", "SFT control")
 #: Texts of the evaluation set that the real ears hear.
 NUM_EAR_TEXTS = 200
-#: Rows that are also run long, with evaluations on dev on the way.
-LONG = ("both + filter, R1+R2", "GRPO R1+R2", "DiffRO")
 
 
 def folder_name(row: str) -> str:
@@ -91,7 +91,7 @@ def short(out: Path, seed: int, row: str) -> dict[str, Any]:
     return {"figures": figures, "budget": tts_runs.budget(folder), **tts_runs.log_means(folder)}
 
 
-def by_real_ears(out: Path, seed: int, row: str, paths: tts_ears.EarPaths) -> dict[str, float]:
+def heard(out: Path, seed: int, row: str, paths: tts_ears.EarPaths) -> tts_ears.Records:
     """What the real ears hear of a start or a finished row, on the first texts of the evaluation set."""
     name = "start" if row == "start" else folder_name(row)
     model = (
@@ -99,8 +99,7 @@ def by_real_ears(out: Path, seed: int, row: str, paths: tts_ears.EarPaths) -> di
     )
     folder = out / f"seed{seed}" / name / "ears" / f"test{NUM_EAR_TEXTS}"
     rows = tts_runs.TEST["test"]
-    records = tts_ears.listened(folder, model, rows, NUM_EAR_TEXTS, paths, seed)
-    return tts_ears.summary(records)
+    return tts_ears.listened(folder, model, rows, NUM_EAR_TEXTS, paths, seed)
 
 
 def once_more(out: Path, seed: int, row: str) -> dict[str, Any]:
@@ -117,21 +116,6 @@ def once_more(out: Path, seed: int, row: str) -> dict[str, Any]:
     return {"figures": figures, **log}
 
 
-def long(out: Path, row: str, num_steps: int) -> dict[str, list[float]]:
-    """Dev figures along a long run of seed 0, at a constant learning rate and with half the prompts a step."""
-    config, changes = ROWS[row]
-    changes = changes | {
-        f"{MODEL}.num_steps": num_steps,
-        f"{MODEL}.optim.schedule": "constant",
-        "data.init_args.batch_size": 4,
-        "data.init_args.val.dev": tts_runs.dev(200),
-        "trainer.val_check_interval": num_steps // 8,
-        "trainer.num_sanity_val_steps": -1,
-    }
-    folder = tts_runs.run(out, 0, f"long_{folder_name(row)}", config, changes)
-    return tts_runs.dev_curve(folder)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -139,7 +123,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/tts_figures"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", choices=list(ROWS), help="rows to run; default all")
-    parser.add_argument("--long-steps", type=int, default=320, help="0 leaves the long runs out")
     parser.add_argument(
         "--more", action="store_true", help="compare combinations and halves on a second draw, too"
     )
@@ -178,8 +161,13 @@ def main() -> None:
     # None of them has had a part in anything above.
     paths = tts_ears.ear_paths(args)
     for seed, of_seed in results.items():
-        for row in of_seed:
-            of_seed[row]["figures"] |= by_real_ears(out, seed, row, paths)
+        records = {row: heard(out, seed, row, paths) for row in of_seed}
+        for row, run in of_seed.items():
+            run["figures"] |= tts_ears.summary(records[row])
+            others = [other for other in COMPARED if other in records and other != row]
+            run["less"] = {
+                other: tts_ears.differences(records[other], records[row]) for other in others
+            }
 
     halves = {"start", *HALVES, *HALVES.values(), *DIFFRO}
     todo = [
@@ -193,21 +181,11 @@ def main() -> None:
     for (seed, row), result in zip(todo, done, strict=True):
         more[seed][row] = result
 
-    watched = [row for row in LONG if row in rows] if args.long_steps else []
-    long_runs = dict(
-        zip(
-            watched,
-            side_by_side([lambda r=r: long(out, r, args.long_steps) for r in watched], args.jobs),
-            strict=True,
-        )
-    )
-
     plateau = {s: fell for s, fell in zip(args.seeds, fell_by, strict=True) if fell is not None}
     kept = {
         "results": results,
         "more": more,
         "plateau": plateau,
-        "long": long_runs,
         "token2text": validated(out, args.seeds[0]),
         "made_with": made_with(),
     }
@@ -216,8 +194,6 @@ def main() -> None:
     images = args.docs / "images"
     images.mkdir(parents=True, exist_ok=True)
     plot(results, images / "tts_rows.png")
-    if long_runs:
-        curves(long_runs, images / "tts_long.png")
     (args.docs / "tts_figures.md").write_text(page(kept, args.docs / "tts_reading.md"))
     print(args.docs / "tts_figures.md")
 

@@ -39,11 +39,14 @@ from lightning_audiorl.judges.base import speech_of
 from lightning_audiorl.judges.pitch import pitch_of
 from lightning_audiorl.metrics.transcripts import character_errors
 from lightning_audiorl.models.policy import SampleKey
+from lightning_audiorl.reports.bootstrap import paired_intervals
 from lightning_audiorl.text.numbers import SpokenNumberNormaliser
 from lightning_audiorl.types import Decoding, Hypothesis
 
 _log = logging.getLogger(__name__)
 
+Records = dict[str, list[dict[str, Any]]]
+"""By ear, one record per row."""
 #: As every evaluation of the miniature decodes (see `tts_runs.SAMPLED`).
 DECODING = Decoding(temperature=1.0, tokens_per_second=50.0, min_cap=16)
 #: As in configs/tts/fsdd/ears.yaml. On a short clip Whisper may say a digit over and over, up to 448 tokens.
@@ -120,7 +123,7 @@ def spoken(model: Path, rows: Spec, num_rows: int, seed: int) -> list[Hypothesis
 
 def listened(
     folder: Path, model: Path, rows: Spec, num_rows: int, paths: EarPaths, seed: int = 0
-) -> dict[str, list[dict[str, Any]]]:
+) -> Records:
     """What each ear hears of a model, by ear: one record per row; what is in ``folder`` is not heard again."""
     wanted = makers(paths)
     files = {name: folder / f"{name}.json" for name in ("samples", *wanted)}
@@ -195,7 +198,7 @@ def _similarity(voices: tuple[Any, Any]) -> float | None:
     return float(voice @ of_prompt)
 
 
-def summary(records: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
+def summary(records: Records) -> dict[str, float]:
     """Rates and means over the rows of `listened`, by name of the metric.
 
     Example:
@@ -228,3 +231,27 @@ def _spoken_summary(rows: list[dict[str, Any]]) -> dict[str, float]:
         "with_f0_share": len(pitches) / len(rows),
         "f0_hz": statistics.fmean(pitches) if pitches else math.nan,
     }
+
+
+def differences(first: Records, second: Records) -> dict[str, list[float]]:
+    """Of recognisers and speaker encoders: the second less the first, with its paired 95 % interval over the rows."""
+    ears = [name for name, rows in first.items() if {"errors", "similarity"} & set(rows[0])]
+    found = {}
+    for ear in ears:
+        pairs = [
+            (_part(one), _part(other))
+            for one, other in zip(first[ear], second[ear], strict=True)
+            if _part(one)[1] and _part(other)[1]
+        ]
+        parts = [{ear: [pair[i] for pair in pairs]} for i in (0, 1)]
+        difference = paired_intervals(*parts, "tts_ears")[ear].difference
+        found[ear] = [difference.value, difference.low, difference.high]
+    return found
+
+
+def _part(record: dict[str, Any]) -> tuple[float, float]:
+    """What a row adds above and below the line of an ear's metric; (0, 0) where the ear failed."""
+    if "errors" in record:
+        return (record["errors"] or 0.0, float(record["characters"]))
+    value = record["similarity"]
+    return (0.0, 0.0) if value is None else (value, 1.0)

@@ -343,13 +343,6 @@ def page(kept: dict[str, Any], reading: Path) -> str:
         token2text_table(kept["token2text"]),
     ]
 
-    if kept["long"]:
-        parts += [
-            "## Long runs (seed 0, dev set)",
-            "![long](images/tts_long.png)",
-            long_table(kept["long"]),
-        ]
-
     parts = [part for part in parts if part]
     parts.append(foot(kept["made_with"]))
     return "\n\n".join(parts) + "\n"
@@ -368,27 +361,38 @@ def by_real_ears(results: Results) -> list[str]:
         heard,
         "Seed by seed:",
         ear_seeds(results),
+        "What each row has less than start and control of its seed, in points of CER and in cosine, with paired 95 % "
+        "intervals over the texts; bold where the interval excludes 0.",
+        ear_differences(results),
     ]
+
+
+def ear_differences(results: Results) -> str:
+    """Each row less start and control, seed by seed: by Whisper, by PocketSphinx, and in the voice by Resemblyzer."""
+    shown = (("whisper", 100, 1), ("pocketsphinx", 100, 1), ("resemblyzer", 1, 3))
+    lines = ["| | seed | less | Whisper CER | PocketSphinx CER | Resemblyzer |", "|---" * 6 + "|"]
+    for row in dict.fromkeys(row for each in results.values() for row in each):
+        for seed, each in sorted(results.items()):
+            for other, found in each.get(row, {}).get("less", {}).items():
+                if row == "start":
+                    continue
+                cells = [
+                    interval([factor * value for value in found[ear]], digits)
+                    if ear in found
+                    else "-"
+                    for ear, factor, digits in shown
+                ]
+                lines.append(f"| {row} | {seed} | {other} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def interval(ends: list[float], digits: int) -> str:
+    """A difference and its interval, in bold where it excludes 0."""
+    value, low, high = ends
+    text = f"{value:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
+    return f"**{text}**" if low > 0 or high < 0 else text
 
 
 def foot(surroundings: dict[str, str]) -> str:
     """What a page was made with."""
     return "*" + "; ".join(f"{key} {value}" for key, value in surroundings.items()) + "*"
-
-
-def long_table(runs: dict[str, dict[str, list[float]]]) -> str:
-    """Held-out CER and similarity at the start, at their best and at the end of each long run."""
-    lines = [
-        "| | steps | held-out CER %: start, best (step), end | held-out similarity: start, end | tokens per digit: "
-        "start, end |",
-        "|---|---|---|---|---|",
-    ]
-    for row, curve in runs.items():
-        cer, steps = curve["held_out_cer"], curve["rl_step"]
-        best = min(range(len(cer)), key=lambda i: cer[i])
-        voice, pace = curve["held_out_similarity"], curve["tokens_per_unit"]
-        lines.append(
-            f"| {row} | {steps[-1]} | {100 * cer[0]:.1f}, {100 * cer[best]:.1f} ({steps[best]}), {100 * cer[-1]:.1f} | "
-            f"{voice[0]:.3f}, {voice[-1]:.3f} | {pace[0]:.1f}, {pace[-1]:.1f} |"
-        )
-    return "\n".join(lines)

@@ -268,18 +268,3 @@ def budget(folder: Path) -> str:
     rows, group = settings["data"]["init_args"]["batch_size"], model.get("group_size", 1)
     each = f"{rows} texts x {group} samples" if group > 1 else f"{rows} recordings"
     return f"{model['num_steps']} steps of {each}, peak learning rate {model['optim']['lr']:g}"
-
-
-def dev_curve(folder: Path) -> dict[str, list[float]]:
-    """Figures of the dev set at each evaluation of a run."""
-    evaluations = json.loads((folder / "report" / "report.json").read_text())["evaluations"]
-    names = (
-        "cer",
-        "held_out_cer",
-        "similarity",
-        "held_out_similarity",
-        "tokens_per_unit",
-        "missing_stop_rate",
-    )
-    curve = {name: [e["results"]["dev"][name] for e in evaluations] for name in names}
-    return curve | {"rl_step": [e["rl_step"] for e in evaluations]}
