@@ -53,6 +53,8 @@ DECODING = Decoding(temperature=1.0, tokens_per_second=50.0, min_cap=16)
 WHISPER = {"language": "en", "task": "transcribe", "max_new_tokens": 24}
 #: Texts at a time.
 BATCH = 25
+#: Samples that a predictor of quality rates: DNSMOS takes as long for each as Whisper.
+NUM_RATED = 25
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,8 @@ def _measured(sample: Hypothesis) -> dict[str, Any]:
 
 def _records(ear: Judge[Any], samples: list[Hypothesis]) -> list[dict[str, Any]]:
     """What one ear says of each sample."""
+    if not isinstance(ear, AsrJudge | SpeakerEncoder):
+        samples = samples[:NUM_RATED]
     answers = ear.answers(samples)
     if isinstance(ear, AsrJudge):
         return [_heard(sample, text) for sample, text in zip(samples, answers, strict=True)]

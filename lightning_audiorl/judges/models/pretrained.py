@@ -22,11 +22,12 @@ from transformers import (
     AutoProcessor,
     LogitsProcessor,
     LogitsProcessorList,
+    WhisperForConditionalGeneration,
 )
 
 from lightning_audiorl.judges.base import AsrJudge, JudgeError, SpeakerEncoder, require_numbers
 from lightning_audiorl.judges.models.confidence import GreedyConfidence, no_speech_token
-from lightning_audiorl.judges.models.whisper_window import CutWindow, by_window
+from lightning_audiorl.judges.models.whisper_window import CutWindow, by_window, encode_windows
 from lightning_audiorl.judges.transcript import LOG_PROB, NO_SPEECH_PROB, Transcript
 from lightning_audiorl.languages import MIXED, language_of
 from lightning_audiorl.models.policy import Policy, SampleKey
@@ -227,10 +228,13 @@ class TransformersJudge(AsrJudge):
         for language, members in self._passes(waveforms, rows):
             clips = [waveforms[i] for i in members]
             inputs: dict[str, Any]
-            if self._window is None or is_long:
-                inputs = _features(extractor, clips, self.sample_rate_hz, self.model, is_long)
-            else:
+            if self._window is not None and not is_long:
                 inputs = {"encoder_outputs": self._window.encode(clips)}
+            else:
+                inputs = _features(extractor, clips, self.sample_rate_hz, self.model, is_long)
+                if isinstance(self.model, WhisperForConditionalGeneration) and not is_long:
+                    windows = inputs["input_features"]
+                    inputs = {"encoder_outputs": encode_windows(self.model.model.encoder, windows)}
             how: dict[str, Any] = {"return_timestamps": True} if is_long else {}
             if language:
                 how["language"] = language

@@ -1,9 +1,9 @@
-"""Whisper's window cut to the clip: its encoder over the positions of the clip, and a few of the silence behind it."""
+"""Whisper's windows: through its encoder, and one cut to the clip and a few positions of the silence behind it."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -96,13 +96,11 @@ class CutWindow:
         weights = {name: weight.detach() for name, weight in encoder.state_dict().items()}
         whole = weights[_POSITIONS]
         weights[_POSITIONS] = whole[torch.tensor(positions, device=whole.device)]
-        output = functional_call(
-            self._shell(len(positions)),
-            weights,
-            (features.to(whole.device, whole.dtype),),
-            strict=True,
+        shell = self._shell(len(positions))
+        return encode_windows(
+            lambda some: functional_call(shell, weights, (some,), strict=True),
+            features.to(whole.device, whole.dtype),
         )
-        return BaseModelOutput(last_hidden_state=output.last_hidden_state)
 
     def _shell(self, num_positions: int) -> nn.Module:
         """The encoder's class for so many positions, which refuses inputs of another length."""
@@ -114,6 +112,21 @@ class CutWindow:
                 shell = type(encoder)(config)
             self._shells[num_positions] = shell.eval()
         return self._shells[num_positions]
+
+
+def encode_windows(encoder: Callable[[Tensor], Any], features: Tensor) -> BaseModelOutput:
+    """[B, F, D] of windows of one length, for ``generate(encoder_outputs=...)``.
+
+    On a CPU one window after the other: the activations of several are beyond its caches, and each takes longer
+    (`benchmarks/judge_window.py`). Of an accelerator all at once.
+
+    Args:
+        encoder: Whisper's, or one that is called like it.
+        features: [B, num_mels, num_frames], where the encoder is.
+    """
+    windows = features.split(1) if features.device.type == "cpu" else (features,)
+    outputs = [encoder(window).last_hidden_state for window in windows]
+    return BaseModelOutput(last_hidden_state=torch.cat(outputs))
 
 
 def by_window(window: CutWindow, waveforms: Sequence[Tensor]) -> dict[int, list[int]]:
