@@ -168,3 +168,29 @@ def test_what_has_no_such_window_is_refused(folder: str, tmp_path: Path) -> None
         judge(folder, window_tail_s=1.0, window_rest_step=-1)
     with pytest.raises(ValueError, match="Wav2Vec2ForCTC has no window of one length"):
         TransformersJudge(ctc_folder(tmp_path), "ctc", window_tail_s=1.0)
+
+
+def test_what_repeats_itself_in_a_cut_window_is_heard_again_in_the_whole_one(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listens = judge(folder, window_tail_s=0.5)
+    one, two = (
+        listens.processor.tokenizer.encode(word, add_special_tokens=False)[0]
+        for word in ("one", "two")
+    )
+    heard: list[tuple[int, ...]] = []
+
+    def generate(encoder_outputs: Any, **how: Any) -> Tensor:
+        states = encoder_outputs.last_hidden_state
+        heard.append(tuple(states.shape[:2]))
+        is_whole = states.shape[1] == 400
+        # In the cut window the second clip of the two says the same twice.
+        lines = [[two, one]] if is_whole else [[one, two], [two, two]]
+        return torch.tensor(lines)
+
+    monkeypatch.setattr(listens.model, "generate", generate)
+    texts = listens.transcribe([sample(clip(1.0, "a")), sample(clip(1.0, "b"))])
+    assert [str(text).split() for text in texts] == [["one", "two"], ["two", "one"]]
+    assert len(heard) == 2
+    assert heard[0][0] == 2
+    assert heard[1] == (1, 400)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,12 @@ from transformers import (
 
 from lightning_audiorl.judges.base import AsrJudge, JudgeError, SpeakerEncoder, require_numbers
 from lightning_audiorl.judges.models.confidence import GreedyConfidence, no_speech_token
-from lightning_audiorl.judges.models.whisper_window import CutWindow, by_window, encode_windows
+from lightning_audiorl.judges.models.whisper_window import (
+    CutWindow,
+    by_window,
+    encode_windows,
+    ends_in_a_loop,
+)
 from lightning_audiorl.judges.transcript import LOG_PROB, NO_SPEECH_PROB, Transcript
 from lightning_audiorl.languages import MIXED, language_of
 from lightning_audiorl.models.policy import Policy, SampleKey
@@ -138,7 +144,8 @@ class TransformersJudge(AsrJudge):
             from depending on the batch. CTC models and transducers always take one clip per pass.
         min_duration_s: shorter speech is lengthened by silence.
         window_tail_s: of Whisper, cuts the window of 30 s to the clip and so many seconds of silence behind it: a
-            fraction of the time for short clips, and transcripts that may differ. None takes the whole window.
+            fraction of the time for short clips, and transcripts that may differ. A transcript that ends by saying
+            the same twice is heard again in the whole window. None takes the whole window for all.
         window_rest_step: of the positions behind a window that is cut every so many-th is kept, without which Whisper
             often repeats itself; 0 keeps none.
         confidence: for seq2seq, also measures how sure the model is, for log and evaluation: the mean log-probability
@@ -223,27 +230,41 @@ class TransformersJudge(AsrJudge):
             pairs = zip(waveforms, rows, strict=True)
             return [self.listen([wave], [row])[0] for wave, row in pairs]
 
-        extractor = self.processor.feature_extractor
         texts: list[str | None] = [None] * len(waveforms)
         for language, members in self._passes(waveforms, rows):
             clips = [waveforms[i] for i in members]
-            inputs: dict[str, Any]
-            if self._window is not None and not is_long:
-                inputs = {"encoder_outputs": self._window.encode(clips)}
-            else:
-                inputs = _features(extractor, clips, self.sample_rate_hz, self.model, is_long)
-                if isinstance(self.model, WhisperForConditionalGeneration) and not is_long:
-                    windows = inputs["input_features"]
-                    inputs = {"encoder_outputs": encode_windows(self.model.model.encoder, windows)}
             how: dict[str, Any] = {"return_timestamps": True} if is_long else {}
             if language:
                 how["language"] = language
-            for i, text in zip(members, self._greedy_texts(inputs, how), strict=True):
+            for i, text in zip(members, self._of_a_pass(clips, how, is_long), strict=True):
                 texts[i] = text
         return texts
 
-    def _greedy_texts(self, inputs: dict[str, Any], how: dict[str, Any]) -> list[str]:
-        """What an encoder-decoder writes, one text per clip, with how sure it is where that was asked for."""
+    def _of_a_pass(self, clips: list[Tensor], how: dict[str, Any], is_long: bool) -> list[str]:
+        """What an encoder-decoder hears in clips of one language, and of one window where it is cut."""
+        extractor = self.processor.feature_extractor
+        if self._window is not None and not is_long:
+            found = self._greedy_texts({"encoder_outputs": self._window.encode(clips)}, how)
+            # A window that ends early makes Whisper repeat itself: what looks like it is heard again in the whole one.
+            again = [i for i, (_, tokens) in enumerate(found) if ends_in_a_loop(tokens)]
+        else:
+            found = [("", ())] * len(clips)
+            again = list(range(len(clips)))
+
+        if again:
+            some = [clips[i] for i in again]
+            inputs = _features(extractor, some, self.sample_rate_hz, self.model, is_long)
+            if isinstance(self.model, WhisperForConditionalGeneration) and not is_long:
+                windows = inputs["input_features"]
+                inputs = {"encoder_outputs": encode_windows(self.model.model.encoder, windows)}
+            for i, one in zip(again, self._greedy_texts(inputs, how), strict=True):
+                found[i] = one
+        return [text for text, _ in found]
+
+    def _greedy_texts(
+        self, inputs: dict[str, Any], how: dict[str, Any]
+    ) -> list[tuple[str, Sequence[int]]]:
+        """What an encoder-decoder writes, text and tokens per clip, with how sure it is where that was asked for."""
         watchers: list[LogitsProcessor] = [_Numbers()]
         sure: GreedyConfidence | None = None
         if self.confidence:
@@ -255,11 +276,14 @@ class TransformersJudge(AsrJudge):
         with sure.watching() if sure is not None else nullcontext():
             ids = self.model.generate(**inputs, do_sample=False, **how | self.generate)
 
-        texts: list[str] = self.processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        if sure is None:
-            return texts
-        pairs = zip(texts, sure.measures(), strict=True)
-        return [Transcript(text, measures) for text, measures in pairs]
+        tokenizer = self.processor.tokenizer
+        texts: list[str] = tokenizer.batch_decode(ids, skip_special_tokens=True)
+        special = set(tokenizer.all_special_ids)
+        tokens = [[token for token in line if token not in special] for line in ids.tolist()]
+        if sure is not None:
+            pairs = zip(texts, sure.measures(), strict=True)
+            texts = [Transcript(text, measures) for text, measures in pairs]
+        return list(zip(texts, tokens, strict=True))
 
     def _inputs(self, wave: Tensor) -> dict[str, Tensor]:
         extractor = self.processor.feature_extractor

@@ -114,6 +114,19 @@ class CutWindow:
         return self._shells[num_positions]
 
 
+def ends_in_a_loop(tokens: Sequence[int]) -> bool:
+    """Whether a transcript ends by saying the same twice: the tokens of its end, and just before them.
+
+    Example:
+        >>> ends_in_a_loop([5, 7, 7]), ends_in_a_loop([5, 1, 2, 1, 2]), ends_in_a_loop([7, 7, 5])
+        (True, True, False)
+    """
+    return any(
+        tokens[-period:] == tokens[-2 * period : -period]
+        for period in range(1, len(tokens) // 2 + 1)
+    )
+
+
 def encode_windows(encoder: Callable[[Tensor], Any], features: Tensor) -> BaseModelOutput:
     """[B, F, D] of windows of one length, for ``generate(encoder_outputs=...)``.
 
