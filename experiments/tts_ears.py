@@ -53,8 +53,8 @@ DECODING = Decoding(temperature=1.0, tokens_per_second=50.0, min_cap=16)
 WHISPER = {"language": "en", "task": "transcribe", "max_new_tokens": 24}
 #: Texts at a time.
 BATCH = 25
-#: Samples that a predictor of quality rates: DNSMOS takes as long for each as Whisper.
-NUM_RATED = 25
+#: Ears that hear the first so many samples alone: each takes a second of a core for one.
+AT_MOST = {"whisper_words": 100, "dnsmos": 25}
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,14 @@ def makers(paths: EarPaths) -> dict[str, Callable[[], Judge[Any]]]:
     if paths.whisper is not None:
         made["whisper"] = lambda: TransformersJudge(
             str(paths.whisper), "seq2seq", "whisper", generate=dict(WHISPER), batch_size=8
+        )
+        made["whisper_words"] = lambda: TransformersJudge(
+            str(paths.whisper),
+            "seq2seq",
+            "whisper_words",
+            generate=dict(WHISPER),
+            batch_size=8,
+            words=list(DIGIT_WORDS),
         )
     if paths.pocketsphinx:
         made["pocketsphinx"] = lambda: PocketSphinxJudge(words=list(DIGIT_WORDS))
@@ -138,7 +146,7 @@ def listened(
         if name == "samples":
             records = [_measured(sample) for sample in samples]
         else:
-            records = _records(wanted[name](), samples)
+            records = _records(wanted[name](), samples[: AT_MOST.get(name)])
 
         folder.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(".partial")
@@ -167,8 +175,6 @@ def _measured(sample: Hypothesis) -> dict[str, Any]:
 
 def _records(ear: Judge[Any], samples: list[Hypothesis]) -> list[dict[str, Any]]:
     """What one ear says of each sample."""
-    if not isinstance(ear, AsrJudge | SpeakerEncoder):
-        samples = samples[:NUM_RATED]
     answers = ear.answers(samples)
     if isinstance(ear, AsrJudge):
         return [_heard(sample, text) for sample, text in zip(samples, answers, strict=True)]
@@ -208,7 +214,7 @@ def summary(records: Records) -> dict[str, float]:
     Example:
         >>> heard = [{"errors": 1, "characters": 4}, {"errors": 2, "characters": 6}]
         >>> summary({"whisper": heard})
-        {'whisper_cer': 0.3}
+        {'whisper_cer': 0.3, 'whisper_right': 0.0}
     """
     found: dict[str, float] = {}
     for name, rows in records.items():
@@ -218,6 +224,7 @@ def summary(records: Records) -> dict[str, float]:
             known = [row for row in rows if row["errors"] is not None]
             characters = sum(row["characters"] for row in known)
             found[f"{name}_cer"] = sum(row["errors"] for row in known) / characters
+            found[f"{name}_right"] = sum(not row["errors"] for row in known) / len(known)
         else:
             key = "similarity" if "similarity" in rows[0] else "quality"
             values = [row[key] for row in rows if row[key] is not None]

@@ -38,6 +38,7 @@ COLUMNS = (
     ("reward judge's CER %", "cer", 100, 1),
     ("held-out similarity", "held_out_similarity", 1, 3),
     ("Whisper CER %", "whisper_cer", 100, 1),
+    ("Whisper, ten words, CER %", "whisper_words_cer", 100, 1),
     ("PocketSphinx CER %", "pocketsphinx_cer", 100, 1),
     ("Resemblyzer similarity", "resemblyzer_similarity", 1, 3),
 )

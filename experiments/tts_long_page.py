@@ -21,6 +21,7 @@ where early stopping would have gone back to. It was not applied. The data of th
 #: Title, name, factor, digits of what the real ears hear.
 EARS = (
     ("Whisper CER %", "whisper_cer", 100, 1),
+    ("Whisper, ten words, CER %", "whisper_words_cer", 100, 1),
     ("PocketSphinx CER %", "pocketsphinx_cer", 100, 1),
     ("Resemblyzer similarity", "resemblyzer_similarity", 1, 3),
     ("DNSMOS", "dnsmos_quality", 1, 2),

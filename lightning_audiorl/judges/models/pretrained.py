@@ -27,6 +27,7 @@ from transformers import (
 )
 
 from lightning_audiorl.judges.base import AsrJudge, JudgeError, SpeakerEncoder, require_numbers
+from lightning_audiorl.judges.models.closed_vocabulary import ClosedVocabulary
 from lightning_audiorl.judges.models.confidence import GreedyConfidence, no_speech_token
 from lightning_audiorl.judges.models.whisper_window import (
     CutWindow,
@@ -153,6 +154,8 @@ class TransformersJudge(AsrJudge):
             transcripts stay what they are.
         silence_check: a transcript that a silent clip gets, too, counts as empty, see AsrJudge: Whisper writes "you" on
             silence. How often that happened is in log and evaluation.
+        words: for seq2seq, the only words that may be written, any number of them in any order: a digit is then not
+            heard as "Bye". As the model writes them; None leaves all to it.
     """
 
     def __init__(
@@ -169,6 +172,7 @@ class TransformersJudge(AsrJudge):
         window_rest_step: int = 8,
         confidence: bool = False,
         silence_check: bool = False,
+        words: Sequence[str] | None = None,
     ) -> None:
         if kind not in ("ctc", "seq2seq", "transducer"):
             raise ValueError(
@@ -179,6 +183,11 @@ class TransformersJudge(AsrJudge):
             raise ValueError(
                 "TransformersJudge.confidence: wants kind: seq2seq, and no num_beams in generate: it is that of tokens "
                 "chosen one by one; leave it out"
+            )
+
+        if words is not None and kind != "seq2seq":
+            raise ValueError(
+                f"TransformersJudge.words: wants kind: seq2seq, got {kind}; leave it out"
             )
 
         model, processor = load_pretrained(
@@ -205,6 +214,9 @@ class TransformersJudge(AsrJudge):
             )
         self.confidence = confidence
         self.silence_check = silence_check
+        self.words = None if words is None else tuple(words)
+        if words is not None:
+            self._new_vocabulary()
         self._no_speech = no_speech_token(processor.tokenizer) if confidence else None
         self._said_language = False
         self.freeze()
@@ -266,6 +278,8 @@ class TransformersJudge(AsrJudge):
     ) -> list[tuple[str, Sequence[int]]]:
         """What an encoder-decoder writes, text and tokens per clip, with how sure it is where that was asked for."""
         watchers: list[LogitsProcessor] = [_Numbers()]
+        if self.words is not None:
+            watchers.append(self._new_vocabulary())
         sure: GreedyConfidence | None = None
         if self.confidence:
             encoded = inputs["encoder_outputs"][0] if "encoder_outputs" in inputs else None
@@ -284,6 +298,15 @@ class TransformersJudge(AsrJudge):
             pairs = zip(texts, sure.measures(), strict=True)
             texts = [Transcript(text, measures) for text, measures in pairs]
         return list(zip(texts, tokens, strict=True))
+
+    def _new_vocabulary(self) -> ClosedVocabulary:
+        """What keeps one call of ``generate`` to the words.
+
+        Raises:
+            ValueError: for words that the tokenizer cannot write.
+        """
+        ends = torch.tensor(self.model.generation_config.eos_token_id).reshape(-1).tolist()
+        return ClosedVocabulary(self.processor.tokenizer, self.words or (), ends)
 
     def _inputs(self, wave: Tensor) -> dict[str, Tensor]:
         extractor = self.processor.feature_extractor
