@@ -4,9 +4,9 @@
 
 The reward is `SpeechAccuracy` over 16 samples of 2 s: rows of the manifest that are at most 2 s long, the longest
 first, followed by silence. "transformers" is what one writes first: for each clip features of 30 s and `generate`.
-"judge" is `TransformersJudge` over all of them, "cut, N s" the same with `window_tail_s: N`, "cut, N s, no rest" with
-`window_rest_step: 0` besides. All in one process, in turns, every second round in reverse order, after a clip each that
-does not count. CPU seconds of the process decide, as others may use the machine.
+"judge" is `TransformersJudge` over all of them, "cut, N s" the same with `window_tail_s: N`. All in one process, in
+turns, every second round in reverse order, after a clip each that does not count. CPU seconds of the process decide, as
+others may use the machine.
 
 How far transcripts agree is shown on the 16 samples, and on the first rows of the manifest, whole, and of FSDD's
 connected digits: how many say what the whole window says (numbers read, spaces left out), and the CER of each way.
@@ -136,7 +136,7 @@ def by_transformers(folder: str) -> Transcribe:
     return transcribe
 
 
-def by_judge(folder: str, batch_size: int, tail_s: float | None, rest_step: int = 8) -> Transcribe:
+def by_judge(folder: str, batch_size: int, tail_s: float | None) -> Transcribe:
     """A reward phase; the transcripts are those on the panel."""
     judge = TransformersJudge(
         folder,
@@ -145,7 +145,6 @@ def by_judge(folder: str, batch_size: int, tail_s: float | None, rest_step: int 
         generate=GENERATE,
         batch_size=batch_size,
         window_tail_s=tail_s,
-        window_rest_step=rest_step,
     )
     reward = SpeechAccuracy(judge, normalisers={"en": LeaderboardNormaliser()})
 
@@ -283,11 +282,6 @@ def main() -> None:
     for tail_s in args.tails:
         make = partial(by_judge, args.model, args.samples, tail_s)
         ways.append(Way(f"cut, {tail_s:g} s", make))
-    # The last tail once more, and nothing behind it.
-    for tail_s in args.tails[-1:]:
-        make = partial(by_judge, args.model, args.samples, tail_s, rest_step=0)
-        ways.append(Way(f"cut, {tail_s:g} s, no rest", make))
-
     kept = Kept(args.out)
     if "time" in args.only:
         samples = samples_of_one_length(rows, args.samples)

@@ -53,8 +53,8 @@ DECODING = Decoding(temperature=1.0, tokens_per_second=50.0, min_cap=16)
 WHISPER = {"language": "en", "task": "transcribe", "max_new_tokens": 24}
 #: Texts at a time.
 BATCH = 25
-#: Ears that hear the first so many samples alone: each takes a second of a core for one.
-AT_MOST = {"whisper_words": 100, "dnsmos": 25}
+#: Ears that hear the first so many samples alone: DNSMOS takes a second of a core for each.
+AT_MOST = {"dnsmos": 25}
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,7 @@ def makers(paths: EarPaths) -> dict[str, Callable[[], Judge[Any]]]:
             generate=dict(WHISPER),
             batch_size=8,
             words=list(DIGIT_WORDS),
+            window_tail_s=1.0,
         )
     if paths.pocketsphinx:
         made["pocketsphinx"] = lambda: PocketSphinxJudge(words=list(DIGIT_WORDS))
