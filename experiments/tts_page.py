@@ -364,9 +364,9 @@ def by_real_ears(results: Results) -> list[str]:
     return [
         "## By ears that were not trained here",
         "Whisper base, PocketSphinx, Resemblyzer and DNSMOS ([what each is worth](judges.md)) hear the first 200 of "
-        'the texts, DNSMOS 25 of them. "Ten words" is Whisper in a window cut to the clip, which may write digits alone '
-        "(`words`). None of them rewards or has chosen a setting. F0 is not shown: the codec leaves next to no voiced frames, and the last "
-        "columns say how few.",
+        'the texts, DNSMOS 25 of them. "Ten words" is Whisper in a window cut to the clip, which may write digits '
+        "alone (`words`). None of them rewards or has chosen a setting. F0 is not shown: the codec leaves next to no "
+        "voiced frames, and the last columns say how few.",
         heard,
         "Seed by seed:",
         ear_seeds(results),
