@@ -27,7 +27,7 @@ class ClosedVocabulary(LogitsProcessor):
         ends: tokens that end a transcript.
 
     Raises:
-        ValueError: for no word, or one that the tokenizer has no token for.
+        ValueError: for a word that the tokenizer has no token for.
     """
 
     def __init__(self, tokenizer: Any, words: Sequence[str], ends: Sequence[int]) -> None:
@@ -42,8 +42,6 @@ class ClosedVocabulary(LogitsProcessor):
             branch = self.root
             for token in tokens:
                 branch = branch.setdefault(token, {})
-        if not self.root:
-            raise ValueError("TransformersJudge.words: want one at least, got none")
         self._num_prompt: int | None = None
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:

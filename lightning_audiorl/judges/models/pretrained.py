@@ -189,6 +189,8 @@ class TransformersJudge(AsrJudge):
             raise ValueError(
                 f"TransformersJudge.words: wants kind: seq2seq, got {kind}; leave it out"
             )
+        if words is not None and (isinstance(words, str) or not all(words) or not words):
+            raise ValueError(f"TransformersJudge.words: want a list of words, got {words!r}")
 
         model, processor = load_pretrained(
             _model_class(kind, source, revision),
