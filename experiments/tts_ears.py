@@ -53,6 +53,8 @@ DECODING = Decoding(temperature=1.0, tokens_per_second=50.0, min_cap=16)
 WHISPER = {"language": "en", "task": "transcribe", "max_new_tokens": 24}
 #: Texts at a time.
 BATCH = 25
+#: Left out where few texts are heard: one clip in ten that is repeated to the limit of tokens outweighs all others.
+UNSTEADY = ("whisper",)
 #: Ears that hear the first so many samples alone: DNSMOS takes a second of a core for each.
 AT_MOST = {"dnsmos": 25}
 
@@ -133,10 +135,26 @@ def spoken(model: Path, rows: Spec, num_rows: int, seed: int) -> list[Hypothesis
 
 
 def listened(
-    folder: Path, model: Path, rows: Spec, num_rows: int, paths: EarPaths, seed: int = 0
+    folder: Path,
+    model: Path,
+    rows: Spec,
+    num_rows: int,
+    paths: EarPaths,
+    seed: int = 0,
+    without: tuple[str, ...] = (),
 ) -> Records:
-    """What each ear hears of a model, by ear: one record per row; what is in ``folder`` is not heard again."""
-    wanted = makers(paths)
+    """What each ear hears of a model, by ear: one record per row; what is in ``folder`` is not heard again.
+
+    Args:
+        folder: of the records.
+        model: folder or checkpoint of the language model.
+        rows: text set.
+        num_rows: how many of its rows are spoken.
+        paths: where the ears are.
+        seed: of the draws.
+        without: ears by name that do not listen.
+    """
+    wanted = {name: make for name, make in makers(paths).items() if name not in without}
     files = {name: folder / f"{name}.json" for name in ("samples", *wanted)}
     samples: list[Hypothesis] | None = None
     for name, file in files.items():

@@ -37,7 +37,6 @@ COLUMNS = (
     ("held-out CER %", "held_out_cer", 100, 1),
     ("reward judge's CER %", "cer", 100, 1),
     ("held-out similarity", "held_out_similarity", 1, 3),
-    ("Whisper CER %", "whisper_cer", 100, 1),
     ("Whisper, ten words, CER %", "whisper_words_cer", 100, 1),
     ("PocketSphinx CER %", "pocketsphinx_cer", 100, 1),
     ("Resemblyzer similarity", "resemblyzer_similarity", 1, 3),
@@ -111,9 +110,9 @@ def measured(folder: Path, paths: tts_ears.EarPaths, seed: int) -> dict[str, flo
     """One run by our judges and by the real ears."""
     figures = last_figures(folder / "report" / "report.json")["test"]
     ears = folder / "ears" / f"test{NUM_TEXTS}"
-    records = tts_ears.listened(
-        ears, folder / "export", tts_runs.TEST["test"], NUM_TEXTS, paths, seed
-    )
+    model = folder / "export"
+    rows = tts_runs.TEST["test"]
+    records = tts_ears.listened(ears, model, rows, NUM_TEXTS, paths, seed, tts_ears.UNSTEADY)
     return figures | tts_ears.summary(records) | {"num_rows": float(num_rows(folder))}
 
 

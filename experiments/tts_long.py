@@ -83,7 +83,7 @@ def ears_along(
         # All arms of a seed have one start.
         run = out / f"seed{seed}" / "start" if step == 0 else folder_of(out, seed, arm, num_steps)
         folder = run / "ears" / f"dev{NUM_TEXTS}_step{step}"
-        records = tts_ears.listened(folder, model, rows, NUM_TEXTS, paths, seed)
+        records = tts_ears.listened(folder, model, rows, NUM_TEXTS, paths, seed, tts_ears.UNSTEADY)
         heard.append({"rl_step": step, **tts_ears.summary(records)})
     return heard
 

@@ -20,7 +20,6 @@ COLOURS = {
 PANELS = (
     ("CER by our held-out judge, %", "dev", "held_out_cer", 100),
     ("CER by our reward judge, %", "dev", "cer", 100),
-    ("CER by Whisper base, %", "ears", "whisper_cer", 100),
     ("CER by Whisper, ten words, %", "ears", "whisper_words_cer", 100),
     ("CER by PocketSphinx, %", "ears", "pocketsphinx_cer", 100),
     ("similarity by our held-out encoder", "dev", "held_out_similarity", 1),

@@ -213,7 +213,8 @@ def against_halves(results: Results) -> str:
 
 def halves(results: Results, more: Results) -> list[str]:
     """The comparison on the evaluation set and on its second draw, with what each seed says; empty without one."""
-    if not against_halves(results):
+    rows = set(trained(results))
+    if not any(row in rows and rows & {half, *DIFFRO} for row, half in HALVES.items()):
         return []
 
     parts = [
