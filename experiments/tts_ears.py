@@ -233,7 +233,7 @@ def summary(records: Records) -> dict[str, float]:
     Example:
         >>> heard = [{"errors": 1, "characters": 4}, {"errors": 2, "characters": 6}]
         >>> summary({"whisper": heard})
-        {'whisper_cer': 0.3, 'whisper_right': 0.0}
+        {'whisper_cer': 0.3, 'whisper_right': 0.0, 'whisper_runaway': 0.0}
     """
     found: dict[str, float] = {}
     for name, rows in records.items():
@@ -244,6 +244,8 @@ def summary(records: Records) -> dict[str, float]:
             characters = sum(row["characters"] for row in known)
             found[f"{name}_cer"] = sum(row["errors"] for row in known) / characters
             found[f"{name}_right"] = sum(not row["errors"] for row in known) / len(known)
+            runaways = sum(row["errors"] > row["characters"] for row in known)
+            found[f"{name}_runaway"] = runaways / len(known)
         else:
             key = "similarity" if "similarity" in rows[0] else "quality"
             values = [row[key] for row in rows if row[key] is not None]
