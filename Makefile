@@ -115,8 +115,8 @@ ablation: $(INSTALLED) ## docs/ablation.md, from the warm starts of `make figure
 little-data: $(INSTALLED) ## docs/little_data.md, from the warm starts of `make figures`; set FSDD_ROOT; half an hour
 	$(BIN)/python experiments/little_data.py --out runs/little_data --seeds 0
 
-tts-figures: $(INSTALLED) ## docs/tts_figures.md: GRPO, DiffRO and both; set FSDD_ROOT; about three hours on two cores
-	$(BIN)/python experiments/tts.py --out runs/tts_figures --seeds 0 1 2
+tts-figures: $(INSTALLED) ## docs/tts_figures.md: GRPO, DiffRO and both; set FSDD_ROOT; EARS="--whisper FOLDER ..." adds real ears; about three hours on two cores
+	$(BIN)/python experiments/tts.py --out runs/tts_figures --seeds 0 1 2 $(EARS)
 
 real: $(INSTALLED) ## docs/real_whisper.md: Whisper base on real speech, from REAL=FOLDER; two CPU hours on one core; FSDD_ROOT adds digits, DEV=FOLDER results of runs --dev
 	@[ -n "$(REAL)" ] || { echo "Set REAL to a folder with whisper-base/ and asterisk/*.jsonl, see experiments/real/data.py: make real REAL=FOLDER" >&2; exit 1; }
