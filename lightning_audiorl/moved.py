@@ -82,7 +82,7 @@ MOVED = {
     "judges.ctc": "judges.models.ctc",
     "judges.ctc_training": "judges.training.ctc",
     "judges.networks": "judges.models.networks",
-    "judges.pretrained": "judges.models.pretrained",
+    "judges.pretrained": "judges",
     "judges.quality": "judges.models.quality",
     "judges.sharing": "judges.panel",
     "judges.speaker_training": "judges.training.speaker",

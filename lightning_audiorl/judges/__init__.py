@@ -3,8 +3,8 @@
 from lightning_audiorl.judges.base import AsrJudge, Judge, JudgeError, SpeakerEncoder
 from lightning_audiorl.judges.models.ctc import CtcJudge, LogMelGru, MfccConv
 from lightning_audiorl.judges.models.mos import DnsmosQuality, PackageQuality
+from lightning_audiorl.judges.models.policy import PolicyJudge
 from lightning_audiorl.judges.models.pretrained import (
-    PolicyJudge,
     TransformersJudge,
     TransformersSpeakerEncoder,
 )
