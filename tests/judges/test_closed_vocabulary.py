@@ -93,3 +93,11 @@ def test_words_are_for_models_that_write_token_by_token(folder: str, tmp_path: P
     for words in ([], "one"):
         with pytest.raises(ValueError, match=r"TransformersJudge\.words: want a list of words"):
             TransformersJudge(folder, "seq2seq", words=words)
+
+
+def test_more_than_a_window_is_a_failure_of_the_judge(
+    folder: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    listens = TransformersJudge(folder, "seq2seq", words=["one"])
+    assert listens.transcribe([sample(clip(9.0))]) == [None]
+    assert "kept to words it hears no more" in caplog.text

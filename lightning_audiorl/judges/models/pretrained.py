@@ -88,7 +88,7 @@ class TransformersJudge(AsrJudge):
         silence_check: a transcript that a silent clip gets, too, counts as empty, see AsrJudge: Whisper writes "you" on
             silence. How often that happened is in log and evaluation.
         words: for seq2seq, the only words that may be written, any number of them in any order: a digit is then not
-            heard as "Bye". As the model writes them; None leaves all to it.
+            heard as "Bye". As the model writes them, in one window; None leaves all to it.
     """
 
     def __init__(
@@ -346,13 +346,20 @@ class TransformersJudge(AsrJudge):
         if window is None or len(wave) <= window:
             return False
 
+        rate_hz = self.sample_rate_hz
+        length = f"{len(wave) / rate_hz:.3f} s of audio; this model takes {window / rate_hz:.1f} s at once"
+        # Its timestamps are no words.
+        if self.words is not None:
+            raise JudgeError(
+                f"{length}, and kept to words it hears no more: lower the policy's max_new_tokens, or leave words out"
+            )
+
         # Where a window ends in the middle of a word, its last timestamp says from where the next one starts.
         last = getattr(self.model.generation_config, "no_timestamps_token_id", None)
         if last is None or last + 1 >= self.model.config.vocab_size:
-            rate_hz = self.sample_rate_hz
             raise JudgeError(
-                f"{len(wave) / rate_hz:.3f} s of audio; this model takes {window / rate_hz:.1f} s at once, and has no "
-                "timestamps to go on from there: lower the policy's max_new_tokens, or take a judge without a window"
+                f"{length}, and has no timestamps to go on from there: lower the policy's max_new_tokens, or take a "
+                "judge without a window"
             )
         return True
 
