@@ -195,12 +195,15 @@ class TransformersJudge(AsrJudge):
             # A window that ends early makes Whisper repeat itself: what looks like it is heard again in the whole one.
             again = [i for i, (_, tokens) in enumerate(found) if ends_in_a_loop(tokens)]
         else:
+            # The whole window for all of them.
             found = [("", ())] * len(clips)
             again = list(range(len(clips)))
 
         if again:
             some = [clips[i] for i in again]
-            inputs = _features(extractor, some, self.sample_rate_hz, self.model, is_long)
+            inputs: dict[str, Any] = dict(
+                _features(extractor, some, self.sample_rate_hz, self.model, is_long)
+            )
             if isinstance(self.model, WhisperForConditionalGeneration) and not is_long:
                 windows = inputs["input_features"]
                 inputs = {"encoder_outputs": encode_windows(self.model.model.encoder, windows)}
