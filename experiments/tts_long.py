@@ -74,17 +74,20 @@ def _means(values: list[float | None]) -> list[float | None]:
 
 def ears_along(
     out: Path, seed: int, arm: str, num_steps: int, paths: tts_ears.EarPaths
-) -> list[dict[str, float]]:
+) -> list[dict[str, Any]]:
     """What the real ears hear at each point of a run, on the same texts and prompts, one sample each."""
     rows = tts_runs.dev(NUM_TEXTS)
     heard = []
+    at_start: tts_ears.Records = {}
     for step in points(num_steps):
         model = model_at(out, seed, arm, num_steps, step)
         # All arms of a seed have one start.
         run = out / f"seed{seed}" / "start" if step == 0 else folder_of(out, seed, arm, num_steps)
         folder = run / "ears" / f"dev{NUM_TEXTS}_step{step}"
         records = tts_ears.listened(folder, model, rows, NUM_TEXTS, paths, seed, tts_ears.UNSTEADY)
-        heard.append({"rl_step": step, **tts_ears.summary(records)})
+        at_start = at_start or records
+        less = tts_ears.differences(at_start, records)
+        heard.append({"rl_step": step, "less_start": less, **tts_ears.summary(records)})
     return heard
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tts_long_plot import early_stop
-from tts_page import foot
+from tts_page import Results, ear_differences, foot
 
 HEAD = """# Speech synthesis: long runs
 
@@ -50,12 +50,24 @@ def page(kept: dict[str, Any], reading: Path) -> str:
         "![long runs](images/tts_long.png)",
         "## By the real ears, point by point",
         _ears_table(runs),
+        "The end less the start, in points of CER and in cosine, with paired 95 % intervals over the texts; bold where "
+        "the interval excludes 0.",
+        _ends(runs),
         "## By the judges that were trained here",
         "Start, best evaluation by that judge (its step), end.",
         _ours_table(runs),
         foot(kept["made_with"]),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _ends(runs: list[dict[str, Any]]) -> str:
+    """The last point of each run less its start."""
+    results: Results = {run["seed"]: {} for run in runs}
+    for run in runs:
+        less = run["ears"][-1]["less_start"]
+        results[run["seed"]][run["arm"]] = {"less": {"start": less}}
+    return ear_differences(results)
 
 
 def _ears_table(runs: list[dict[str, Any]]) -> str:

@@ -378,30 +378,37 @@ def by_real_ears(results: Results) -> list[str]:
     ]
 
 
+#: Ear -> title of its differences, factor, digits.
+DIFFERENCES: dict[str, tuple[str, float, int]] = {
+    "whisper": ("Whisper CER", 100, 1),
+    "whisper_words": ("ten words", 100, 1),
+    "pocketsphinx": ("PocketSphinx CER", 100, 1),
+    "resemblyzer": ("Resemblyzer", 1, 3),
+}
+
+
 def ear_differences(results: Results) -> str:
-    """Each row less start and control, seed by seed: by Whisper, by PocketSphinx, and in the voice by Resemblyzer."""
-    shown = (
-        ("whisper", 100, 1),
-        ("whisper_words", 100, 1),
-        ("pocketsphinx", 100, 1),
-        ("resemblyzer", 1, 3),
-    )
-    lines = [
-        "| | seed | less | Whisper CER | ten words | PocketSphinx CER | Resemblyzer |",
-        "|---" * 7 + "|",
+    """Each row less what it is compared with, seed by seed, by every ear that heard both."""
+    found = [
+        (row, seed, other, less)
+        for row in dict.fromkeys(row for each in results.values() for row in each)
+        for seed, each in sorted(results.items())
+        for other, less in each.get(row, {}).get("less", {}).items()
+        if row != "start"
     ]
-    for row in dict.fromkeys(row for each in results.values() for row in each):
-        for seed, each in sorted(results.items()):
-            for other, found in each.get(row, {}).get("less", {}).items():
-                if row == "start":
-                    continue
-                cells = [
-                    interval([factor * value for value in found[ear]], digits)
-                    if ear in found
-                    else "-"
-                    for ear, factor, digits in shown
-                ]
-                lines.append(f"| {row} | {seed} | {other} | " + " | ".join(cells) + " |")
+    ears = [ear for ear in DIFFERENCES if any(ear in less for *_, less in found)]
+    titles = [DIFFERENCES[ear][0] for ear in ears]
+    lines = [
+        "| | seed | less | " + " | ".join(titles) + " |",
+        "|---" * (len(ears) + 3) + "|",
+    ]
+    for row, seed, other, less in found:
+        cells = []
+        for ear in ears:
+            _, factor, digits = DIFFERENCES[ear]
+            ends = [factor * value for value in less.get(ear, [])]
+            cells.append(interval(ends, digits) if ends else "-")
+        lines.append(f"| {row} | {seed} | {other} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

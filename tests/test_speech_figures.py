@@ -38,7 +38,7 @@ def test_the_page_of_the_table_says_where_an_interval_excludes_zero(ears: Module
     both = {"figures": {"whisper_cer": 0.4}, "less": less}
     table = page.ear_differences({0: {"start": start, "both": both}})
     assert table.splitlines()[-1] == (
-        "| both | 0 | start | **-10.0 (-15.0 to -5.0)** | - | - | +0.010 (-0.010 to +0.030) |"
+        "| both | 0 | start | **-10.0 (-15.0 to -5.0)** | +0.010 (-0.010 to +0.030) |"
     )
 
 
