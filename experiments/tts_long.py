@@ -19,6 +19,7 @@ from typing import Any
 import tts_ears
 import tts_runs
 from figure_runs import made_with, side_by_side
+from tts import NUM_EAR_TEXTS, heard
 from tts_long_page import page
 from tts_long_plot import plot
 from tts_long_runs import ARMS, folder_of, long_run, model_at, points
@@ -51,7 +52,7 @@ def curves(folder: Path) -> dict[str, Any]:
         if any(value is not None for value in report["history"].get(name, []))
     }
     evaluations = report["evaluations"]
-    heard = {
+    dev = {
         name: [evaluation["results"]["dev"].get(name) for evaluation in evaluations]
         for name in HEARD
     }
@@ -59,7 +60,7 @@ def curves(folder: Path) -> dict[str, Any]:
         "steps_a_value": STEPS_A_VALUE,
         "log": logged,
         "evaluated_at": [evaluation["rl_step"] for evaluation in evaluations],
-        "dev": heard,
+        "dev": dev,
     }
 
 
@@ -77,18 +78,29 @@ def ears_along(
 ) -> list[dict[str, Any]]:
     """What the real ears hear at each point of a run, on the same texts and prompts, one sample each."""
     rows = tts_runs.dev(NUM_TEXTS)
-    heard = []
-    at_start: tts_ears.Records = {}
+    along = []
     for step in points(num_steps):
         model = model_at(out, seed, arm, num_steps, step)
         # All arms of a seed have one start.
         run = out / f"seed{seed}" / "start" if step == 0 else folder_of(out, seed, arm, num_steps)
         folder = run / "ears" / f"dev{NUM_TEXTS}_step{step}"
         records = tts_ears.listened(folder, model, rows, NUM_TEXTS, paths, seed, tts_ears.UNSTEADY)
-        at_start = at_start or records
-        less = tts_ears.differences(at_start, records)
-        heard.append({"rl_step": step, "less_start": less, **tts_ears.summary(records)})
-    return heard
+        along.append({"rl_step": step, **tts_ears.summary(records)})
+    return along
+
+
+def end_less_start(
+    out: Path, seed: int, arm: str, num_steps: int, paths: tts_ears.EarPaths
+) -> dict[str, list[float]]:
+    """What the end of a run has less than its start, on the texts of the table: by ear, with its interval."""
+    start = heard(out, seed, "start", paths)
+    folder = folder_of(out, seed, arm, num_steps) / "ears" / f"test{NUM_EAR_TEXTS}_step{num_steps}"
+    model = model_at(out, seed, arm, num_steps, num_steps)
+    rows = tts_runs.TEST["test"]
+    # Without DNSMOS: what it says of 25 samples is in the table of the points.
+    left_out = (*tts_ears.UNSTEADY, "dnsmos")
+    end = tts_ears.listened(folder, model, rows, NUM_EAR_TEXTS, paths, seed, left_out)
+    return tts_ears.differences({ear: start[ear] for ear in end}, end)
 
 
 def is_done(out: Path, seed: int, arm: str, num_steps: int) -> bool:
@@ -131,8 +143,14 @@ def main() -> None:
             continue
         folder = folder_of(out, seed, arm, num_steps)
         seconds = float(json.loads((folder / "fit.seconds.json").read_text()))
-        heard = ears_along(out, seed, arm, num_steps, paths)
-        run = {"seed": seed, "arm": arm, "num_steps": num_steps, "seconds": seconds, "ears": heard}
+        run = {
+            "seed": seed,
+            "arm": arm,
+            "num_steps": num_steps,
+            "seconds": seconds,
+            "ears": ears_along(out, seed, arm, num_steps, paths),
+            "end": {"less": {"start": end_less_start(out, seed, arm, num_steps, paths)}},
+        }
         found.append(run | curves(folder))
     if not found:
         parser.error(f"no long run is finished under {out}")
