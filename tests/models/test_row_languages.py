@@ -113,7 +113,7 @@ def test_a_judge_hears_each_row_in_its_language(
         calls: list[tuple[str | None, int]] = []
 
         def generate(**kwargs: Any) -> torch.Tensor:
-            num = len(kwargs["input_features"])
+            num = len(kwargs["encoder_outputs"].last_hidden_state)
             calls.append((kwargs.get("language"), num))
             return torch.zeros(num, 1, dtype=torch.long)
 
