@@ -282,6 +282,7 @@ def main() -> None:
     for tail_s in args.tails:
         make = partial(by_judge, args.model, args.samples, tail_s)
         ways.append(Way(f"cut, {tail_s:g} s", make))
+
     kept = Kept(args.out)
     if "time" in args.only:
         samples = samples_of_one_length(rows, args.samples)

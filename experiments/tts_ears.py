@@ -96,6 +96,8 @@ def makers(paths: EarPaths) -> dict[str, Callable[[], Judge[Any]]]:
         made["whisper"] = lambda: TransformersJudge(
             str(paths.whisper), "seq2seq", "whisper", generate=dict(WHISPER), batch_size=8
         )
+
+        # The same network with nothing to guess.
         made["whisper_words"] = lambda: TransformersJudge(
             str(paths.whisper),
             "seq2seq",

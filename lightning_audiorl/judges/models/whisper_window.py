@@ -131,7 +131,7 @@ def encode_windows(encoder: Callable[[Tensor], Any], features: Tensor) -> BaseMo
     """[B, F, D] of windows of one length, for ``generate(encoder_outputs=...)``.
 
     On a CPU one window after the other: the activations of several are beyond its caches, and each takes longer
-    (`benchmarks/judge_window.py`). Of an accelerator all at once.
+    (`benchmarks/judge_window.py`). On an accelerator all at once.
 
     Args:
         encoder: Whisper's, or one that is called like it.
