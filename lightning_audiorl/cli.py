@@ -319,6 +319,7 @@ def dispatch(args: list[str], lightning_args: ArgsType) -> None:
     if code == 0:
         return
 
+    silence()
     if args[0] in COMMANDS:
         run_command(args[0], args[1:])
     else:

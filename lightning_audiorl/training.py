@@ -49,7 +49,8 @@ _NOT_SO = (
 )
 
 # What Lightning advertises, a device that nobody asked for, and the length in epochs, which no run has; what
-# transformers says of a part of an audio LM that it builds without attention.
+# transformers says of a part of an audio LM that it builds without attention, and at each call of Whisper's own
+# `generate`: its published configuration has a max_length, and its code passes a configuration beside arguments.
 _NOT_FOR_USERS = {
     "lightning.pytorch.utilities.rank_zero": (
         "litlogger",
@@ -60,6 +61,10 @@ _NOT_FOR_USERS = {
         "`max_epochs=1` reached",
     ),
     "transformers.modeling_utils": ("without finding the associated sub-model",),
+    "transformers.generation.utils": (
+        "Both `max_new_tokens`",
+        "Passing `generation_config` together with generation-related arguments",
+    ),
 }
 
 #: Always there where a policy trains; each has a section of its own in YAML: ``checkpoint: {every_n_steps: 20}``.

@@ -9,7 +9,8 @@ from typing import Self
 LOG_PROB = "log_prob"
 NO_SPEECH_PROB = "no_speech_prob"
 LIKE_SILENCE = "like_silence"
-MEASURES = (LOG_PROB, NO_SPEECH_PROB, LIKE_SILENCE)
+HEARD_AGAIN = "heard_again"
+MEASURES = (LOG_PROB, NO_SPEECH_PROB, LIKE_SILENCE, HEARD_AGAIN)
 
 
 class Transcript(str):

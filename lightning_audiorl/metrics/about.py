@@ -310,4 +310,12 @@ EVALUATION: dict[str, About] = {
         "samples whose transcript a silent clip gets, too", "0", "listen; another judge"
     ),
     "held_out_like_silence": About("the same of the judge held out", "0", "listen; another judge"),
+    "heard_again": About(
+        "samples heard as repetition in a window cut to the clip, and heard again in the whole one",
+        _AT_OR_BELOW,
+        "listen: the policy repeats itself, or the tail is too short: a longer `window_tail_s`",
+    ),
+    "held_out_heard_again": About(
+        "the same of the judge held out", _AT_OR_BELOW, "a longer `window_tail_s`"
+    ),
 }

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 from lightning_audiorl.judges.panel import JudgePanel
-from lightning_audiorl.judges.transcript import LIKE_SILENCE, LOG_PROB, MEASURES, measures_of
+from lightning_audiorl.judges.transcript import (
+    HEARD_AGAIN,
+    LIKE_SILENCE,
+    LOG_PROB,
+    MEASURES,
+    measures_of,
+)
 from lightning_audiorl.metrics.roles import Judges
 from lightning_audiorl.metrics.specs import Better, MetricSpec
 from lightning_audiorl.types import Hypothesis
@@ -18,7 +24,11 @@ _PREFIXES = ("", "held_out_")
 
 
 def _spec(prefix: str, measure: str) -> MetricSpec:
-    directions: dict[str, Better] = {LIKE_SILENCE: "lower", LOG_PROB: "higher"}
+    directions: dict[str, Better] = {
+        HEARD_AGAIN: "lower",
+        LIKE_SILENCE: "lower",
+        LOG_PROB: "higher",
+    }
     better = directions.get(measure)
     return MetricSpec(
         prefix + measure,
@@ -35,7 +45,7 @@ CONFIDENCE = tuple(_spec(prefix, measure) for prefix in _PREFIXES for measure in
 
 
 def no_confidence() -> Tensor:
-    """[2, 3, 2] zeros: by role (reward, held out), measure of `MEASURES`, sum and count."""
+    """[2, num_measures, 2] zeros: by role (reward, held out), measure of `MEASURES`, sum and count."""
     return torch.zeros(len(_PREFIXES), len(MEASURES), 2, dtype=torch.float64)
 
 
@@ -66,7 +76,8 @@ def confidence_means(sums: Tensor, judges: Judges) -> dict[str, float]:
     log_prob: mean over the samples of the mean log-probability of a transcript's tokens, by the reward's judge.
     no_speech_prob: mean probability that a clip holds no speech, where the judge is a Whisper.
     like_silence: share of the samples whose transcript a silent clip gets, too, which counts as empty.
-    held_out_log_prob, held_out_no_speech_prob, held_out_like_silence: the same by the judge held out.
+    heard_again: share of the samples that said the same twice in a window cut to the clip, and were heard again.
+    held_out_log_prob, held_out_no_speech_prob and so on: the same by the judge held out.
 
     Args:
         sums: added up over the samples of the set.

@@ -15,6 +15,7 @@ from lightning_audiorl.metrics import SpeechEvaluation
 from lightning_audiorl.models import TinyWhisper
 from lightning_audiorl.models.tiny import build_whisper
 from lightning_audiorl.rewards import SpeechAccuracy
+from lightning_audiorl.training import silence
 from lightning_audiorl.types import Hypothesis, Utterance
 from tests.judges.fakes import RATE_HZ, said, tone
 
@@ -53,12 +54,14 @@ def test_the_confidence_of_whisper_is_that_of_its_tokens(
     listens = judge(whisper, confidence=True, **settings)
     sure = listens.transcribe(samples())
     assert sure == plain
-    assert listens.reports == ("log_prob", "no_speech_prob")
+    again = ("heard_again",) if settings else ()
+    assert listens.reports == ("log_prob", "no_speech_prob", *again)
 
     for sample, transcript in zip(samples(), sure, strict=True):
         assert isinstance(transcript, Transcript)
         by_hand = _by_hand(listens, sample, settings)
-        assert transcript.measures == pytest.approx(by_hand, abs=1e-5)
+        found = {name: transcript.measures[name] for name in by_hand}
+        assert found == pytest.approx(by_hand, abs=1e-5)
 
 
 def _by_hand(listens: TransformersJudge, sample: Hypothesis, settings: dict[str, Any]) -> Any:
@@ -84,6 +87,17 @@ def _by_hand(listens: TransformersJudge, sample: Hypothesis, settings: dict[str,
     first = model.proj_out(hidden)[0, -1].softmax(-1)
     token = listens.processor.tokenizer.convert_tokens_to_ids(NO_SPEECH)
     return {"log_prob": sum(log_probs) / len(log_probs), "no_speech_prob": float(first[token])}
+
+
+def test_a_judge_bounded_by_max_new_tokens_is_quiet(
+    whisper: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    silence()
+    assert "max_new_tokens" in GENERATE
+    listens = judge(whisper)
+    assert listens.model.generation_config.max_length is not None
+    listens.transcribe(samples())
+    assert "max_new_tokens" not in caplog.text
 
 
 def test_clips_that_end_early_do_not_count_what_follows(whisper: str) -> None:

@@ -14,6 +14,7 @@ from transformers import WhisperForConditionalGeneration
 from lightning_audiorl.judges import TransformersJudge
 from lightning_audiorl.judges.models import whisper_window
 from lightning_audiorl.judges.models.whisper_window import CutWindow
+from lightning_audiorl.judges.transcript import measures_of
 from lightning_audiorl.models import TinyWhisper
 from lightning_audiorl.models.tiny import build_whisper
 from lightning_audiorl.ops.randomness import keyed_generator
@@ -191,6 +192,8 @@ def test_what_repeats_itself_in_a_cut_window_is_heard_again_in_the_whole_one(
     monkeypatch.setattr(listens.model, "generate", generate)
     texts = listens.transcribe([sample(clip(1.0, "a")), sample(clip(1.0, "b"))])
     assert [str(text).split() for text in texts] == [["one", "two"], ["two", "one"]]
+    assert listens.reports == ("heard_again",)
+    assert [measures_of(text) for text in texts] == [{"heard_again": 0.0}, {"heard_again": 1.0}]
     assert len(heard) == 2
     assert heard[0][0] == 2
     assert heard[1] == (1, 400)

@@ -33,7 +33,13 @@ from lightning_audiorl.judges.models.whisper_window import (
     encode_windows,
     ends_in_a_loop,
 )
-from lightning_audiorl.judges.transcript import LOG_PROB, NO_SPEECH_PROB, Transcript
+from lightning_audiorl.judges.transcript import (
+    HEARD_AGAIN,
+    LOG_PROB,
+    NO_SPEECH_PROB,
+    Transcript,
+    measures_of,
+)
 from lightning_audiorl.languages import MIXED, language_of
 from lightning_audiorl.types import Utterance
 from lightning_audiorl.weights.families import (
@@ -79,7 +85,8 @@ class TransformersJudge(AsrJudge):
         min_duration_s: shorter speech is lengthened by silence.
         window_tail_s: of Whisper, cuts the window of 30 s to the clip and so many seconds of silence behind it: a
             fraction of the time for short clips, and transcripts that may differ. A transcript that ends by saying
-            the same twice is heard again in the whole window. None takes the whole window for all.
+            the same twice is heard again in the whole window; how often is in log and evaluation, and each costs what
+            the cut saves. None takes the whole window for all.
         window_rest_step: of the positions behind a window that is cut every so many-th is kept, without which Whisper
             often repeats itself; 0 keeps none.
         confidence: for seq2seq, also measures how sure the model is, for log and evaluation: the mean log-probability
@@ -158,8 +165,10 @@ class TransformersJudge(AsrJudge):
 
     @property
     def reports(self) -> tuple[str, ...]:
-        """What is measured of each sample: see ``confidence`` and ``silence_check``."""
+        """What is measured of each sample: see ``confidence``, ``silence_check`` and ``window_tail_s``."""
         measured = super().reports
+        if self._window is not None:
+            measured = (*measured, HEARD_AGAIN)
         if self._no_speech is not None:
             measured = (NO_SPEECH_PROB, *measured)
         return (LOG_PROB, *measured) if self.confidence else measured
@@ -190,8 +199,9 @@ class TransformersJudge(AsrJudge):
     def _of_a_pass(self, clips: list[Tensor], how: dict[str, Any], is_long: bool) -> list[str]:
         """What an encoder-decoder hears in clips of one language, and of one window where it is cut."""
         extractor = self.processor.feature_extractor
-        if self._window is not None and not is_long:
-            found = self._greedy_texts({"encoder_outputs": self._window.encode(clips)}, how)
+        window = None if is_long else self._window
+        if window is not None:
+            found = self._greedy_texts({"encoder_outputs": window.encode(clips)}, how)
             # A window that ends early makes Whisper repeat itself: what looks like it is heard again in the whole one.
             again = [i for i, (_, tokens) in enumerate(found) if ends_in_a_loop(tokens)]
         else:
@@ -209,7 +219,14 @@ class TransformersJudge(AsrJudge):
                 inputs = {"encoder_outputs": encode_windows(self.model.model.encoder, windows)}
             for i, one in zip(again, self._greedy_texts(inputs, how), strict=True):
                 found[i] = one
-        return [text for text, _ in found]
+
+        texts = [text for text, _ in found]
+        if window is None:
+            return texts
+        return [
+            Transcript(text, {**measures_of(text), HEARD_AGAIN: float(i in again)})
+            for i, text in enumerate(texts)
+        ]
 
     def _greedy_texts(
         self, inputs: dict[str, Any], how: dict[str, Any]
