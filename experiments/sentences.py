@@ -16,8 +16,10 @@ from typing import Any
 import sentences_runs
 import tts_runs
 from figure_runs import last_figures, made_with
-from sentences_page import page
-from sentences_runs import ROWS, Place
+from sentences_page import DIFFERENCES, page
+from sentences_runs import ROWS, Parts, Place
+
+from lightning_audiorl.reports.bootstrap import paired_intervals
 
 
 def measured(place: Place, seed: int, name: str) -> dict[str, Any]:
@@ -29,6 +31,33 @@ def measured(place: Place, seed: int, name: str) -> dict[str, Any]:
         "budget": tts_runs.budget(folder),
         **tts_runs.log_means(folder),
     }
+
+
+def less(parts: Parts, other: Parts) -> dict[str, list[float]]:
+    """What a row has less than another by each judge, with its paired 95 % interval over the texts."""
+    first = {name: other[name] for name in DIFFERENCES}
+    second = {name: parts[name] for name in DIFFERENCES}
+    found = {}
+    for name, paired in paired_intervals(first, second, "sentences").items():
+        difference = paired.difference
+        found[name] = [difference.value, difference.low, difference.high]
+    return found
+
+
+def of_seed(place: Place, seed: int, names: list[str]) -> dict[str, dict[str, Any]]:
+    """The start of a seed and its rows, each less start and control."""
+    rows: dict[str, dict[str, Any]] = {
+        "start": {"figures": sentences_runs.of_start(place, seed)["test"]}
+    }
+    parts = {"start": sentences_runs.start_parts(place, seed)}
+    for name in names:
+        rows[name] = measured(place, seed, name)
+        parts[name] = sentences_runs.row_parts(place, seed, name)
+
+    for name in names:
+        others = [other for other in ("start", "SFT control") if other in parts and other != name]
+        rows[name]["less"] = {other: less(parts[name], parts[other]) for other in others}
+    return rows
 
 
 def main() -> None:
@@ -59,15 +88,10 @@ def main() -> None:
         return
 
     sentences_runs.part(place, "token2text")
-    results: dict[int, dict[str, Any]] = {}
-    for seed in args.seeds:
-        results[seed] = {"start": {"figures": sentences_runs.of_start(place, seed)["test"]}}
-        for name in args.rows:
-            results[seed][name] = measured(place, seed, name)
-
+    results = {seed: of_seed(place, seed, args.rows) for seed in args.seeds}
     kept = {"results": results, "made_with": made_with()}
     (place.out / "sentences.json").write_text(json.dumps(kept, indent=1))
-    (args.docs / "tts_sentences.md").write_text(page(kept))
+    (args.docs / "tts_sentences.md").write_text(page(kept, args.docs / "tts_sentences_reading.md"))
     print(args.docs / "tts_sentences.md")
 
 

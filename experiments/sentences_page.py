@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from tts_page import Results, against_control, budgets, change, foot, of, shares, spread
+from tts_page import Results, budgets, change, ear_differences, foot, of, shares, spread
 
 #: Title -> metric, factor, digits, whether its change is a share of the start.
 COLUMNS: dict[str, tuple[str, float, int, bool]] = {
@@ -13,14 +14,18 @@ COLUMNS: dict[str, tuple[str, float, int, bool]] = {
     "tokens per word": ("tokens_per_unit", 1, 2, True),
     "missing stops %": ("missing_stop_rate", 100, 2, False),
 }
+#: Ear -> title of its differences, factor, digits.
+DIFFERENCES = {
+    "held_out_cer": ("PocketSphinx CER (held out)", 100.0, 1),
+    "cer": ("Whisper base CER (rewards)", 100.0, 1),
+}
 HEAD = """# Speech synthesis on sentences, judged by Whisper
 
 Sentences of four to six common words in three voices of flite 2.2 (slt, rms, kal16), two hours of speech; a codec of
 1,000 codes at 50 per second and a language model of 1 million parameters, trained from nothing on it. The judge that
 rewards is Whisper base, in a window cut to the clip; PocketSphinx with its own language model, an ear of quite another
-kind, is held out. Nobody here trained either. Texts and prompts of the test part, one sample each at temperature 1.
-Mean ± standard deviation over the seeds; in brackets the change against the start of the same seed, mean (lowest to
-highest). Made by `python experiments/sentences.py`."""
+kind, is held out. Nobody here trained either. The 200 texts and prompts of the test part, one sample each at
+temperature 1. In brackets the change against the start of the same seed. Made by `python experiments/sentences.py`."""
 
 
 def table(results: Results) -> str:
@@ -37,15 +42,18 @@ def table(results: Results) -> str:
     return "\n".join(lines)
 
 
-def page(kept: dict[str, Any]) -> str:
-    """The whole page, from what experiments/sentences.py keeps."""
+def page(kept: dict[str, Any], reading: Path) -> str:
+    """docs/tts_sentences.md; ``reading`` is a human's text that stands behind the head where it exists."""
     results: Results = kept["results"]
-    parts = [
-        HEAD,
+    parts = [HEAD]
+    if reading.is_file():
+        parts.append("## Reading\n\n" + reading.read_text().strip())
+    parts += [
         "## Table",
         table(results),
-        "## Against the control\n\nDifferences seed by seed, mean ± standard error.",
-        against_control(results),
+        "What each row has less than start and control, in points of CER, with paired 95 % intervals over the texts; "
+        "bold where the interval excludes 0.",
+        ear_differences(results, DIFFERENCES),
         "## What each run may do",
         budgets(results),
         "## What the logs say",
@@ -54,4 +62,4 @@ def page(kept: dict[str, Any]) -> str:
         shares(results),
         foot(kept["made_with"]),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return "\n\n".join(parts) + "\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,10 @@ import yaml
 from figure_runs import Figures, Spec, audiorl, last_figures, newest_evaluation
 from tts_runs import changed, in_folder, with_seed
 
+from lightning_audiorl.reports.row_files import read_rows
+
+Parts = dict[str, list[tuple[float, float]]]
+"""By metric, errors and length of each text of the evaluation set, in the order of their ids."""
 MODEL = "model.init_args"
 CONFIGS = Path(__file__).parents[1] / "configs" / "tts" / "sentences"
 #: The root of every path in the configurations, and the name of the judge there.
@@ -117,6 +122,12 @@ def texts(place: Place) -> Spec:
     return {"test": changed(rows, {"init_args.recordings": recordings})}
 
 
+def row_folder(place: Place, seed: int, name: str) -> Path:
+    """Where one row of the table is."""
+    words = "".join(letter if letter.isalnum() else " " for letter in name.lower()).split()
+    return place.out / f"seed{seed}" / "_".join(words)
+
+
 def row(place: Place, seed: int, name: str, changes: Mapping[str, Any] = {}) -> Path:
     """One row of the table; the folder of its run."""
     config, of_row = ROWS[name]
@@ -127,8 +138,7 @@ def row(place: Place, seed: int, name: str, changes: Mapping[str, Any] = {}) -> 
         settings["data"]["init_args"]["train"] = [
             with_seed(each, 100 + seed) for each in recordings
         ]
-    words = "".join(letter if letter.isalnum() else " " for letter in name.lower()).split()
-    return resumed(settings, place.out / f"seed{seed}" / "_".join(words), seed)
+    return resumed(settings, row_folder(place, seed, name), seed)
 
 
 def of_start(place: Place, seed: int) -> Figures:
@@ -140,3 +150,25 @@ def of_start(place: Place, seed: int) -> Figures:
     settings["trainer"]["logger"] = False
     audiorl("validate", settings, folder)
     return last_figures(newest_evaluation(folder))
+
+
+def row_parts(place: Place, seed: int, name: str) -> Parts:
+    """What the last evaluation of a row says of each text."""
+    report = row_folder(place, seed, name) / "report" / "report.json"
+    # A run that evaluates once keeps it as its first.
+    return _parts(report, report.with_name("report.before.jsonl"))
+
+
+def start_parts(place: Place, seed: int) -> Parts:
+    """The same of the start."""
+    report = newest_evaluation(place.out / f"seed{seed}" / "start_test")
+    return _parts(report, report.with_name("validate.rows.jsonl"))
+
+
+def _parts(report: Path, rows: Path) -> Parts:
+    rl_step = json.loads(report.read_text())["evaluations"][-1]["rl_step"]
+    parts: Parts = {}
+    for result in read_rows(rows, rl_step)["test"]:
+        for name, part in result.parts.items():
+            parts.setdefault(name, []).append(part)
+    return parts

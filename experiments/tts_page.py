@@ -395,7 +395,9 @@ DIFFERENCES: dict[str, tuple[str, float, int]] = {
 }
 
 
-def ear_differences(results: Results) -> str:
+def ear_differences(
+    results: Results, titles: dict[str, tuple[str, float, int]] = DIFFERENCES
+) -> str:
     """Each row less what it is compared with, seed by seed, by every ear that heard both."""
     found = [
         (row, seed, other, less)
@@ -406,17 +408,17 @@ def ear_differences(results: Results) -> str:
     ]
 
     # Only ears that listened.
-    ears = [ear for ear in DIFFERENCES if any(ear in less for *_, less in found)]
-    titles = [DIFFERENCES[ear][0] for ear in ears]
+    ears = [ear for ear in titles if any(ear in less for *_, less in found)]
+    heads = [titles[ear][0] for ear in ears]
     lines = [
-        "| | seed | less | " + " | ".join(titles) + " |",
+        "| | seed | less | " + " | ".join(heads) + " |",
         "|---" * (len(ears) + 3) + "|",
     ]
 
     for row, seed, other, less in found:
         cells = []
         for ear in ears:
-            _, factor, digits = DIFFERENCES[ear]
+            _, factor, digits = titles[ear]
             ends = [factor * value for value in less.get(ear, [])]
             cells.append(interval(ends, digits) if ends else "-")
         lines.append(f"| {row} | {seed} | {other} | " + " | ".join(cells) + " |")
