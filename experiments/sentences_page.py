@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tts_page import Results, budgets, change, ear_differences, foot, of, shares, spread
+from tts_page import Results, budgets, change, ear_differences, foot, moved, of, shares, spread
 
 #: Title -> metric, factor, digits, whether its change is a share of the start.
 COLUMNS: dict[str, tuple[str, float, int, bool]] = {
@@ -36,10 +36,18 @@ def table(results: Results) -> str:
         for metric, factor, digits, relative in COLUMNS.values():
             cell = spread([factor * value for value in of(results, row, metric)], digits)
             if row != "start" and relative:
-                cell += f"<br>[{change(results, row, metric, True, factor, 0)}]"
+                cell += f"<br>[{_change(results, row, metric)}]"
             cells.append(cell)
         lines.append(f"| {row} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _change(results: Results, row: str, metric: str) -> str:
+    """Against the start of the same seed, in percent: of one seed alone, or mean, lowest and highest."""
+    if len(results) > 1:
+        return change(results, row, metric, True, 1, 0)
+    (only,) = moved(results, row, metric, True)
+    return f"{100 * only:+.0f} %"
 
 
 def page(kept: dict[str, Any], reading: Path) -> str:
@@ -51,7 +59,7 @@ def page(kept: dict[str, Any], reading: Path) -> str:
     parts += [
         "## Table",
         table(results),
-        "What each row has less than start and control, in points of CER, with paired 95 % intervals over the texts; "
+        "What each row has less than start and control, in points of CER with paired 95 % intervals over the texts; "
         "bold where the interval excludes 0.",
         ear_differences(results, DIFFERENCES),
         "## What each run may do",
