@@ -17,6 +17,7 @@ from lightning_audiorl.reports.row_files import read_rows
 
 Parts = dict[str, list[tuple[float, float]]]
 """By metric, errors and length of each text of the evaluation set, in the order of their ids."""
+
 MODEL = "model.init_args"
 CONFIGS = Path(__file__).parents[1] / "configs" / "tts" / "sentences"
 #: The root of every path in the configurations, and the name of the judge there.
