@@ -25,8 +25,8 @@ Sentences of four to six common words in three voices of flite 2.2 (slt, rms, ka
 1,000 codes at 50 per second and a language model of 1 million parameters, trained from nothing on it. The judge that
 rewards is Whisper base, in a window cut to the clip; PocketSphinx with its own language model, an ear of quite another
 kind, is held out. Nobody here trained either. The 200 texts and prompts of the test part, one sample each at
-temperature 1. In brackets the change against the start of the same seed; of several seeds mean ± standard deviation, and
-mean (lowest to highest) of the changes. Made by `python experiments/sentences.py`."""
+temperature 1. In brackets the change against the start of the same seed; of several seeds mean ± standard deviation,
+and mean (lowest to highest) of the changes. Made by `python experiments/sentences.py`."""
 
 
 def table(results: Results) -> str:
